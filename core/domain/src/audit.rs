@@ -1,0 +1,64 @@
+//! Audit vocabulary: what an audit row says. One enum names every event.
+
+use crate::time::Timestamp;
+
+/// What was done. The text form is the stable name in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AuditEvent {
+    EntryCreated,
+    EntryUpdated,
+    EntryDeleted,
+    NodeAttested,
+    NodeRenewed,
+    NodePromoted,
+    NodeUpdated,
+    NodeBanned,
+    NodeDeleted,
+    JoinTokenCreated,
+    JoinTokenSpent,
+    BundleChanged,
+    BundleDeleted,
+    AuthorityPrepared,
+    AuthorityActivated,
+    AuthorityRetired,
+    AuthorityTainted,
+    AuthorityRevoked,
+}
+
+impl AuditEvent {
+    /// Stable name, such as `entry_created`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EntryCreated => "entry_created",
+            Self::EntryUpdated => "entry_updated",
+            Self::EntryDeleted => "entry_deleted",
+            Self::NodeAttested => "node_attested",
+            Self::NodeRenewed => "node_renewed",
+            Self::NodePromoted => "node_promoted",
+            Self::NodeUpdated => "node_updated",
+            Self::NodeBanned => "node_banned",
+            Self::NodeDeleted => "node_deleted",
+            Self::JoinTokenCreated => "join_token_created",
+            Self::JoinTokenSpent => "join_token_spent",
+            Self::BundleChanged => "bundle_changed",
+            Self::BundleDeleted => "bundle_deleted",
+            Self::AuthorityPrepared => "authority_prepared",
+            Self::AuthorityActivated => "authority_activated",
+            Self::AuthorityRetired => "authority_retired",
+            Self::AuthorityTainted => "authority_tainted",
+            Self::AuthorityRevoked => "authority_revoked",
+        }
+    }
+}
+
+/// One audit row, written in the same transaction as the change it describes. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    pub at: Timestamp,
+    pub event: AuditEvent,
+    /// Who: a SPIFFE ID, `local uid=0 gid=0 pid=7 exe=/usr/bin/x`, or `server`.
+    pub actor: String,
+    /// What: an entry ID, SPIFFE ID, trust domain or authority ID.
+    pub subject: String,
+}

@@ -1,0 +1,216 @@
+//! Registration entry: who gets which identity, below which parent.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits::{DNS_NAME_MAX, ENTRY_ID_MAX, HINT_MAX};
+use crate::selector::{Selector, SelectorError, SelectorSet};
+use crate::spiffe_id::SpiffeId;
+use crate::time::{Timestamp, Ttl};
+use crate::trust_domain::TrustDomain;
+
+/// Text that names one entry: 1 to 255 bytes of `[A-Za-z0-9-_.]`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(Arc<str>);
+
+impl EntryId {
+    /// Checks characters and length.
+    ///
+    /// # Errors
+    /// [`EntryError`] with SPIRE's message.
+    pub fn new(text: &str) -> Result<Self, EntryError> {
+        if text.len() > ENTRY_ID_MAX {
+            return Err(EntryError::IdTooLong);
+        }
+        if text.is_empty()
+            || !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        {
+            return Err(EntryError::IdCharacter);
+        }
+        Ok(Self(text.into()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why an entry can't be built. Messages are SPIRE's where SPIRE has one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    #[error("entry ID contains invalid characters")]
+    IdCharacter,
+    #[error("entry ID too long")]
+    IdTooLong,
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    #[error("selector types must be the same when store SVID is enabled")]
+    StoreSvidKinds,
+    #[error("X509SvidTtl is not set")]
+    X509Ttl,
+    #[error("JwtSvidTtl is not set")]
+    JwtTtl,
+    #[error("hint is too long, max length is 1024 characters")]
+    HintTooLong,
+    #[error("invalid DNS name: {0}")]
+    DnsName(&'static str),
+    #[error("repeated selector or DNS name")]
+    Repeated,
+}
+
+/// The editable content of an entry, unchecked: the one way in is [`Entry::new`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryParts {
+    pub id: EntryId,
+    pub spiffe_id: SpiffeId,
+    pub parent_id: SpiffeId,
+    /// In insertion order, which replies keep.
+    pub selectors: Vec<Selector>,
+    /// Seconds; zero = the server's default.
+    pub x509_svid_ttl: Ttl,
+    /// Seconds; zero = the server's default.
+    pub jwt_svid_ttl: Ttl,
+    pub federates_with: Vec<TrustDomain>,
+    pub admin: bool,
+    pub downstream: bool,
+    /// Ends at this second; `None` = never.
+    pub expires_at: Option<Timestamp>,
+    /// In insertion order; the first becomes the common name.
+    pub dns_names: Vec<String>,
+    pub store_svid: bool,
+    pub hint: String,
+    pub disable_x509_svid_prefetch: bool,
+    pub jwt_svid_include_jti: bool,
+    /// Per entry, from 0, bumped by every change an agent can see.
+    pub revision_number: i64,
+    pub created_at: Timestamp,
+}
+
+/// A checked registration entry; shared, never edited in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    parts: Arc<EntryParts>,
+    set: SelectorSet,
+}
+
+impl Entry {
+    /// Checks the rules that hold for an entry on its own.
+    ///
+    /// # Errors
+    /// The first rule broken.
+    pub fn new(parts: EntryParts) -> Result<Self, EntryError> {
+        if parts.selectors.is_empty() {
+            return Err(SelectorError::EmptyList.into());
+        }
+        let set = SelectorSet::new(parts.selectors.iter().cloned())?;
+        if set.len() != parts.selectors.len() {
+            return Err(EntryError::Repeated);
+        }
+        if parts.store_svid
+            && set.iter().any(|s| Some(s.kind()) != parts.selectors.first().map(Selector::kind))
+        {
+            return Err(EntryError::StoreSvidKinds);
+        }
+        if parts.x509_svid_ttl.0 < 0 {
+            return Err(EntryError::X509Ttl);
+        }
+        if parts.jwt_svid_ttl.0 < 0 {
+            return Err(EntryError::JwtTtl);
+        }
+        if parts.hint.len() > HINT_MAX {
+            return Err(EntryError::HintTooLong);
+        }
+        let mut names: Vec<_> = parts.dns_names.iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.len() != parts.dns_names.len() {
+            return Err(EntryError::Repeated);
+        }
+        for name in names {
+            check_dns_name(name)?;
+        }
+        Ok(Self { parts: Arc::new(parts), set })
+    }
+
+    /// The selectors as a set, for matching.
+    #[must_use]
+    pub fn selector_set(&self) -> &SelectorSet {
+        &self.set
+    }
+
+    /// An owned copy of the content, to build a changed entry from.
+    #[must_use]
+    pub fn to_parts(&self) -> EntryParts {
+        (*self.parts).clone()
+    }
+
+    /// True once the entry's end has come. It acts by time, not by pruning.
+    #[must_use]
+    pub fn is_expired(&self, wall: Timestamp) -> bool {
+        self.parts.expires_at.is_some_and(|end| end <= wall)
+    }
+
+    /// A node alias (parent `/spire/server`): never delivered; it makes matching agents act as its SPIFFE ID.
+    #[must_use]
+    pub fn is_node_alias(&self) -> bool {
+        self.parts.parent_id.is_server()
+    }
+
+    /// Two entries are similar if parent, SPIFFE ID and selector set are equal; only one may exist.
+    #[must_use]
+    pub fn is_similar(&self, other: &Self) -> bool {
+        self.parts.parent_id == other.parts.parent_id
+            && self.parts.spiffe_id == other.parts.spiffe_id
+            && self.set == other.set
+    }
+}
+
+impl std::ops::Deref for Entry {
+    type Target = EntryParts;
+    fn deref(&self) -> &EntryParts {
+        &self.parts
+    }
+}
+
+/// DNS name rules of SPIRE's `x509util`: labels of letters, digits, dash (not at the ends); `*` only as the
+/// whole first label of at least two.
+///
+/// # Errors
+/// [`EntryError::DnsName`] with the reason.
+pub fn check_dns_name(name: &str) -> Result<(), EntryError> {
+    if name.is_empty() {
+        return Err(EntryError::DnsName("empty or only whitespace"));
+    }
+    if name.len() > DNS_NAME_MAX {
+        return Err(EntryError::DnsName("length exceeded"));
+    }
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    for label in rest.split('.') {
+        if label.is_empty() {
+            return Err(EntryError::DnsName("label is empty"));
+        }
+        if label.len() > 63 {
+            return Err(EntryError::DnsName("label length exceeded"));
+        }
+        if !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return Err(EntryError::DnsName("label does not match regex"));
+        }
+        if label.starts_with('-') || label.ends_with('-') {
+            return Err(EntryError::DnsName("label must not start or end with a hyphen"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Builders for tests: short to call, valid by construction.
+
+use crate::entry::{Entry, EntryId, EntryParts};
+use crate::node::Node;
+use crate::selector::{Selector, SelectorSet};
+use crate::spiffe_id::SpiffeId;
+use crate::time::{Timestamp, Ttl};
+use crate::trust_domain::TrustDomain;
+
+/// `example.org`.
+#[must_use]
+pub fn domain() -> TrustDomain {
+    match TrustDomain::new("example.org") {
+        Ok(domain) => domain,
+        Err(_) => unreachable!("a constant name"),
+    }
+}
+
+/// `spiffe://example.org` + path. Panics on a bad path: only for tests.
+#[must_use]
+pub fn id(path: &str) -> SpiffeId {
+    match SpiffeId::new(&domain(), path) {
+        Ok(id) => id,
+        Err(e) => unreachable!("bad path {path} in a test: {e}"),
+    }
+}
+
+/// Selectors from `type:value` texts. Panics on a bad one: only for tests.
+#[must_use]
+pub fn selectors(list: &[&str]) -> Vec<Selector> {
+    list.iter()
+        .map(|s| match s.parse() {
+            Ok(selector) => selector,
+            Err(e) => unreachable!("bad selector {s} in a test: {e}"),
+        })
+        .collect()
+}
+
+/// A set of selectors. Panics on a bad one: only for tests.
+#[must_use]
+pub fn set(list: &[&str]) -> SelectorSet {
+    match SelectorSet::new(selectors(list)) {
+        Ok(set) => set,
+        Err(e) => unreachable!("bad selectors in a test: {e}"),
+    }
+}
+
+/// The parts of an entry with every optional field unset.
+#[must_use]
+pub fn entry_parts(entry_id: &str, path: &str, parent: &str, sel: &[&str]) -> EntryParts {
+    EntryParts {
+        id: match EntryId::new(entry_id) {
+            Ok(id) => id,
+            Err(e) => unreachable!("bad entry id in a test: {e}"),
+        },
+        spiffe_id: id(path),
+        parent_id: id(parent),
+        selectors: selectors(sel),
+        x509_svid_ttl: Ttl(0),
+        jwt_svid_ttl: Ttl(0),
+        federates_with: Vec::new(),
+        admin: false,
+        downstream: false,
+        expires_at: None,
+        dns_names: Vec::new(),
+        store_svid: false,
+        hint: String::new(),
+        disable_x509_svid_prefetch: false,
+        jwt_svid_include_jti: false,
+        revision_number: 0,
+        created_at: Timestamp(0),
+    }
+}
+
+/// An entry with every optional field unset.
+#[must_use]
+pub fn entry(entry_id: &str, path: &str, parent: &str, sel: &[&str]) -> Entry {
+    match Entry::new(entry_parts(entry_id, path, parent, sel)) {
+        Ok(entry) => entry,
+        Err(e) => unreachable!("bad entry in a test: {e}"),
+    }
+}
+
+/// A node that attested by join token and ends at `expires_at` seconds.
+#[must_use]
+pub fn node(path: &str, sel: &[&str], expires_at: i64) -> Node {
+    Node {
+        id: id(path),
+        attestation_type: "join_token".into(),
+        serial: Some("1".into()),
+        expires_at: Timestamp::from_secs(expires_at),
+        new_serial: None,
+        selectors: set(sel),
+        can_reattest: false,
+        agent_version: "".into(),
+    }
+}

@@ -1,0 +1,33 @@
+//! The nouns of Avouch, checked at birth: a value that exists is valid.
+//!
+//! Never: no I/O, no clock, no randomness, no wire types, no async.
+
+pub mod audit;
+pub mod authority;
+pub mod bundle;
+pub mod change;
+pub mod entry;
+pub mod join_token;
+pub mod limits;
+pub mod node;
+pub mod selector;
+pub mod spiffe_id;
+pub mod svid;
+pub mod time;
+pub mod trust_domain;
+
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
+
+pub use audit::{AuditEvent, AuditRow};
+pub use authority::{Authority, AuthorityId, AuthorityKind, Holder, KeyType, Slot, SlotState};
+pub use bundle::{Bundle, JwtAuthority, X509Authority};
+pub use change::{Change, Epoch, Head, Image, LogPosition, Plan, Revision, Row, RowKey};
+pub use entry::{Entry, EntryError, EntryId, EntryParts};
+pub use join_token::JoinToken;
+pub use node::{Node, NodeSerial};
+pub use selector::{Selector, SelectorError, SelectorSet};
+pub use spiffe_id::{IdError, SpiffeId};
+pub use svid::{JwtSvid, X509Svid};
+pub use time::{Now, Tick, Timestamp, Ttl};
+pub use trust_domain::TrustDomain;
