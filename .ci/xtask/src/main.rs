@@ -1,1 +1,61 @@
-fn main(){}
+//! The one door to every chore: build, test, tidy, generate, measure.
+//!
+//! Never depends on the product's crates: it must work when they do not compile.
+
+mod conformance;
+mod files;
+mod r#gen;
+mod integration;
+mod lanes;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  up [--once]            build, start a private server and agent, show your first SVID; Ctrl-C stops
+  test [--quick]         everything that needs no network and no root; --quick leaves out the real binaries
+  tidy                   house rules, arrows, generated files
+  gen [--check]          write (or compare) the code generated from proto/spec
+  conformance [--check]  write (or compare) docs/CONFORMANCE.md
+  integration [SUITE]    suites with real foreign parts; without a name lists and runs all
+  ci                     what CI runs: format, lints, dependency rules, tests, integration
+
+Examples:
+  cargo xtask up --once
+  cargo xtask integration clients
+";
+
+/// What a chore ends with: nothing, or a sentence for the person at the terminal.
+pub type Outcome = Result<(), String>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["up", rest @ ..] => lanes::up(rest),
+        ["test"] => lanes::test(lanes::Depth::Full),
+        ["test", "--quick"] => lanes::test(lanes::Depth::Quick),
+        ["tidy"] => tidy::run(),
+        ["gen"] => r#gen::gen(false),
+        ["gen", "--check"] => r#gen::gen(true),
+        ["conformance"] => conformance::run(false),
+        ["conformance", "--check"] => conformance::run(true),
+        ["integration"] => integration::run(None),
+        ["integration", suite] => integration::run(Some(suite)),
+        ["ci"] => lanes::ci(),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("unknown command `{}`\n\n{HELP}", other.join(" "))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

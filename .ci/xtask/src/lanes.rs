@@ -1,0 +1,154 @@
+//! The lanes: what `up`, `test` and `ci` run, in order.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::{Outcome, conformance, files, integration, tidy};
+
+/// How much of the pyramid a test run climbs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Tidy, unit and property tests.
+    Quick,
+    /// Also the store suite, conformance and end to end with the real binaries.
+    Full,
+}
+
+const PROFILE: [&str; 2] = ["--profile", "ci"];
+
+/// `cargo xtask up`: builds the three binaries and hands over to `avouch up`.
+pub fn up(rest: &[&str]) -> Outcome {
+    eprintln!("building avouch (the first time takes about six minutes on two cores, later seconds)");
+    build()?;
+    let avouch = files::root().join("target/ci/avouch");
+    let status = Command::new(&avouch)
+        .arg("up")
+        .args(rest)
+        .status()
+        .map_err(|e| format!("cannot start {}: {e}", avouch.display()))?;
+    if status.success() { Ok(()) } else { Err(format!("avouch up ended with {status}")) }
+}
+
+fn build() -> Outcome {
+    files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--bins"])
+}
+
+/// `cargo xtask test`: levels 0 to 6 of the pyramid, or 0 to 2.
+pub fn test(depth: Depth) -> Outcome {
+    tidy::run()?;
+    let mut args = vec!["test", PROFILE[0], PROFILE[1], "--workspace", "--no-fail-fast"];
+    if depth == Depth::Full {
+        build()?;
+    } else {
+        args.extend(["--lib", "--bins"]);
+    }
+    let counts = run_tests(&args)?;
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    if counts.failed > 0 || !counts.clean_exit {
+        return Err("tests failed: the lines above name them".into());
+    }
+    if counts.passed == 0 {
+        return Err("no test ran".into());
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    clean_exit: bool,
+}
+
+/// Runs cargo test, passing its output through and adding up the closing lines of every test binary.
+fn run_tests(args: &[&str]) -> Result<Counts, String> {
+    eprintln!("+ cargo {}", args.join(" "));
+    let mut child = Command::new("cargo")
+        .args(args)
+        .current_dir(files::root())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    let mut counts = Counts::default();
+    if let Some(out) = child.stdout.take() {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            println!("{line}");
+            count(&line, &mut counts);
+        }
+    }
+    counts.clean_exit = child.wait().map_err(|e| format!("cannot wait for cargo: {e}"))?.success();
+    Ok(counts)
+}
+
+fn count(line: &str, counts: &mut Counts) {
+    let Some(rest) = line.strip_prefix("test result: ") else { return };
+    let number = |word: &str| {
+        rest.split([';', '.'])
+            .filter_map(|part| part.trim().strip_suffix(word))
+            .filter_map(|n| n.trim().parse::<u64>().ok())
+            .sum::<u64>()
+    };
+    counts.passed += number("passed");
+    counts.failed += number("failed");
+    counts.skipped += number("ignored");
+}
+
+/// `cargo xtask ci`: what has to hold before anything lands.
+pub fn ci() -> Outcome {
+    let start = Instant::now();
+    let lane = |name: &str, work: &dyn Fn() -> Outcome| -> Outcome {
+        let begun = Instant::now();
+        println!("== {name}");
+        let outcome = work();
+        println!("== {name}: {} in {} s", if outcome.is_ok() { "ok" } else { "FAILED" }, begun.elapsed().as_secs());
+        outcome
+    };
+    lane("format", &|| files::run("cargo", &["fmt", "--all", "--check"]))?;
+    lane("tests", &readme_test_command)?;
+    lane("lints", &|| {
+        files::run("cargo", &["clippy", PROFILE[0], PROFILE[1], "--workspace", "--all-targets", "--", "-D", "warnings"])
+    })?;
+    lane("dependencies", &dependencies)?;
+    lane("conformance page", &|| conformance::run(true))?;
+    lane("integration", &|| integration::run(None))?;
+    println!("ci: ok in {} min", start.elapsed().as_secs() / 60);
+    Ok(())
+}
+
+/// Runs the very command the README names, so that the page can't drift from CI.
+fn readme_test_command() -> Outcome {
+    let readme = files::read("README.md")?;
+    let line = readme
+        .lines()
+        .map(str::trim)
+        .find(|l| l.starts_with("cargo xtask test"))
+        .ok_or("README.md names no `cargo xtask test` command")?;
+    let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+    match words.split_first() {
+        Some((program, args)) => files::run(program, args),
+        None => Err("the README's test command is empty".into()),
+    }
+}
+
+fn dependencies() -> Outcome {
+    if files::exists("cargo-deny", "--version") {
+        return files::run("cargo", &["deny", "--offline", "check", "bans", "licenses", "sources"]);
+    }
+    println!("not run: cargo-deny is not installed (cargo install cargo-deny --locked)");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_of_test_binaries_add_up() {
+        let mut counts = Counts::default();
+        count("test result: ok. 16 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s", &mut counts);
+        count("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", &mut counts);
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (19, 2, 1));
+    }
+}
