@@ -1,1 +1,8 @@
-//! .
+//! What both daemons and the command line share: configuration, verbs, logs, metrics and health listeners.
+//!
+//! Talks to servers and agents only over their APIs; never decides, never keeps state.
+
+pub mod clock;
+pub mod health_http;
+pub mod logs;
+pub mod metrics_text;
