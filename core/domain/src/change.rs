@@ -63,7 +63,8 @@ pub enum RowKey {
     Entry(EntryId),
     Node(SpiffeId),
     Bundle(TrustDomain),
-    JoinToken(String),
+    /// SHA-256 of the token's text.
+    JoinToken([u8; 32]),
     Authority(AuthorityKind, Holder, Slot),
 }
 
@@ -86,7 +87,7 @@ impl Row {
             Self::Entry(e) => RowKey::Entry(e.id.clone()),
             Self::Node(n) => RowKey::Node(n.id.clone()),
             Self::Bundle(b) => RowKey::Bundle(b.trust_domain.clone()),
-            Self::JoinToken(t) => RowKey::JoinToken(t.token.to_string()),
+            Self::JoinToken(t) => RowKey::JoinToken(t.digest),
             Self::Authority(a) => RowKey::Authority(a.kind, a.holder.clone(), a.slot),
         }
     }
