@@ -91,7 +91,9 @@ func newCSR(t testing.TB, id string, dns ...string) (*ecdsa.PrivateKey, []byte) 
 	return key, csr
 }
 
-func id(path string) *types.SPIFFEID { return &types.SPIFFEID{TrustDomain: harness.TrustDomain, Path: path} }
+func id(path string) *types.SPIFFEID {
+	return &types.SPIFFEID{TrustDomain: harness.TrustDomain, Path: path}
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()
