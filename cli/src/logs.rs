@@ -311,10 +311,30 @@ impl Fields {
     fn set(&mut self, name: &str, value: Value) {
         // `r#type` and the like reach us with their escape.
         let name = name.strip_prefix("r#").unwrap_or(name);
+        if let ("json_fields", Value::Text(text)) = (name, &value)
+            && let Ok(serde_json::Value::Object(more)) = serde_json::from_str(text)
+        {
+            return self.spread(more);
+        }
         if let ("message", Value::Text(text)) = (name, &value) {
             self.message.clone_from(text);
         } else {
             self.others.insert(name.to_owned(), value);
+        }
+    }
+}
+
+impl Fields {
+    /// Fields that are known only at run time arrive as one JSON object under the name `json_fields`.
+    fn spread(&mut self, more: serde_json::Map<String, serde_json::Value>) {
+        for (name, value) in more {
+            let value = match value {
+                serde_json::Value::String(text) => Value::Text(text),
+                serde_json::Value::Number(number) => Value::Number(number),
+                serde_json::Value::Bool(truth) => Value::Bool(truth),
+                other => Value::Text(other.to_string()),
+            };
+            self.others.insert(name, value);
         }
     }
 }
@@ -435,6 +455,14 @@ mod tests {
             "level=info msg=\"X509 CA \\\"prepared\\\"\" empty= pid=7 spiffe_id=\"spiffe://td/a\"\n"
         );
         assert_eq!(time.len(), "time=\"2026-11-22T11:24:21Z".len(), "{time}");
+    }
+
+    #[test]
+    fn fields_known_only_at_run_time_come_as_one_json_object() {
+        let text = lines_of(Format::Unset, Level::Info, |_| {
+            tracing::info!(target: "avouch", json_fields = r#"{"b":1,"a":"x y","c":true}"#, "hello");
+        });
+        assert!(text.ends_with("msg=hello a=\"x y\" b=1 c=true\n"), "{text}");
     }
 
     #[test]
