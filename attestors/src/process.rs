@@ -1,0 +1,383 @@
+//! A pinned process: every fact about a caller is read through it, and checked alive and unchanged after.
+//!
+//! Never: no fact is used that was read without the check that follows it; no selector is built here.
+//!
+//! # Which facts are re-read, and why they are enough
+//! [`PinnedProcess::still_same`] runs before every answer. What can turn one caller into another is:
+//! - **exit** and reuse of the pid: the pidfd is polled last; a pid can't be given away while its process
+//!   lives. Without a pidfd the start time (10 ms ticks) of `/proc/PID/stat` guards.
+//! - **exec**: the binary (device, inode, size, modification time) behind `/proc/PID/exe` and the start of the
+//!   stack in `/proc/PID/stat`, which the kernel draws anew at each exec (zero, and so no help, if the agent
+//!   may not trace the process).
+//! - **setuid, setgid, setgroups**: `Uid`, `Gid` and `Groups` of `/proc/PID/status`. The effective uid and gid
+//!   must also be those of connect(): privileges changed since then need a new connection.
+//!
+//! An unlink or a rename over the binary is no change: a package upgrade does not take an identity away from
+//! a process that runs. Writing into a running binary is refused by the kernel (ETXTBSY).
+//!
+//! Credentials are those of connect(). A process that hands its socket to another speaks for itself through
+//! it; that is why an exec since pinning ends the connection instead of being attested anew: a child that
+//! kept the socket could else borrow the identity of what its parent became.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::limits::{EXE_PATH_MAX, PINS_SWEEP};
+use crate::peer::Peer;
+use crate::sys;
+
+/// Why a process can't be relied on any more. Texts are for logs: the caller hears only "unavailable".
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessGone {
+    #[error("the process has exited")]
+    Exited,
+    #[error("the process changed its {0} since it connected")]
+    Changed(&'static str),
+    #[error("could not read {what} of the process: {source}")]
+    Unreadable { what: &'static str, source: io::Error },
+}
+
+/// Why the binary of a process could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error(transparent)]
+    Gone(#[from] ProcessGone),
+    #[error("could not open the binary: {0}")]
+    Open(io::Error),
+}
+
+/// The binary a process runs. A new one at the same path has another inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExeId {
+    pub device: u64,
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Seconds and nanoseconds since the Unix epoch.
+    pub modified: (i64, i64),
+}
+
+impl ExeId {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        }
+    }
+}
+
+/// What one process image is: two callers with equal keys get equal selectors. Names looked up for the IDs in
+/// it are not part of it, so a cache by this key needs an age limit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessKey {
+    pub pid: i32,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+    /// Start of the stack: differs after each exec. Zero if the agent may not know.
+    pub image: u64,
+    /// `None` if the agent may not know.
+    pub exe: Option<ExeId>,
+    /// Effective user ID.
+    pub uid: u32,
+    /// Effective group ID.
+    pub gid: u32,
+    /// Supplementary group IDs, in the kernel's order.
+    pub groups: Arc<[u32]>,
+}
+
+/// Everything known about a process, read together and checked after.
+#[derive(Clone, Debug)]
+pub struct ProcessFacts {
+    pub key: ProcessKey,
+    /// Path of the binary as the kernel shows it to the agent, with " (deleted)" if it is gone from there.
+    /// `None` if the agent may not know.
+    pub exe_path: Option<Vec<u8>>,
+    /// Raw text of `/proc/PID/cgroup`; empty if unreadable.
+    pub cgroup: Arc<str>,
+    /// Namespace name (such as `mnt`) to inode; empty if the agent may not know.
+    pub namespaces: BTreeMap<String, u64>,
+}
+
+/// One process, held so that its pid can't come to mean another one unnoticed.
+#[derive(Debug)]
+pub struct PinnedProcess {
+    key: ProcessKey,
+    pidfd: Option<OwnedFd>,
+}
+
+impl PinnedProcess {
+    /// Reads the facts that name the process. Call it once per connection, as early as possible.
+    ///
+    /// # Errors
+    /// [`ProcessGone`] if the peer has exited or its effective uid or gid is not that of connect().
+    pub fn pin(peer: Peer) -> Result<Self, ProcessGone> {
+        let key = read_key(peer.pid)?;
+        let process = Self { key, pidfd: peer.pidfd };
+        process.check_alive()?;
+        if process.key.uid != peer.uid {
+            return Err(ProcessGone::Changed("user"));
+        }
+        if process.key.gid != peer.gid {
+            return Err(ProcessGone::Changed("group"));
+        }
+        Ok(process)
+    }
+
+    /// [`PinnedProcess::pin`] from the single values.
+    ///
+    /// # Errors
+    /// As [`PinnedProcess::pin`].
+    pub fn from_peer(pid: i32, uid: u32, gid: u32, pidfd: Option<OwnedFd>) -> Result<Self, ProcessGone> {
+        Self::pin(Peer { pid, uid, gid, pidfd })
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.key.pid
+    }
+
+    /// Effective user ID.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.key.uid
+    }
+
+    /// Effective group ID.
+    #[must_use]
+    pub fn gid(&self) -> u32 {
+        self.key.gid
+    }
+
+    /// The key under which selectors of this process may be cached.
+    #[must_use]
+    pub fn key(&self) -> &ProcessKey {
+        &self.key
+    }
+
+    /// The cheap check before every answer (see the list at the top of this file).
+    ///
+    /// # Errors
+    /// [`ProcessGone`]: end the call with Unavailable and close the connection.
+    pub fn still_same(&self) -> Result<(), ProcessGone> {
+        let now = read_key(self.key.pid)?;
+        let was = &self.key;
+        let changed = match () {
+            () if now.start_time != was.start_time => return Err(ProcessGone::Exited),
+            () if now.uid != was.uid => Some("user"),
+            () if now.gid != was.gid => Some("group"),
+            () if now.groups != was.groups => Some("supplementary groups"),
+            () if now.exe != was.exe => Some("binary"),
+            () if now.image != was.image => Some("program image"),
+            () => None,
+        };
+        // The pidfd comes last: only a process alive now makes what was read above its own.
+        self.check_alive()?;
+        changed.map_or(Ok(()), |what| Err(ProcessGone::Changed(what)))
+    }
+
+    /// Reads everything, then checks.
+    ///
+    /// # Errors
+    /// [`ProcessGone`] if any of it can't be relied on.
+    pub fn facts(&self) -> Result<ProcessFacts, ProcessGone> {
+        let pid = self.key.pid;
+        let exe_path = match self.key.exe {
+            Some(exe) => Some(self.exe_path(exe)?),
+            None => None,
+        };
+        let cgroup = sys::read_proc(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let facts = ProcessFacts {
+            key: self.key.clone(),
+            exe_path,
+            cgroup: String::from_utf8_lossy(&cgroup).into(),
+            namespaces: read_namespaces(pid),
+        };
+        self.still_same()?;
+        Ok(facts)
+    }
+
+    /// Opens the binary that the pinned image runs, wherever its path leads by now.
+    ///
+    /// # Errors
+    /// [`ProcessError`] if the process is gone or changed, or the agent may not read the binary.
+    pub fn open_exe(&self) -> Result<File, ProcessError> {
+        let file = File::open(self.exe_link()).map_err(ProcessError::Open)?;
+        self.check_exe(&file)?;
+        self.still_same()?;
+        Ok(file)
+    }
+
+    fn exe_link(&self) -> String {
+        format!("/proc/{}/exe", self.key.pid)
+    }
+
+    fn check_exe(&self, file: &File) -> Result<(), ProcessGone> {
+        let meta =
+            file.metadata().map_err(|source| ProcessGone::Unreadable { what: "the binary", source })?;
+        if self.key.exe == Some(ExeId::of(&meta)) { Ok(()) } else { Err(ProcessGone::Changed("binary")) }
+    }
+
+    /// The path is asked of a handle on the very file that the key names, so that two execs in a row can't
+    /// slip another program's path in between.
+    fn exe_path(&self, exe: ExeId) -> Result<Vec<u8>, ProcessGone> {
+        let unreadable = |source| ProcessGone::Unreadable { what: "the path of the binary", source };
+        let handle = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::fcntl::OFlag::O_PATH.bits())
+            .open(self.exe_link())
+            .map_err(unreadable)?;
+        if ExeId::of(&handle.metadata().map_err(unreadable)?) != exe {
+            return Err(ProcessGone::Changed("binary"));
+        }
+        let path = fs::read_link(format!("/proc/self/fd/{}", handle.as_raw_fd())).map_err(unreadable)?;
+        let path = path.into_os_string().into_vec();
+        if path.len() > EXE_PATH_MAX {
+            return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "path too long")));
+        }
+        Ok(path)
+    }
+
+    fn check_alive(&self) -> Result<(), ProcessGone> {
+        let Some(pidfd) = &self.pidfd else {
+            // Without a pidfd: the start time, read once more, after everything else.
+            let stat = read_stat(self.key.pid)?;
+            return if stat.start_time == self.key.start_time && !stat.dead {
+                Ok(())
+            } else {
+                Err(ProcessGone::Exited)
+            };
+        };
+        match sys::is_alive(pidfd) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ProcessGone::Exited),
+            Err(source) => Err(ProcessGone::Unreadable { what: "the pidfd", source }),
+        }
+    }
+}
+
+/// Shares one pin, and so one pidfd, between all connections of one process.
+#[derive(Debug, Default)]
+pub struct Pins {
+    table: Mutex<BTreeMap<ProcessKey, Weak<PinnedProcess>>>,
+}
+
+impl Pins {
+    /// Pins the peer, or finds the pin that another connection of the same process image holds.
+    ///
+    /// # Errors
+    /// As [`PinnedProcess::pin`].
+    pub fn pin(&self, peer: Peer) -> Result<Arc<PinnedProcess>, ProcessGone> {
+        let fresh = PinnedProcess::pin(peer)?;
+        let mut table = self.table.lock();
+        if let Some(known) = table.get(fresh.key()).and_then(Weak::upgrade) {
+            // Equal keys, and both alive at this moment: one process can't be two.
+            if known.check_alive().is_ok() {
+                return Ok(known);
+            }
+        }
+        if table.len() >= PINS_SWEEP && table.len().is_power_of_two() {
+            table.retain(|_, pin| pin.strong_count() > 0);
+        }
+        let fresh = Arc::new(fresh);
+        table.insert(fresh.key().clone(), Arc::downgrade(&fresh));
+        Ok(fresh)
+    }
+}
+
+/// The fields used of `/proc/PID/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    start_time: u64,
+    image: u64,
+    /// Zombie or dead: its memory is gone, only its number is still taken.
+    dead: bool,
+}
+
+fn read_key(pid: i32) -> Result<ProcessKey, ProcessGone> {
+    let stat = read_stat(pid)?;
+    if stat.dead {
+        return Err(ProcessGone::Exited);
+    }
+    let status = sys::read_proc(&format!("/proc/{pid}/status")).map_err(|e| gone("the status", e))?;
+    let (uid, gid, groups) = parse_status(&status).ok_or_else(|| malformed("the status"))?;
+    let exe = match fs::metadata(format!("/proc/{pid}/exe")) {
+        Ok(meta) => Some(ExeId::of(&meta)),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(e) => return Err(gone("the binary", e)),
+    };
+    Ok(ProcessKey { pid, start_time: stat.start_time, image: stat.image, exe, uid, gid, groups })
+}
+
+fn read_stat(pid: i32) -> Result<Stat, ProcessGone> {
+    let text = sys::read_proc(&format!("/proc/{pid}/stat")).map_err(|e| gone("the start time", e))?;
+    parse_stat(&text).ok_or_else(|| malformed("the start time"))
+}
+
+fn gone(what: &'static str, source: io::Error) -> ProcessGone {
+    // ENOENT: reaped; ESRCH: exited between open and read.
+    if source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == Some(nix::libc::ESRCH) {
+        return ProcessGone::Exited;
+    }
+    ProcessGone::Unreadable { what, source }
+}
+
+fn malformed(what: &'static str) -> ProcessGone {
+    ProcessGone::Unreadable { what, source: io::ErrorKind::InvalidData.into() }
+}
+
+/// The name of a process may hold spaces and parentheses: fields are counted from the last `)`.
+fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+    let close = bytes.iter().rposition(|b| *b == b')')?;
+    let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?; // field 3
+    let start_time = fields.nth(18)?.parse().ok()?; // field 22
+    let image = fields.nth(5)?.parse().ok()?; // field 28
+    Some(Stat { start_time, image, dead: matches!(state, "Z" | "X" | "x") })
+}
+
+/// Effective uid, effective gid and supplementary groups of `/proc/PID/status`.
+fn parse_status(bytes: &[u8]) -> Option<(u32, u32, Arc<[u32]>)> {
+    let (mut uid, mut gid, mut groups) = (None, None, None);
+    // The name in the first line may hold anything but a newline, which the kernel escapes.
+    for line in bytes.split(|b| *b == b'\n') {
+        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+        let (name, rest) = line.split_at(colon);
+        let numbers = || {
+            let text = std::str::from_utf8(rest.get(1..)?).ok()?;
+            text.split_ascii_whitespace().map(|n| n.parse::<u32>().ok()).collect::<Option<Vec<_>>>()
+        };
+        match name {
+            b"Uid" => uid = numbers()?.get(1).copied(),
+            b"Gid" => gid = numbers()?.get(1).copied(),
+            b"Groups" => groups = numbers(),
+            _ => {}
+        }
+    }
+    Some((uid?, gid?, groups?.into()))
+}
+
+fn read_namespaces(pid: i32) -> BTreeMap<String, u64> {
+    let Ok(dir) = fs::read_dir(format!("/proc/{pid}/ns")) else { return BTreeMap::new() };
+    dir.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let target = fs::read_link(entry.path()).ok()?;
+        let (_, inode) = target.to_str()?.split_once(":[")?;
+        Some((entry.file_name().into_string().ok()?, inode.strip_suffix(']')?.parse().ok()?))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod race;
+#[cfg(test)]
+mod tests;

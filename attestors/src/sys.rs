@@ -1,0 +1,47 @@
+//! The kernel's own words about a peer and a process: socket options, pidfds, files below /proc.
+//!
+//! Never: no interpretation (that is `process.rs`), no unsafe code.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::limits::PROC_FILE_MAX;
+
+/// The peer's pidfd: `Ok(None)` on kernels before 6.5, which do not know the option.
+pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    match getsockopt(&socket, sockopt::PeerPidfd) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(Errno::ENOPROTOOPT | Errno::EOPNOTSUPP) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The peer's pid, uid and gid at the time it called connect().
+pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)> {
+    let seen = getsockopt(&socket, sockopt::PeerCredentials)?;
+    Ok((seen.pid(), seen.uid(), seen.gid()))
+}
+
+/// True while the process of a pidfd has not exited: a pidfd turns readable at the exit of the last thread.
+pub(crate) fn is_alive(pidfd: &OwnedFd) -> io::Result<bool> {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(ready) => return Ok(ready == 0),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Reads a small file below /proc whole.
+pub(crate) fn read_proc(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(2048);
+    File::open(path)?.take(PROC_FILE_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
