@@ -1,1 +1,138 @@
-//! .
+//! Reading of /proc texts, and a pinned process that exits, changes or lives on.
+
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+
+fn pin_of(child: &Child, uid: u32, gid: u32) -> Result<PinnedProcess, ProcessGone> {
+    PinnedProcess::from_peer(i32::try_from(child.id()).unwrap(), uid, gid, None)
+}
+
+fn sleeper() -> Child {
+    Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap()
+}
+
+fn me() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
+/// Our own pin through a socket pair, whose peer is this process.
+fn own_pin() -> PinnedProcess {
+    let (a, _b) = UnixStream::pair().unwrap();
+    PinnedProcess::pin(Peer::of(&a).unwrap()).unwrap()
+}
+
+#[test]
+fn a_process_name_may_hold_parentheses_and_spaces() {
+    let numbers: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+    let text = format!("7 (a) R (b) c) S {}", numbers.join(" "));
+    assert_eq!(parse_stat(text.as_bytes()), Some(Stat { start_time: 22, image: 28, dead: false }));
+}
+
+#[test]
+fn a_zombie_counts_as_dead() {
+    let numbers: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+    let text = format!("7 (a) Z {}", numbers.join(" "));
+    assert!(parse_stat(text.as_bytes()).unwrap().dead);
+}
+
+#[test]
+fn the_effective_ids_are_the_second_ones() {
+    let text = b"Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
+    assert_eq!(parse_status(text), Some((2, 6, Arc::from([9, 10]))));
+    assert_eq!(parse_status(b"Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n"), None, "no groups line");
+}
+
+#[test]
+fn a_name_that_looks_like_a_field_is_not_one() {
+    let text = b"Name:\tUid:\t0\t0\t0\t0\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t\n";
+    assert_eq!(parse_status(text).unwrap().0, 2);
+}
+
+#[test]
+fn the_peer_of_a_socket_is_pinned_with_its_facts() {
+    let pin = own_pin();
+    assert_eq!((pin.uid(), pin.gid()), me());
+    let facts = pin.facts().unwrap();
+    let exe = std::env::current_exe().unwrap().into_os_string().into_vec();
+    assert_eq!(facts.exe_path, Some(exe));
+    assert!(facts.namespaces.contains_key("mnt"));
+    pin.still_same().unwrap();
+}
+
+#[test]
+fn an_exited_process_is_gone() {
+    let (uid, gid) = me();
+    let mut child = sleeper();
+    let pin = pin_of(&child, uid, gid).unwrap();
+    pin.still_same().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(pin.still_same(), Err(ProcessGone::Exited)));
+}
+
+#[test]
+fn a_process_of_another_user_than_at_connect_is_refused() {
+    let (uid, gid) = me();
+    let mut child = sleeper();
+    assert!(matches!(pin_of(&child, uid + 1, gid), Err(ProcessGone::Changed("user"))));
+    assert!(matches!(pin_of(&child, uid, gid + 1), Err(ProcessGone::Changed("group"))));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn another_binary_is_a_change() {
+    use std::io::{BufRead, BufReader, Write};
+    let (uid, gid) = me();
+    let mut child = Command::new("sh")
+        .args(["-c", "echo ready; read go; exec cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let pin = pin_of(&child, uid, gid).unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"go\necho of cat\n").unwrap();
+    line.clear();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "echo of cat\n", "cat runs now");
+    assert!(matches!(pin.still_same(), Err(ProcessGone::Changed("binary"))));
+    drop(stdin);
+    child.wait().unwrap();
+}
+
+#[test]
+fn an_unlinked_binary_is_no_change_and_is_still_readable() {
+    let (uid, gid) = me();
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("sleep-copy");
+    std::fs::copy("/bin/sleep", &copy).unwrap();
+    let mut child = Command::new(&copy).arg("600").spawn().unwrap();
+    let pin = pin_of(&child, uid, gid).unwrap();
+    std::fs::remove_file(&copy).unwrap();
+    pin.still_same().unwrap();
+    let path = String::from_utf8(pin.facts().unwrap().exe_path.unwrap()).unwrap();
+    assert!(path.ends_with("sleep-copy (deleted)"), "{path}");
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut pin.open_exe().unwrap(), &mut bytes).unwrap();
+    assert_eq!(bytes, std::fs::read("/bin/sleep").unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn connections_of_one_process_share_one_pin() {
+    let pins = Pins::default();
+    let pin = || {
+        let (a, _b) = UnixStream::pair().unwrap();
+        pins.pin(Peer::of(&a).unwrap()).unwrap()
+    };
+    assert!(Arc::ptr_eq(&pin(), &pin()) || Arc::strong_count(&pin()) == 1);
+    let held = pin();
+    assert!(Arc::ptr_eq(&held, &pin()));
+}
