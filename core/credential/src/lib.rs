@@ -1,1 +1,16 @@
-//! .
+//! The papers: keys, X509-SVIDs, JWT-SVIDs, bundle documents, TLS configurations. Bytes in, bytes out.
+//!
+//! Never: no I/O, no clock, no async. Time is an argument; randomness comes from [`random`] alone, apart from
+//! the nonces and keys that the cryptography library draws itself. aws-lc-rs is the only provider.
+
+mod der;
+
+pub mod key;
+pub mod limits;
+pub mod random;
+pub mod signer;
+pub mod tls;
+pub mod x509;
+
+#[cfg(test)]
+mod fixtures;

@@ -1,0 +1,25 @@
+//! Named limits of the papers. Each number says why.
+
+use std::time::Duration;
+
+/// How far the beginning of a validity lies before the moment of issue, so that a verifier whose clock is
+/// slightly behind accepts at once (as SPIRE does).
+pub const BACKDATE: Duration = Duration::from_secs(10);
+/// Longest certificate signing request read, in bytes. Real ones have 250 to 700.
+pub const CSR_MAX: usize = 64 * 1024;
+/// Longest certificate read, in bytes: a 2048-byte SPIFFE ID and many DNS names fit many times.
+pub const CERTIFICATE_MAX: usize = 64 * 1024;
+/// Most certificates in one chain (rust-spiffe refuses more).
+pub const CHAIN_MAX: usize = 16;
+/// Longest JWT read, in bytes (rust-spiffe reads headers and claims up to this size).
+pub const TOKEN_MAX: usize = 64 * 1024;
+/// Clock difference granted to `exp`, `nbf` and `iat` (JWT-17).
+pub const JWT_LEEWAY: Duration = Duration::from_secs(60);
+/// Longest bundle document read, in bytes: about 10,000 keys.
+pub const BUNDLE_DOCUMENT_MAX: usize = 16 * 1024 * 1024;
+/// Shortest RSA modulus accepted, in bits (JWT-28).
+pub const RSA_BITS_MIN: usize = 2048;
+/// Longest RSA modulus accepted, in bits: verification cost grows with it.
+pub const RSA_BITS_MAX: usize = 8192;
+/// Length of a generated JWT key ID.
+pub const KID_LENGTH: usize = 32;

@@ -1,0 +1,1 @@
+//! Issued certificates, read back and compared field by field.

@@ -1,0 +1,1 @@
+//! One test per rule of X509-SVID validation.
