@@ -83,6 +83,7 @@ mod generated {
     }
 }
 
+pub mod convert;
 mod redact;
 
 pub use generated::avouch::watch::v1 as watch_v1;
