@@ -1,1 +1,35 @@
-//! .
+//! Where the server keeps what must survive: entries, nodes, bundles, join tokens, authorities, the change log and
+//! the audit log, in one SQLite database.
+//!
+//! [`Store`] is the handle of a running server: a thread that writes and a thread that reads. [`Db`] is the same
+//! thing without threads, for the simulator and for tools.
+//!
+//! Never: no rule about who may have what, no clock, no private key, no text of a join token.
+
+mod backup;
+mod commit;
+mod db;
+mod error;
+pub mod limits;
+mod lock;
+mod row;
+mod schema;
+mod store;
+mod tail;
+
+#[cfg(test)]
+mod tests;
+
+pub use backup::{Restored, backup, restore};
+pub use db::Db;
+pub use error::{CommitError, Lost, StoreError, TailError};
+pub use store::Store;
+pub use tail::{AuditRecord, Tail};
+
+/// SHA-256, as the digest of a join token's text needs it.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+    out
+}

@@ -1,0 +1,96 @@
+-- The first schema. Times are milliseconds since the Unix epoch; lists are JSON arrays; flags are 0 or 1.
+-- A migration is never edited once released: the next change is the next file.
+
+PRAGMA application_id = 1096175445; -- "AVOU": tells our files from those of other programs
+
+-- One row: its lock orders all writes.
+CREATE TABLE meta (
+    id            INTEGER PRIMARY KEY CHECK (id = 1),
+    schema        INTEGER NOT NULL,
+    epoch_started INTEGER NOT NULL,
+    epoch_random  INTEGER NOT NULL,
+    revision      INTEGER NOT NULL,
+    head          BLOB    NOT NULL CHECK (length(head) = 32)
+) STRICT;
+
+CREATE TABLE entries (
+    id                         TEXT    NOT NULL PRIMARY KEY,
+    spiffe_id                  TEXT    NOT NULL,
+    parent_id                  TEXT    NOT NULL,
+    selectors                  TEXT    NOT NULL,
+    x509_svid_ttl              INTEGER NOT NULL,
+    jwt_svid_ttl               INTEGER NOT NULL,
+    federates_with             TEXT    NOT NULL,
+    admin                      INTEGER NOT NULL,
+    downstream                 INTEGER NOT NULL,
+    expires_at                 INTEGER,
+    dns_names                  TEXT    NOT NULL,
+    store_svid                 INTEGER NOT NULL,
+    hint                       TEXT    NOT NULL,
+    disable_x509_svid_prefetch INTEGER NOT NULL,
+    jwt_svid_include_jti       INTEGER NOT NULL,
+    revision_number            INTEGER NOT NULL,
+    created_at                 INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE nodes (
+    id               TEXT    NOT NULL PRIMARY KEY,
+    attestation_type TEXT    NOT NULL,
+    serial           TEXT,    -- NULL: banned
+    expires_at       INTEGER NOT NULL,
+    new_serial       TEXT,
+    new_expires_at   INTEGER,
+    selectors        TEXT    NOT NULL,
+    can_reattest     INTEGER NOT NULL,
+    agent_version    TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE bundles (
+    trust_domain     TEXT    NOT NULL PRIMARY KEY,
+    x509_authorities TEXT    NOT NULL,
+    jwt_authorities  TEXT    NOT NULL,
+    refresh_hint     INTEGER NOT NULL,
+    sequence_number  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE join_tokens (
+    digest     BLOB    NOT NULL PRIMARY KEY CHECK (length(digest) = 32), -- SHA-256 of the text, which is not kept
+    expires_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE authorities (
+    kind         TEXT    NOT NULL,
+    holder       TEXT    NOT NULL, -- 'domain', or 'server:' and the server's name
+    slot         TEXT    NOT NULL,
+    state        TEXT    NOT NULL,
+    id           TEXT    NOT NULL,
+    public       BLOB    NOT NULL,
+    issued_at    INTEGER NOT NULL,
+    not_after    INTEGER NOT NULL,
+    tainted      INTEGER NOT NULL,
+    published_at INTEGER,
+    PRIMARY KEY (kind, holder, slot)
+) STRICT;
+
+-- What happened, in order; the oldest rows are pruned by the writer.
+CREATE TABLE changes (
+    seq           INTEGER PRIMARY KEY,
+    revision      INTEGER NOT NULL,
+    kind          INTEGER NOT NULL,
+    key           TEXT    NOT NULL,
+    deleted       INTEGER NOT NULL,
+    parent_before TEXT,
+    parent_after  TEXT,
+    content       BLOB,             -- SHA-256 of the row that was put; NULL: deleted
+    head          BLOB    NOT NULL CHECK (length(head) = 32)
+) STRICT;
+CREATE INDEX changes_by_revision ON changes (revision);
+
+CREATE TABLE audit (
+    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    revision INTEGER NOT NULL,
+    at       INTEGER NOT NULL,
+    event    TEXT    NOT NULL,
+    actor    TEXT    NOT NULL,
+    subject  TEXT    NOT NULL
+) STRICT;

@@ -1,0 +1,197 @@
+//! Writing plans: the locked counter, the rows, the chained change log and the audit rows, in one transaction.
+//!
+//! Never writes half a plan, and never a plan that was made at another position than the counter's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use avouch_domain::{AuditRow, Change, Epoch, Head, LogPosition, Plan, Revision, RowKey};
+use aws_lc_rs::digest;
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::error::{CommitError, StoreError};
+use crate::limits::AUDIT_KEPT;
+use crate::row;
+
+/// Plans made one after the other from one position.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub base: LogPosition,
+    pub plans: Vec<Plan>,
+}
+
+/// What became of one batch.
+pub(crate) type Outcome = Result<Vec<LogPosition>, CommitError>;
+
+/// Reads the counter row. Inside a write transaction the row is locked, so the answer holds until its end.
+pub(crate) fn position(conn: &Connection) -> Result<LogPosition, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT epoch_started, epoch_random, revision, head FROM meta WHERE id = 1")?;
+    let position = statement.query_row((), |r| {
+        Ok(LogPosition {
+            epoch: Epoch { started: r.get(0)?, random: r.get::<_, i64>(1)?.cast_unsigned() },
+            revision: Revision(r.get::<_, i64>(2)?.cast_unsigned()),
+            head: Head(r.get(3)?),
+        })
+    })?;
+    Ok(position)
+}
+
+/// Writes several batches in one transaction. A batch that is behind or refused leaves nothing and does not disturb
+/// the others.
+pub(crate) fn commit_all(
+    conn: &mut Connection,
+    batches: &[Batch],
+    kept: u64,
+) -> Result<Vec<Outcome>, StoreError> {
+    let mut tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let start = position(&tx)?;
+    let mut now = start;
+    let mut outcomes = Vec::with_capacity(batches.len());
+    for batch in batches {
+        if batch.base != now {
+            outcomes.push(Err(CommitError::Behind(now)));
+            continue;
+        }
+        let savepoint = tx.savepoint()?;
+        let outcome = write_batch(&savepoint, now, &batch.plans);
+        if let Ok(positions) = &outcome {
+            savepoint.commit()?;
+            now = positions.last().copied().unwrap_or(now);
+        } else {
+            savepoint.finish()?;
+        }
+        outcomes.push(outcome);
+    }
+    if now != start {
+        tx.prepare_cached("UPDATE meta SET revision = ?1, head = ?2 WHERE id = 1")?
+            .execute((now.revision.0.cast_signed(), now.head.0))?;
+        prune_changes(&tx, kept)?;
+    }
+    prune_audit(&tx)?;
+    tx.commit()?;
+    Ok(outcomes)
+}
+
+fn write_batch(conn: &Connection, base: LogPosition, plans: &[Plan]) -> Outcome {
+    let mut now = base;
+    let mut positions = Vec::with_capacity(plans.len());
+    for plan in plans {
+        check(plan)?;
+        if !plan.is_empty() {
+            now.revision = now.revision.next();
+            now.head = write_plan(conn, plan, now)?;
+        }
+        for audit in &plan.audit {
+            write_audit(conn, now.revision, audit)?;
+        }
+        positions.push(now);
+    }
+    Ok(positions)
+}
+
+/// The log must tell of every row touched, else those who follow it would miss rows.
+fn check(plan: &Plan) -> Result<(), CommitError> {
+    let refuse = |key: &RowKey, problem| Err(CommitError::Plan { key: key.clone(), problem });
+    let puts: BTreeSet<RowKey> = plan.puts.iter().map(avouch_domain::Row::key).collect();
+    let deletes: BTreeSet<RowKey> = plan.deletes.iter().cloned().collect();
+    if let Some(key) = puts.intersection(&deletes).next() {
+        return refuse(key, "is both put and deleted");
+    }
+    let mut told = BTreeSet::new();
+    for change in &plan.changes {
+        let touched = if change.deleted { &deletes } else { &puts };
+        if !touched.contains(&change.key) {
+            return refuse(&change.key, "has a change without the put or delete that it tells of");
+        }
+        told.insert(&change.key);
+    }
+    match puts.iter().chain(&deletes).find(|key| !told.contains(key)) {
+        Some(key) => refuse(key, "is put or deleted without a change that tells of it"),
+        None => Ok(()),
+    }
+}
+
+fn write_plan(conn: &Connection, plan: &Plan, now: LogPosition) -> Result<Head, StoreError> {
+    let mut contents = BTreeMap::new();
+    for row in &plan.puts {
+        contents.insert(row.key(), row::put(conn, row)?);
+    }
+    for key in &plan.deletes {
+        row::delete(conn, key)?;
+    }
+    let mut head = now.head;
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO changes (revision, kind, key, deleted, parent_before, parent_after, content, head) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    for change in &plan.changes {
+        let content = contents.get(&change.key);
+        let change = Change { revision: now.revision, ..change.clone() };
+        head = chain(head, &change, content);
+        let (kind, key) = row::key_to_log(&change.key);
+        insert.execute((
+            now.revision.0.cast_signed(),
+            kind,
+            key,
+            change.deleted,
+            change.parent_before.as_ref().map(avouch_domain::SpiffeId::as_str),
+            change.parent_after.as_ref().map(avouch_domain::SpiffeId::as_str),
+            content,
+            head.0,
+        ))?;
+    }
+    Ok(head)
+}
+
+/// The next head: SHA-256 over the one before, the change, and the digest of the row it left. The row is in it so that
+/// two histories which changed one key differently at one revision have two heads.
+pub(crate) fn chain(before: Head, change: &Change, content: Option<&[u8; 32]>) -> Head {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&before.0);
+    let mut part = |bytes: Option<&[u8]>| match bytes {
+        None => context.update(&[0]),
+        Some(bytes) => {
+            context.update(&[1]);
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        }
+    };
+    let (kind, key) = row::key_to_log(&change.key);
+    part(Some(&change.revision.0.to_be_bytes()));
+    part(Some(&kind.to_be_bytes()));
+    part(Some(key.as_bytes()));
+    part(Some(&[u8::from(change.deleted)]));
+    part(change.parent_before.as_ref().map(|id| id.as_str().as_bytes()));
+    part(change.parent_after.as_ref().map(|id| id.as_str().as_bytes()));
+    part(content.map(<[u8; 32]>::as_slice));
+    let mut head = [0; 32];
+    head.copy_from_slice(context.finish().as_ref());
+    Head(head)
+}
+
+fn write_audit(conn: &Connection, revision: Revision, row: &AuditRow) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO audit (revision, at, event, actor, subject) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute((revision.0.cast_signed(), row.at.0, row.event.name(), &row.actor, &row.subject))?;
+    Ok(())
+}
+
+/// Drops the oldest revisions, whole, while at least `kept` changes stay.
+fn prune_changes(conn: &Connection, kept: u64) -> Result<(), StoreError> {
+    let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+    let oldest_kept: Option<i64> = conn
+        .prepare_cached("SELECT revision FROM changes WHERE seq = (SELECT max(seq) FROM changes) - ?1 + 1")?
+        .query_row([kept.max(1)], |r| r.get(0))
+        .optional()?;
+    if let Some(revision) = oldest_kept {
+        conn.prepare_cached("DELETE FROM changes WHERE revision < ?1")?.execute([revision])?;
+    }
+    Ok(())
+}
+
+fn prune_audit(conn: &Connection) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM audit WHERE seq <= (SELECT max(seq) FROM audit) - ?1")?
+        .execute([AUDIT_KEPT])?;
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! The store without threads: one connection, every call done when it returns. The writer thread, the reader thread
+//! and the simulator all drive this.
+//!
+//! Never asks a clock or a random source: the epoch of a new database is an argument.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use avouch_domain::{Epoch, Image, LogPosition, Plan, Timestamp};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::commit::{self, Batch, Outcome};
+use crate::error::{CommitError, StoreError, TailError};
+use crate::limits::{BUSY_TIMEOUT, CHANGES_KEPT, STATEMENTS_KEPT, WAL_KEPT_BYTES};
+use crate::lock::FileLock;
+use crate::schema::{self, Found};
+use crate::tail::{self, AuditRecord, Tail};
+use crate::{backup, row};
+
+/// One connection to the database.
+#[derive(Debug)]
+pub struct Db {
+    conn: Connection,
+    changes_kept: u64,
+    /// Held until the connection is closed (fields drop in this order).
+    _lock: Option<FileLock>,
+}
+
+impl Db {
+    /// Opens or creates a database file; `fresh` becomes the epoch of a new one.
+    ///
+    /// # Errors
+    /// A file that is newer, damaged, foreign or being restored is refused untouched.
+    pub fn open(path: &Path, fresh: Epoch) -> Result<Self, StoreError> {
+        let found = schema::inspect(path)?;
+        let mut lock = FileLock::shared(path)?;
+        if let Found::Schema(old) = found
+            && old < schema::known()
+        {
+            // A running server of the older binary would go on writing in the old form.
+            drop(lock);
+            lock = FileLock::alone(path)?;
+        }
+        create_private(path, 0o640)?;
+        let mut conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        prepare(&conn)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
+        schema::migrate(&mut conn, fresh).map_err(|e| e.in_file(path))?;
+        if found != Found::Fresh && found != Found::Schema(schema::known()) {
+            drop(lock);
+            lock = FileLock::shared(path)?;
+        }
+        Ok(Self { conn, changes_kept: CHANGES_KEPT, _lock: Some(lock) })
+    }
+
+    /// A database in memory, gone with the value.
+    ///
+    /// # Errors
+    /// If SQLite has no memory left.
+    pub fn in_memory(fresh: Epoch) -> Result<Self, StoreError> {
+        let mut conn = Connection::open_in_memory()?;
+        prepare(&conn)?;
+        schema::migrate(&mut conn, fresh)?;
+        Ok(Self { conn, changes_kept: CHANGES_KEPT, _lock: None })
+    }
+
+    /// A second connection to a file that a [`Db`] has open; it can only read.
+    pub(crate) fn reader(path: &Path) -> Result<Self, StoreError> {
+        let conn = schema::open_to_read(path)?;
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+        Ok(Self { conn, changes_kept: CHANGES_KEPT, _lock: None })
+    }
+
+    /// Writes plans made from `base` in one transaction, each non-empty one at the next revision. Returns the
+    /// position after each.
+    ///
+    /// # Errors
+    /// [`CommitError::Behind`] if the store is not at `base`. After any error nothing was written, except that an I/O
+    /// error of the disk at the very end leaves it open; the counter then tells.
+    pub fn commit(&mut self, base: LogPosition, plans: &[Plan]) -> Result<Vec<LogPosition>, CommitError> {
+        let batch = Batch { base, plans: plans.to_vec() };
+        self.commit_all(&[batch])?.pop().unwrap_or(Err(StoreError::Closed.into()))
+    }
+
+    pub(crate) fn commit_all(&mut self, batches: &[Batch]) -> Result<Vec<Outcome>, StoreError> {
+        commit::commit_all(&mut self.conn, batches, self.changes_kept)
+    }
+
+    /// Changes after `from`, about `limit` of them, in whole revisions.
+    ///
+    /// # Errors
+    /// [`TailError::Lost`] if `from` is no point of this log, or too old.
+    pub fn changes_since(&mut self, from: LogPosition, limit: usize) -> Result<Tail, TailError> {
+        tail::changes_since(&mut self.conn, from, limit)
+    }
+
+    /// Keeps this many changes at least, from the next commit on.
+    pub fn set_retention(&mut self, changes: u64) {
+        self.changes_kept = changes;
+    }
+
+    /// Begins a new life of the store: everybody reads everything anew.
+    ///
+    /// # Errors
+    /// If the database can't be written.
+    pub fn renew_epoch(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        self.conn.execute(
+            "UPDATE meta SET epoch_started = ?1, epoch_random = ?2 WHERE id = 1",
+            (epoch.started, epoch.random.cast_signed()),
+        )?;
+        Ok(())
+    }
+
+    /// Everything, at one position.
+    ///
+    /// # Errors
+    /// If a row does not pass the domain's checks.
+    pub fn image(&mut self, now: Timestamp) -> Result<Image, StoreError> {
+        let tx = self.conn.transaction()?;
+        let image = Image { position: commit::position(&tx)?, rows: row::all(&tx)?, read_at: now };
+        tx.commit()?;
+        Ok(image)
+    }
+
+    /// Where the log stands.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn position(&self) -> Result<LogPosition, StoreError> {
+        commit::position(&self.conn)
+    }
+
+    /// Audit records after a sequence number, oldest first.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        tail::audit(&self.conn, after, limit)
+    }
+
+    /// Checks that the kept change log is one unbroken chain that ends at the counter.
+    ///
+    /// # Errors
+    /// [`StoreError::Row`] names the first revision that does not follow.
+    pub fn verify_chain(&self) -> Result<(), StoreError> {
+        tail::verify_chain(&self.conn)
+    }
+
+    /// A whole copy in memory: the disk as it was at this moment, for tests that lose commits.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn copy(&self) -> Result<Self, StoreError> {
+        let mut conn = Connection::open_in_memory()?;
+        backup::copy_pages(&self.conn, &mut conn, &mut |_, _| {})?;
+        prepare(&conn)?;
+        Ok(Self { conn, changes_kept: self.changes_kept, _lock: None })
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.conn
+    }
+}
+
+/// Settings of a connection that writes.
+fn prepare(conn: &Connection) -> Result<(), StoreError> {
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    Ok(())
+}
+
+/// Creates an empty file that others can't read, whatever the umask; an existing one is left as it is.
+pub(crate) fn create_private(path: &Path, mode: u32) -> Result<(), StoreError> {
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path);
+    open.map(|_| ()).map_err(StoreError::io(path))
+}

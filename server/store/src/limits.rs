@@ -1,0 +1,24 @@
+//! Named limits of the store. Each number says why.
+
+use std::time::Duration;
+
+/// Change rows kept: an agent or server that was away for fewer changes resumes, another one reads everything.
+pub const CHANGES_KEPT: u64 = 100_000;
+/// Audit rows kept, about 200 MB: years of a busy registry, and a disk that does not fill.
+pub const AUDIT_KEPT: i64 = 1_000_000;
+/// Waiting commits merged into one transaction: enough to share an fsync, few enough to keep each wait short.
+pub const COMMITS_MERGED: usize = 64;
+/// Requests waiting for a thread of the store; the next caller waits for room.
+pub const QUEUE: usize = 256;
+/// How long a write waits for another process that holds the counter.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pages (4 KiB) that a backup copies between two reports of its progress.
+pub const BACKUP_STEP_PAGES: i32 = 256;
+/// Write-ahead log kept on disk after a checkpoint, in bytes.
+pub const WAL_KEPT_BYTES: i64 = 16 << 20;
+/// Prepared statements kept per connection: above the number of statements in this crate.
+pub const STATEMENTS_KEPT: usize = 64;
+/// Most changes handed out by one look at the log.
+pub const TAIL_MAX: usize = 10_000;
+/// Most audit rows handed out by one call.
+pub const AUDIT_PAGE_MAX: usize = 10_000;

@@ -1,0 +1,237 @@
+//! Rows to columns and back. The only place that knows the tables of the five kinds of rows.
+//!
+//! Never trusts a column: what is read passes the domain's constructors again.
+
+mod authority;
+mod bundle;
+mod entry;
+mod join_token;
+mod node;
+
+use avouch_domain::{EntryId, Row, RowKey, SpiffeId, TrustDomain};
+use aws_lc_rs::digest;
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row as Columns, params_from_iter};
+
+use crate::error::StoreError;
+
+/// A column does not hold what it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Bad {
+    #[error("{0}")]
+    Sqlite(rusqlite::Error),
+    #[error("{0}")]
+    Value(String),
+}
+
+impl From<rusqlite::Error> for Bad {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Sqlite(e)
+    }
+}
+
+/// Turns any domain error into "this column is bad".
+pub(crate) fn bad(e: impl std::fmt::Display) -> Bad {
+    Bad::Value(e.to_string())
+}
+
+/// The statements of one kind of row.
+struct Statements {
+    table: &'static str,
+    put: &'static str,
+    delete: &'static str,
+    get: &'static str,
+    all: &'static str,
+    read: fn(&Columns<'_>) -> Result<Row, Bad>,
+}
+
+const ALL: [&Statements; 5] = [
+    &entry::STATEMENTS,
+    &node::STATEMENTS,
+    &bundle::STATEMENTS,
+    &join_token::STATEMENTS,
+    &authority::STATEMENTS,
+];
+
+fn statements(key: &RowKey) -> &'static Statements {
+    match key {
+        RowKey::Entry(_) => &entry::STATEMENTS,
+        RowKey::Node(_) => &node::STATEMENTS,
+        RowKey::Bundle(_) => &bundle::STATEMENTS,
+        RowKey::JoinToken(_) => &join_token::STATEMENTS,
+        RowKey::Authority(..) => &authority::STATEMENTS,
+    }
+}
+
+/// Writes a row over what is there and returns the digest of its content.
+pub(crate) fn put(conn: &Connection, row: &Row) -> Result<[u8; 32], StoreError> {
+    let (statements, values) = match row {
+        Row::Entry(e) => (&entry::STATEMENTS, entry::values(e)),
+        Row::Node(n) => (&node::STATEMENTS, node::values(n)),
+        Row::Bundle(b) => (&bundle::STATEMENTS, bundle::values(b)),
+        Row::JoinToken(t) => (&join_token::STATEMENTS, join_token::values(t)),
+        Row::Authority(a) => (&authority::STATEMENTS, authority::values(a)),
+    };
+    let content = content_digest(&values);
+    conn.prepare_cached(statements.put)?.execute(params_from_iter(values))?;
+    Ok(content)
+}
+
+/// Removes a row; that it was not there is no error.
+pub(crate) fn delete(conn: &Connection, key: &RowKey) -> Result<(), StoreError> {
+    conn.prepare_cached(statements(key).delete)?.execute(params_from_iter(key_values(key)))?;
+    Ok(())
+}
+
+/// Reads one row.
+pub(crate) fn get(conn: &Connection, key: &RowKey) -> Result<Option<Row>, StoreError> {
+    let statements = statements(key);
+    let mut prepared = conn.prepare_cached(statements.get)?;
+    let mut rows = prepared.query(params_from_iter(key_values(key)))?;
+    rows.next()?.map(|columns| read(statements, columns)).transpose()
+}
+
+/// Reads every row of every table, in key order.
+pub(crate) fn all(conn: &Connection) -> Result<Vec<Row>, StoreError> {
+    let mut found = Vec::new();
+    for statements in ALL {
+        let mut prepared = conn.prepare(statements.all)?;
+        let mut rows = prepared.query(())?;
+        while let Some(columns) = rows.next()? {
+            found.push(read(statements, columns)?);
+        }
+    }
+    Ok(found)
+}
+
+fn read(statements: &Statements, columns: &Columns<'_>) -> Result<Row, StoreError> {
+    (statements.read)(columns).map_err(|e| match e {
+        Bad::Sqlite(e) => e.into(),
+        Bad::Value(problem) => StoreError::Row { table: statements.table, problem },
+    })
+}
+
+fn key_values(key: &RowKey) -> Vec<Value> {
+    match key {
+        RowKey::Entry(id) => vec![text(id.as_str())],
+        RowKey::Node(id) => vec![text(id.as_str())],
+        RowKey::Bundle(domain) => vec![text(domain.as_str())],
+        RowKey::JoinToken(digest) => vec![Value::Blob(digest.to_vec())],
+        RowKey::Authority(kind, holder, slot) => authority::key_values(*kind, holder, *slot),
+    }
+}
+
+/// The key as the change log keeps it: a number for the kind, and a text.
+pub(crate) fn key_to_log(key: &RowKey) -> (i64, String) {
+    match key {
+        RowKey::Entry(id) => (1, id.to_string()),
+        RowKey::Node(id) => (2, id.to_string()),
+        RowKey::Bundle(domain) => (3, domain.to_string()),
+        RowKey::JoinToken(digest) => (4, hex::encode(digest)),
+        RowKey::Authority(kind, holder, slot) => (5, authority::key_to_log(*kind, holder, *slot)),
+    }
+}
+
+/// Reads what [`key_to_log`] wrote.
+pub(crate) fn key_from_log(kind: i64, key: &str) -> Result<RowKey, Bad> {
+    match kind {
+        1 => EntryId::new(key).map(RowKey::Entry).map_err(bad),
+        2 => SpiffeId::parse(key).map(RowKey::Node).map_err(bad),
+        3 => TrustDomain::new(key).map(RowKey::Bundle).map_err(bad),
+        4 => {
+            let mut digest = [0; 32];
+            hex::decode_to_slice(key, &mut digest).map_err(bad)?;
+            Ok(RowKey::JoinToken(digest))
+        }
+        5 => authority::key_from_log(key),
+        _ => Err(bad(format!("key kind {kind} is unknown"))),
+    }
+}
+
+/// SHA-256 over typed, length-prefixed columns: equal rows and only equal rows have one digest.
+fn content_digest(values: &[Value]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut part = |tag: u8, bytes: &[u8]| {
+        context.update(&[tag]);
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    for value in values {
+        match value {
+            Value::Null => part(0, &[]),
+            Value::Integer(n) => part(1, &n.to_be_bytes()),
+            Value::Real(n) => part(2, &n.to_be_bytes()),
+            Value::Text(s) => part(3, s.as_bytes()),
+            Value::Blob(b) => part(4, b),
+        }
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
+}
+
+fn text(s: &str) -> Value {
+    Value::Text(s.to_owned())
+}
+
+fn flag(b: bool) -> Value {
+    Value::Integer(i64::from(b))
+}
+
+/// A list of texts as a JSON array.
+fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> Value {
+    let items: Vec<serde_json::Value> =
+        items.into_iter().map(|item| serde_json::Value::String(item.to_string())).collect();
+    Value::Text(serde_json::Value::Array(items).to_string())
+}
+
+/// Reads a JSON array of texts.
+fn read_list<T, E: std::fmt::Display>(
+    columns: &Columns<'_>,
+    column: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, Bad> {
+    let texts: Vec<String> = read_json(columns, column)?;
+    texts.iter().map(|t| parse(t).map_err(bad)).collect()
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(columns: &Columns<'_>, column: &str) -> Result<T, Bad> {
+    serde_json::from_str(columns.get_ref(column)?.as_str().map_err(bad)?).map_err(bad)
+}
+
+fn read_text<T, E: std::fmt::Display>(
+    columns: &Columns<'_>,
+    column: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, Bad> {
+    parse(columns.get_ref(column)?.as_str().map_err(bad)?).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use avouch_domain::{AuthorityKind, Holder, Slot};
+
+    #[test]
+    fn every_kind_of_key_survives_the_change_log() {
+        let keys = [
+            RowKey::Entry(EntryId::new("a.b-c_d").unwrap()),
+            RowKey::Node(SpiffeId::parse("spiffe://td/spire/agent/x/y").unwrap()),
+            RowKey::Bundle(TrustDomain::new("td").unwrap()),
+            RowKey::JoinToken([7; 32]),
+            RowKey::Authority(AuthorityKind::X509, Holder::Server("a/b:c".into()), Slot::A),
+            RowKey::Authority(AuthorityKind::Jwt, Holder::TrustDomain, Slot::B),
+        ];
+        for key in keys {
+            let (kind, text) = key_to_log(&key);
+            assert_eq!(key_from_log(kind, &text).unwrap(), key);
+        }
+        assert!(key_from_log(9, "x").is_err());
+    }
+
+    #[test]
+    fn a_digest_does_not_confuse_neighbouring_columns() {
+        assert_ne!(content_digest(&[text("ab"), text("c")]), content_digest(&[text("a"), text("bc")]));
+        assert_ne!(content_digest(&[Value::Null]), content_digest(&[text("")]));
+    }
+}

@@ -1,0 +1,111 @@
+//! Which schema a file has, and the way forward from it.
+//!
+//! Never goes back, and never touches a file that is damaged, newer, or somebody else's.
+
+use std::path::Path;
+
+use avouch_domain::Epoch;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+
+use crate::error::StoreError;
+use crate::limits::BUSY_TIMEOUT;
+
+/// Forward steps; the schema number is the count of those done.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
+/// As the first migration writes it: "AVOU".
+const APPLICATION_ID: i64 = 1_096_175_445;
+
+/// The schema that this binary writes.
+pub(crate) fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing yet, or a file that holds nothing.
+    Fresh,
+    /// A sound database with this schema, at most [`known`].
+    Schema(i64),
+}
+
+/// Looks at a file without changing it.
+pub(crate) fn inspect(path: &Path) -> Result<Found, StoreError> {
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Fresh),
+        Err(e) => return Err(StoreError::io(path)(e)),
+        Ok(facts) if facts.len() == 0 => return Ok(Found::Fresh),
+        Ok(_) => {}
+    }
+    look(path).map_err(|e| e.in_file(path))
+}
+
+fn look(path: &Path) -> Result<Found, StoreError> {
+    let conn = open_to_read(path)?;
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", (), |r| r.get(0))?;
+    if tables == 0 {
+        return Ok(Found::Fresh);
+    }
+    let application: i64 = conn.pragma_query_value(None, "application_id", |r| r.get(0))?;
+    if application != APPLICATION_ID {
+        return Err(StoreError::Foreign { path: path.to_owned() });
+    }
+    let found = schema(&conn)?;
+    if found > known() {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: known() });
+    }
+    check(&conn, path)?;
+    Ok(Found::Schema(found))
+}
+
+/// Opens an existing file so that nothing in it can change.
+pub(crate) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(conn)
+}
+
+/// Reads every page and says if the file is damaged.
+pub(crate) fn check(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    let verdict: String = conn.query_row("PRAGMA quick_check(1)", (), |r| r.get(0))?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    // SQLite heads its list with a line of its own.
+    let problem = verdict.lines().last().unwrap_or_default().to_owned();
+    Err(StoreError::Corrupt { path: path.to_owned(), problem })
+}
+
+fn schema(conn: &Connection) -> Result<i64, StoreError> {
+    let exists: Option<i64> = conn
+        .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", (), |r| r.get(0))
+        .optional()?;
+    if exists.is_none() {
+        return Ok(0);
+    }
+    Ok(conn.query_row("SELECT schema FROM meta WHERE id = 1", (), |r| r.get(0))?)
+}
+
+/// Brings a database to the schema of this binary, each step in its own transaction; `fresh` becomes the epoch of a
+/// database that was empty.
+pub(crate) fn migrate(conn: &mut Connection, fresh: Epoch) -> Result<(), StoreError> {
+    for (done, sql) in (0i64..).zip(MIGRATIONS) {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Asked again under the write lock: another process may have been first.
+        if schema(&tx)? > done {
+            continue;
+        }
+        tx.execute_batch(sql)?;
+        if done == 0 {
+            tx.execute(
+                "INSERT INTO meta (id, schema, epoch_started, epoch_random, revision, head) \
+                 VALUES (1, 0, ?1, ?2, 0, zeroblob(32))",
+                (fresh.started, fresh.random.cast_signed()),
+            )?;
+        }
+        tx.execute("UPDATE meta SET schema = ?1 WHERE id = 1", [done + 1])?;
+        tx.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! The store of a running server: one thread owns the connection that writes, one the connection that reads. Callers
+//! hand over work and wait without holding a thread of their own.
+//!
+//! Never loses an answer: whoever waited for a commit hears its outcome, or that the store is closed.
+
+use std::path::{Path, PathBuf};
+
+use avouch_domain::{Epoch, Image, LogPosition, Plan, Timestamp};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backup;
+use crate::commit::{Batch, Outcome};
+use crate::db::Db;
+use crate::error::{CommitError, StoreError, TailError};
+use crate::limits::{COMMITS_MERGED, QUEUE};
+use crate::tail::{AuditRecord, Tail};
+
+/// Work for a thread that owns a connection.
+enum Job {
+    Commit(Batch, oneshot::Sender<Outcome>),
+    Run(Box<dyn FnOnce(&mut Db) + Send>),
+    Close(oneshot::Sender<()>),
+}
+
+/// Handle to the store; clones share the threads, which end with the last clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    writer: mpsc::Sender<Job>,
+    /// The writer's own queue for a database in memory.
+    reader: mpsc::Sender<Job>,
+    /// `None` = in memory.
+    path: Option<PathBuf>,
+}
+
+impl Store {
+    /// Opens or creates the database at `path` (`:memory:` = in memory) and reads all of it. Blocks.
+    ///
+    /// # Errors
+    /// A file that is newer, damaged, foreign or being restored is refused untouched.
+    pub fn open(path: &Path, now: Timestamp) -> Result<(Self, Image), StoreError> {
+        let fresh = Epoch { started: now.0, random: random_bits()? };
+        if path == Path::new(":memory:") {
+            return Self::start(Db::in_memory(fresh)?, None, now);
+        }
+        Self::start(Db::open(path, fresh)?, Some(path), now)
+    }
+
+    fn start(mut db: Db, path: Option<&Path>, now: Timestamp) -> Result<(Self, Image), StoreError> {
+        let image = match path {
+            Some(path) => db.image(now).map_err(|e| e.in_file(path))?,
+            None => db.image(now)?,
+        };
+        let reading = path.map(Db::reader).transpose()?;
+        let writer = spawn("store-writer", db)?;
+        let reader = match reading {
+            Some(db) => spawn("store-reader", db)?,
+            None => writer.clone(),
+        };
+        Ok((Self { writer, reader, path: path.map(Path::to_owned) }, image))
+    }
+
+    /// Writes plans made from `base` in one transaction and waits until the disk has them; each non-empty plan takes
+    /// the next revision. Returns the position after each plan. Goes on if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`CommitError::Behind`] if another writer was first: follow the log and plan again.
+    pub async fn commit(&self, base: LogPosition, plans: Vec<Plan>) -> Result<Vec<LogPosition>, CommitError> {
+        let (answer, waiting) = oneshot::channel();
+        let job = Job::Commit(Batch { base, plans }, answer);
+        self.writer.send(job).await.map_err(|_| StoreError::Closed)?;
+        waiting.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Changes after `from`, about `limit` of them, in whole revisions.
+    ///
+    /// # Errors
+    /// [`TailError::Lost`] if `from` is no point of this log, or too old: read the image.
+    pub async fn changes_since(&self, from: LogPosition, limit: usize) -> Result<Tail, TailError> {
+        run(&self.reader, move |db| db.changes_since(from, limit)).await?
+    }
+
+    /// Where the log stands, other servers' commits included.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn position(&self) -> Result<LogPosition, StoreError> {
+        run(&self.reader, |db| db.position()).await?
+    }
+
+    /// Audit records after a sequence number, oldest first.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        run(&self.reader, move |db| db.audit(after, limit)).await?
+    }
+
+    /// Everything, at one position.
+    ///
+    /// # Errors
+    /// If a row does not pass the domain's checks.
+    pub async fn image(&self, now: Timestamp) -> Result<Image, StoreError> {
+        run(&self.reader, move |db| db.image(now)).await?
+    }
+
+    /// Copies the store as it is at this moment into the new file `to`, while writing goes on. `progress` gets pages
+    /// done and pages in all.
+    ///
+    /// # Errors
+    /// If `to` exists or can't be written.
+    pub async fn backup(
+        &self,
+        to: PathBuf,
+        mut progress: impl FnMut(u64, u64) + Send + 'static,
+    ) -> Result<LogPosition, StoreError> {
+        match self.path.clone() {
+            // On a thread and a connection of its own: a long copy holds up no reader.
+            Some(from) => tokio::task::spawn_blocking(move || backup::backup(&from, &to, progress))
+                .await
+                .map_err(|_| StoreError::Closed)?,
+            None => {
+                run(&self.writer, move |db| backup::write_copy(db.connection(), &to, &mut progress)).await?
+            }
+        }
+    }
+
+    /// Finishes what is queued and closes the files. Later calls on any clone answer [`StoreError::Closed`].
+    pub async fn close(&self) {
+        // The reader first: the last connection folds the write-ahead log into the file.
+        for thread in [&self.reader, &self.writer] {
+            let (done, waiting) = oneshot::channel();
+            if thread.send(Job::Close(done)).await.is_ok() {
+                // An error means that the thread is gone already.
+                let _ = waiting.await;
+            }
+        }
+    }
+}
+
+/// 64 bits that no other database has.
+pub(crate) fn random_bits() -> Result<u64, StoreError> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| StoreError::Io {
+        path: "/dev/urandom".into(),
+        source: std::sync::Arc::new(std::io::Error::other("the random source of the system failed")),
+    })?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+async fn run<T: Send + 'static>(
+    thread: &mpsc::Sender<Job>,
+    work: impl FnOnce(&mut Db) -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    let (answer, waiting) = oneshot::channel();
+    let job = Job::Run(Box::new(move |db| {
+        // Nobody waits any more if this fails.
+        let _ = answer.send(work(db));
+    }));
+    thread.send(job).await.map_err(|_| StoreError::Closed)?;
+    waiting.await.map_err(|_| StoreError::Closed)
+}
+
+fn spawn(name: &str, db: Db) -> Result<mpsc::Sender<Job>, StoreError> {
+    let (sender, jobs) = mpsc::channel(QUEUE);
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || serve(db, jobs))
+        .map_err(StoreError::io(Path::new(name)))?;
+    Ok(sender)
+}
+
+fn serve(mut db: Db, mut jobs: mpsc::Receiver<Job>) {
+    let mut next = jobs.blocking_recv();
+    while let Some(job) = next.take() {
+        match job {
+            Job::Run(work) => work(&mut db),
+            Job::Commit(batch, answer) => next = commit_waiting(&mut db, &mut jobs, batch, answer),
+            Job::Close(done) => {
+                jobs.close();
+                drop(db);
+                // Nobody waits any more if this fails.
+                let _ = done.send(());
+                return;
+            }
+        }
+        if next.is_none() {
+            next = jobs.blocking_recv();
+        }
+    }
+}
+
+/// Commits a batch together with those that wait behind it; returns the job that ended the row, if one did.
+fn commit_waiting(
+    db: &mut Db,
+    jobs: &mut mpsc::Receiver<Job>,
+    batch: Batch,
+    answer: oneshot::Sender<Outcome>,
+) -> Option<Job> {
+    let mut batches = vec![batch];
+    let mut answers = vec![answer];
+    let mut other = None;
+    while batches.len() < COMMITS_MERGED && other.is_none() {
+        match jobs.try_recv() {
+            Ok(Job::Commit(batch, answer)) => {
+                batches.push(batch);
+                answers.push(answer);
+            }
+            Ok(job) => other = Some(job),
+            Err(_) => break,
+        }
+    }
+    let outcomes = db.commit_all(&batches).unwrap_or_else(|e| {
+        tracing::error!(error = %e, "Commit failed");
+        batches.iter().map(|_| Err(CommitError::Store(e.clone()))).collect()
+    });
+    for (answer, outcome) in answers.into_iter().zip(outcomes) {
+        // A caller that stopped waiting has no use for it.
+        let _ = answer.send(outcome);
+    }
+    other
+}

@@ -1,0 +1,5 @@
+//! What the store promises, on every kind of database.
+mod files;
+mod kit;
+mod props;
+mod suite;
