@@ -34,6 +34,11 @@ fn build() -> Outcome {
     files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--bins"])
 }
 
+/// `cargo xtask bench`: builds and runs the benchmarks.
+pub fn bench() -> Outcome {
+    files::run("cargo", &["run", PROFILE[0], PROFILE[1], "--package", "avouch-tests", "--bin", "avouch-bench"])
+}
+
 /// `cargo xtask test`: levels 0 to 6 of the pyramid, or 0 to 2.
 pub fn test(depth: Depth) -> Outcome {
     tidy::run()?;

@@ -20,6 +20,7 @@ cargo xtask COMMAND
   gen [--check]          write (or compare) the code generated from proto/spec
   conformance [--check]  write (or compare) docs/CONFORMANCE.md
   integration [SUITE]    suites with real foreign parts; without a name lists and runs all
+  bench                  figures, each a ratio to a yardstick of the same run
   ci                     what CI runs: format, lints, dependency rules, tests, integration
 
 Examples:
@@ -38,12 +39,13 @@ fn main() -> ExitCode {
         ["test"] => lanes::test(lanes::Depth::Full),
         ["test", "--quick"] => lanes::test(lanes::Depth::Quick),
         ["tidy"] => tidy::run(),
-        ["gen"] => r#gen::gen(false),
-        ["gen", "--check"] => r#gen::gen(true),
+        ["gen"] => r#gen::run(false),
+        ["gen", "--check"] => r#gen::run(true),
         ["conformance"] => conformance::run(false),
         ["conformance", "--check"] => conformance::run(true),
         ["integration"] => integration::run(None),
         ["integration", suite] => integration::run(Some(suite)),
+        ["bench"] => lanes::bench(),
         ["ci"] => lanes::ci(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -19,7 +19,7 @@ pub fn run() -> Outcome {
     }
     findings.extend(workplace_words()?);
     findings.extend(map_names_every_room()?);
-    if let Err(e) = r#gen::gen(true) {
+    if let Err(e) = r#gen::run(true) {
         findings.push(e);
     }
     if findings.is_empty() {
