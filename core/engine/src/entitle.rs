@@ -1,0 +1,287 @@
+//! Which entries an agent may serve, and which agents a change concerns.
+//!
+//! Entitlement is a set of parent IDs per agent (its own, its node aliases, nested ones), never a stored list of
+//! entries. Never walks all entries or all agents: both directions follow the parent graph, guarded against
+//! cycles. Ended entries entitle to nothing, by time, whether or not their rows are still there.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use avouch_domain::{Bundle, Change, Entry, EntryId, RowKey, SpiffeId, Timestamp, TrustDomain};
+
+use crate::registry::Registry;
+
+/// The IDs whose entries the agent may serve: itself, its node aliases, and below them every SPIFFE ID that is
+/// itself a parent.
+#[must_use]
+pub fn parents_of(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> BTreeSet<SpiffeId> {
+    let mut parents = BTreeSet::from([agent.clone()]);
+    let mut open = vec![agent.clone()];
+    if let Some(node) = registry.node(agent) {
+        for alias in registry.aliases_of(node).filter(|a| !a.is_expired(wall)) {
+            if parents.insert(alias.spiffe_id.clone()) {
+                open.push(alias.spiffe_id.clone());
+            }
+        }
+    }
+    while let Some(parent) = open.pop() {
+        for entry in registry.entries_by_parent(&parent) {
+            if !entry.is_expired(wall)
+                && registry.is_parent(&entry.spiffe_id)
+                && parents.insert(entry.spiffe_id.clone())
+            {
+                open.push(entry.spiffe_id.clone());
+            }
+        }
+    }
+    parents
+}
+
+/// The entries the agent may serve, ascending by id.
+#[must_use]
+pub fn authorized_entries(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> Vec<Entry> {
+    entries_below(registry, &parents_of(registry, agent, wall), wall)
+}
+
+fn entries_below(registry: &Registry, parents: &BTreeSet<SpiffeId>, wall: Timestamp) -> Vec<Entry> {
+    let mut entries: Vec<_> = parents
+        .iter()
+        .flat_map(|parent| registry.entries_by_parent(parent))
+        .filter(|entry| !entry.is_expired(wall))
+        .cloned()
+        .collect();
+    entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    entries
+}
+
+/// The entry, if it exists, has not ended and the agent may serve it. Costs the entry's ancestors.
+#[must_use]
+pub fn is_authorized(registry: &Registry, agent: &SpiffeId, id: &EntryId, wall: Timestamp) -> Option<Entry> {
+    let entry = registry.entry(id).filter(|e| !e.is_expired(wall) && !e.is_node_alias())?;
+    let reached = climb(
+        registry,
+        &entry.parent_id,
+        |e| !e.is_expired(wall),
+        |step| match step {
+            Step::Id(id) => id == agent,
+            Step::Alias(alias) => {
+                registry.node(agent).is_some_and(|node| alias.selector_set().is_subset_of(&node.selectors))
+            }
+        },
+    );
+    reached.then(|| entry.clone())
+}
+
+/// What is met on the way up from a parent.
+enum Step<'a> {
+    Id(&'a SpiffeId),
+    Alias(&'a Entry),
+}
+
+/// Walks from `start` to everything above it; true as soon as `found` says so.
+fn climb(
+    registry: &Registry,
+    start: &SpiffeId,
+    counts: impl Fn(&Entry) -> bool,
+    mut found: impl FnMut(Step<'_>) -> bool,
+) -> bool {
+    let mut seen = BTreeSet::from([start.clone()]);
+    let mut open = vec![start.clone()];
+    while let Some(id) = open.pop() {
+        if found(Step::Id(&id)) {
+            return true;
+        }
+        for entry in registry.entries_by_spiffe_id(&id).filter(|e| counts(e)) {
+            if entry.is_node_alias() {
+                if found(Step::Alias(entry)) {
+                    return true;
+                }
+            } else if seen.insert(entry.parent_id.clone()) {
+                open.push(entry.parent_id.clone());
+            }
+        }
+    }
+    false
+}
+
+/// Whom a change concerns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Concerned {
+    /// Nobody but the server.
+    Nobody,
+    Agents(BTreeSet<SpiffeId>),
+    Everyone,
+}
+
+/// The agents whose view a change may alter, judged on the registry before and after it. A superset: it may
+/// name an agent that sees no difference, never miss one that does. Costs the ancestors of the changed entry,
+/// not the number of entries or of other agents.
+#[must_use]
+pub fn concerned(before: &Registry, after: &Registry, change: &Change, own: &TrustDomain) -> Concerned {
+    let mut agents = BTreeSet::new();
+    match &change.key {
+        RowKey::Entry(id) => {
+            for registry in [before, after] {
+                if let Some(entry) = registry.entry(id) {
+                    collect_agents_of_entry(registry, entry, &mut agents);
+                }
+            }
+        }
+        RowKey::Node(id) => {
+            agents.insert(id.clone());
+        }
+        RowKey::Bundle(domain) if domain == own => return Concerned::Everyone,
+        RowKey::Bundle(domain) => {
+            for registry in [before, after] {
+                let parents: BTreeSet<_> =
+                    registry.entries_federated_with(domain).map(|e| &e.parent_id).collect();
+                for parent in parents {
+                    collect_agents_above(registry, parent, &mut agents);
+                }
+            }
+        }
+        RowKey::JoinToken(_) | RowKey::Authority(..) => {}
+    }
+    if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }
+}
+
+fn collect_agents_of_entry(registry: &Registry, entry: &Entry, agents: &mut BTreeSet<SpiffeId>) {
+    if entry.is_node_alias() {
+        agents.extend(registry.nodes_matching(entry.selector_set()).map(|n| n.id.clone()));
+    } else {
+        collect_agents_above(registry, &entry.parent_id, agents);
+    }
+}
+
+fn collect_agents_above(registry: &Registry, parent: &SpiffeId, agents: &mut BTreeSet<SpiffeId>) {
+    climb(
+        registry,
+        parent,
+        |_| true,
+        |step| {
+            match step {
+                Step::Id(id) => {
+                    if registry.node(id).is_some() {
+                        agents.insert(id.clone());
+                    }
+                }
+                Step::Alias(alias) => {
+                    agents.extend(registry.nodes_matching(alias.selector_set()).map(|n| n.id.clone()));
+                }
+            }
+            false
+        },
+    );
+}
+
+/// What to tell an agent that holds the view of an earlier registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// New and changed entries, ascending by id.
+    pub upserts: Vec<Entry>,
+    /// Entries the agent must drop; it may not hold all of them. Ascending.
+    pub removed: Vec<EntryId>,
+}
+
+impl Delta {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// From the agent's view at `before` to its view at `after`. When the agent saw `before` is not known, so what
+/// may have ended since is removed once more rather than forgotten. Costs what changed, unless the agent's
+/// parents changed.
+#[must_use]
+pub fn delta(before: &Registry, after: &Registry, agent: &SpiffeId, wall: Timestamp) -> Delta {
+    let node = |registry: &Registry| registry.node(agent).map(|n| n.selectors.clone());
+    if before.same_entries(after) && node(before) == node(after) {
+        return Delta::default();
+    }
+    // What the agent may have seen at most, and what it has seen at least.
+    let most = parents_of(before, agent, Timestamp(i64::MIN));
+    let least = parents_of(before, agent, wall);
+    let now = parents_of(after, agent, wall);
+    let mut upserts = BTreeMap::new();
+    let mut removed = BTreeSet::new();
+    let visible = |e: &Entry| now.contains(&e.parent_id) && !e.is_expired(wall);
+    for (old, new) in before.changed_entries(after) {
+        match (old, new) {
+            (_, Some(new)) if visible(new) => {
+                upserts.insert(new.id.clone(), new.clone());
+            }
+            (Some(old), _) if most.contains(&old.parent_id) => {
+                removed.insert(old.id.clone());
+            }
+            _ => {}
+        }
+    }
+    for parent in now.difference(&least) {
+        for entry in after.entries_by_parent(parent).filter(|e| visible(e)) {
+            upserts.insert(entry.id.clone(), entry.clone());
+        }
+    }
+    for parent in most.difference(&now) {
+        for entry in before.entries_by_parent(parent) {
+            if !after.entry(&entry.id).is_some_and(&visible) {
+                removed.insert(entry.id.clone());
+            }
+        }
+    }
+    Delta { upserts: upserts.into_values().collect(), removed: removed.into_iter().collect() }
+}
+
+/// What an agent says it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownEntry {
+    pub id: EntryId,
+    pub revision_number: i64,
+    /// Tells apart an entry that was deleted and made again with the same id. Compared in whole seconds.
+    pub created_at: Timestamp,
+}
+
+/// Everything the agent may serve, without the bodies it holds already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// Entries the agent lacks or holds in another revision, ascending by id.
+    pub entries: Vec<Entry>,
+    /// Entries it holds as they are. What is in neither list is gone.
+    pub unchanged: Vec<EntryId>,
+}
+
+/// The whole view, told as the difference to what the agent holds.
+#[must_use]
+pub fn digest(registry: &Registry, agent: &SpiffeId, wall: Timestamp, known: &[KnownEntry]) -> Digest {
+    let known: BTreeMap<_, _> =
+        known.iter().map(|k| (&k.id, (k.revision_number, k.created_at.secs()))).collect();
+    let mut digest = Digest::default();
+    for entry in authorized_entries(registry, agent, wall) {
+        if known.get(&entry.id) == Some(&(entry.revision_number, entry.created_at.secs())) {
+            digest.unchanged.push(entry.id.clone());
+        } else {
+            digest.entries.push(entry);
+        }
+    }
+    digest
+}
+
+/// Bundles an agent may see: its own trust domain's, and those its entries federate with.
+#[must_use]
+pub fn visible_bundles(
+    registry: &Registry,
+    agent: &SpiffeId,
+    own: &TrustDomain,
+    wall: Timestamp,
+) -> BTreeMap<TrustDomain, Arc<Bundle>> {
+    let mut domains = BTreeSet::from([own.clone()]);
+    for parent in parents_of(registry, agent, wall) {
+        for entry in registry.entries_by_parent(&parent).filter(|e| !e.is_expired(wall)) {
+            domains.extend(entry.federates_with.iter().cloned());
+        }
+    }
+    domains.into_iter().filter_map(|d| registry.bundle(&d).map(|b| (d.clone(), b.clone()))).collect()
+}

@@ -1,0 +1,121 @@
+//! Recent registries, so that a returning agent gets an exact delta, and the honest choice when it can't.
+//!
+//! Never guesses: a position that is not in the ring, or whose head differs, leads to a digest or a snapshot.
+
+use std::collections::VecDeque;
+
+use avouch_domain::{LogPosition, SpiffeId, Timestamp};
+
+use crate::entitle::{Delta, Digest, KnownEntry, delta, digest};
+use crate::registry::Registry;
+
+/// Registries kept. They share nearly all their memory; an agent away for longer than this many commits gets a
+/// digest, which costs ids and revisions instead of bodies.
+pub const KEPT: usize = 512;
+
+/// The registries of the last commits, oldest first.
+#[derive(Clone, Debug)]
+pub struct History {
+    ring: VecDeque<Registry>,
+    kept: usize,
+}
+
+/// How an agent gets from where it is to the present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    Delta(Delta),
+    /// A snapshot that spares what the agent holds; `reason` says why it is no delta, if one was asked for.
+    Digest {
+        digest: Digest,
+        reason: Option<&'static str>,
+    },
+}
+
+/// What is known about the position that an agent names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is in the ring: a delta is exact.
+    Known,
+    /// Older than the ring, of this epoch: the log must say whether its head is true.
+    Old,
+    /// Of another life of the store, ahead of it, or with another head: what the agent holds is not ours.
+    Foreign(&'static str),
+}
+
+impl History {
+    /// Starts with the present.
+    #[must_use]
+    pub fn new(present: Registry, kept: usize) -> Self {
+        Self { ring: VecDeque::from([present]), kept: kept.max(1) }
+    }
+
+    /// Adds the registry after a commit. A new epoch, or a step back, forgets the past.
+    pub fn push(&mut self, registry: Registry) {
+        let next = registry.position();
+        if self.ring.back().is_some_and(|last| {
+            last.position().epoch != next.epoch || last.position().revision >= next.revision
+        }) {
+            self.ring.clear();
+        }
+        self.ring.push_back(registry);
+        while self.ring.len() > self.kept {
+            self.ring.pop_front();
+        }
+    }
+
+    fn at(&self, position: &LogPosition) -> Option<&Registry> {
+        let at = self.ring.binary_search_by_key(&position.revision, |r| r.position().revision).ok()?;
+        self.ring.get(at).filter(|r| r.position() == *position)
+    }
+
+    /// Judges a position against the ring.
+    #[must_use]
+    pub fn standing(&self, position: &LogPosition) -> Standing {
+        let Some(present) = self.ring.back().map(Registry::position) else { return Standing::Old };
+        if position.epoch != present.epoch {
+            return Standing::Foreign("the store began a new epoch");
+        }
+        if position.revision > present.revision {
+            return Standing::Foreign("the agent is ahead of this server");
+        }
+        if self.at(position).is_some() {
+            return Standing::Known;
+        }
+        let same_revision = self.ring.iter().any(|r| r.position().revision == position.revision);
+        if same_revision { Standing::Foreign("the log has another head there") } else { Standing::Old }
+    }
+
+    /// Decides how the agent gets to `present`. `verified` tells whether the log confirms an [`Standing::Old`]
+    /// position; without that, what the agent holds is not trusted.
+    #[must_use]
+    pub fn resume(
+        &self,
+        present: &Registry,
+        agent: &SpiffeId,
+        wall: Timestamp,
+        position: Option<&LogPosition>,
+        known: &[KnownEntry],
+        verified: bool,
+    ) -> Start {
+        let Some(position) = position else {
+            return Start::Digest { digest: digest(present, agent, wall, &[]), reason: None };
+        };
+        match self.standing(position) {
+            Standing::Known => match self.at(position) {
+                Some(before) => Start::Delta(delta(before, present, agent, wall)),
+                None => Start::Digest { digest: digest(present, agent, wall, &[]), reason: None },
+            },
+            Standing::Old if verified => Start::Digest {
+                digest: digest(present, agent, wall, known),
+                reason: Some("the position is too old for a delta"),
+            },
+            Standing::Old => Start::Digest {
+                digest: digest(present, agent, wall, &[]),
+                reason: Some("the log does not confirm the position"),
+            },
+            Standing::Foreign(reason) => {
+                Start::Digest { digest: digest(present, agent, wall, &[]), reason: Some(reason) }
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The promises of Avouch as functions: the simulator and the tests ask them after every step.
+//!
+//! Never repairs anything and never panics: each function names what is wrong, or says nothing.
+
+use std::collections::BTreeSet;
+
+use avouch_domain::{
+    Authority, AuthorityKind, Bundle, LogPosition, Plan, RowKey, SlotState, SpiffeId, Timestamp,
+};
+
+use crate::entitle::{authorized_entries, is_authorized};
+use crate::registry::Registry;
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("INV-{number}: {what}")]
+pub struct Broken {
+    pub number: u8,
+    pub what: String,
+}
+
+fn broken(number: u8, what: impl Into<String>) -> Broken {
+    Broken { number, what: what.into() }
+}
+
+/// INV-1 (server's side) An agent is handed only entries that it may serve.
+///
+/// # Errors
+/// Names the first entry that it may not.
+pub fn inv1_entitled_only(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> Result<(), Broken> {
+    match authorized_entries(registry, agent, wall)
+        .iter()
+        .find(|e| is_authorized(registry, agent, &e.id, wall).is_none())
+    {
+        Some(entry) => Err(broken(1, format!("{agent} is handed entry {} that it may not serve", entry.id))),
+        None => Ok(()),
+    }
+}
+
+/// INV-4 Nothing is signed by an authority that is not yet published.
+///
+/// # Errors
+/// Names the authority that signs and is in no bundle.
+pub fn inv4_signer_is_published(active: &Authority, own: &Bundle) -> Result<(), Broken> {
+    let known = match active.kind {
+        AuthorityKind::X509 => own.x509_authorities.iter().any(|r| r.der == active.public),
+        AuthorityKind::Jwt => own.jwt_authorities.iter().any(|k| k.key_id == active.id),
+    };
+    if known && active.published_at.is_some() {
+        Ok(())
+    } else {
+        Err(broken(4, format!("authority {} signs and is not published", active.id)))
+    }
+}
+
+/// INV-5 An authority leaves the bundle only after its last SVID (which ends with it at the latest), unless it
+/// was tainted and revoked.
+///
+/// # Errors
+/// Names the authority that left too early.
+pub fn inv5_authority_outlives_its_svids(
+    before: &Registry,
+    after: &Bundle,
+    wall: Timestamp,
+) -> Result<(), Broken> {
+    for authority in before.authorities().filter(|a| a.not_after > wall && !a.tainted) {
+        if before.bundle(&after.trust_domain).is_none_or(|b| !holds(b, authority)) {
+            continue;
+        }
+        if !holds(after, authority) {
+            return Err(broken(5, format!("authority {} left the bundle before its end", authority.id)));
+        }
+    }
+    Ok(())
+}
+
+fn holds(bundle: &Bundle, authority: &Authority) -> bool {
+    bundle.x509_authorities.iter().any(|r| r.der == authority.public)
+        || bundle.jwt_authorities.iter().any(|k| k.key_id == authority.id)
+}
+
+/// INV-6 The (epoch, revision) that a reader sees only grows.
+///
+/// # Errors
+/// Names both positions.
+pub fn inv6_position_only_grows(before: LogPosition, after: LogPosition) -> Result<(), Broken> {
+    if (after.epoch, after.revision) >= (before.epoch, before.revision) {
+        Ok(())
+    } else {
+        Err(broken(6, format!("position went back from {before:?} to {after:?}")))
+    }
+}
+
+/// INV-8 Every plan that changes something says so in the audit log, and names what it changes.
+///
+/// # Errors
+/// Names the row that is changed without a word.
+pub fn inv8_every_change_is_audited(plan: &Plan) -> Result<(), Broken> {
+    let rows: BTreeSet<_> = plan.puts.iter().map(avouch_domain::Row::key).collect();
+    let rows: BTreeSet<_> = rows.into_iter().chain(plan.deletes.iter().cloned()).collect();
+    let told: BTreeSet<_> = plan.changes.iter().map(|c| c.key.clone()).collect();
+    if rows != told {
+        return Err(broken(8, "the changes of a plan are not its rows"));
+    }
+    for key in &rows {
+        let subject = match key {
+            RowKey::Entry(id) => id.to_string(),
+            RowKey::Node(id) => id.to_string(),
+            RowKey::Bundle(_) | RowKey::Authority(..) | RowKey::JoinToken(_) => {
+                if plan.audit.is_empty() {
+                    return Err(broken(8, format!("{key:?} changes without an audit row")));
+                }
+                continue;
+            }
+        };
+        if !plan.audit.iter().any(|row| row.subject == subject) {
+            return Err(broken(8, format!("{key:?} changes without an audit row")));
+        }
+    }
+    Ok(())
+}
+
+/// INV-9 A queue stays within its limit.
+///
+/// # Errors
+/// Names the queue and both numbers.
+pub fn inv9_queue_is_bounded(name: &str, length: usize, limit: usize) -> Result<(), Broken> {
+    if length <= limit {
+        Ok(())
+    } else {
+        Err(broken(9, format!("queue {name} holds {length}, expected at most {limit}")))
+    }
+}
+
+/// INV-10 With faults stopped, an agent holds what the server entitles it to: ids with revision numbers.
+///
+/// # Errors
+/// Names the agent and the first difference.
+pub fn inv10_converged(
+    registry: &Registry,
+    agent: &SpiffeId,
+    wall: Timestamp,
+    held: &BTreeSet<(String, i64)>,
+) -> Result<(), Broken> {
+    let wanted: BTreeSet<_> = authorized_entries(registry, agent, wall)
+        .iter()
+        .map(|e| (e.id.to_string(), e.revision_number))
+        .collect();
+    match wanted.symmetric_difference(held).next() {
+        None => Ok(()),
+        Some((id, revision)) => {
+            Err(broken(10, format!("{agent} has not converged: entry {id} at revision number {revision}")))
+        }
+    }
+}
+
+/// At most one authority per kind and holder signs.
+///
+/// # Errors
+/// Names the kind and holder with two.
+pub fn one_signer_per_holder(registry: &Registry) -> Result<(), Broken> {
+    let mut seen = BTreeSet::new();
+    for authority in registry.authorities().filter(|a| a.state == SlotState::Active) {
+        if !seen.insert((authority.kind, authority.holder.clone())) {
+            return Err(broken(
+                4,
+                format!("two {:?} authorities of {:?} sign", authority.kind, authority.holder),
+            ));
+        }
+    }
+    Ok(())
+}

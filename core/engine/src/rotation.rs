@@ -1,0 +1,362 @@
+//! The life of the authorities of one kind and one holder: prepare, publish, activate, retire, taint, revoke.
+//!
+//! X.509 and JWT authorities run this one machine. Never lets an authority sign before its public part is
+//! published (INV-4), never drops one from the bundle before its last SVID has ended unless an operator revoked
+//! it (INV-5), and never has more than one effect open.
+
+pub mod timing;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use avouch_domain::{Authority, AuthorityId, AuthorityKind, Now, Revision, Slot, SlotState, Timestamp};
+
+use crate::machine::Machine;
+use timing::{RETRY_AFTER, activate_at, prepare_at};
+
+/// How one machine behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub kind: AuthorityKind,
+    /// How long to wait at most for the agents' word that they know a new authority, once it is due.
+    pub propagation_bound: Duration,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Time went by.
+    Tick,
+    /// Answer to [`Effect::MakeKey`].
+    KeyMade { slot: Slot, id: AuthorityId, issued_at: Timestamp, not_after: Timestamp },
+    /// Answer to [`Effect::Publish`]: bundle and slot are committed at this revision.
+    Published { slot: Slot, revision: Revision },
+    /// Answer to [`Effect::Activate`]: the slot signs.
+    Activated { slot: Slot },
+    /// Answer to [`Effect::Retire`].
+    Retired { slot: Slot },
+    /// Answer to [`Effect::Prune`].
+    Pruned,
+    /// Answer to any effect that did not work out.
+    Failed,
+    /// Every live agent has applied everything up to this revision.
+    Acknowledged(Revision),
+    /// An operator no longer trusts this authority: a replacement is made at once if it signs.
+    Taint(AuthorityId),
+    /// An operator took this authority out of the bundle.
+    Revoke(AuthorityId),
+    /// An operator wants the next authority to be made now.
+    Prepare,
+    /// An operator wants the prepared authority to sign as soon as it is known everywhere.
+    Advance,
+}
+
+/// What the shell must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make a key (and certificate) in this slot.
+    MakeKey { slot: Slot },
+    /// Commit slot and bundle.
+    Publish { slot: Slot, id: AuthorityId },
+    /// Commit the slot as the one that signs, then sign with it.
+    Activate { slot: Slot, id: AuthorityId },
+    /// Destroy the private key of a slot that signs no more.
+    Retire { slot: Slot, id: AuthorityId },
+    /// Take authorities out of the bundle that ended long enough ago.
+    Prune,
+}
+
+/// One slot as the machine sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    id: AuthorityId,
+    state: SlotState,
+    issued_at: Timestamp,
+    not_after: Timestamp,
+    tainted: bool,
+    published: Option<Revision>,
+    /// All live agents know it.
+    known: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    settings: Settings,
+    slots: [Option<Held>; 2],
+    acknowledged: Revision,
+    /// The effect that waits for its answer.
+    open: bool,
+    effects: VecDeque<Effect>,
+    retry_at: Option<Timestamp>,
+    prune_at: Option<Timestamp>,
+    /// The next authority is wanted although the active one is young.
+    forced: bool,
+    /// Since when an activation has been due.
+    due_since: Option<Timestamp>,
+    retire: Option<Slot>,
+}
+
+fn index(slot: Slot) -> usize {
+    match slot {
+        Slot::A => 0,
+        Slot::B => 1,
+    }
+}
+
+impl Rotation {
+    /// Takes up where the journal ends. `journal` holds the slots whose key is at hand and whose public part is
+    /// in the bundle; what is missing there is made anew. The first [`Input::Tick`] sets it going.
+    #[must_use]
+    pub fn new(settings: Settings, now: Now, journal: &[Authority]) -> Self {
+        let kind = settings.kind;
+        let mut machine = Self {
+            settings,
+            slots: [None, None],
+            acknowledged: Revision(0),
+            open: false,
+            effects: VecDeque::new(),
+            retry_at: None,
+            prune_at: Some(now.wall + timing::PRUNE_EVERY),
+            forced: false,
+            due_since: None,
+            retire: None,
+        };
+        for row in journal.iter().filter(|r| r.kind == kind && r.not_after > now.wall) {
+            let held = Held {
+                id: row.id.clone(),
+                state: row.state,
+                issued_at: row.issued_at,
+                not_after: row.not_after,
+                tainted: row.tainted,
+                published: row.published_at,
+                known: false,
+            };
+            machine.set(row.slot, Some(held));
+        }
+        machine
+    }
+
+    fn get(&self, slot: Slot) -> Option<&Held> {
+        self.slots.get(index(slot)).and_then(Option::as_ref)
+    }
+
+    fn get_mut(&mut self, slot: Slot) -> Option<&mut Held> {
+        self.slots.get_mut(index(slot)).and_then(Option::as_mut)
+    }
+
+    fn set(&mut self, slot: Slot, held: Option<Held>) {
+        if let Some(place) = self.slots.get_mut(index(slot)) {
+            *place = held;
+        }
+    }
+
+    fn find(&self, state: SlotState) -> Option<(Slot, &Held)> {
+        [Slot::A, Slot::B].into_iter().find_map(|s| self.get(s).filter(|h| h.state == state).map(|h| (s, h)))
+    }
+
+    /// The slot that signs, and its authority.
+    #[must_use]
+    pub fn active(&self) -> Option<(Slot, &AuthorityId)> {
+        self.find(SlotState::Active).map(|(slot, held)| (slot, &held.id))
+    }
+
+    /// The revision that agents must have applied before the prepared authority is known everywhere; `None` if
+    /// nothing waits for it.
+    #[must_use]
+    pub fn awaited(&self) -> Option<Revision> {
+        self.find(SlotState::Prepared).filter(|(_, held)| !held.known).and_then(|(_, held)| held.published)
+    }
+
+    fn emit(&mut self, effect: Effect) {
+        self.open = true;
+        self.effects.push_back(effect);
+    }
+
+    /// Decides the next step; at most one effect is open.
+    fn step(&mut self, now: Timestamp) {
+        if self.open || self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.retry_at = None;
+        if let Some(slot) = self.retire.take()
+            && let Some(held) = self.get(slot)
+        {
+            let id = held.id.clone();
+            return self.emit(Effect::Retire { slot, id });
+        }
+        if let Some((slot, held)) = self.find(SlotState::Prepared)
+            && held.published.is_none()
+        {
+            let id = held.id.clone();
+            return self.emit(Effect::Publish { slot, id });
+        }
+        match self.find(SlotState::Active).map(|(slot, held)| (slot, held.clone())) {
+            None => self.step_without_active(now),
+            Some((slot, active)) => self.step_with_active(now, slot, &active),
+        }
+    }
+
+    /// Nothing signs (first start, or everything ended): the prepared authority signs at once.
+    fn step_without_active(&mut self, now: Timestamp) {
+        if let Some((slot, held)) = self.find(SlotState::Prepared)
+            && held.not_after > now
+        {
+            let id = held.id.clone();
+            return self.emit(Effect::Activate { slot, id });
+        }
+        let slot = if self.get(Slot::A).is_none() { Slot::A } else { Slot::B };
+        self.emit(Effect::MakeKey { slot });
+    }
+
+    fn step_with_active(&mut self, now: Timestamp, slot: Slot, active: &Held) {
+        let wanted = self.forced || active.tainted;
+        let next = slot.other();
+        let prepared = self.get(next).filter(|h| h.state == SlotState::Prepared).cloned();
+        if let Some(prepared) = prepared {
+            if wanted || now >= activate_at(active.issued_at, active.not_after) {
+                let since = *self.due_since.get_or_insert(now);
+                if prepared.known || now >= self.latest(since, active) {
+                    return self.emit(Effect::Activate { slot: next, id: prepared.id });
+                }
+            }
+        } else if wanted || now >= prepare_at(active.issued_at, active.not_after) {
+            return self.emit(Effect::MakeKey { slot: next });
+        }
+        if self.prune_at.is_some_and(|at| now >= at) {
+            self.prune_at = Some(now + timing::PRUNE_EVERY);
+            self.emit(Effect::Prune);
+        }
+    }
+
+    /// A silent agent can't hold an activation up for longer than the bound, nor past the active one's end.
+    fn latest(&self, due_since: Timestamp, active: &Held) -> Timestamp {
+        (due_since + self.settings.propagation_bound).min(active.not_after)
+    }
+
+    fn failed(&mut self, now: Timestamp) {
+        self.open = false;
+        self.retry_at = Some(now + RETRY_AFTER);
+    }
+
+    fn activated(&mut self, slot: Slot) {
+        let other = slot.other();
+        if let Some(old) = self.get_mut(other)
+            && old.state == SlotState::Active
+        {
+            old.state = SlotState::Old;
+            self.retire = Some(other);
+        }
+        if let Some(held) = self.get_mut(slot) {
+            held.state = SlotState::Active;
+        }
+        self.forced = false;
+        self.due_since = None;
+    }
+
+    fn learn(&mut self) {
+        let acknowledged = self.acknowledged;
+        for held in self.slots.iter_mut().flatten() {
+            held.known |= held.published.is_some_and(|at| acknowledged >= at);
+        }
+    }
+
+    fn answer(&mut self, input: Input) {
+        self.open = false;
+        match input {
+            Input::KeyMade { slot, id, issued_at, not_after } => self.set(
+                slot,
+                Some(Held {
+                    id,
+                    state: SlotState::Prepared,
+                    issued_at,
+                    not_after,
+                    tainted: false,
+                    published: None,
+                    known: false,
+                }),
+            ),
+            Input::Published { slot, revision } => {
+                if let Some(held) = self.get_mut(slot) {
+                    held.published = Some(revision);
+                }
+                self.learn();
+            }
+            Input::Activated { slot } => self.activated(slot),
+            _ => {}
+        }
+    }
+
+    /// Lets go of what has ended, so that a slot is free again.
+    fn expire(&mut self, now: Timestamp) {
+        for place in &mut self.slots {
+            if place.as_ref().is_some_and(|h| h.not_after <= now) {
+                *place = None;
+            }
+        }
+    }
+}
+
+impl Machine for Rotation {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Tick => {}
+            Input::KeyMade { .. }
+            | Input::Published { .. }
+            | Input::Activated { .. }
+            | Input::Retired { .. }
+            | Input::Pruned => self.answer(input),
+            Input::Failed => self.failed(now.wall),
+            Input::Acknowledged(revision) => {
+                self.acknowledged = self.acknowledged.max(revision);
+                self.learn();
+            }
+            Input::Taint(id) => {
+                for held in self.slots.iter_mut().flatten().filter(|h| h.id == id) {
+                    held.tainted = true;
+                }
+            }
+            Input::Revoke(id) => {
+                for place in &mut self.slots {
+                    if place.as_ref().is_some_and(|h| h.id == id && h.state != SlotState::Active) {
+                        *place = None;
+                    }
+                }
+            }
+            Input::Prepare | Input::Advance => self.forced = true,
+        }
+        if !self.open {
+            self.expire(now.wall);
+        }
+        self.step(now.wall);
+    }
+
+    fn poll(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn next_wakeup(&self) -> Option<Timestamp> {
+        if self.open {
+            return None;
+        }
+        if self.retry_at.is_some() {
+            return self.retry_at;
+        }
+        let Some((slot, active)) = self.find(SlotState::Active) else { return Some(Timestamp(0)) };
+        let next = match self.get(slot.other()).filter(|h| h.state == SlotState::Prepared) {
+            None => prepare_at(active.issued_at, active.not_after),
+            Some(_) => match self.due_since {
+                Some(since) => self.latest(since, active),
+                None => activate_at(active.issued_at, active.not_after),
+            },
+        };
+        let ends = self.slots.iter().flatten().map(|h| h.not_after);
+        ends.chain([next]).chain(self.prune_at).min()
+    }
+}
