@@ -13,7 +13,7 @@ pub const QUEUE: usize = 256;
 /// How long a write waits for another process that holds the counter.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages (4 KiB) that a backup copies between two reports of its progress.
-pub const BACKUP_STEP_PAGES: i32 = 256;
+pub const BACKUP_STEP_PAGES: i32 = 64;
 /// Write-ahead log kept on disk after a checkpoint, in bytes.
 pub const WAL_KEPT_BYTES: i64 = 16 << 20;
 /// Prepared statements kept per connection: above the number of statements in this crate.

@@ -2,6 +2,8 @@
 //!
 //! Never goes back, and never touches a file that is damaged, newer, or somebody else's.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use avouch_domain::Epoch;
@@ -9,11 +11,16 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use crate::error::StoreError;
 use crate::limits::BUSY_TIMEOUT;
+use crate::lock::beside;
 
 /// Forward steps; the schema number is the count of those done.
 const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
 /// As the first migration writes it: "AVOU".
 const APPLICATION_ID: i64 = 1_096_175_445;
+/// How every SQLite file begins.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+/// Every page size of SQLite is a multiple.
+const SMALLEST_PAGE: u64 = 512;
 
 /// The schema that this binary writes.
 pub(crate) fn known() -> i64 {
@@ -35,9 +42,32 @@ pub(crate) fn inspect(path: &Path) -> Result<Found, StoreError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Fresh),
         Err(e) => return Err(StoreError::io(path)(e)),
         Ok(facts) if facts.len() == 0 => return Ok(Found::Fresh),
-        Ok(_) => {}
+        Ok(facts) => {
+            refuse_foreign(path)?;
+            refuse_torn_end(path, facts.len())?;
+        }
     }
     look(path).map_err(|e| e.in_file(path))
+}
+
+fn refuse_foreign(path: &Path) -> Result<(), StoreError> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(StoreError::io(path))?;
+    file.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(StoreError::io(path))?;
+    if start == MAGIC { Ok(()) } else { Err(StoreError::Foreign { path: path.to_owned() }) }
+}
+
+/// SQLite reads the missing end of a last page as zeros. Without a write-ahead log, which a crash leaves and which
+/// mends such a page, a file that is not whole pages was cut.
+fn refuse_torn_end(path: &Path, length: u64) -> Result<(), StoreError> {
+    let log = std::fs::metadata(beside(path, "-wal")).map_or(0, |facts| facts.len());
+    if log > 0 || length.is_multiple_of(SMALLEST_PAGE) {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt {
+        path: path.to_owned(),
+        problem: format!("its {length} bytes are not whole pages"),
+    })
 }
 
 fn look(path: &Path) -> Result<Found, StoreError> {

@@ -1,1 +1,185 @@
+//! One suite for every kind of database: a new one is one line at the end.
 
+use avouch_domain::{LogPosition, Plan, Row};
+
+use super::kit::*;
+use crate::{CommitError, Lost, TailError};
+
+async fn what_is_put_is_read_back_the_same(at: Opened) {
+    let rows = one_of_each();
+    at.store.commit(at.image.position, vec![put(rows.clone())]).await.unwrap();
+    let image = at.store.image(NOW).await.unwrap();
+    assert_eq!(sorted(image.rows), sorted(rows));
+}
+
+async fn a_deleted_row_is_gone(at: Opened) {
+    let rows = one_of_each();
+    let mut plans = vec![put(rows.clone())];
+    plans.extend(rows.iter().map(|r| delete(r.key())));
+    at.store.commit(at.image.position, plans).await.unwrap();
+    assert!(at.store.image(NOW).await.unwrap().rows.is_empty());
+}
+
+async fn each_plan_takes_the_next_revision(at: Opened) {
+    let plans = vec![moved("a"), moved("b"), moved("c")];
+    let positions = at.store.commit(at.image.position, plans).await.unwrap();
+    assert_eq!(positions.iter().map(|p| p.revision.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(at.store.position().await.unwrap(), positions[2]);
+    assert!(positions[0].head != positions[1].head && positions[1].head != positions[2].head);
+}
+
+async fn a_plan_without_rows_takes_no_revision_and_its_audit_row_is_kept(at: Opened) {
+    let only_audit = Plan { audit: vec![audit_row("refused")], ..Plan::default() };
+    let positions = at.store.commit(at.image.position, vec![moved("a"), only_audit]).await.unwrap();
+    assert_eq!(positions[0], positions[1]);
+    let records = at.store.audit(0, 10).await.unwrap();
+    assert_eq!((records[0].revision.0, records[0].subject.as_str()), (1, "refused"));
+}
+
+async fn a_plan_made_elsewhere_is_behind_and_writes_nothing(at: Opened) {
+    let now = last(&at.store.commit(at.image.position, vec![moved("a")]).await.unwrap());
+    let mut late = moved("b");
+    late.audit.push(audit_row("b"));
+    let refused = at.store.commit(at.image.position, vec![late]).await;
+    assert!(matches!(refused, Err(CommitError::Behind(p)) if p == now), "{refused:?}");
+    assert_eq!(at.store.image(NOW).await.unwrap().rows.len(), 1);
+    assert!(at.store.audit(0, 10).await.unwrap().is_empty());
+}
+
+async fn a_plan_that_hides_a_row_from_the_log_is_refused_whole(at: Opened) {
+    let base = at.image.position;
+    let hidden = Plan { changes: Vec::new(), ..moved("b") };
+    let refused = at.store.commit(base, vec![moved("a"), hidden]).await;
+    assert!(matches!(refused, Err(CommitError::Plan { .. })), "{refused:?}");
+    let idle = Plan { puts: Vec::new(), ..moved("c") };
+    assert!(matches!(at.store.commit(base, vec![idle]).await, Err(CommitError::Plan { .. })));
+    let mut both = moved("d");
+    both.deletes.push(Row::Entry(an_entry("d")).key());
+    assert!(matches!(at.store.commit(base, vec![both]).await, Err(CommitError::Plan { .. })));
+    assert_eq!(at.store.position().await.unwrap(), base);
+    assert!(at.store.image(NOW).await.unwrap().rows.is_empty());
+}
+
+async fn waiting_commits_are_judged_one_by_one(at: Opened) {
+    let base = at.image.position;
+    let commits = ["a", "b", "c", "d"].map(|name| {
+        let store = at.store.clone();
+        tokio::spawn(async move { store.commit(base, vec![moved(name)]).await.is_ok() })
+    });
+    let mut done = 0;
+    for commit in commits {
+        done += usize::from(commit.await.unwrap());
+    }
+    assert_eq!((done, at.store.position().await.unwrap().revision.0), (1, 1));
+}
+
+async fn the_log_tells_what_happened_with_parents_and_rows(at: Opened) {
+    let key = Row::Entry(an_entry("a")).key();
+    let plans = vec![moved("a"), moved("b"), delete(key.clone())];
+    let end = last(&at.store.commit(at.image.position, plans).await.unwrap());
+    let tail = at.store.changes_since(at.image.position, 100).await.unwrap();
+    assert_eq!((tail.position, tail.latest), (end, end));
+    assert_eq!(
+        tail.changes.iter().map(|c| (c.revision.0, c.deleted)).collect::<Vec<_>>(),
+        [(1, false), (2, false), (3, true)]
+    );
+    assert_eq!(tail.changes[0].parent_before.as_ref().unwrap().path(), "/before");
+    assert_eq!(tail.changes[0].parent_after.as_ref().unwrap().path(), "/after");
+    let (plan, position) = tail.into_plan();
+    assert_eq!((plan.puts, plan.deletes, position), (vec![Row::Entry(an_entry("b"))], vec![key], end));
+}
+
+async fn the_log_is_cut_between_revisions_only(at: Opened) {
+    let two = put([Row::Entry(an_entry("a")), Row::Entry(an_entry("b"))]);
+    let positions = at.store.commit(at.image.position, vec![two, moved("c")]).await.unwrap();
+    let tail = at.store.changes_since(at.image.position, 1).await.unwrap();
+    assert_eq!((tail.changes.len(), tail.position, tail.latest), (2, positions[0], positions[1]));
+    let rest = at.store.changes_since(tail.position, 1).await.unwrap();
+    assert_eq!((rest.changes.len(), rest.position), (1, positions[1]));
+    let nothing = at.store.changes_since(rest.position, 1).await.unwrap();
+    assert_eq!((nothing.changes.len(), nothing.position), (0, positions[1]));
+}
+
+async fn a_position_of_another_history_is_lost(at: Opened) {
+    let positions = at.store.commit(at.image.position, vec![moved("a"), moved("b")]).await.unwrap();
+    let lost = async |from: LogPosition| match at.store.changes_since(from, 9).await {
+        Err(TailError::Lost(why)) => why,
+        other => panic!("not lost: {other:?}"),
+    };
+    let mut other_epoch = positions[0];
+    other_epoch.epoch.random ^= 1;
+    assert_eq!(lost(other_epoch).await, Lost::Epoch);
+    let mut ahead = positions[1];
+    ahead.revision.0 += 1;
+    assert_eq!(lost(ahead).await, Lost::Ahead);
+    for at_revision in [at.image.position, positions[0], positions[1]] {
+        let mut other_head = at_revision;
+        other_head.head.0[0] ^= 1;
+        assert_eq!(lost(other_head).await, Lost::Head);
+    }
+}
+
+async fn audit_rows_are_read_in_order_and_onwards(at: Opened) {
+    let mut plan = moved("a");
+    plan.audit = vec![audit_row("one"), audit_row("two"), audit_row("three")];
+    at.store.commit(at.image.position, vec![plan]).await.unwrap();
+    let first = at.store.audit(0, 2).await.unwrap();
+    let rest = at.store.audit(first[1].seq, 2).await.unwrap();
+    let subjects: Vec<_> = first.iter().chain(&rest).map(|r| r.subject.as_str()).collect();
+    assert_eq!(subjects, ["one", "two", "three"]);
+    assert_eq!(
+        (rest[0].event.as_str(), rest[0].actor.as_str(), rest[0].at),
+        ("entry_created", "server", NOW)
+    );
+}
+
+async fn a_backup_holds_everything_and_overwrites_nothing(at: Opened) {
+    let (_folder, to) = place();
+    let end = last(&at.store.commit(at.image.position, vec![put(one_of_each())]).await.unwrap());
+    assert_eq!(at.store.backup(to.clone(), |_, _| {}).await.unwrap(), end);
+    let again = at.store.backup(to.clone(), |_, _| {}).await;
+    assert!(matches!(again, Err(crate::StoreError::Exists { .. })), "{again:?}");
+    let (copy, image) = crate::Store::open(&to, NOW).unwrap();
+    assert_eq!((image.position, sorted(image.rows)), (end, sorted(one_of_each())));
+    copy.close().await;
+}
+
+async fn a_closed_store_says_so(at: Opened) {
+    at.store.close().await;
+    at.store.close().await;
+    let refused = at.store.commit(at.image.position, vec![moved("a")]).await;
+    assert!(matches!(refused, Err(CommitError::Store(crate::StoreError::Closed))), "{refused:?}");
+    assert!(matches!(at.store.position().await, Err(crate::StoreError::Closed)));
+}
+
+/// Runs every rule against the stores that a function opens.
+macro_rules! store_suite {
+    ($kind:ident, $open:expr; $($rule:ident),+ $(,)?) => {
+        mod $kind {
+            $(#[tokio::test]
+            async fn $rule() {
+                let opened = $open();
+                super::$rule(opened).await;
+            })+
+        }
+    };
+    ($($kind:ident = $open:expr),+ $(,)?) => {
+        $(store_suite!($kind, $open;
+            what_is_put_is_read_back_the_same,
+            a_deleted_row_is_gone,
+            each_plan_takes_the_next_revision,
+            a_plan_without_rows_takes_no_revision_and_its_audit_row_is_kept,
+            a_plan_made_elsewhere_is_behind_and_writes_nothing,
+            a_plan_that_hides_a_row_from_the_log_is_refused_whole,
+            waiting_commits_are_judged_one_by_one,
+            the_log_tells_what_happened_with_parents_and_rows,
+            the_log_is_cut_between_revisions_only,
+            a_position_of_another_history_is_lost,
+            audit_rows_are_read_in_order_and_onwards,
+            a_backup_holds_everything_and_overwrites_nothing,
+            a_closed_store_says_so,
+        );)+
+    };
+}
+
+store_suite!(memory = crate::tests::kit::memory, file = crate::tests::kit::file);
