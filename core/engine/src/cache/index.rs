@@ -1,0 +1,191 @@
+//! Finds entries for a selector set, and selector sets for an entry, without looking at all of either.
+//!
+//! Never decides liveness or entitlement beyond the superset rule: every selector of the entry is in the set.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use avouch_domain::{EntryId, Selector, SelectorSet};
+
+/// A bucket that reaches this many entries, and every doubling of it, is filed anew: what was rare when the
+/// first entries came may be common now.
+const REFILE_AT: usize = 32;
+
+/// Entries, each filed under the rarest of its selectors.
+#[derive(Clone, Debug, Default)]
+pub struct EntryIndex {
+    sets: BTreeMap<EntryId, Filed>,
+    buckets: BTreeMap<Selector, BTreeSet<EntryId>>,
+    uses: BTreeMap<Selector, usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Filed {
+    set: SelectorSet,
+    under: Selector,
+}
+
+impl EntryIndex {
+    /// Files an entry; one of the same ID is replaced. An empty set matches nothing and is not filed.
+    pub fn insert(&mut self, id: &EntryId, set: &SelectorSet) {
+        self.remove(id);
+        for selector in set {
+            *self.uses.entry(selector.clone()).or_default() += 1;
+        }
+        let Some(under) = self.rarest(set) else { return };
+        let bucket = self.buckets.entry(under.clone()).or_default();
+        bucket.insert(id.clone());
+        let crowded = bucket.len() >= REFILE_AT && bucket.len().is_power_of_two();
+        self.sets.insert(id.clone(), Filed { set: set.clone(), under: under.clone() });
+        if crowded {
+            self.refile(&under);
+        }
+    }
+
+    /// Forgets an entry.
+    pub fn remove(&mut self, id: &EntryId) {
+        let Some(filed) = self.sets.remove(id) else { return };
+        for selector in &filed.set {
+            if let Some(uses) = self.uses.get_mut(selector) {
+                *uses -= 1;
+                if *uses == 0 {
+                    self.uses.remove(selector);
+                }
+            }
+        }
+        self.take_out(id, &filed.under);
+    }
+
+    /// IDs of the entries whose selectors are all in `set`, ascending.
+    #[must_use]
+    pub fn matching(&self, set: &SelectorSet) -> BTreeSet<EntryId> {
+        let candidates = set.iter().filter_map(|s| self.buckets.get(s)).flatten();
+        candidates
+            .filter(|id| self.sets.get(*id).is_some_and(|filed| filed.set.is_subset_of(set)))
+            .cloned()
+            .collect()
+    }
+
+    fn rarest(&self, set: &SelectorSet) -> Option<Selector> {
+        set.iter().min_by_key(|s| self.uses.get(*s).copied().unwrap_or(0)).cloned()
+    }
+
+    fn take_out(&mut self, id: &EntryId, under: &Selector) {
+        if let Some(bucket) = self.buckets.get_mut(under) {
+            bucket.remove(id);
+            if bucket.is_empty() {
+                self.buckets.remove(under);
+            }
+        }
+    }
+
+    fn refile(&mut self, crowded: &Selector) {
+        let ids: Vec<_> = self.buckets.get(crowded).into_iter().flatten().cloned().collect();
+        for id in ids {
+            let Some(set) = self.sets.get(&id).map(|filed| filed.set.clone()) else { continue };
+            let Some(under) = self.rarest(&set).filter(|s| s != crowded) else { continue };
+            self.take_out(&id, crowded);
+            self.buckets.entry(under.clone()).or_default().insert(id.clone());
+            if let Some(filed) = self.sets.get_mut(&id) {
+                filed.under = under;
+            }
+        }
+    }
+
+    /// The longest list a single selector leads to.
+    #[cfg(test)]
+    pub fn longest_bucket(&self) -> usize {
+        self.buckets.values().map(BTreeSet::len).max().unwrap_or(0)
+    }
+}
+
+/// Subscribed selector sets by number, found by any of their selectors.
+#[derive(Clone, Debug, Default)]
+pub struct SetIndex {
+    sets: BTreeMap<u64, SelectorSet>,
+    postings: BTreeMap<Selector, BTreeSet<u64>>,
+}
+
+impl SetIndex {
+    pub fn insert(&mut self, number: u64, set: &SelectorSet) {
+        for selector in set {
+            self.postings.entry(selector.clone()).or_default().insert(number);
+        }
+        self.sets.insert(number, set.clone());
+    }
+
+    pub fn remove(&mut self, number: u64) {
+        let Some(set) = self.sets.remove(&number) else { return };
+        for selector in &set {
+            if let Some(list) = self.postings.get_mut(selector) {
+                list.remove(&number);
+                if list.is_empty() {
+                    self.postings.remove(selector);
+                }
+            }
+        }
+    }
+
+    /// Numbers of the sets that hold every selector of an entry.
+    #[must_use]
+    pub fn holding(&self, entry: &SelectorSet) -> BTreeSet<u64> {
+        let mut shortest: Option<&BTreeSet<u64>> = None;
+        for selector in entry {
+            let Some(list) = self.postings.get(selector) else { return BTreeSet::new() };
+            if shortest.is_none_or(|s| list.len() < s.len()) {
+                shortest = Some(list);
+            }
+        }
+        let candidates = shortest.into_iter().flatten().copied();
+        candidates.filter(|n| self.sets.get(n).is_some_and(|set| entry.is_subset_of(set))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avouch_domain::fixtures::set;
+
+    use super::*;
+
+    fn entry_id(text: &str) -> EntryId {
+        EntryId::new(text).unwrap()
+    }
+
+    #[test]
+    fn an_entry_matches_only_if_the_set_holds_all_its_selectors() {
+        let mut index = EntryIndex::default();
+        index.insert(&entry_id("a"), &set(&["u:1", "g:2"]));
+        index.insert(&entry_id("b"), &set(&["u:1"]));
+        assert_eq!(index.matching(&set(&["u:1"])), [entry_id("b")].into());
+        assert_eq!(index.matching(&set(&["g:2", "u:1", "x:9"])), [entry_id("a"), entry_id("b")].into());
+        assert!(index.matching(&set(&[])).is_empty());
+    }
+
+    #[test]
+    fn a_selector_that_all_entries_share_is_no_bucket() {
+        let mut index = EntryIndex::default();
+        for n in 0..1000 {
+            index.insert(&entry_id(&format!("e{n}")), &set(&["ns:all", &format!("sa:{n}")]));
+        }
+        assert!(index.longest_bucket() < 40, "{}", index.longest_bucket());
+        assert_eq!(index.matching(&set(&["ns:all", "sa:77"])), [entry_id("e77")].into());
+    }
+
+    #[test]
+    fn a_removed_entry_leaves_nothing_behind() {
+        let mut index = EntryIndex::default();
+        index.insert(&entry_id("a"), &set(&["u:1", "g:2"]));
+        index.remove(&entry_id("a"));
+        assert!(index.sets.is_empty() && index.buckets.is_empty() && index.uses.is_empty());
+    }
+
+    #[test]
+    fn sets_are_found_by_an_entry_they_hold() {
+        let mut index = SetIndex::default();
+        index.insert(1, &set(&["u:1", "g:2"]));
+        index.insert(2, &set(&["u:1"]));
+        assert_eq!(index.holding(&set(&["u:1"])), [1, 2].into());
+        assert_eq!(index.holding(&set(&["u:1", "g:2"])), [1].into());
+        index.remove(1);
+        assert_eq!(index.holding(&set(&["g:2"])), [].into());
+    }
+}

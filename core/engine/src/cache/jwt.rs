@@ -1,0 +1,459 @@
+//! JWT-SVIDs in the cache: one per entry and audience set, minted once however many ask.
+//!
+//! Never refreshes a token nobody has asked for since its last refresh, and never hands out an expired one: an
+//! older token that still lives stands in only if a fresh one can't be had.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use avouch_domain::{Bundle, Entry, EntryId, JwtSvid, Now, SelectorSet, SpiffeId, Tick, Timestamp};
+
+use super::{Effect, JwtGrant, JwtRefusal, RequestId, SignFailure, Ticket};
+use crate::backoff::Jitter;
+use crate::renew::renew_at;
+
+/// How long a caller waits for a fresh token while an older one still lives.
+const STAND_IN_AFTER: Duration = Duration::from_secs(5);
+/// Pause after a refresh that failed while the old token still lives.
+const REFRESH_AGAIN: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    entry: EntryId,
+    /// Sorted, no repeats.
+    audience: Arc<[String]>,
+    /// Set for tokens that may not be shared (each carries its own `jti`).
+    only: Option<RequestId>,
+}
+
+#[derive(Debug)]
+struct Token {
+    svid: JwtSvid,
+    key_id: Arc<str>,
+    /// As first asked for.
+    audience: Vec<String>,
+    renew_at: Timestamp,
+    asked: bool,
+    used: u64,
+    timer: Timestamp,
+}
+
+#[derive(Debug)]
+struct Mint {
+    key: Key,
+    id: SpiffeId,
+    audience: Vec<String>,
+    /// The entry has changed since: the token goes to those who wait, not into the cache.
+    outdated: bool,
+    waiters: BTreeSet<RequestId>,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting { stand_in: Option<JwtSvid> },
+    Done(JwtSvid),
+    Failed(String),
+}
+
+#[derive(Debug)]
+struct Part {
+    entry: Entry,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Pending {
+    selectors: SelectorSet,
+    parts: BTreeMap<EntryId, Part>,
+    deadline: Option<Tick>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Jwts {
+    max: usize,
+    jitter: Jitter,
+    clock: u64,
+    tokens: BTreeMap<Key, Token>,
+    lru: BTreeSet<(u64, Key)>,
+    mints: BTreeMap<Ticket, Mint>,
+    /// The mint that a new caller may join.
+    joinable: BTreeMap<Key, Ticket>,
+    pending: BTreeMap<RequestId, Pending>,
+    tainted: BTreeSet<Arc<str>>,
+    timers: BTreeSet<(Timestamp, Key)>,
+    deadlines: BTreeSet<(Tick, RequestId)>,
+}
+
+impl Jwts {
+    pub fn new(max: usize, jitter: Jitter) -> Self {
+        Self {
+            max,
+            jitter,
+            clock: 0,
+            tokens: BTreeMap::new(),
+            lru: BTreeSet::new(),
+            mints: BTreeMap::new(),
+            joinable: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            tainted: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub fn next_wall(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub fn next_mono(&self) -> Option<Tick> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// A caller wants tokens for these entries, which it matches.
+    #[allow(clippy::too_many_arguments)] // one call, every part of it named
+    pub fn want(
+        &mut self,
+        request: RequestId,
+        selectors: SelectorSet,
+        entries: Vec<Entry>,
+        audience: Vec<String>,
+        now: Now,
+        ticket: &mut dyn FnMut() -> Ticket,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let mut sorted = audience.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let sorted: Arc<[String]> = sorted.into();
+        let mut pending = Pending { selectors, parts: BTreeMap::new(), deadline: None };
+        for entry in entries {
+            let only = entry.jwt_svid_include_jti.then_some(request);
+            let key = Key { entry: entry.id.clone(), audience: sorted.clone(), only };
+            let cached = self.touch(&key, now);
+            let state = match cached {
+                Some((svid, true)) => State::Done(svid),
+                aging => {
+                    self.join(request, key, &entry.spiffe_id, &audience, ticket, effects);
+                    State::Waiting { stand_in: aging.map(|(svid, _)| svid) }
+                }
+            };
+            if matches!(state, State::Waiting { stand_in: Some(_) }) {
+                pending.deadline = Some(now.mono + STAND_IN_AFTER);
+            }
+            pending.parts.insert(entry.id.clone(), Part { entry, state });
+        }
+        if let Some(at) = pending.deadline {
+            self.deadlines.insert((at, request));
+        }
+        self.pending.insert(request, pending);
+        self.settle(request, effects);
+    }
+
+    /// A living token and whether it is still in the first part of its life.
+    fn touch(&mut self, key: &Key, now: Now) -> Option<(JwtSvid, bool)> {
+        self.clock += 1;
+        let token = self.tokens.get_mut(key).filter(|t| t.svid.expires_at > now.wall)?;
+        self.lru.remove(&(token.used, key.clone()));
+        token.used = self.clock;
+        token.asked = true;
+        self.lru.insert((token.used, key.clone()));
+        Some((token.svid.clone(), token.renew_at > now.wall))
+    }
+
+    fn join(
+        &mut self,
+        request: RequestId,
+        key: Key,
+        id: &SpiffeId,
+        audience: &[String],
+        ticket: &mut dyn FnMut() -> Ticket,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        if let Some(mint) = self.joinable.get(&key).and_then(|t| self.mints.get_mut(t)) {
+            mint.waiters.insert(request);
+            return;
+        }
+        self.launch(key, id.clone(), audience.to_vec(), [request].into(), ticket(), effects);
+    }
+
+    fn launch(
+        &mut self,
+        key: Key,
+        id: SpiffeId,
+        audience: Vec<String>,
+        waiters: BTreeSet<RequestId>,
+        ticket: Ticket,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let (entry, names) = (key.entry.clone(), audience.clone());
+        effects.push_back(Effect::MintJwt { ticket, entry, id: id.clone(), audience: names });
+        self.joinable.insert(key.clone(), ticket);
+        self.mints.insert(ticket, Mint { key, id, audience, outdated: false, waiters });
+    }
+
+    pub fn abandon(&mut self, request: RequestId) {
+        if let Some(at) = self.pending.remove(&request).and_then(|p| p.deadline) {
+            self.deadlines.remove(&(at, request));
+        }
+    }
+
+    fn end_mint(&mut self, ticket: Ticket) -> Option<Mint> {
+        let mint = self.mints.remove(&ticket)?;
+        if self.joinable.get(&mint.key) == Some(&ticket) {
+            self.joinable.remove(&mint.key);
+        }
+        Some(mint)
+    }
+
+    pub fn signed(
+        &mut self,
+        ticket: Ticket,
+        svid: JwtSvid,
+        key_id: Arc<str>,
+        now: Now,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let wrong = match self.mints.get(&ticket) {
+            None => return,
+            Some(mint) if svid.id != mint.id => {
+                Some(format!("got a JWT-SVID for {}, expected {}", svid.id, mint.id))
+            }
+            Some(_) if svid.expires_at <= now.wall => {
+                Some(format!("got a JWT-SVID that ended at {}, now is {}", svid.expires_at, now.wall))
+            }
+            Some(_) => None,
+        };
+        if let Some(reason) = wrong {
+            self.failed(ticket, &SignFailure::Refused(reason), now, effects);
+            return;
+        }
+        let Some(mint) = self.end_mint(ticket) else { return };
+        for request in &mint.waiters {
+            let part = self.pending.get_mut(request).and_then(|p| p.parts.get_mut(&mint.key.entry));
+            if let Some(part) = part {
+                part.state = State::Done(svid.clone());
+                self.settle(*request, effects);
+            }
+        }
+        if mint.key.only.is_none() && !mint.outdated && !self.tainted.contains(&key_id) {
+            self.store(mint, svid, key_id);
+        }
+    }
+
+    fn store(&mut self, mint: Mint, svid: JwtSvid, key_id: Arc<str>) {
+        self.drop_token(&mint.key);
+        self.clock += 1;
+        let renew_at = renew_at(svid.issued_at, svid.expires_at, None, &mut self.jitter);
+        let token = Token {
+            svid,
+            key_id,
+            audience: mint.audience,
+            renew_at,
+            asked: false,
+            used: self.clock,
+            timer: renew_at,
+        };
+        self.lru.insert((self.clock, mint.key.clone()));
+        self.timers.insert((renew_at, mint.key.clone()));
+        self.tokens.insert(mint.key, token);
+        while self.tokens.len() > self.max {
+            let Some((_, key)) = self.lru.first().cloned() else { return };
+            self.drop_token(&key);
+        }
+    }
+
+    pub fn failed(
+        &mut self,
+        ticket: Ticket,
+        failure: &SignFailure,
+        now: Now,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let Some(mint) = self.end_mint(ticket) else { return };
+        let again = now.wall + REFRESH_AGAIN + self.jitter.within(REFRESH_AGAIN);
+        if let Some(token) = self.tokens.get_mut(&mint.key) {
+            token.renew_at = again;
+            token.asked = true;
+            self.set_timer(&mint.key, again);
+        }
+        for request in &mint.waiters {
+            let part = self.pending.get_mut(request).and_then(|p| p.parts.get_mut(&mint.key.entry));
+            let Some(part) = part else { continue };
+            part.state = match &part.state {
+                State::Waiting { stand_in: Some(svid) } if svid.expires_at > now.wall => {
+                    State::Done(svid.clone())
+                }
+                _ => State::Failed(failure.to_string()),
+            };
+            self.settle(*request, effects);
+        }
+    }
+
+    /// Answers a caller as soon as nothing is waited for.
+    fn settle(&mut self, request: RequestId, effects: &mut VecDeque<Effect>) {
+        let waiting = |p: &Pending| p.parts.values().any(|part| matches!(part.state, State::Waiting { .. }));
+        if self.pending.get(&request).is_none_or(waiting) {
+            return;
+        }
+        let Some(pending) = self.pending.remove(&request) else { return };
+        if let Some(at) = pending.deadline {
+            self.deadlines.remove(&(at, request));
+        }
+        let (mut grants, mut reason) = (Vec::new(), None);
+        for (entry_id, part) in pending.parts {
+            match part.state {
+                State::Done(svid) => grants.push(JwtGrant {
+                    entry_id,
+                    created_at: part.entry.created_at,
+                    hint: part.entry.hint.as_str().into(),
+                    svid,
+                }),
+                State::Failed(why) => reason = reason.or(Some(why)),
+                State::Waiting { .. } => {}
+            }
+        }
+        let answer = match (grants.is_empty(), reason) {
+            (false, _) => Ok(grants),
+            (true, Some(reason)) => Err(JwtRefusal::Unavailable(reason)),
+            (true, None) => Err(JwtRefusal::NoIdentity),
+        };
+        effects.push_back(Effect::AnswerJwt { request, answer });
+    }
+
+    /// Drops what is cached for an entry that is gone or another now.
+    pub fn forget_entry(&mut self, id: &EntryId) {
+        for key in of_entry(&self.tokens, id) {
+            self.drop_token(&key);
+        }
+        for key in of_entry(&self.joinable, id) {
+            if let Some(mint) = self.joinable.remove(&key).and_then(|t| self.mints.get_mut(&t)) {
+                mint.outdated = true;
+            }
+        }
+    }
+
+    /// Nobody who waits may get a token of this entry any more.
+    pub fn withdraw(&mut self, id: &EntryId, effects: &mut VecDeque<Effect>) {
+        self.withdraw_if(id, |_| true, effects);
+    }
+
+    /// Nobody who waits may get a token of this entry unless it holds all these selectors.
+    pub fn withdraw_unless(&mut self, id: &EntryId, set: &SelectorSet, effects: &mut VecDeque<Effect>) {
+        self.withdraw_if(id, |theirs| !set.is_subset_of(theirs), effects);
+    }
+
+    fn withdraw_if(
+        &mut self,
+        id: &EntryId,
+        falls: impl Fn(&SelectorSet) -> bool,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let hit: Vec<_> = self
+            .pending
+            .iter_mut()
+            .filter(|(_, p)| falls(&p.selectors))
+            .filter_map(|(request, p)| p.parts.remove(id).map(|_| *request))
+            .collect();
+        for request in hit {
+            self.settle(request, effects);
+        }
+    }
+
+    /// Tokens signed by a key that is tainted now, or that has left the bundle, are not handed out again.
+    pub fn own_bundle_changed(&mut self, old: Option<&Bundle>, new: &Bundle) {
+        let ids = |b: &Bundle| b.jwt_authorities.iter().map(|a| a.key_id.clone()).collect::<BTreeSet<_>>();
+        self.tainted = new.jwt_authorities.iter().filter(|a| a.tainted).map(|a| a.key_id.clone()).collect();
+        let mut bad = self.tainted.clone();
+        if let Some(old) = old {
+            bad.extend(ids(old).difference(&ids(new)).cloned());
+        }
+        if bad.is_empty() {
+            return;
+        }
+        let hit: Vec<_> =
+            self.tokens.iter().filter(|(_, t)| bad.contains(&t.key_id)).map(|(k, _)| k.clone()).collect();
+        for key in hit {
+            self.drop_token(&key);
+        }
+    }
+
+    /// Drops expired tokens, refreshes those in demand, and ends waits that have an older token to fall back on.
+    pub fn tick(&mut self, now: Now, ticket: &mut dyn FnMut() -> Ticket, effects: &mut VecDeque<Effect>) {
+        while let Some((at, key)) = self.timers.first().cloned() {
+            if at > now.wall {
+                break;
+            }
+            self.ring(&key, now, ticket, effects);
+        }
+        while let Some((at, request)) = self.deadlines.first().copied() {
+            if at > now.mono {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.stand_in(request, now, effects);
+        }
+    }
+
+    fn ring(
+        &mut self,
+        key: &Key,
+        now: Now,
+        ticket: &mut dyn FnMut() -> Ticket,
+        effects: &mut VecDeque<Effect>,
+    ) {
+        let Some(token) = self.tokens.get_mut(key) else {
+            self.timers.retain(|(_, k)| k != key);
+            return;
+        };
+        let ends = token.svid.expires_at;
+        if ends <= now.wall {
+            self.drop_token(key);
+            return;
+        }
+        let refresh = token.asked.then(|| (token.svid.id.clone(), token.audience.clone()));
+        token.asked = false;
+        self.set_timer(key, ends);
+        if let Some((id, audience)) = refresh.filter(|_| !self.joinable.contains_key(key)) {
+            self.launch(key.clone(), id, audience, BTreeSet::new(), ticket(), effects);
+        }
+    }
+
+    fn stand_in(&mut self, request: RequestId, now: Now, effects: &mut VecDeque<Effect>) {
+        let Some(pending) = self.pending.get_mut(&request) else { return };
+        pending.deadline = None;
+        for part in pending.parts.values_mut() {
+            if let State::Waiting { stand_in: Some(svid) } = &part.state
+                && svid.expires_at > now.wall
+            {
+                part.state = State::Done(svid.clone());
+            }
+        }
+        self.settle(request, effects);
+    }
+
+    fn set_timer(&mut self, key: &Key, at: Timestamp) {
+        if let Some(token) = self.tokens.get_mut(key) {
+            self.timers.remove(&(token.timer, key.clone()));
+            token.timer = at;
+            self.timers.insert((at, key.clone()));
+        }
+    }
+
+    fn drop_token(&mut self, key: &Key) {
+        if let Some(token) = self.tokens.remove(key) {
+            self.timers.remove(&(token.timer, key.clone()));
+            self.lru.remove(&(token.used, key.clone()));
+        }
+    }
+}
+
+fn of_entry<T>(map: &BTreeMap<Key, T>, id: &EntryId) -> Vec<Key> {
+    let first = Key { entry: id.clone(), audience: Arc::new([]), only: None };
+    map.range(first..).map(|(key, _)| key).take_while(|key| key.entry == *id).cloned().collect()
+}

@@ -1,0 +1,621 @@
+//! The agent's cache: entries × selectors × SVIDs × subscribers.
+//!
+//! Decides who gets which identity, what is signed and when, and what is thrown away. Never hands out an expired
+//! SVID (INV-2) or one of an entry that does not match (INV-1), never lets one bad entry delay another, and never
+//! looks at all entries to answer one caller.
+
+mod index;
+mod jwt;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use avouch_domain::{
+    AuthorityId, Bundle, Entry, EntryId, Now, SelectorSet, SpiffeId, Tick, Timestamp, TrustDomain,
+};
+
+use self::index::{EntryIndex, SetIndex};
+use self::jwt::Jwts;
+use self::slot::Slot;
+pub use self::types::{
+    Counts, Effect, Identity, Input, JwtGrant, JwtRefusal, Nearest, Priority, RequestId, Settings,
+    SignFailure, Ticket, Want, WorkloadUpdate,
+};
+use crate::backoff::Jitter;
+use crate::machine::Machine;
+
+/// All subscribers with one selector set.
+#[derive(Debug)]
+struct Group {
+    selectors: SelectorSet,
+    x509: usize,
+    bundles: usize,
+    matched: BTreeSet<EntryId>,
+    last: Option<Arc<WorkloadUpdate>>,
+}
+
+/// Moments at which something happens to entries by itself.
+#[derive(Debug, Default)]
+struct Timers {
+    wall: BTreeSet<(Timestamp, EntryId)>,
+    mono: BTreeSet<(Tick, EntryId)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cache {
+    settings: Settings,
+    jitter: Jitter,
+    now: Now,
+    synced: bool,
+    slots: BTreeMap<EntryId, Slot>,
+    entries: EntryIndex,
+    groups: BTreeMap<u64, Group>,
+    numbers: BTreeMap<SelectorSet, u64>,
+    sets: SetIndex,
+    next_group: u64,
+    next_ticket: Ticket,
+    /// Rises with every use; the order of eviction.
+    clock: u64,
+    /// Entries with an SVID and no subscriber, least recently used first.
+    idle: BTreeSet<(u64, EntryId)>,
+    /// Entries without SVID and subscriber that may be signed ahead.
+    ahead: BTreeSet<EntryId>,
+    held: usize,
+    /// Entries being signed for the first time.
+    coming: usize,
+    federating: BTreeMap<TrustDomain, BTreeSet<EntryId>>,
+    bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
+    distrusted: BTreeSet<AuthorityId>,
+    jwts: Jwts,
+    timers: Timers,
+    dirty: BTreeSet<u64>,
+    effects: VecDeque<Effect>,
+}
+
+impl Cache {
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let mut jitter = Jitter::new(settings.seed);
+        let jwts = Jwts::new(settings.jwt_max, jitter.fork());
+        Self {
+            settings,
+            jitter,
+            now: Now::default(),
+            synced: false,
+            slots: BTreeMap::new(),
+            entries: EntryIndex::default(),
+            groups: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            sets: SetIndex::default(),
+            next_group: 0,
+            next_ticket: 0,
+            clock: 0,
+            idle: BTreeSet::new(),
+            ahead: BTreeSet::new(),
+            held: 0,
+            coming: 0,
+            federating: BTreeMap::new(),
+            bundles: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
+            jwts,
+            timers: Timers::default(),
+            dirty: BTreeSet::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// The last state delivered to subscribers with these selectors.
+    #[must_use]
+    pub fn current(&self, selectors: &SelectorSet) -> Option<Arc<WorkloadUpdate>> {
+        self.groups.get(self.numbers.get(selectors)?)?.last.clone()
+    }
+
+    /// The bundle of one trust domain.
+    #[must_use]
+    pub fn bundle(&self, domain: &TrustDomain) -> Option<&Arc<Bundle>> {
+        self.bundles.get(domain)
+    }
+
+    /// Trust domains that some entry federates with.
+    pub fn federated_domains(&self) -> impl Iterator<Item = &TrustDomain> {
+        self.federating.keys()
+    }
+
+    /// The live entries a selector set is entitled to, ascending ID (INV-1 is stated with it).
+    #[must_use]
+    pub fn entitled(&self, selectors: &SelectorSet) -> Vec<&Entry> {
+        self.entries.matching(selectors).iter().filter_map(|id| Some(&self.slots.get(id)?.entry)).collect()
+    }
+
+    /// The entry that misses the fewest selectors of `selectors`; equal ones by ID. Looks at every entry: for
+    /// one rate-limited log line, not for answers.
+    #[must_use]
+    pub fn nearest(&self, selectors: &SelectorSet) -> Option<Nearest> {
+        let missing =
+            |slot: &Slot| slot.entry.selector_set().iter().filter(|s| !selectors.contains(s)).count();
+        let slot = self.slots.values().min_by_key(|slot| missing(slot))?;
+        Some(Nearest {
+            entry_id: slot.entry.id.clone(),
+            spiffe_id: slot.entry.spiffe_id.clone(),
+            missing: slot.entry.selector_set().iter().filter(|s| !selectors.contains(s)).cloned().collect(),
+        })
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            entries: self.slots.len(),
+            x509_held: self.held,
+            jwt_held: self.jwts.len(),
+            subscribed_sets: self.groups.len(),
+            failing: self.slots.values().filter(|slot| slot.error.is_some()).count(),
+        }
+    }
+
+    /// Why the last signature for an entry failed, if it did.
+    #[must_use]
+    pub fn entry_error(&self, id: &EntryId) -> Option<Arc<str>> {
+        self.slots.get(id)?.error.clone()
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    // --- entries ---
+
+    fn upsert(&mut self, entry: Entry) {
+        let id = entry.id.clone();
+        if entry.is_node_alias() || entry.store_svid || entry.is_expired(self.now.wall) {
+            self.remove(&id);
+            return;
+        }
+        match self.slots.get(&id) {
+            Some(slot) if slot.entry == entry => {}
+            Some(_) => self.change(&id, entry),
+            None => self.add(&id, entry),
+        }
+    }
+
+    fn add(&mut self, id: &EntryId, entry: Entry) {
+        self.entries.insert(id, entry.selector_set());
+        self.federate(id, &entry);
+        let groups = self.sets.holding(entry.selector_set());
+        self.clock += 1;
+        self.slots.insert(id.clone(), Slot::new(entry, self.clock));
+        for number in groups {
+            self.join(number, id);
+        }
+        self.reconcile(id);
+    }
+
+    fn change(&mut self, id: &EntryId, entry: Entry) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let old = std::mem::replace(&mut slot.entry, entry.clone());
+        slot.hint = entry.hint.as_str().into();
+        slot.forgive();
+        let renamed = old.spiffe_id != entry.spiffe_id;
+        let new_version =
+            renamed || old.revision_number != entry.revision_number || old.created_at != entry.created_at;
+        if renamed {
+            // What is under way would carry a name this entry no longer grants.
+            self.take_signing(id);
+            self.take_held(id);
+        } else if new_version {
+            self.renew_by(id, self.now.wall);
+        }
+        if new_version {
+            self.jwts.forget_entry(id);
+        }
+        if renamed {
+            self.jwts.withdraw(id, &mut self.effects);
+        }
+        self.unfederate(id, &old);
+        self.federate(id, &entry);
+        if old.selector_set() != entry.selector_set() {
+            self.rematch(id, entry.selector_set());
+        }
+        self.mark_groups_of(id);
+        self.reconcile(id);
+    }
+
+    fn rematch(&mut self, id: &EntryId, set: &SelectorSet) {
+        self.entries.insert(id, set);
+        let new = self.sets.holding(set);
+        let old = self.slots.get(id).map(|slot| slot.groups.clone()).unwrap_or_default();
+        for number in old.difference(&new) {
+            self.leave(*number, id);
+        }
+        for number in new.difference(&old) {
+            self.join(*number, id);
+        }
+        // A caller that waits for a token of this entry may no longer match.
+        self.jwts.withdraw_unless(id, set, &mut self.effects);
+    }
+
+    fn remove(&mut self, id: &EntryId) {
+        if !self.slots.contains_key(id) {
+            return;
+        }
+        self.take_signing(id);
+        self.take_held(id);
+        let Some(slot) = self.slots.remove(id) else { return };
+        self.entries.remove(id);
+        self.unfederate(id, &slot.entry);
+        for number in &slot.groups {
+            if let Some(group) = self.groups.get_mut(number) {
+                group.matched.remove(id);
+                self.dirty.insert(*number);
+            }
+        }
+        self.ahead.remove(id);
+        self.idle.remove(&(slot.used, id.clone()));
+        self.unschedule(id, &slot);
+        self.jwts.forget_entry(id);
+        self.jwts.withdraw(id, &mut self.effects);
+    }
+
+    fn federate(&mut self, id: &EntryId, entry: &Entry) {
+        for domain in &entry.federates_with {
+            self.federating.entry(domain.clone()).or_default().insert(id.clone());
+        }
+    }
+
+    fn unfederate(&mut self, id: &EntryId, entry: &Entry) {
+        for domain in &entry.federates_with {
+            if let Some(ids) = self.federating.get_mut(domain) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.federating.remove(domain);
+                }
+            }
+        }
+    }
+
+    fn mark_groups_of(&mut self, id: &EntryId) {
+        if let Some(slot) = self.slots.get(id) {
+            self.dirty.extend(slot.groups.iter().copied());
+        }
+    }
+
+    // --- subscribers ---
+
+    fn join(&mut self, number: u64, id: &EntryId) {
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        let active = group.x509 > 0;
+        group.matched.insert(id.clone());
+        self.dirty.insert(number);
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.groups.insert(number);
+        }
+        if active {
+            self.activate(id);
+        }
+    }
+
+    fn leave(&mut self, number: u64, id: &EntryId) {
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        let active = group.x509 > 0;
+        group.matched.remove(id);
+        self.dirty.insert(number);
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.groups.remove(&number);
+        }
+        if active {
+            self.deactivate(id);
+        }
+    }
+
+    fn activate(&mut self, id: &EntryId) {
+        self.clock += 1;
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        self.idle.remove(&(slot.used, id.clone()));
+        self.ahead.remove(id);
+        slot.used = self.clock;
+        slot.active += 1;
+        self.reconcile(id);
+    }
+
+    fn deactivate(&mut self, id: &EntryId) {
+        self.clock += 1;
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        self.idle.remove(&(slot.used, id.clone()));
+        slot.used = self.clock;
+        slot.active = slot.active.saturating_sub(1);
+        self.reconcile(id);
+    }
+
+    fn subscribe(&mut self, selectors: SelectorSet, want: Want) {
+        let number = match self.numbers.get(&selectors) {
+            Some(number) => *number,
+            None => self.open_group(selectors),
+        };
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        match want {
+            Want::Bundles => group.bundles += 1,
+            Want::X509 => {
+                group.x509 += 1;
+                if group.x509 == 1 {
+                    for id in group.matched.clone() {
+                        self.activate(&id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_group(&mut self, selectors: SelectorSet) -> u64 {
+        self.next_group += 1;
+        let number = self.next_group;
+        let matched = self.entries.matching(&selectors);
+        for id in &matched {
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.groups.insert(number);
+            }
+        }
+        self.sets.insert(number, &selectors);
+        self.numbers.insert(selectors.clone(), number);
+        self.groups.insert(number, Group { selectors, x509: 0, bundles: 0, matched, last: None });
+        self.dirty.insert(number);
+        number
+    }
+
+    fn unsubscribe(&mut self, selectors: &SelectorSet, want: Want) {
+        let Some(number) = self.numbers.get(selectors).copied() else { return };
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        match want {
+            Want::Bundles => group.bundles = group.bundles.saturating_sub(1),
+            Want::X509 if group.x509 > 0 => {
+                group.x509 -= 1;
+                if group.x509 == 0 {
+                    for id in group.matched.clone() {
+                        self.deactivate(&id);
+                    }
+                }
+            }
+            Want::X509 => {}
+        }
+        self.close_if_unused(number);
+    }
+
+    fn close_if_unused(&mut self, number: u64) {
+        if self.groups.get(&number).is_none_or(|g| g.x509 + g.bundles > 0) {
+            return;
+        }
+        let Some(group) = self.groups.remove(&number) else { return };
+        for id in &group.matched {
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.groups.remove(&number);
+            }
+        }
+        self.sets.remove(number);
+        self.numbers.remove(&group.selectors);
+        self.dirty.remove(&number);
+        self.effects.push_back(Effect::Drop { selectors: group.selectors });
+    }
+
+    // --- bundles ---
+
+    fn set_bundles(&mut self, upserts: Vec<Arc<Bundle>>, removed: &[TrustDomain]) {
+        for bundle in upserts {
+            let domain = bundle.trust_domain.clone();
+            if self.bundles.get(&domain).is_some_and(|old| **old == *bundle) {
+                continue;
+            }
+            let old = self.bundles.insert(domain.clone(), bundle.clone());
+            if domain == self.settings.trust_domain {
+                self.jwts.own_bundle_changed(old.as_deref(), &bundle);
+            }
+            self.mark_domain(&domain);
+        }
+        for domain in removed {
+            if *domain != self.settings.trust_domain && self.bundles.remove(domain).is_some() {
+                self.mark_domain(domain);
+            }
+        }
+    }
+
+    fn mark_domain(&mut self, domain: &TrustDomain) {
+        if *domain == self.settings.trust_domain {
+            self.dirty.extend(self.groups.keys().copied());
+            return;
+        }
+        for id in self.federating.get(domain).into_iter().flatten() {
+            if let Some(slot) = self.slots.get(id) {
+                self.dirty.extend(slot.groups.iter().copied());
+            }
+        }
+    }
+
+    // --- delivery ---
+
+    fn deliver(&mut self) {
+        if !self.synced {
+            return;
+        }
+        let Some(own) = self.bundles.get(&self.settings.trust_domain).cloned() else { return };
+        for number in std::mem::take(&mut self.dirty) {
+            let Some(group) = self.groups.get(&number) else { continue };
+            let update = self.compose(group, &own);
+            if group.last.as_deref().is_some_and(|last| says_the_same(last, &update)) {
+                continue;
+            }
+            let update = Arc::new(update);
+            if let Some(group) = self.groups.get_mut(&number) {
+                group.last = Some(update.clone());
+                let selectors = group.selectors.clone();
+                self.effects.push_back(Effect::Deliver { selectors, update });
+            }
+        }
+    }
+
+    fn compose(&self, group: &Group, own: &Arc<Bundle>) -> WorkloadUpdate {
+        let mut identities = Vec::with_capacity(group.matched.len());
+        let mut domains = BTreeSet::new();
+        for slot in group.matched.iter().filter_map(|id| self.slots.get(id)) {
+            domains.extend(slot.entry.federates_with.iter().filter(|d| **d != own.trust_domain));
+            if let Some(held) = slot.held.as_ref().filter(|h| h.svid.not_after > self.now.wall) {
+                identities.push(Identity {
+                    entry_id: slot.entry.id.clone(),
+                    created_at: slot.entry.created_at,
+                    hint: slot.hint.clone(),
+                    svid: held.svid.clone(),
+                });
+            }
+        }
+        WorkloadUpdate {
+            matched: group.matched.len(),
+            identities,
+            own: own.clone(),
+            federated: domains.into_iter().filter_map(|d| self.bundles.get(d).cloned()).collect(),
+        }
+    }
+
+    // --- JWT ---
+
+    fn want_jwt(
+        &mut self,
+        request: RequestId,
+        selectors: &SelectorSet,
+        audience: Vec<String>,
+        id: Option<&SpiffeId>,
+    ) {
+        let matched = self.entries.matching(selectors);
+        let entries: Vec<Entry> = matched
+            .iter()
+            .filter_map(|entry| Some(self.slots.get(entry)?.entry.clone()))
+            .filter(|entry| id.is_none_or(|id| entry.spiffe_id == *id))
+            .collect();
+        let next = &mut self.next_ticket;
+        let mut ticket = || {
+            *next += 1;
+            *next
+        };
+        self.jwts.want(
+            request,
+            selectors.clone(),
+            entries,
+            audience,
+            self.now,
+            &mut ticket,
+            &mut self.effects,
+        );
+    }
+
+    fn tick(&mut self) {
+        for id in self.due() {
+            self.reconcile(&id);
+        }
+        let next = &mut self.next_ticket;
+        let mut ticket = || {
+            *next += 1;
+            *next
+        };
+        self.jwts.tick(self.now, &mut ticket, &mut self.effects);
+    }
+
+    fn due(&mut self) -> BTreeSet<EntryId> {
+        let mut due = BTreeSet::new();
+        while let Some((at, id)) = self.timers.wall.first().cloned() {
+            if at > self.now.wall {
+                break;
+            }
+            self.timers.wall.pop_first();
+            due.insert(id);
+        }
+        while let Some((at, id)) = self.timers.mono.first().cloned() {
+            if at > self.now.mono {
+                break;
+            }
+            self.timers.mono.pop_first();
+            due.insert(id);
+        }
+        due
+    }
+}
+
+/// True if a subscriber would see no difference. How many entries wait for their SVID is no difference; that
+/// some match is one.
+fn says_the_same(old: &WorkloadUpdate, new: &WorkloadUpdate) -> bool {
+    let sight = |u: &WorkloadUpdate| u.matched > 0;
+    sight(old) == sight(new)
+        && old.identities == new.identities
+        && old.own == new.own
+        && old.federated == new.federated
+}
+
+impl Machine for Cache {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Now, input: Input) {
+        self.now = now;
+        match input {
+            Input::Entries { upserts, removed } => {
+                for id in &removed {
+                    self.remove(id);
+                }
+                for entry in upserts {
+                    self.upsert(entry);
+                }
+            }
+            Input::Bundles { upserts, removed } => self.set_bundles(upserts, &removed),
+            Input::Synced => self.synced = true,
+            Input::Subscribe { selectors, want } => self.subscribe(selectors, want),
+            Input::Unsubscribe { selectors, want } => self.unsubscribe(&selectors, want),
+            Input::Signed { ticket, entry, svid, authorities } => {
+                self.signed(ticket, &entry, svid, authorities);
+            }
+            Input::SignFailed { ticket, entry, failure } => self.sign_failed(ticket, &entry, &failure),
+            Input::UpstreamBack => self.upstream_back(),
+            Input::JwtWanted { request, selectors, audience, id } => {
+                self.want_jwt(request, &selectors, audience, id.as_ref());
+            }
+            Input::JwtAbandoned { request } => self.jwts.abandon(request),
+            Input::JwtSigned { ticket, svid, key_id } => {
+                self.jwts.signed(ticket, svid, key_id, now, &mut self.effects);
+            }
+            Input::JwtFailed { ticket, failure } => {
+                self.jwts.failed(ticket, &failure, now, &mut self.effects)
+            }
+            Input::Distrusted { authorities, spread } => self.distrust(authorities, spread),
+            Input::Tick => {}
+        }
+        self.tick();
+        self.make_room();
+        self.sign_ahead();
+        self.deliver();
+    }
+
+    fn poll(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn next_wakeup(&self) -> Option<Timestamp> {
+        // Pauses run on monotonic time; said in wall time, they count from the moment of the last input.
+        let mono = self.timers.mono.first().map(|(at, _)| *at).into_iter().chain(self.jwts.next_mono()).min();
+        let mono = mono.map(|at| self.now.wall + at.since(self.now.mono));
+        let wall = self.timers.wall.first().map(|(at, _)| *at).into_iter().chain(self.jwts.next_wall()).min();
+        wall.into_iter().chain(mono).min()
+    }
+}
+
+/// The pause before an entry that failed is signed again.
+const REFUSED: crate::backoff::Policy = crate::backoff::Policy {
+    first: Duration::from_secs(1),
+    most: Duration::from_secs(120),
+    growth_percent: 200,
+};
+/// The same when only the server was away; its return ends the pause.
+const AWAY: crate::backoff::Policy = crate::backoff::Policy {
+    first: Duration::from_secs(1),
+    most: Duration::from_secs(15),
+    growth_percent: 200,
+};

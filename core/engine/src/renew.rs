@@ -1,0 +1,79 @@
+//! When to replace a credential that still works.
+//!
+//! Never asks a clock: the moment is computed once, when the credential arrives, with jitter of a given seed.
+
+use std::time::Duration;
+
+use avouch_domain::Timestamp;
+
+use crate::backoff::Jitter;
+
+/// A longer life than the availability target is used in full only if this much is left for it.
+const TARGET_MARGIN: Duration = Duration::from_secs(12 * 3600);
+/// Renewals by availability target are spread over this long.
+const TARGET_SPREAD: Duration = Duration::from_secs(600);
+
+/// The moment to renew a credential that is valid from `begin` to `end`: when the life left is half of the whole
+/// life, moved by up to a tenth of that half either way. With an availability target that the life exceeds by
+/// more than 12 h: when the life left is the target plus up to 10 min.
+///
+/// A credential that is born dead is due at once (`begin`).
+#[must_use]
+pub fn renew_at(
+    begin: Timestamp,
+    end: Timestamp,
+    target: Option<Duration>,
+    jitter: &mut Jitter,
+) -> Timestamp {
+    let life = end.since(begin);
+    if life.is_zero() {
+        return begin;
+    }
+    let left = match target.filter(|t| life.saturating_sub(*t) > TARGET_MARGIN) {
+        Some(target) => target + jitter.within(TARGET_SPREAD),
+        None => jitter.around(life / 2),
+    };
+    end - left.min(life)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hours(n: u64) -> Duration {
+        Duration::from_secs(n * 3600)
+    }
+
+    #[test]
+    fn renews_near_half_life_and_never_in_step() {
+        let mut jitter = Jitter::new(1);
+        let (begin, end) = (Timestamp::from_secs(0), Timestamp::from_secs(3600));
+        let moments: std::collections::BTreeSet<_> =
+            (0..100).map(|_| renew_at(begin, end, None, &mut jitter).secs()).collect();
+        assert!(moments.iter().all(|m| (1620..=1980).contains(m)), "{moments:?}");
+        assert!(moments.len() > 50, "spread: {}", moments.len());
+    }
+
+    #[test]
+    fn an_availability_target_keeps_that_much_life() {
+        let mut jitter = Jitter::new(1);
+        let end = Timestamp(0) + hours(72);
+        let at = renew_at(Timestamp(0), end, Some(hours(24)), &mut jitter);
+        let left = end.since(at);
+        assert!(left >= hours(24) && left <= hours(24) + TARGET_SPREAD, "{left:?}");
+    }
+
+    #[test]
+    fn a_life_too_short_for_the_target_uses_half_life() {
+        let mut jitter = Jitter::new(1);
+        let end = Timestamp(0) + hours(30);
+        let left = end.since(renew_at(Timestamp(0), end, Some(hours(24)), &mut jitter));
+        assert!(left < hours(17), "{left:?}");
+    }
+
+    #[test]
+    fn a_credential_born_dead_is_due_at_once() {
+        let at = Timestamp::from_secs(5);
+        assert_eq!(renew_at(at, at, None, &mut Jitter::new(1)), at);
+    }
+}
