@@ -1,0 +1,145 @@
+//! What a daemon refuses before it serves anyone, with the words that tell its operator why.
+
+use std::path::Path;
+
+use avouch_tests::daemon::Daemon;
+use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, cli};
+
+async fn validate(name: &str, config: &Path) -> cli::Said {
+    cli::run(name, ["validate".as_ref(), "-config".as_ref(), config.as_os_str()]).await
+}
+
+/// What a server with these lines says on its standard error.
+async fn refused(server: &str) -> String {
+    let prepared = Server::prepare(&ServerOptions { server: server.into(), ..ServerOptions::default() });
+    let said = validate("avouch-server", &prepared.config).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    said.err
+}
+
+async fn ended(daemon: &Daemon) -> String {
+    assert_eq!(daemon.end().await.code(), Some(1), "{}", daemon.log());
+    daemon.log()
+}
+
+#[tokio::test]
+async fn a_good_configuration_is_valid() {
+    let server = Server::start().await;
+    let said = validate("avouch-server", &server.config).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("server configuration file is valid"), "{said:?}");
+    let proof = Proof::JoinToken("t".into());
+    let agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    let said = validate("avouch-agent", &agent.config).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("agent configuration file is valid"), "{said:?}");
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_refused_with_the_key_that_was_meant() {
+    let error = refused("trust_domian = \"x\"").await;
+    assert!(error.contains("configuration file is invalid: unknown configuration detected"), "{error}");
+    assert!(error.contains("trust_domian") && error.contains("trust_domain"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_built_is_refused_by_name() {
+    let error = refused("federation {\n bundle_endpoint {\n port = 8443\n }\n }").await;
+    assert!(error.contains("not supported yet: server.federation"), "{error}");
+}
+
+#[tokio::test]
+async fn values_of_the_wrong_type_are_refused_with_spires_words() {
+    let error = refused("audit_log_enabled = \"true\"").await;
+    assert!(error.contains("server.audit_log_enabled: unknown type"), "{error}");
+    let error = refused("ca_key_type = \"ec-p521\"").await;
+    let text = "key type \"ec-p521\" is unknown; must be one of [rsa-2048, rsa-4096, ec-p256, ec-p384]";
+    assert!(error.contains(text), "{error}");
+    assert!(refused("ca_ttl = \"1d\"").await.contains("1d"), "days are no unit");
+}
+
+#[tokio::test]
+async fn a_missing_file_is_named() {
+    let said = validate("avouch-server", Path::new("/nonexistent/server.conf")).await;
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err.contains("could not find config file /nonexistent/server.conf: please use the -config flag")
+    );
+    let said = validate("avouch-agent", Path::new("/nonexistent/agent.conf")).await;
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err.contains("could not find config file /nonexistent/agent.conf: please use the -config flag")
+    );
+}
+
+#[tokio::test]
+async fn two_ways_to_bootstrap_are_one_too_many() {
+    let server = Server::start().await;
+    let options = AgentOptions { agent: "insecure_bootstrap = true".into(), ..AgentOptions::default() };
+    let agent = Agent::prepare(&server, "a", &Proof::JoinToken("t".into()), &options).await;
+    let said = validate("avouch-agent", &agent.config).await;
+    assert_eq!(said.code, 1);
+    let text = "only one of insecure_bootstrap or trust_bundle_path can be specified, not both";
+    assert!(said.err.contains(text), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_second_server_on_one_data_directory_is_refused() {
+    let first = Server::start().await;
+    let text = std::fs::read_to_string(&first.config).unwrap();
+    let other_port = avouch_tests::server::free_port().to_string();
+    let text = text.replace(&first.port.to_string(), &other_port).replace("/sp/api.sock", "/second/api.sock");
+    let config = first.dir.path().join("second.conf");
+    std::fs::write(&config, text).unwrap();
+    let said = cli::run("avouch-server", ["run".as_ref(), "-config".as_ref(), config.as_os_str()]).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    let text = said.out + &said.err;
+    assert!(text.contains("another server"), "{text}");
+    assert!(first.daemon().status().is_none(), "the first goes on");
+}
+
+#[tokio::test]
+async fn a_socket_path_that_is_too_long_is_refused_with_the_limit() {
+    let long = format!("/tmp/{}/api.sock", "d".repeat(120));
+    let prepared = Server::prepare(&ServerOptions::default());
+    let text = std::fs::read_to_string(&prepared.config).unwrap();
+    std::fs::write(&prepared.config, text.replace(prepared.socket.to_str().unwrap(), &long)).unwrap();
+    let text = ended(&prepared.spawn()).await;
+    assert!(text.contains("107"), "{text}");
+    let server = Server::start().await;
+    let agent = Agent::prepare(&server, "a", &Proof::JoinToken("t".into()), &AgentOptions::default()).await;
+    let text = std::fs::read_to_string(&agent.config).unwrap();
+    std::fs::write(&agent.config, text.replace(agent.socket.to_str().unwrap(), &long)).unwrap();
+    let text = ended(&agent.spawn()).await;
+    assert!(text.contains("107"), "{text}");
+}
+
+#[tokio::test]
+async fn the_admin_socket_may_not_lie_beside_the_public_one() {
+    let server = Server::start().await;
+    let agent = Agent::prepare(&server, "a", &Proof::JoinToken("t".into()), &AgentOptions::default()).await;
+    let text = std::fs::read_to_string(&agent.config).unwrap();
+    let inside = agent.socket.with_file_name("admin.sock");
+    std::fs::write(
+        &agent.config,
+        text.replace(agent.admin_socket.to_str().unwrap(), inside.to_str().unwrap()),
+    )
+    .unwrap();
+    let text = ended(&agent.spawn()).await;
+    let expected = "admin socket cannot be in the same directory or a subdirectory as that containing the Workload API socket";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[tokio::test]
+async fn sockets_and_state_have_the_modes_of_spire() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = avouch_tests::World::start().await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&world.agent.socket), 0o777);
+    assert_eq!(mode(world.agent.socket.parent().unwrap()), 0o755);
+    assert_eq!(mode(&world.agent.admin_socket), 0o770);
+    assert_eq!(mode(&world.server.socket), 0o770);
+    assert_eq!(mode(&world.agent.data_dir.join("agent-data.json")), 0o600);
+    assert_eq!(mode(&world.agent.data_dir.join("keys.json")), 0o600);
+    assert_eq!(mode(&world.server.data_dir().join("keys.json")), 0o600);
+}
