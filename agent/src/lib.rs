@@ -1,1 +1,13 @@
-//! .
+//! The node agent: proves its node, follows the server, hands identities to the processes it has looked at.
+//!
+//! Inside: `api → shell → {upstream, keys, disk}`; the edges know the shell only through [`supply`].
+
+pub mod api;
+pub mod fair;
+pub mod health;
+pub mod limits;
+pub mod metrics;
+pub mod peer;
+pub mod supply;
+mod sys;
+pub mod workload;

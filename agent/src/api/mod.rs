@@ -1,0 +1,134 @@
+//! The edges of the agent that others call: workload socket and admin socket.
+//!
+//! Speaks gRPC and knows callers; decides nothing about identities: that is asked of [`crate::supply`].
+
+mod admin;
+mod answer;
+mod codec;
+mod health;
+pub mod listener;
+mod refusals;
+mod status;
+mod steps;
+mod validate;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use avouch_domain::Now;
+use avouch_proto::WORKLOAD_FILE_DESCRIPTOR_SET;
+use avouch_proto::agent_debug_v1::debug_server::DebugServer;
+use avouch_proto::agent_logger_v1::logger_server::LoggerServer;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::pb::health_server::HealthServer;
+
+pub use admin::AdminOptions;
+pub use status::Refusal;
+pub use workload::WorkloadOptions;
+
+use crate::fair::FairShare;
+use crate::limits::{CALLS_MAX, CALLS_PER_CONNECTION, DRAIN_MAX};
+use crate::metrics::Metrics;
+use crate::supply::Supply;
+use crate::workload::WorkloadAttestor;
+
+/// Told once, heard by every task.
+pub type Stop = CancellationToken;
+
+/// Why a socket stopped being served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the workload socket failed: {0}")]
+    Workload(tonic::transport::Error),
+    #[error("the admin socket failed: {0}")]
+    Admin(tonic::transport::Error),
+    #[error("the reflection service can't read its own descriptors: {0}")]
+    Reflection(String),
+}
+
+/// Everything the workload socket needs.
+#[derive(Debug)]
+pub struct WorkloadParts {
+    pub attestor: WorkloadAttestor,
+    pub options: WorkloadOptions,
+    /// Most connections; see [`listener::connections_for`].
+    pub connections: usize,
+    pub metrics: Metrics,
+    pub clock: fn() -> Now,
+}
+
+/// Serves Workload API, health and reflection until `stop`. Open streams then end with Unavailable.
+///
+/// # Errors
+/// [`ServeError`] if the listener breaks.
+pub async fn serve_workload(
+    listener: UnixListener,
+    supply: Arc<dyn Supply>,
+    parts: WorkloadParts,
+    stop: Stop,
+) -> Result<(), ServeError> {
+    let shares = FairShare::new(parts.connections);
+    let incoming = listener::Incoming::new(listener, Some(shares), parts.metrics.clone());
+    let refusals = refusals::Refusals::new(parts.options.log_selectors.clone());
+    let service = workload::WorkloadService(Arc::new(workload::Workload {
+        supply: supply.clone(),
+        attestor: parts.attestor,
+        options: parts.options,
+        book: answer::AnswerBook::default(),
+        calls: FairShare::new(CALLS_MAX),
+        refusals,
+        metrics: parts.metrics,
+        stop: stop.clone(),
+        clock: parts.clock,
+    }));
+    let failed = |e: tonic_reflection::server::Error| ServeError::Reflection(e.to_string());
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(WORKLOAD_FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let serving = Server::builder()
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .add_service(service)
+        .add_service(HealthServer::new(health::WorkloadHealth::new(supply)))
+        .add_service(reflection().build_v1().map_err(failed)?)
+        .add_service(reflection().build_v1alpha().map_err(failed)?)
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    until_drained(serving, stop).await.map_err(ServeError::Workload)
+}
+
+/// Serves Debug and Logger until `stop`.
+///
+/// # Errors
+/// [`ServeError`] if the listener breaks.
+pub async fn serve_admin(
+    listener: UnixListener,
+    supply: Arc<dyn Supply>,
+    options: AdminOptions,
+    stop: Stop,
+) -> Result<(), ServeError> {
+    let incoming = listener::Incoming::new(listener, None, options.metrics.clone());
+    let admin = Arc::new(admin::Admin::new(supply, options));
+    let serving = Server::builder()
+        .add_service(DebugServer::from_arc(admin.clone()))
+        .add_service(LoggerServer::from_arc(admin))
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    until_drained(serving, stop).await.map_err(ServeError::Admin)
+}
+
+/// Waits for callers to take their last answer, but not for ever.
+async fn until_drained<E>(serving: impl Future<Output = Result<(), E>>, stop: Stop) -> Result<(), E> {
+    let too_late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN_MAX).await;
+    };
+    tokio::select! {
+        result = serving => result,
+        () = too_late => Ok(()),
+    }
+}

@@ -1,0 +1,279 @@
+//! Streams: what is sent, when, in which order, and how they end (conformance 2.4).
+
+use std::sync::Arc;
+
+use avouch_domain::{Timestamp, X509Authority};
+use avouch_proto::workload as wire;
+use tonic::Code;
+
+use super::super::WorkloadOptions;
+use super::super::answer::{AnswerBook, Kind};
+use super::kit::{
+    SOON, Setup, World, bundle, call, identity, jwt_bundle, next, nothing, own, root, silent, state,
+};
+use super::refused;
+use crate::limits::ANSWER_MAX;
+use crate::supply::Want;
+
+#[tokio::test]
+async fn the_first_message_holds_every_identity_in_order_of_entry_ids() {
+    let own = own();
+    let world = World::new(state(&own, vec![identity("1", "/a", "internal"), identity("2", "/b", "")]));
+    let message = next(&mut world.x509().await.unwrap()).await.unwrap();
+    let first = &message.svids[0];
+    assert_eq!(first.spiffe_id, "spiffe://example.org/a");
+    assert_eq!(first.x509_svid, b"leafintermediate");
+    assert_eq!(first.x509_svid_key, b"key");
+    assert_eq!(first.bundle, own.x509_authorities[0].der.to_vec());
+    assert_eq!(first.hint, "internal");
+    assert_eq!(message.svids[1].spiffe_id, "spiffe://example.org/b");
+    assert!(message.crl.is_empty() && message.federated_bundles.is_empty());
+    assert_eq!(world.supply.asked.lock()[0].1, Want::X509);
+}
+
+#[tokio::test]
+async fn every_new_stream_gets_the_state_an_old_one_has() {
+    let world = World::new(state(&own(), vec![identity("1", "/a", "")]));
+    let mut old = world.x509().await.unwrap();
+    let first = next(&mut old).await.unwrap();
+    assert_eq!(next(&mut world.x509().await.unwrap()).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_state_that_says_nothing_new_is_not_sent() {
+    let own = own();
+    let world = World::new(state(&own, vec![identity("1", "/a", "")]));
+    let mut stream = world.x509().await.unwrap();
+    next(&mut stream).await.unwrap();
+    world.supply.set(state(&own, vec![identity("1", "/a", "")]));
+    assert!(silent(&mut stream).await, "a repeat");
+    world.supply.set(state(&own, vec![identity("1", "/a", "new hint")]));
+    assert_eq!(next(&mut stream).await.unwrap().svids[0].hint, "new hint");
+}
+
+#[tokio::test]
+async fn a_removed_identity_is_missing_from_the_next_message() {
+    let own = own();
+    let world = World::new(state(&own, vec![identity("1", "/a", ""), identity("2", "/b", "")]));
+    let mut stream = world.x509().await.unwrap();
+    assert_eq!(next(&mut stream).await.unwrap().svids.len(), 2);
+    world.supply.set(state(&own, vec![identity("2", "/b", "")]));
+    assert_eq!(next(&mut stream).await.unwrap().svids[0].spiffe_id, "spiffe://example.org/b");
+}
+
+#[tokio::test]
+async fn with_the_last_identity_every_stream_ends_denied() {
+    let own = own();
+    let world = World::new(state(&own, vec![identity("1", "/a", "")]));
+    let mut client = world.client().await;
+    let mut svids = world.x509().await.unwrap();
+    let mut bundles =
+        client.fetch_x509_bundles(call(wire::X509BundlesRequest {})).await.unwrap().into_inner();
+    let mut keys = client.fetch_jwt_bundles(call(wire::JwtBundlesRequest {})).await.unwrap().into_inner();
+    next(&mut svids).await.unwrap();
+    next(&mut bundles).await.unwrap();
+    next(&mut keys).await.unwrap();
+    world.supply.set(nothing(&own));
+    let denied = (Code::PermissionDenied, "no identity issued".to_owned());
+    assert_eq!(refused(next(&mut svids).await), denied);
+    assert_eq!(refused(next(&mut bundles).await), denied);
+    assert_eq!(refused(next(&mut keys).await), denied);
+}
+
+#[tokio::test]
+async fn a_stopping_agent_ends_streams_with_unavailable() {
+    let world = World::new(state(&own(), vec![identity("1", "/a", "")]));
+    let mut stream = world.x509().await.unwrap();
+    next(&mut stream).await.unwrap();
+    world.stop.cancel();
+    assert_eq!(refused(next(&mut stream).await), (Code::Unavailable, "the agent is stopping".into()));
+}
+
+#[tokio::test]
+async fn an_entitled_caller_waits_for_its_first_svid() {
+    let own = own();
+    let mut unsigned = nothing(&own);
+    unsigned.matched = 1;
+    let world = World::new(unsigned);
+    let client = world.client().await;
+    let mut both = client.clone();
+    // Bundles never wait for SVIDs.
+    let mut bundles = both.fetch_x509_bundles(call(wire::X509BundlesRequest {})).await.unwrap().into_inner();
+    next(&mut bundles).await.unwrap();
+    let mut stream = world.x509().await.unwrap();
+    assert!(silent(&mut stream).await, "nothing is there to send, but nothing is denied");
+    world.supply.set(state(&own, vec![identity("1", "/a", "")]));
+    assert_eq!(next(&mut stream).await.unwrap().svids.len(), 1);
+}
+
+fn holding(push: bool) -> Setup {
+    let options = WorkloadOptions { no_identity_hold: SOON * 6, ..WorkloadOptions::default() };
+    Setup { push, options, ..Setup::default() }
+}
+
+#[tokio::test]
+async fn a_caller_without_entry_is_held_and_served_when_the_entry_comes() {
+    let own = own();
+    let world = World::with(nothing(&own), holding(true));
+    let supply = world.supply.clone();
+    let granting = async {
+        while supply.asked.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        supply.set(state(&own, vec![identity("1", "/a", "")]));
+    };
+    let (stream, ()) = tokio::join!(world.x509(), granting);
+    assert_eq!(next(&mut stream.unwrap()).await.unwrap().svids.len(), 1);
+}
+
+#[tokio::test]
+async fn nobody_is_held_while_the_server_does_not_push() {
+    let world = World::with(nothing(&own()), holding(false));
+    let answer = tokio::time::timeout(SOON, world.x509()).await.expect("an answer at once");
+    assert_eq!(refused(answer).0, Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_hold_that_brings_nothing_ends_denied() {
+    let options = WorkloadOptions {
+        no_identity_hold: std::time::Duration::from_millis(30),
+        ..WorkloadOptions::default()
+    };
+    let world = World::with(nothing(&own()), Setup { options, ..Setup::default() });
+    assert_eq!(refused(world.x509().await), (Code::PermissionDenied, "no identity issued".into()));
+}
+
+#[tokio::test]
+async fn a_held_caller_of_a_stopping_agent_gets_unavailable() {
+    let world = World::with(nothing(&own()), holding(true));
+    let supply = world.supply.clone();
+    let stop = world.stop.clone();
+    let stopping = async {
+        while supply.asked.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (answer, ()) = tokio::join!(world.x509(), stopping);
+    assert_eq!(refused(answer).0, Code::Unavailable);
+}
+
+#[tokio::test]
+async fn of_identities_with_one_hint_the_oldest_entry_wins() {
+    let own = own();
+    let mut younger = identity("1", "/a", "internal");
+    younger.created_at = Timestamp(9);
+    let world =
+        World::new(state(&own, vec![younger, identity("2", "/b", "internal"), identity("3", "/c", "")]));
+    let message = next(&mut world.x509().await.unwrap()).await.unwrap();
+    let ids: Vec<_> = message.svids.iter().map(|s| s.spiffe_id.as_str()).collect();
+    assert_eq!(ids, ["spiffe://example.org/b", "spiffe://example.org/c"]);
+}
+
+#[tokio::test]
+async fn foreign_bundles_are_keyed_by_id_and_empty_ones_left_out() {
+    let own = own();
+    let mut seen = state(&own, vec![identity("1", "/a", "")]);
+    let (foreign, _) = jwt_bundle("other.org");
+    let mut empty = bundle("empty.org");
+    empty.x509_authorities.clear();
+    seen.federated = vec![Arc::new(empty), own.clone(), Arc::new(foreign.clone())];
+    let world = World::new(seen);
+    let message = next(&mut world.x509().await.unwrap()).await.unwrap();
+    let keys: Vec<_> = message.federated_bundles.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["spiffe://other.org"]);
+    assert_eq!(message.federated_bundles["spiffe://other.org"], foreign.x509_authorities[0].der.to_vec());
+
+    let mut client = world.client().await;
+    let mut bundles =
+        client.fetch_x509_bundles(call(wire::X509BundlesRequest {})).await.unwrap().into_inner();
+    let bundles = next(&mut bundles).await.unwrap().bundles;
+    assert_eq!(bundles.keys().collect::<Vec<_>>(), ["spiffe://example.org", "spiffe://other.org"]);
+
+    let mut keys = client.fetch_jwt_bundles(call(wire::JwtBundlesRequest {})).await.unwrap().into_inner();
+    let keys = next(&mut keys).await.unwrap().bundles;
+    let foreign: serde_json::Value = serde_json::from_slice(&keys["spiffe://other.org"]).unwrap();
+    assert_eq!(foreign["keys"][0]["kid"], "kid-1");
+    assert!(foreign["keys"][0].get("use").is_none(), "no use, as the Workload API has it");
+    let own: serde_json::Value = serde_json::from_slice(&keys["spiffe://example.org"]).unwrap();
+    assert_eq!(own["keys"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn an_unusable_foreign_authority_spoils_nothing() {
+    let own = own();
+    let mut seen = state(&own, vec![identity("1", "/a", "")]);
+    let mut foreign = bundle("other.org");
+    let good = foreign.x509_authorities[0].der.to_vec();
+    foreign.x509_authorities.push(X509Authority { der: Arc::from(&b"rubbish"[..]), tainted: false });
+    seen.federated = vec![Arc::new(foreign)];
+    let world = World::new(seen);
+    let message = next(&mut world.x509().await.unwrap()).await.unwrap();
+    assert_eq!(message.federated_bundles["spiffe://other.org"], good);
+}
+
+#[tokio::test]
+async fn verifiers_without_identity_get_the_own_bundle_if_the_operator_allows() {
+    let options = WorkloadOptions {
+        allow_unauthenticated_verifiers: true,
+        no_identity_hold: SOON * 6,
+        ..WorkloadOptions::default()
+    };
+    let own = own();
+    let world = World::with(nothing(&own), Setup { options, ..Setup::default() });
+    let mut client = world.client().await;
+    let mut stream = client.fetch_x509_bundles(call(wire::X509BundlesRequest {})).await.unwrap().into_inner();
+    let message = next(&mut stream).await.unwrap();
+    assert_eq!(message.bundles.keys().collect::<Vec<_>>(), ["spiffe://example.org"]);
+    assert!(world.supply.asked.lock().iter().all(|(_, want)| *want == Want::Bundles));
+}
+
+#[test]
+fn one_encoding_serves_every_stream_and_goes_with_its_state() {
+    let book = AnswerBook::default();
+    let update = Arc::new(state(&own(), vec![identity("1", "/a", "")]));
+    let one = book.answer(Kind::X509Svid, &update).unwrap();
+    let two = book.answer(Kind::X509Svid, &update).unwrap();
+    assert_eq!(one.bytes.as_ptr(), two.bytes.as_ptr());
+    assert_eq!(book.states(), 1);
+    drop(update);
+    book.one_left();
+    assert_eq!(book.states(), 0);
+}
+
+#[test]
+fn two_hundred_federated_bundles_stay_under_the_limit_of_clients() {
+    let own = own();
+    let mut update = state(&own, vec![identity("1", "/a", "")]);
+    let der = root(&own.trust_domain);
+    update.federated = foreign(200, 5, &der);
+    let update = Arc::new(update);
+    for kind in [Kind::X509Svid, Kind::X509Bundles] {
+        let answer = AnswerBook::default().answer(kind, &update).unwrap();
+        assert!(answer.bytes.len() < ANSWER_MAX / 4, "{} bytes", answer.bytes.len());
+    }
+}
+
+#[test]
+fn what_would_not_fit_is_left_out_so_that_the_identity_still_comes() {
+    use prost::Message;
+    let own = own();
+    let mut update = state(&own, vec![identity("1", "/a", "")]);
+    let der = root(&own.trust_domain);
+    update.federated = foreign(200, 60, &der);
+    let answer = AnswerBook::default().answer(Kind::X509Svid, &Arc::new(update)).unwrap();
+    assert!(answer.bytes.len() < ANSWER_MAX);
+    let message = wire::X509svidResponse::decode(answer.bytes).unwrap();
+    assert_eq!(message.svids.len(), 1);
+    assert!(message.federated_bundles.len() > 100);
+}
+
+fn foreign(count: usize, roots: usize, der: &Arc<[u8]>) -> Vec<Arc<avouch_domain::Bundle>> {
+    let one = |i: usize| {
+        let name = avouch_domain::TrustDomain::new(&format!("td{i:03}.org")).unwrap();
+        let mut bundle = avouch_domain::Bundle::empty(name);
+        bundle.x509_authorities = vec![X509Authority { der: der.clone(), tainted: false }; roots];
+        Arc::new(bundle)
+    };
+    (0..count).map(one).collect()
+}

@@ -1,0 +1,54 @@
+//! Named limits of the agent's edges. Each number says why.
+
+use std::time::Duration;
+
+/// Longest path of a Unix socket in bytes: 108 of the address, less the final zero.
+pub const SOCKET_PATH_MAX: usize = 107;
+/// Asked backlog; the kernel cuts it to `net.core.somaxconn`. A full Unix backlog fails non-blocking clients.
+pub const BACKLOG: i32 = i32::MAX;
+/// Descriptors kept for files, server connections and listeners; the rest of the limit is for workloads.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Descriptors a workload connection costs: its socket and its process handle.
+pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+/// Connections served whatever the descriptor limit says, so that a tiny limit still works.
+pub const CONNECTIONS_MIN: usize = 16;
+/// Most open calls on the workload socket: about 11 kB each, so a few hundred megabytes at worst.
+pub const CALLS_MAX: usize = 32_768;
+/// Most open calls on one connection. A client library keeps two to four streams.
+pub const CALLS_PER_CONNECTION: u32 = 128;
+/// Most attestations that wait or run at once.
+pub const ATTESTATIONS_WAITING_MAX: usize = 1024;
+/// Attestations that run at once: each reads a few files, or hashes one binary.
+pub const ATTESTATIONS_RUNNING_MAX: usize = 16;
+/// Budget kept free for callers that hold next to nothing: one part in so many.
+pub const RESERVE_DIVISOR: usize = 8;
+/// A process or user that holds fewer than this is never the one that is refused for its share.
+pub const SHARE_MIN: usize = 4;
+/// Longest attestation; a caller waits this long at most for its lookers.
+pub const ATTESTATION_DEADLINE: Duration = Duration::from_secs(10);
+/// Age at which cached selectors are looked up again: names of users and groups can change outside the process.
+pub const SELECTORS_AGE_MAX: Duration = Duration::from_secs(60);
+/// Most processes whose selectors are cached.
+pub const SELECTORS_CACHED_MAX: usize = 8192;
+/// Pause after a failed accept, so that a lack of descriptors does not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time between the refusal of a changed process and the end of its connection: the answer must get out first.
+pub const CLOSE_GRACE: Duration = Duration::from_millis(100);
+/// Longest wait for callers to take their last answer when the agent stops.
+pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Biggest answer that every client library takes.
+pub const ANSWER_MAX: usize = 4 * 1024 * 1024;
+/// Answers above this are warned about: they grow with each federation and are near the limit.
+pub const ANSWER_WARN: usize = 1024 * 1024;
+/// Biggest request: a token to validate is the largest, and header lists of tokens are bounded anyway.
+pub const REQUEST_MAX: usize = 1024 * 1024;
+/// Most audiences in one request: rust clients refuse tokens with more.
+pub const AUDIENCES_MAX: usize = 32;
+/// Refusals of one process leave one log line in this time.
+pub const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(10);
+/// Processes whose last refusal is remembered.
+pub const REFUSALS_REMEMBERED_MAX: usize = 1024;
+/// Difference to the server's clock above which health and log warn.
+pub const CLOCK_SKEW_WARN_MS: i64 = 5000;
+/// Worker threads, whatever the cores: the agent must not crowd out its node's workloads.
+pub const WORKER_THREADS_MAX: usize = 4;

@@ -1,0 +1,206 @@
+//! Socket peer → pinned process: whom the kernel names at accept, pinned at the first need and watched after.
+//!
+//! Accepting never waits for /proc. A connection whose process is gone or changed is closed, so that the client
+//! connects anew and is looked at anew.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use avouch_attestors::process::Pins;
+use avouch_attestors::{Peer, PinnedProcess, ProcessGone};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use crate::fair::Share;
+use crate::limits::CLOSE_GRACE;
+
+/// The process at the other end of one connection.
+#[derive(Debug)]
+pub struct Caller {
+    pub pid: i32,
+    pub uid: u32,
+    pub gid: u32,
+    pins: Arc<Pins>,
+    pinned: Mutex<Pinned>,
+    closing: CancellationToken,
+    _share: Option<Share>,
+}
+
+#[derive(Debug)]
+enum Pinned {
+    NotYet(Option<Peer>),
+    Held(Arc<PinnedProcess>),
+    Gone,
+}
+
+impl Caller {
+    /// Takes the kernel's word for who connected.
+    #[must_use]
+    pub fn new(peer: Peer, pins: Arc<Pins>, share: Option<Share>) -> Self {
+        Self {
+            pid: peer.pid,
+            uid: peer.uid,
+            gid: peer.gid,
+            pins,
+            pinned: Mutex::new(Pinned::NotYet(Some(peer))),
+            closing: CancellationToken::new(),
+            _share: share,
+        }
+    }
+
+    /// The pinned process, still the one that connected.
+    ///
+    /// # Errors
+    /// [`ProcessGone`] if it exited or changed; the connection closes soon after.
+    pub fn process(&self) -> Result<Arc<PinnedProcess>, ProcessGone> {
+        let result = self.pin().and_then(|process| process.still_same().map(|()| process));
+        if result.is_err() {
+            *self.pinned.lock() = Pinned::Gone;
+            self.closing.cancel();
+        }
+        result
+    }
+
+    fn pin(&self) -> Result<Arc<PinnedProcess>, ProcessGone> {
+        let pinned = &mut *self.pinned.lock();
+        match pinned {
+            Pinned::Held(process) => Ok(process.clone()),
+            Pinned::Gone => Err(ProcessGone::Exited),
+            Pinned::NotYet(peer) => {
+                let process = self.pins.pin(peer.take().ok_or(ProcessGone::Exited)?)?;
+                *pinned = Pinned::Held(process.clone());
+                Ok(process)
+            }
+        }
+    }
+
+    /// The cheap check before each delivery on a long stream.
+    ///
+    /// # Errors
+    /// As [`Caller::process`].
+    pub fn still_same(&self) -> Result<(), ProcessGone> {
+        self.process().map(|_| ())
+    }
+
+    /// Ends the connection once answers on their way are out.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// True for the agent itself, whose own probes are not news.
+    #[must_use]
+    pub fn is_self(&self) -> bool {
+        u32::try_from(self.pid).is_ok_and(|pid| pid == std::process::id())
+    }
+}
+
+/// A Unix connection that knows its caller and ends when the caller is no longer the one that connected.
+pub struct PeerStream {
+    inner: UnixStream,
+    caller: Arc<Caller>,
+    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    done: bool,
+}
+
+impl std::fmt::Debug for PeerStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerStream").field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+impl PeerStream {
+    /// Joins a connection and its caller.
+    #[must_use]
+    pub fn new(inner: UnixStream, caller: Arc<Caller>) -> Self {
+        let closing = caller.closing.clone();
+        let closed = Box::pin(async move {
+            closing.cancelled().await;
+            tokio::time::sleep(CLOSE_GRACE).await;
+        });
+        Self { inner, caller, closed, done: false }
+    }
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = Arc<Caller>;
+    fn connect_info(&self) -> Arc<Caller> {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.done || this.closed.as_mut().poll(cx).is_ready() {
+            this.done = true;
+            return Poll::Ready(Ok(())); // end of stream
+        }
+        Pin::new(&mut this.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    fn myself() -> Peer {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        Peer { pid, uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), pidfd: None }
+    }
+
+    #[tokio::test]
+    async fn a_live_caller_is_pinned_once() {
+        let caller = Caller::new(myself(), Arc::default(), None);
+        let one = caller.process().unwrap();
+        assert!(Arc::ptr_eq(&one, &caller.process().unwrap()));
+        assert!(caller.is_self());
+    }
+
+    #[tokio::test]
+    async fn the_connection_of_a_caller_that_exited_is_closed() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let peer = Peer { pid: i32::try_from(child.id()).unwrap(), ..myself() };
+        let caller = Arc::new(Caller::new(peer, Arc::default(), None));
+        caller.process().unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut stream = PeerStream::new(ours, caller.clone());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(caller.still_same().is_err());
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "end of stream");
+        assert!(caller.process().is_err(), "and for good");
+    }
+}

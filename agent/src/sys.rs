@@ -1,0 +1,43 @@
+//! The one place of the agent with `unsafe`: descriptors that the service manager passes by number.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+/// Descriptors not taken yet; `None` before the first question.
+static GIVEN: Mutex<Option<Vec<UnixListener>>> = Mutex::new(None);
+
+/// The listening socket for `path` that the service manager passed (LISTEN_FDS), if there is one.
+///
+/// # Errors
+/// The passed descriptors can't be used.
+pub fn listener_for(path: &Path) -> io::Result<Option<UnixListener>> {
+    let given = &mut *GIVEN.lock();
+    let open = match given {
+        Some(open) => open,
+        None => given.insert(take_all()?),
+    };
+    let at = open
+        .iter()
+        .position(|listener| listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path)));
+    Ok(at.map(|at| open.swap_remove(at)))
+}
+
+fn take_all() -> io::Result<Vec<UnixListener>> {
+    let mut listeners = Vec::new();
+    for number in sd_notify::listen_fds()? {
+        let number: RawFd = number;
+        // SAFETY: the protocol gives these numbers to this process alone, `listen_fds` checked LISTEN_PID, and
+        // `GIVEN` makes sure that they are taken once.
+        let owned = unsafe { OwnedFd::from_raw_fd(number) };
+        nix::fcntl::fcntl(&owned, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+        let listener = UnixListener::from(owned);
+        // Something else than a Unix socket has no address of this kind and matches no path.
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}

@@ -1,0 +1,138 @@
+//! Pinned process → selectors, by all lookers, under a deadline, remembered per process image.
+//!
+//! Selectors are remembered under the key of the image (pid, start time, binary, users, groups), which is read anew
+//! on every call: another image never gets them. Never answers for a process that changed meanwhile.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use avouch_attestors::workload::AttestError;
+use avouch_attestors::{PinnedProcess, ProcessGone, ProcessKey, WorkloadLooker, look_all};
+use avouch_domain::{SelectorSet, Tick};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::fair::{FairShare, OverShare};
+use crate::limits::{
+    ATTESTATION_DEADLINE, ATTESTATIONS_RUNNING_MAX, ATTESTATIONS_WAITING_MAX, SELECTORS_AGE_MAX,
+    SELECTORS_CACHED_MAX,
+};
+use crate::metrics::Metrics;
+use crate::peer::Caller;
+
+/// Why there are no selectors for a caller. The text is for the log; callers only learn that it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestationFailed {
+    #[error(transparent)]
+    Gone(#[from] ProcessGone),
+    #[error(transparent)]
+    Lookers(#[from] AttestError),
+    #[error("workload attestors gave no answer within {0:?}")]
+    Deadline(Duration),
+    #[error("too many attestations wait: {0}")]
+    Busy(#[from] OverShare),
+}
+
+/// Finds the selectors of callers.
+pub struct WorkloadAttestor {
+    lookers: Vec<Arc<dyn WorkloadLooker>>,
+    deadline: Duration,
+    known: Mutex<HashMap<ProcessKey, Known>>,
+    waiting: FairShare,
+    running: Semaphore,
+    metrics: Metrics,
+    clock: fn() -> Tick,
+}
+
+struct Known {
+    selectors: SelectorSet,
+    at: Tick,
+}
+
+impl std::fmt::Debug for WorkloadAttestor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkloadAttestor").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl WorkloadAttestor {
+    /// Asks `lookers`; `clock` gives monotonic time.
+    #[must_use]
+    pub fn new(lookers: Vec<Arc<dyn WorkloadLooker>>, metrics: Metrics, clock: fn() -> Tick) -> Self {
+        Self {
+            lookers,
+            deadline: ATTESTATION_DEADLINE,
+            known: Mutex::default(),
+            waiting: FairShare::new(ATTESTATIONS_WAITING_MAX),
+            running: Semaphore::new(ATTESTATIONS_RUNNING_MAX),
+            metrics,
+            clock,
+        }
+    }
+
+    /// The same with another deadline.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The selectors of the caller's process.
+    ///
+    /// # Errors
+    /// [`AttestationFailed`]; the caller may try again.
+    pub async fn attest(&self, caller: &Caller) -> Result<SelectorSet, AttestationFailed> {
+        let process = caller.process()?;
+        if let Some(selectors) = self.remembered(process.key()) {
+            return Ok(selectors);
+        }
+        let begun = (self.clock)();
+        let found = self.look(caller, process.clone()).await;
+        let elapsed = (self.clock)().since(begun);
+        self.metrics.workload_attestation(found.is_ok(), elapsed);
+        let selectors = found?;
+        self.metrics.discovered_selectors(selectors.len());
+        Ok(selectors)
+    }
+
+    async fn look(
+        &self,
+        caller: &Caller,
+        process: Arc<PinnedProcess>,
+    ) -> Result<SelectorSet, AttestationFailed> {
+        let _place = self.waiting.take(caller.pid, caller.uid)?;
+        let work = async {
+            // The semaphore lives as long as this struct and is never closed.
+            let _turn = self.running.acquire().await.ok();
+            look_all(&self.lookers, process.clone()).await
+        };
+        let timed = tokio::time::timeout(self.deadline, work).await;
+        let (selectors, errors) = timed.map_err(|_| AttestationFailed::Deadline(self.deadline))??;
+        if errors.is_empty() {
+            self.remember(process.key().clone(), selectors.clone());
+        }
+        for error in &errors {
+            tracing::error!(subsystem_name = "workload_attestor", pid = caller.pid, %error, "Failed to collect all selectors for PID");
+        }
+        Ok(selectors)
+    }
+
+    fn remembered(&self, key: &ProcessKey) -> Option<SelectorSet> {
+        let now = (self.clock)();
+        let known = self.known.lock();
+        known.get(key).filter(|k| now.since(k.at) <= SELECTORS_AGE_MAX).map(|k| k.selectors.clone())
+    }
+
+    fn remember(&self, key: ProcessKey, selectors: SelectorSet) {
+        let at = (self.clock)();
+        let known = &mut *self.known.lock();
+        if known.len() >= SELECTORS_CACHED_MAX {
+            known.retain(|_, k| at.since(k.at) <= SELECTORS_AGE_MAX);
+            if known.len() >= SELECTORS_CACHED_MAX {
+                known.clear(); // a flood of processes: forgetting costs one look each, no more
+            }
+        }
+        known.insert(key, Known { selectors, at });
+    }
+}
