@@ -4,7 +4,11 @@
 //! the nonces and keys that the cryptography library draws itself. aws-lc-rs is the only provider.
 
 mod der;
+mod json;
 
+pub mod bundle_doc;
+pub mod jwk;
+pub mod jwt;
 pub mod key;
 pub mod limits;
 pub mod random;

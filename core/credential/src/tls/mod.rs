@@ -7,7 +7,7 @@ mod cells;
 mod verifier;
 
 pub use cells::{IdentityCell, RootsCell};
-pub use verifier::ServerExpectation;
+pub use verifier::{ServerExpectation, explain};
 
 use std::sync::{Arc, LazyLock};
 

@@ -2,6 +2,7 @@
 //!
 //! Never looks at host names. Never trusts across trust domains. Time is what the TLS library hands over.
 
+use std::fmt;
 use std::sync::Arc;
 
 use avouch_domain::{SpiffeId, Timestamp};
@@ -26,12 +27,26 @@ pub enum ServerExpectation {
     Insecure,
 }
 
-/// A server whose certificate is valid but names somebody else.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unexpected ID {found:?}, expected {expected:?}")]
-struct UnexpectedId {
-    expected: String,
-    found: String,
+/// The reason in words. The library prints `Debug` of what it carries, so that is the text, too.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+struct Refusal(String);
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A handshake failure in plain words, for logs and errors.
+#[must_use]
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => {
+            format!("peer certificate refused: {reason}")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Verifies peers by SPIFFE ID.
@@ -67,7 +82,7 @@ impl SpiffeVerifier {
         verify_path(leaf, intermediates, &id, &roots, purpose, now).map_err(refused)?;
         match &self.expected {
             Some(expected) if *expected != id => {
-                Err(other(UnexpectedId { expected: expected.to_string(), found: id.to_string() }))
+                Err(other(format!("unexpected ID \"{id}\", expected \"{expected}\"")))
             }
             _ => Ok(()),
         }
@@ -82,12 +97,12 @@ fn refused(error: VerifyError) -> Error {
         VerifyError::Expired => CertificateError::Expired.into(),
         VerifyError::NotYetValid => CertificateError::NotValidYet.into(),
         VerifyError::UnknownIssuer => CertificateError::UnknownIssuer.into(),
-        error => other(error),
+        error => other(error.to_string()),
     }
 }
 
-fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    CertificateError::Other(OtherError(Arc::new(error))).into()
+fn other(reason: String) -> Error {
+    CertificateError::Other(OtherError(Arc::new(Refusal(reason)))).into()
 }
 
 fn check_tls12(

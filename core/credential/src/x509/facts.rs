@@ -50,6 +50,8 @@ pub struct CertFacts {
     pub subject_text: String,
     pub common_name: Option<String>,
     pub is_ca: bool,
+    /// Most intermediates below a CA; `None` = no limit.
+    pub path_length: Option<u32>,
     /// Bit n of RFC 5280 4.2.1.3 is bit n here; `None` = no keyUsage extension.
     pub key_usage: Option<u16>,
     /// DER `SubjectPublicKeyInfo`.
@@ -77,6 +79,7 @@ impl CertFacts {
             subject_text: String::new(),
             common_name: None,
             is_ca: false,
+            path_length: None,
             key_usage: None,
             public_key_pkix: cert.public_key().raw.to_vec(),
             self_issued: cert.issuer().as_raw() == cert.subject().as_raw(),
@@ -105,7 +108,10 @@ impl CertFacts {
 
     fn take(&mut self, extension: &ParsedExtension<'_>) -> Result<(), FactsError> {
         match extension {
-            ParsedExtension::BasicConstraints(constraints) => self.is_ca = constraints.ca,
+            ParsedExtension::BasicConstraints(constraints) => {
+                self.is_ca = constraints.ca;
+                self.path_length = constraints.path_len_constraint;
+            }
             ParsedExtension::KeyUsage(usage) => self.key_usage = Some(usage.flags),
             ParsedExtension::SubjectKeyIdentifier(id) => self.ski = Some(id.0.to_vec()),
             ParsedExtension::AuthorityKeyIdentifier(id) => {

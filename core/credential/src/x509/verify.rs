@@ -4,7 +4,7 @@
 
 use avouch_domain::{IdError, SpiffeId, Timestamp, TrustDomain, X509Authority};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage};
+use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, VerifiedPath};
 
 use super::facts::{CRL_SIGN, CertFacts, DIGITAL_SIGNATURE, FactsError, KEY_CERT_SIGN};
 use crate::limits::CHAIN_MAX;
@@ -79,18 +79,26 @@ pub enum Purpose {
 /// The X.509 authorities of one trust domain, parsed once for many verifications.
 #[derive(Clone, Debug, Default)]
 pub struct TrustRoots {
-    anchors: Vec<(TrustAnchor<'static>, Timestamp)>,
+    anchors: Vec<Root>,
     skipped: usize,
 }
 
+#[derive(Clone, Debug)]
+struct Root {
+    anchor: TrustAnchor<'static>,
+    not_after: Timestamp,
+    path_length: Option<u32>,
+}
+
 impl TrustRoots {
-    /// Parses the authorities; those that can't be read verify nothing and are counted by [`Self::skipped`].
+    /// Parses the authorities; those that can't be read or are no CA certificates verify nothing and are
+    /// counted by [`Self::skipped`].
     #[must_use]
     pub fn new(authorities: &[X509Authority]) -> Self {
         let mut roots = Self::default();
         for authority in authorities {
-            match anchor(&authority.der) {
-                Some(anchor) => roots.anchors.push(anchor),
+            match root(&authority.der) {
+                Some(root) => roots.anchors.push(root),
                 None => roots.skipped += 1,
             }
         }
@@ -110,22 +118,39 @@ impl TrustRoots {
 
     /// Those that have not ended: an authority past its end verifies nothing.
     fn at(&self, now: Timestamp) -> Vec<TrustAnchor<'_>> {
-        let valid = self.anchors.iter().filter(|(_, not_after)| now <= *not_after);
+        let valid = self.anchors.iter().filter(|root| now <= root.not_after);
         valid
-            .map(|(anchor, _)| TrustAnchor {
+            .map(|Root { anchor, .. }| TrustAnchor {
                 subject: anchor.subject.as_ref().into(),
                 subject_public_key_info: anchor.subject_public_key_info.as_ref().into(),
                 name_constraints: anchor.name_constraints.as_ref().map(|c| c.as_ref().into()),
             })
             .collect()
     }
+
+    /// A trust anchor has no path length of its own, so the library can't check the root's (X509-13).
+    fn check_path_length(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
+        let below = path.intermediate_certificates().count();
+        let anchor = path.anchor();
+        let fits = |root: &&Root| root.path_length.is_none_or(|most| below as u64 <= u64::from(most));
+        self.anchors
+            .iter()
+            .filter(|r| r.anchor.subject == anchor.subject)
+            .filter(|r| r.anchor.subject_public_key_info == anchor.subject_public_key_info)
+            .find(fits)
+            .map(|_| ())
+            .ok_or(webpki::Error::PathLenConstraintViolated)
+    }
 }
 
-fn anchor(der: &[u8]) -> Option<(TrustAnchor<'static>, Timestamp)> {
-    let facts = CertFacts::parse(der).ok()?;
+fn root(der: &[u8]) -> Option<Root> {
+    let facts = CertFacts::parse(der).ok().filter(|f| f.is_ca)?;
+    if facts.key_usage.is_some() && !facts.may_sign_certificates() {
+        return None;
+    }
     let der = CertificateDer::from(der);
-    let anchor = webpki::anchor_from_trusted_cert(&der).ok()?;
-    Some((anchor.to_owned(), facts.not_after))
+    let anchor = webpki::anchor_from_trusted_cert(&der).ok()?.to_owned();
+    Some(Root { anchor, not_after: facts.not_after, path_length: facts.path_length })
 }
 
 /// Verifies a chain, leaf first, whose leaf has to be of trust domain `domain`.
@@ -229,16 +254,16 @@ pub(crate) fn verify_path(
             UnixTime::since_unix_epoch(since_epoch),
             purpose,
             None,
-            None,
+            Some(&|path| roots.check_path_length(path)),
         )
         .map(|_| ())
         .map_err(path_error)
 }
 
 impl ExtendedKeyUsageValidator for Purpose {
-    fn validate(&self, iter: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+    fn validate(&self, mut iter: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
         match self {
-            Self::Any => iter.map(|id| id.map(|_| ())).collect(),
+            Self::Any => iter.try_for_each(|id| id.map(|_| ())),
             Self::ServerAuth => KeyUsage::server_auth().validate(iter),
             Self::ClientAuth => KeyUsage::client_auth().validate(iter),
         }
