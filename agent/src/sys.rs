@@ -24,6 +24,14 @@ pub fn listener_for(path: &Path) -> io::Result<Option<UnixListener>> {
     let at = open
         .iter()
         .position(|listener| listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path)));
+    if at.is_none() && !open.is_empty() {
+        tracing::warn!(
+            subsystem_name = "endpoints",
+            path = %path.display(),
+            passed = open.len(),
+            "None of the sockets that the service manager passed has this path"
+        );
+    }
     Ok(at.map(|at| open.swap_remove(at)))
 }
 

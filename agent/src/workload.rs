@@ -113,7 +113,12 @@ impl WorkloadAttestor {
             self.remember(process.key().clone(), selectors.clone());
         }
         for error in &errors {
-            tracing::error!(subsystem_name = "workload_attestor", pid = caller.pid, %error, "Failed to collect all selectors for PID");
+            tracing::error!(
+                subsystem_name = "workload_attestor",
+                pid = caller.pid,
+                %error,
+                "Failed to collect all selectors for PID"
+            );
         }
         Ok(selectors)
     }
@@ -134,5 +139,98 @@ impl WorkloadAttestor {
             }
         }
         known.insert(key, Known { selectors, at });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+    use avouch_attestors::workload::LookError;
+    use avouch_attestors::{Boxed, Peer};
+    use avouch_domain::{Selector, fixtures};
+
+    enum Does {
+        Find(&'static str),
+        Fail,
+        Hang,
+    }
+
+    struct Looker(Does, AtomicUsize);
+
+    impl WorkloadLooker for Looker {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+        fn look(&self, _: Arc<PinnedProcess>) -> Boxed<'static, Result<Vec<Selector>, LookError>> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            match self.0 {
+                Does::Find(selector) => Box::pin(async move { Ok(fixtures::selectors(&[selector])) }),
+                Does::Fail => {
+                    Box::pin(async { Err(LookError::Failed { looker: "test", message: "no".into() }) })
+                }
+                Does::Hang => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    fn looker(does: Does) -> Arc<Looker> {
+        Arc::new(Looker(does, AtomicUsize::new(0)))
+    }
+
+    fn attestor(lookers: &[&Arc<Looker>], clock: fn() -> Tick) -> WorkloadAttestor {
+        let lookers = lookers.iter().map(|l| (*l).clone() as Arc<dyn WorkloadLooker>).collect();
+        WorkloadAttestor::new(lookers, Metrics::plain(), clock)
+    }
+
+    fn myself() -> Caller {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        Caller::new(Peer { pid, uid, gid, pidfd: None }, Arc::default(), None)
+    }
+
+    fn start() -> Tick {
+        Tick(0)
+    }
+
+    #[tokio::test]
+    async fn selectors_of_a_process_are_remembered_for_a_while() {
+        static TICK: AtomicU64 = AtomicU64::new(0);
+        let finds = looker(Does::Find("a:1"));
+        let attestor = attestor(&[&finds], || Tick(TICK.load(Ordering::SeqCst)));
+        let caller = myself();
+        for _ in 0..2 {
+            assert_eq!(attestor.attest(&caller).await.unwrap(), fixtures::set(&["a:1"]));
+        }
+        assert_eq!(finds.1.load(Ordering::SeqCst), 1);
+        TICK.store(60_001, Ordering::SeqCst);
+        attestor.attest(&caller).await.unwrap();
+        assert_eq!(finds.1.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn what_some_lookers_found_is_used_but_not_remembered_while_others_fail() {
+        let (finds, fails) = (looker(Does::Find("a:1")), looker(Does::Fail));
+        let attestor = attestor(&[&finds, &fails], start);
+        let caller = myself();
+        for _ in 0..2 {
+            assert_eq!(attestor.attest(&caller).await.unwrap(), fixtures::set(&["a:1"]));
+        }
+        assert_eq!(finds.1.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn if_every_looker_fails_the_attestation_fails() {
+        let attestor = attestor(&[&looker(Does::Fail)], start);
+        let error = attestor.attest(&myself()).await.unwrap_err();
+        assert!(matches!(error, AttestationFailed::Lookers(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_looker_that_hangs_ends_at_the_deadline() {
+        let attestor = attestor(&[&looker(Does::Hang)], start).with_deadline(Duration::from_millis(10));
+        let error = attestor.attest(&myself()).await.unwrap_err();
+        assert!(matches!(error, AttestationFailed::Deadline(_)), "{error}");
     }
 }

@@ -122,6 +122,8 @@ impl Default for AnswerBook {
     }
 }
 
+type Make = fn(&AnswerBook, &WorkloadUpdate) -> Result<Zeroizing<Vec<u8>>, TooLittle>;
+
 impl AnswerBook {
     /// The answer of `kind` for a state; encoded at the first ask.
     ///
@@ -129,12 +131,11 @@ impl AnswerBook {
     /// [`Refusal::Answer`] if the state holds too little for a valid answer.
     pub fn answer(&self, kind: Kind, update: &Arc<WorkloadUpdate>) -> Result<Encoded, Refusal> {
         let answers = self.updates.lock().of(update, Answers::default);
-        let (slot, make): (_, fn(&Self, &WorkloadUpdate) -> Result<Zeroizing<Vec<u8>>, TooLittle>) =
-            match kind {
-                Kind::X509Svid => (&answers.x509, Self::x509_svids),
-                Kind::X509Bundles => (&answers.x509_bundles, Self::x509_bundles),
-                Kind::JwtBundles => (&answers.jwt_bundles, Self::jwt_bundles),
-            };
+        let (slot, make): (_, Make) = match kind {
+            Kind::X509Svid => (&answers.x509, Self::x509_svids),
+            Kind::X509Bundles => (&answers.x509_bundles, Self::x509_bundles),
+            Kind::JwtBundles => (&answers.jwt_bundles, Self::jwt_bundles),
+        };
         let encoded = slot.get_or_init(|| make(self, update).map(|bytes| sealed(bytes, kind)));
         encoded.clone().map_err(|e| Refusal::Answer(e.0.to_owned()))
     }
@@ -306,7 +307,12 @@ fn without_repeated_hints<T>(all: &[T], facts: impl Fn(&T) -> (&Arc<str>, Timest
         let (hint, created, id) = facts(item);
         let stays = oldest.get(&**hint).is_none_or(|best| *best == (created, id));
         if !stays {
-            tracing::warn!(subsystem_name = "endpoints", entry_id = %id, hint = %hint, "Ignoring entry with duplicate hint");
+            tracing::warn!(
+                subsystem_name = "endpoints",
+                entry_id = %id,
+                hint = %hint,
+                "Ignoring entry with duplicate hint"
+            );
         }
         stays
     };

@@ -101,7 +101,11 @@ fn bind(path: &Path, mode: u32, directory_mode: u32) -> Result<UnixListener, Lis
     let failed = |source| ListenError::Bind { path: path.clone(), source };
     if let Some(given) = sys::listener_for(&path).map_err(failed)? {
         given.set_nonblocking(true).map_err(failed)?;
-        tracing::info!(subsystem_name = "endpoints", path = %path.display(), "Took over a socket from the service manager");
+        tracing::info!(
+            subsystem_name = "endpoints",
+            path = %path.display(),
+            "Took over a socket from the service manager"
+        );
         return UnixListener::from_std(given).map_err(failed);
     }
     let len = path.as_os_str().len();
@@ -239,7 +243,11 @@ impl Incoming {
         let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
-                tracing::warn!(subsystem_name = "endpoints", %error, "Closed a connection whose caller is unknown");
+                tracing::warn!(
+                    subsystem_name = "endpoints",
+                    %error,
+                    "Closed a connection whose caller is unknown"
+                );
                 return None;
             }
         };
@@ -247,7 +255,13 @@ impl Incoming {
             Ok(share) => share,
             Err(error) => {
                 self.metrics.over_share("connect");
-                tracing::debug!(subsystem_name = "endpoints", pid = peer.pid, uid = peer.uid, %error, "Closed a connection");
+                tracing::debug!(
+                    subsystem_name = "endpoints",
+                    pid = peer.pid,
+                    uid = peer.uid,
+                    %error,
+                    "Closed a connection"
+                );
                 return None;
             }
         };

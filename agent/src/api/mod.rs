@@ -82,6 +82,7 @@ pub async fn serve_workload(
         book: answer::AnswerBook::default(),
         calls: FairShare::new(CALLS_MAX),
         refusals,
+        failures: refusals::Refusals::default(),
         metrics: parts.metrics,
         stop: stop.clone(),
         clock: parts.clock,

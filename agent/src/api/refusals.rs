@@ -35,7 +35,7 @@ impl Refusals {
     }
 
     /// How many refusals went unlogged since the last line, if a line is due.
-    fn due(&self, pid: i32, now: Tick) -> Option<u64> {
+    pub fn due(&self, pid: i32, now: Tick) -> Option<u64> {
         let seen = &mut *self.seen.lock();
         if let Some(last) = seen.get_mut(&pid)
             && now.since(last.at) < REFUSAL_LOG_PERIOD

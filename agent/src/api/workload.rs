@@ -56,6 +56,8 @@ pub(super) struct Workload {
     pub book: AnswerBook,
     pub calls: FairShare,
     pub refusals: Refusals,
+    /// Keeps failed attestations from flooding the log.
+    pub failures: Refusals,
     pub metrics: Metrics,
     pub stop: CancellationToken,
     pub clock: fn() -> Now,
@@ -129,14 +131,31 @@ impl Workload {
             Ok(share) => call._share = Some(share),
             Err(error) => {
                 self.metrics.over_share(call.method);
-                tracing::debug!(subsystem_name = "endpoints", pid = caller.pid, uid = caller.uid, method = call.method, %error, "Refused a call");
+                tracing::debug!(
+                    subsystem_name = "endpoints",
+                    pid = caller.pid,
+                    uid = caller.uid,
+                    method = call.method,
+                    %error,
+                    "Refused a call"
+                );
                 return Err(Refusal::OverShare(full_name(call.method)));
             }
         }
         match self.attestor.attest(&caller).await {
             Ok(selectors) => Ok((caller, selectors)),
             Err(error) => {
-                tracing::error!(subsystem_name = "endpoints", service = SHORT_NAME, method = call.method, pid = caller.pid, %error, "Workload attestation failed");
+                if let Some(unlogged) = self.failures.due(caller.pid, (self.clock)().mono) {
+                    tracing::error!(
+                        subsystem_name = "endpoints",
+                        service = SHORT_NAME,
+                        method = call.method,
+                        pid = caller.pid,
+                        unlogged,
+                        %error,
+                        "Workload attestation failed"
+                    );
+                }
                 Err(Refusal::AttestationFailed)
             }
         }
@@ -285,7 +304,15 @@ impl Workload {
                 // Minting may have taken a while: only the process that asked may have the tokens.
                 admitted.caller.still_same().map_err(|_| Refusal::ProcessChanged)?;
                 for grant in &grants {
-                    tracing::debug!(subsystem_name = "endpoints", service = SHORT_NAME, method = admitted.call.method, pid = admitted.caller.pid, registered = true, spiffe_id = %grant.svid.id, "Fetched JWT SVID");
+                    tracing::debug!(
+                        subsystem_name = "endpoints",
+                        service = SHORT_NAME,
+                        method = admitted.call.method,
+                        pid = admitted.caller.pid,
+                        registered = true,
+                        spiffe_id = %grant.svid.id,
+                        "Fetched JWT SVID"
+                    );
                 }
                 jwt_answer(&grants)
             }
@@ -377,7 +404,12 @@ impl Delivery {
                 continue; // entitled, but still being signed
             }
             self.admitted.caller.still_same().map_err(|error| {
-                tracing::warn!(subsystem_name = "endpoints", pid = self.admitted.caller.pid, %error, "Ended a stream");
+                tracing::warn!(
+                    subsystem_name = "endpoints",
+                    pid = self.admitted.caller.pid,
+                    %error,
+                    "Ended a stream"
+                );
                 Refusal::ProcessChanged
             })?;
             let encoded = self.workload.book.answer(self.kind, &update)?;
