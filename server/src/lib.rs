@@ -1,1 +1,20 @@
-//! .
+//! The Avouch server: keeps entries and signs identities.
+//!
+//! Inside, arrows point one way: api → service → {store, ca, feed}.
+
+pub mod api;
+pub mod app;
+pub mod audit_log;
+pub mod ca;
+pub mod clock;
+pub mod config;
+pub mod datadir;
+pub mod drain;
+pub mod feed;
+pub mod health;
+pub mod keys;
+pub mod limits;
+pub mod metrics;
+pub mod service;
+pub mod verbs;
+pub mod writer;

@@ -1,0 +1,114 @@
+//! Who calls: a process on the admin socket, a holder of an X509-SVID, or nobody.
+//!
+//! Never judges what the caller may do; that is `authz.rs`.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use avouch_attestors::peer::Peer as ProcessPeer;
+use avouch_attestors::process::PinnedProcess;
+use avouch_credential::x509::facts::CertFacts;
+use avouch_credential::x509::verify::svid_id;
+use avouch_domain::{SpiffeId, Timestamp};
+
+/// The other end of one connection, found out once when the connection opens.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// A process on the admin socket.
+    Local(LocalPeer),
+    /// Somebody over TCP.
+    Remote { address: SocketAddr, leaf: Leaf },
+}
+
+/// What the kernel says about a process on the admin socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalPeer {
+    pub uid: u32,
+    pub gid: u32,
+    /// Absent if the process lives in another pid namespace.
+    pub pid: Option<i32>,
+    /// Absent if it may not be read or the process is gone.
+    pub exe: Option<String>,
+}
+
+/// The client certificate of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leaf {
+    None,
+    Svid(CallerSvid),
+    /// The certificate was accepted by TLS but names nobody; each call is refused with this text.
+    Unusable(String),
+}
+
+/// What a call needs to know of the caller's X509-SVID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerSvid {
+    pub id: SpiffeId,
+    /// Decimal text, as nodes keep it.
+    pub serial: Arc<str>,
+    pub not_after: Timestamp,
+}
+
+impl Peer {
+    /// Reads a TCP peer: `leaf` is the client certificate (DER) that TLS verified.
+    #[must_use]
+    pub fn remote(address: SocketAddr, leaf: Option<&[u8]>) -> Self {
+        let leaf = match leaf {
+            None => Leaf::None,
+            Some(der) => read_leaf(der).map_or_else(Leaf::Unusable, Leaf::Svid),
+        };
+        Self::Remote { address, leaf }
+    }
+
+    /// The SPIFFE ID of the caller.
+    #[must_use]
+    pub fn id(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Remote { leaf: Leaf::Svid(svid), .. } => Some(&svid.id),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
+    /// How the audit rows name the caller.
+    #[must_use]
+    pub fn actor(&self) -> String {
+        match self {
+            Self::Local(peer) => {
+                let exe = peer.exe.as_deref().unwrap_or("unknown");
+                let pid = peer.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+                format!("local uid={} gid={} pid={pid} exe={exe}", peer.uid, peer.gid)
+            }
+            Self::Remote { leaf: Leaf::Svid(svid), .. } => svid.id.to_string(),
+            Self::Remote { address, .. } => format!("address {}", address.ip()),
+        }
+    }
+}
+
+fn read_leaf(der: &[u8]) -> Result<CallerSvid, String> {
+    let id = svid_id(der).map_err(|e| format!("client certificate is not a valid X509-SVID: {e}"))?;
+    let facts = CertFacts::parse(der).map_err(|e| format!("client certificate is malformed: {e}"))?;
+    Ok(CallerSvid { id, serial: facts.serial_decimal.as_str().into(), not_after: facts.not_after })
+}
+
+impl LocalPeer {
+    /// Asks the kernel about the process at the other end. Reads `/proc`, so not in the accept loop.
+    pub fn of(stream: &tokio::net::UnixStream) -> Self {
+        let mut local = Self::default();
+        if let Ok(credentials) = stream.peer_cred() {
+            local.uid = credentials.uid();
+            local.gid = credentials.gid();
+            local.pid = credentials.pid().filter(|pid| *pid > 0);
+        }
+        let process = ProcessPeer::of(stream.as_fd()).ok().and_then(|peer| PinnedProcess::pin(peer).ok());
+        if let Some(facts) = process.and_then(|process| process.facts().ok()) {
+            local.exe = facts.exe_path.map(|path| String::from_utf8_lossy(&path).into_owned());
+        }
+        local
+    }
+}

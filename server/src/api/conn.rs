@@ -1,0 +1,69 @@
+//! Serves one connection, whatever it runs over: HTTP/2 with limits, an age, and an orderly end.
+//!
+//! Never knows what the calls mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use crate::api::call::Connection;
+use crate::api::caller::Peer;
+use crate::api::gate::Stack;
+use crate::limits::{
+    CALLS_PER_CONNECTION, CONNECTION_GRACE, HEADER_LIST_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+};
+
+/// Serves `io` until it closes. After `age` (`None` = never) the peer is told to go away; its running calls have
+/// the named grace.
+pub async fn serve<I>(io: I, peer: Peer, stack: Stack, age: Option<Duration>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let drain = stack.gate().drain.clone();
+    let leaving = CancellationToken::new();
+    let connection = Connection { peer: Arc::new(peer), leaving: leaving.clone() };
+    let service = service_fn(move |request: Request<Incoming>| {
+        stack.clone().answer(request.map(Body::new), connection.clone())
+    });
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .serve_connection(TokioIo::new(io), service);
+    let mut served = std::pin::pin!(served);
+    let aged = async {
+        match age {
+            Some(age) => tokio::time::sleep(age).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = served.as_mut() => return note(result),
+        () = aged => {}
+        () = drain.begun().cancelled() => {}
+    }
+    leaving.cancel();
+    served.as_mut().graceful_shutdown();
+    tokio::select! {
+        result = served => note(result),
+        () = tokio::time::sleep(CONNECTION_GRACE) => {}
+        () = drain.over().cancelled() => {}
+    }
+}
+
+/// A connection that breaks is daily life; the reason is for whoever looks closely.
+fn note(result: Result<(), hyper::Error>) {
+    if let Err(error) = result {
+        tracing::debug!(error = %error, "Connection ended");
+    }
+}

@@ -1,0 +1,79 @@
+//! The edge: listeners, who calls, what they may, and one file per gRPC service.
+//!
+//! Never decides about entries, nodes or keys: the services do. Only here do wire messages and status codes exist.
+
+use std::sync::Arc;
+
+use avouch::logs::LogHandle;
+use avouch_domain::Tick;
+use avouch_proto::agent_v1::agent_server::AgentServer;
+use avouch_proto::bundle_v1::bundle_server::BundleServer;
+use avouch_proto::debug_v1::debug_server::DebugServer;
+use avouch_proto::entry_v1::entry_server::EntryServer;
+use avouch_proto::logger_v1::logger_server::LoggerServer;
+use avouch_proto::svid_v1::svid_server::SvidServer;
+use avouch_proto::watch_v1::watch_server::WatchServer;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+
+use crate::api::gate::{Gate, Stack};
+use crate::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
+
+pub mod agent;
+pub mod attest;
+pub mod authz;
+pub mod batch;
+pub mod bundle;
+pub mod call;
+pub mod caller;
+pub mod conn;
+pub mod debug;
+pub mod entry;
+pub mod gate;
+pub mod health;
+pub mod listen;
+pub mod logger;
+pub mod rate;
+pub mod status;
+pub mod svid;
+pub mod sync;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
+
+/// A service with the named message limits.
+macro_rules! limited {
+    ($server:ident, $api:expr) => {
+        $server::new($api)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(RESPONSE_BYTES_MAX)
+    };
+}
+
+/// The services of both doors.
+fn shared(gate: &Gate) -> Routes {
+    let services = &gate.services;
+    Routes::new(limited!(AgentServer, agent::AgentApi { services: services.clone() }))
+        .add_service(limited!(BundleServer, bundle::BundleApi { services: services.clone() }))
+        .add_service(limited!(EntryServer, entry::EntryApi { services: services.clone() }))
+        .add_service(limited!(SvidServer, svid::SvidApi { services: services.clone() }))
+        .add_service(limited!(WatchServer, watch::WatchApi { services: services.clone() }))
+}
+
+/// What is served over TCP.
+#[must_use]
+pub fn tcp_stack(gate: &Arc<Gate>) -> Stack {
+    Stack::new(gate.clone(), shared(gate))
+}
+
+/// What is served on the admin socket.
+#[must_use]
+pub fn admin_stack(gate: &Arc<Gate>, logs: LogHandle, started: Tick) -> Stack {
+    let services = &gate.services;
+    let routes = shared(gate)
+        .add_service(limited!(DebugServer, debug::DebugApi::new(services.clone(), started)))
+        .add_service(limited!(LoggerServer, logger::LoggerApi { logs }))
+        .add_service(limited!(HealthServer, health::HealthApi { services: services.clone() }));
+    Stack::new(gate.clone(), routes)
+}

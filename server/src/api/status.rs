@@ -1,0 +1,201 @@
+//! Errors become gRPC answers here and only here: one function per error type, code beside text.
+//!
+//! Texts that clients of SPIRE know are kept; inner reasons follow a colon, except for `NotFound`, whose inner
+//! reason is dropped as SPIRE does.
+
+use avouch_proto::convert::ConvertError;
+use tonic::{Code, Status};
+
+use crate::api::rate::RateError;
+use crate::service::{
+    AttestError, BadToken, BundleError, EntryWriteError, JoinTokenError, JwtError, MintX509Error, NodeError,
+    RenewError, WriteError, X509ItemError,
+};
+
+/// The result of one item of a batch, before it becomes a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Refusal {
+    /// "gist: inner", or the gist alone for `NotFound`.
+    #[must_use]
+    pub fn new(code: Code, gist: &str, inner: impl std::fmt::Display) -> Self {
+        let message = if code == Code::NotFound { gist.to_owned() } else { format!("{gist}: {inner}") };
+        Self { code, message }
+    }
+
+    /// A text of its own.
+    #[must_use]
+    pub fn plain(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code, refusal.message)
+    }
+}
+
+/// An argument that can't be read or is not allowed.
+#[must_use]
+pub fn invalid(gist: &str, error: &ConvertError) -> Refusal {
+    Refusal::new(Code::InvalidArgument, gist, error)
+}
+
+/// An argument refused with a text of its own.
+#[must_use]
+pub fn bad(message: &str) -> Status {
+    Status::invalid_argument(message)
+}
+
+/// The machinery below could not write.
+#[must_use]
+pub fn write_refused(gist: &str, error: &WriteError) -> Refusal {
+    let code = match error {
+        WriteError::Busy => Code::ResourceExhausted,
+        WriteError::Stopped => Code::Unavailable,
+        WriteError::Store(_) | WriteError::Lost(_) => Code::Internal,
+    };
+    Refusal::new(code, gist, error)
+}
+
+/// As [`write_refused`], for a whole call.
+#[must_use]
+pub fn write_failed(gist: &str, error: &WriteError) -> Status {
+    write_refused(gist, error).into()
+}
+
+/// A rate limit said no.
+#[must_use]
+pub fn limited(work: &str, error: &RateError) -> Status {
+    Status::resource_exhausted(format!("rejecting request due to {work} rate limiting: {error}"))
+}
+
+/// A page token nobody gave out.
+#[must_use]
+pub fn bad_token(gist: &str, error: &BadToken) -> Status {
+    Refusal::new(Code::InvalidArgument, gist, error).into()
+}
+
+/// A node that is not there, or an agent version that is too long.
+#[must_use]
+pub fn node_failed(error: &NodeError) -> Status {
+    match error {
+        NodeError::NotFound => Status::not_found("agent not found"),
+        NodeError::VersionTooLong => Status::invalid_argument(error.to_string()),
+    }
+}
+
+/// A join token could not be made.
+#[must_use]
+pub fn join_token_failed(error: &JoinTokenError) -> Status {
+    match error {
+        JoinTokenError::Ttl => Status::invalid_argument("ttl is required, you must provide one"),
+        JoinTokenError::AgentId(_) => Status::invalid_argument(format!("invalid agent ID: {error}")),
+        _ => Status::internal(format!("failed to create token: {error}")),
+    }
+}
+
+/// An attestation failed. The error's text is the whole message.
+#[must_use]
+pub fn attest_failed(error: &AttestError) -> Status {
+    use avouch_attestors::node::Reason;
+    let code = match error {
+        AttestError::UnknownType(_) => Code::FailedPrecondition,
+        AttestError::TokenUnknown | AttestError::TokenExpired | AttestError::Csr(_) => Code::InvalidArgument,
+        AttestError::Banned => Code::PermissionDenied,
+        AttestError::Verifier(error) => match error.reason {
+            Reason::Malformed => Code::InvalidArgument,
+            Reason::Refused => Code::PermissionDenied,
+            Reason::Internal => Code::Internal,
+        },
+        AttestError::Write(error) => return write_failed("failed to attest", error),
+        _ => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A renewal failed.
+#[must_use]
+pub fn renew_failed(error: &RenewError) -> Status {
+    match error {
+        RenewError::NotAttested => Status::not_found("agent not found"),
+        RenewError::MustReattest => avouch_proto::convert::permission_denied(
+            avouch_proto::convert::DeniedReason::AgentMustReattest,
+            "agent must reattest instead of renew",
+        ),
+        RenewError::MissingCsr => Status::invalid_argument("missing CSR"),
+        RenewError::Csr(why) => Status::invalid_argument(format!("failed to parse CSR: {why}")),
+        RenewError::Write(error) => write_failed("failed to update agent", error),
+        RenewError::Sign(_) => Status::internal(error.to_string()),
+    }
+}
+
+/// An entry could not be written. `gist` says what failed: create or update.
+#[must_use]
+pub fn entry_refused(gist: &str, error: &EntryWriteError) -> Refusal {
+    match error {
+        EntryWriteError::Similar(_) => Refusal::plain(Code::AlreadyExists, "similar entry already exists"),
+        EntryWriteError::IdTaken | EntryWriteError::Repeated => {
+            Refusal::new(Code::AlreadyExists, gist, error)
+        }
+        EntryWriteError::NotFound => Refusal::plain(Code::NotFound, gist),
+        EntryWriteError::NoBundle(_) => Refusal::new(Code::Internal, gist, error),
+        EntryWriteError::Invalid(inner) => Refusal::new(
+            Code::InvalidArgument,
+            gist,
+            format_args!("datastore-validation: invalid registration entry: {inner}"),
+        ),
+    }
+}
+
+/// A bundle could not be written. `gist` says what failed.
+#[must_use]
+pub fn bundle_refused(gist: &str, error: &BundleError) -> Refusal {
+    match error {
+        BundleError::OwnDomain => Refusal::new(Code::InvalidArgument, gist, error),
+        BundleError::Exists => Refusal::plain(Code::AlreadyExists, "bundle already exists"),
+        BundleError::NotFound => Refusal::plain(Code::NotFound, "bundle not found"),
+        BundleError::InUse(_) => {
+            Refusal::new(Code::FailedPrecondition, gist, format_args!("datastore-sql: {error}"))
+        }
+    }
+}
+
+/// One X509-SVID of a batch could not be made.
+#[must_use]
+pub fn x509_item_refused(error: &X509ItemError) -> Refusal {
+    let code = match error {
+        X509ItemError::NotAuthorized => {
+            return Refusal::plain(Code::NotFound, "entry not found or not authorized");
+        }
+        X509ItemError::Sign(_) => Code::Internal,
+        _ => Code::InvalidArgument,
+    };
+    Refusal::plain(code, error.to_string())
+}
+
+/// An X509-SVID could not be minted.
+#[must_use]
+pub fn mint_x509_failed(error: &MintX509Error) -> Status {
+    let code = if matches!(error, MintX509Error::Sign(_)) { Code::Internal } else { Code::InvalidArgument };
+    Status::new(code, error.to_string())
+}
+
+/// A JWT-SVID could not be made.
+#[must_use]
+pub fn jwt_failed(error: &JwtError) -> Status {
+    let code = match error {
+        JwtError::Disabled => Code::Unimplemented,
+        JwtError::NotAuthorized => {
+            return Status::not_found("entry not found or not authorized");
+        }
+        JwtError::NoAudience | JwtError::EmptyAudience => Code::InvalidArgument,
+        JwtError::Sign(_) => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}

@@ -1,0 +1,274 @@
+//! The server put together, in the order in which its parts depend on each other.
+//!
+//! A parts list: no part is built in here and none knows this file.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use avouch::health_http::{serve_health, serve_metrics};
+use avouch::logs::{self, LogHandle};
+use avouch_attestors::node::{NodeVerifier, x509pop};
+use avouch_credential::tls::{ServerPolicy, TlsError, server_config};
+use avouch_store::{Store, StoreError};
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::gate::{Gate, Limits};
+use crate::api::listen::{ListenError, TcpTerms, bind_admin, bind_tcp, serve_admin, serve_tcp};
+use crate::api::{admin_stack, tcp_stack};
+use crate::clock;
+use crate::config::{KeyManagerConfig, NodeAttestorConfig, ServerConfig};
+use crate::datadir::{DataDir, DataDirError};
+use crate::drain::Drain;
+use crate::health::ServerHealth;
+use crate::keys::disk::DiskKeys;
+use crate::keys::memory::MemoryKeys;
+use crate::keys::{KeyError, KeyManager};
+use crate::limits::GAUGE_INTERVAL;
+use crate::metrics::Metrics;
+use crate::service::{Parts, Services, Settings, StartError};
+
+/// Version of this program, for logs and metrics.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why the server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Log(#[from] logs::LogError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("unable to open the store: {0}")]
+    Store(#[from] StoreError),
+    #[error("unable to open the keys: {0}")]
+    Keys(#[from] KeyError),
+    #[error("unable to set up node attestation: {0}")]
+    Attestor(String),
+    #[error("unable to start: {0}")]
+    Start(#[from] StartError),
+    #[error("unable to set up TLS: {0}")]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("unable to listen on {address}: {source}")]
+    Http { address: String, source: io::Error },
+    #[error("unable to wait for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs a server until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`AppError`] if it can't start.
+pub async fn run(config: ServerConfig) -> Result<(), AppError> {
+    let logs = logs::init(config.log.clone())?;
+    let stop = CancellationToken::new();
+    spawn_signals(stop.clone(), logs.clone())?;
+    let outcome = serve(config, logs, stop).await;
+    match &outcome {
+        Ok(()) => tracing::info!("Server stopped gracefully"),
+        Err(error) => tracing::error!(error = %error, "Server crashed"),
+    }
+    outcome
+}
+
+/// Runs a server until `stop`.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToken) -> Result<(), AppError> {
+    let started = clock::now();
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let data = DataDir::open(&config.data_dir)?;
+    tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), server_name = %data.server_name, "Server starts");
+
+    let (store, image) = open_store(config.datastore.file.clone()).await?;
+    let keys = open_keys(&config.key_manager)?;
+    let verifiers = load_verifiers(&config)?;
+    let metrics = Metrics::new(&config.telemetry, &config.trust_domain);
+    // The services outlive the doors: calls that are still running need them while the doors close.
+    let services_stop = CancellationToken::new();
+    let services = Services::start(Parts {
+        store: store.clone(),
+        image,
+        trust_domain: config.trust_domain.clone(),
+        server_name: data.server_name.clone(),
+        keys,
+        settings: settings(&config),
+        verifiers,
+        clock: clock::now,
+        stop: services_stop.clone(),
+    })
+    .await?;
+
+    let drain = Drain::of(&stop);
+    let gate = Arc::new(Gate {
+        services: services.clone(),
+        admin_ids: config.admin_ids.iter().cloned().collect(),
+        limits: Limits::new(config.rate_limit.attestation, config.rate_limit.signing, clock::now),
+        metrics: metrics.clone(),
+        audit_log: config.audit_log_enabled,
+        clock: clock::now,
+        drain: drain.clone(),
+    });
+    let ca = services.ca();
+    let tls = server_config(ca.identity(), ca.roots(), ServerPolicy::GRPC)?;
+    let admin_ids = Arc::new(gate.admin_ids.clone());
+    let terms = TcpTerms { tls, trust_domain: config.trust_domain.clone(), admin_ids };
+    let tcp = bind_tcp(config.bind)?;
+    let admin = bind_admin(&config.socket_path)?;
+    let mut doors = tokio::task::JoinSet::new();
+    doors.spawn(serve_tcp(tcp, terms, tcp_stack(&gate)));
+    doors.spawn(serve_admin(admin, admin_stack(&gate, logs, started.mono)));
+    tracing::info!(subsystem_name = "endpoints", address = %config.bind, network = "tcp", "Starting Server APIs");
+    tracing::info!(subsystem_name = "endpoints", address = %config.socket_path.display(), network = "unix", "Starting Server APIs");
+    serve_http(&config, &services, &store, &metrics, &stop).await?;
+    metrics.started(VERSION);
+    notify(&[NotifyState::Ready]);
+
+    let gauges = async {
+        loop {
+            metrics.observe(&services, started.mono, clock::now());
+            tokio::time::sleep(GAUGE_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = gauges => {}
+    }
+    notify(&[NotifyState::Stopping]);
+    tracing::info!("Server is stopping");
+    drain.finish().await;
+    while doors.join_next().await.is_some() {}
+    remove_socket(&config.socket_path);
+    services_stop.cancel();
+    store.close().await;
+    Ok(())
+}
+
+async fn open_store(file: PathBuf) -> Result<(Store, avouch_domain::Image), AppError> {
+    let opened = tokio::task::spawn_blocking(move || Store::open(&file, clock::now().wall)).await;
+    Ok(opened.map_err(|e| StoreError::Io { path: PathBuf::new(), source: io::Error::other(e) })??)
+}
+
+fn open_keys(config: &KeyManagerConfig) -> Result<Arc<dyn KeyManager>, AppError> {
+    Ok(match config {
+        KeyManagerConfig::Memory => Arc::new(MemoryKeys::new()),
+        KeyManagerConfig::Disk { keys_path } => Arc::new(DiskKeys::open(keys_path)?),
+    })
+}
+
+fn load_verifiers(config: &ServerConfig) -> Result<Vec<(String, Arc<dyn NodeVerifier>)>, AppError> {
+    let mut verifiers: Vec<(String, Arc<dyn NodeVerifier>)> = Vec::new();
+    for attestor in &config.node_attestors {
+        match attestor {
+            // The services spend tokens themselves, in the write of the node.
+            NodeAttestorConfig::JoinToken => {}
+            NodeAttestorConfig::X509pop(settings) => {
+                let verifier = x509pop::VerifierConfig {
+                    ca_bundle_paths: settings.ca_bundle_paths.clone(),
+                    max_intermediates: settings.max_intermediates,
+                    max_rsa_key_size: settings.max_rsa_key_size,
+                    verify_client_ip: settings.verify_client_ip,
+                };
+                let verifier = x509pop::Verifier::load(config.trust_domain.clone(), verifier)
+                    .map_err(|e| AppError::Attestor(e.to_string()))?;
+                verifiers.push(("x509pop".into(), Arc::new(verifier)));
+            }
+        }
+    }
+    Ok(verifiers)
+}
+
+fn settings(config: &ServerConfig) -> Settings {
+    Settings {
+        ca_ttl: config.ca_ttl,
+        agent_ttl: config.agent_ttl,
+        x509_svid_ttl: config.default_x509_svid_ttl,
+        jwt_svid_ttl: config.default_jwt_svid_ttl,
+        ca_key_type: config.ca_key_type,
+        jwt_key_type: config.jwt_key_type,
+        ca_subject: config.ca_subject.name(),
+        jwt_issuer: config.jwt_issuer.clone(),
+        jwt_disabled: config.disable_jwt_svids,
+        agent_spiffe_id_as_selector: config.agent_spiffe_id_as_selector,
+        prune_attested_nodes_expired_for: config.prune_attested_nodes_expired_for,
+        prune_tofu_nodes: config.prune_tofu_nodes,
+        prune_attested_nodes_batch_size: config.prune_attested_nodes_batch_size,
+    }
+}
+
+/// The plain HTTP listeners, once the API listens: probes must not turn green before it does.
+async fn serve_http(
+    config: &ServerConfig,
+    services: &Services,
+    store: &Store,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<(), AppError> {
+    if let Some(health) = &config.health {
+        let listener = bind_http(&health.host, health.port).await?;
+        let state = Arc::new(ServerHealth::new(services.clone(), store.clone(), clock::now));
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(serve_health(
+            listener,
+            health.live_path.clone(),
+            health.ready_path.clone(),
+            state,
+            stopped,
+        ));
+    }
+    if let Some((host, port)) = &config.telemetry.prometheus {
+        let listener = bind_http(host, *port).await?;
+        tokio::spawn(serve_metrics(listener, metrics.registry(), stop.clone().cancelled_owned()));
+    }
+    Ok(())
+}
+
+async fn bind_http(host: &str, port: u16) -> Result<TcpListener, AppError> {
+    let bound = TcpListener::bind((host, port)).await;
+    let listener = bound.map_err(|source| AppError::Http { address: format!("{host}:{port}"), source })?;
+    let address: Option<SocketAddr> = listener.local_addr().ok();
+    tracing::info!(address = ?address, "Serving HTTP");
+    Ok(listener)
+}
+
+fn spawn_signals(stop: CancellationToken, logs: LogHandle) -> Result<(), AppError> {
+    let wait = |kind| signal(kind).map_err(AppError::Signals);
+    let mut terminate = wait(SignalKind::terminate())?;
+    let mut interrupt = wait(SignalKind::interrupt())?;
+    let mut reopen = wait(SignalKind::user_defined2())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = reopen.recv() => match logs.reopen() {
+                    Ok(()) => tracing::info!("Log file opened anew"),
+                    Err(error) => tracing::error!(error = %error, "Unable to open the log file anew"),
+                },
+            }
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+/// Tells the service manager, if there is one; without one there is nobody to tell.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(error = %error, "Service manager not told");
+    }
+}
+
+fn remove_socket(path: &std::path::Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(error = %error, "Admin socket left behind");
+    }
+}

@@ -1,0 +1,22 @@
+//! The one place of the server that asks a clock. Everything else is given a [`Now`] or a [`Clock`].
+
+use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
+
+use avouch_domain::{Now, Tick, Timestamp};
+
+/// A source of time, so that tests can bend it. The daemon uses [`now`].
+pub type Clock = fn() -> Now;
+
+/// Wall clock and monotonic time of the machine. The monotonic one counts from the first call.
+#[must_use]
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Now {
+    static START: OnceLock<tokio::time::Instant> = OnceLock::new();
+    let wall = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mono = START.get_or_init(tokio::time::Instant::now).elapsed();
+    Now {
+        wall: Timestamp(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)),
+        mono: Tick(u64::try_from(mono.as_millis()).unwrap_or(u64::MAX)),
+    }
+}

@@ -1,0 +1,107 @@
+//! Named limits of the server. Each number says why; nothing else in the crate invents one.
+
+use std::time::Duration;
+
+/// Largest request message in bytes. 500 certificate requests of 8 KiB fit; gRPC's usual limit.
+pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Largest answer in bytes. A list of 100,000 entries fits, as SPIRE sends it in one message.
+pub const RESPONSE_BYTES_MAX: usize = 256 << 20;
+/// Largest set of request headers in bytes: h2 refuses more with status 431.
+pub const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// Open calls of one connection; an agent uses a handful.
+pub const CALLS_PER_CONNECTION: u32 = 250;
+
+/// Connections over TCP. 50,000 agents with one connection each fit.
+pub const TCP_CONNECTIONS_MAX: usize = 60_000;
+/// Connections on the admin socket: people, controllers and probes of one host.
+pub const ADMIN_CONNECTIONS_MAX: usize = 512;
+/// TLS handshakes at one time. A handshake costs 0.4 ms, so more would only wait longer.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// A handshake that takes longer is a dead or hostile peer.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Pause of the accept loop when the process is out of descriptors, so that it does not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Backlog asked of the kernel, which cuts it to somaxconn.
+pub const BACKLOG: u32 = 4096;
+
+/// A TCP connection is told to go away after this, so that agents look the server up again and meet its current
+/// certificate. As SPIRE.
+pub const CONNECTION_AGE: Duration = Duration::from_secs(180);
+/// Share of [`CONNECTION_AGE`] by which ages differ, so that a fleet does not return as one.
+pub const CONNECTION_AGE_SPREAD: f64 = 0.1;
+/// Time that the calls of a connection have after it was told to go away.
+pub const CONNECTION_GRACE: Duration = Duration::from_secs(30);
+/// Silence after which a peer is probed.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// A peer that leaves a probe unanswered for this long is gone.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time that running calls have when the server stops. As SPIRE.
+pub const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// AttestAgent calls per second and client address. As SPIRE.
+pub const ATTEST_PER_SECOND: u32 = 1;
+/// Certificates signed per second and client address. As SPIRE.
+pub const SIGN_X509_PER_SECOND: u32 = 500;
+/// Tokens signed per second and client address. As SPIRE.
+pub const SIGN_JWT_PER_SECOND: u32 = 500;
+/// PostStatus calls per second and client address. As SPIRE.
+pub const POST_STATUS_PER_SECOND: u32 = 10;
+/// Calls that may wait for one bucket of one address; the next is refused at once.
+pub const RATE_WAITERS_MAX: u32 = 1024;
+/// A bucket that nobody used for one to two of these is forgotten.
+pub const RATE_GENERATION: Duration = Duration::from_secs(60);
+/// Addresses in one generation of buckets; the generation turns early when it is full.
+pub const RATE_ADDRESSES_MAX: usize = 100_000;
+
+/// Entries in one page of SyncAuthorizedEntries. Fixed by SPIRE: agents take the page size from the first page.
+pub const SYNC_PAGE: usize = 500;
+/// Challenges and answers of one attestation; x509pop needs one.
+pub const ATTEST_ROUNDS_MAX: usize = 16;
+/// Time for one attestation from the first message to the result.
+pub const ATTEST_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Largest frame on the watch stream in bytes, so that a withdrawal never waits behind a big payload.
+pub const WATCH_FRAME_BYTES: usize = 64 << 10;
+/// Frames queued for one watcher. While they wait, later changes are merged into one update, not queued.
+pub const WATCH_QUEUE: usize = 8;
+/// Time between heartbeats on a silent watch stream.
+pub const WATCH_HEARTBEAT: Duration = Duration::from_secs(10);
+/// A watcher that does not say hello within this is dropped.
+pub const WATCH_HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// Age up to which Debug.GetInfo may repeat its last answer. As SPIRE.
+pub const DEBUG_INFO_AGE: Duration = Duration::from_secs(5);
+/// Age up to which a probe may be told the last result of the health checks.
+pub const HEALTH_AGE: Duration = Duration::from_secs(5);
+/// Time between two refreshes of the gauges that time moves. As SPIRE.
+pub const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
+/// One health check that takes longer has failed.
+pub const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Longest socket path in bytes that Linux accepts (`sun_path` without its final zero).
+pub const SOCKET_PATH_MAX: usize = 107;
+/// Worker threads: signing runs in slices, so more threads than this only cost memory.
+pub const WORKER_THREADS_MAX: usize = 8;
+
+/// Writes that wait for the writer; the next is refused at once. Some seconds of work.
+pub const WRITE_QUEUE: usize = 4096;
+/// Writes in one transaction: enough to share an fsync, few enough to plan again quickly.
+pub const WRITE_BATCH: usize = 256;
+/// How often a batch is planned again because another server wrote first.
+pub const WRITE_ATTEMPTS: usize = 16;
+/// Changes read from the log in one step.
+pub const FOLLOW_STEP: usize = 4096;
+/// How soon the commits of another known server on the same store are seen.
+pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+/// How soon a second server on the same store is noticed; one read of one row.
+pub const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
+/// Certificates signed on the reactor's own thread before the work is moved off it: under 2 ms with P-256.
+pub const SIGN_INLINE_MAX: usize = 16;
+/// How long an activation that is due waits for silent agents.
+pub const PROPAGATION_BOUND: Duration = Duration::from_secs(60);
+/// Pause between two looks at the agents' acknowledgements while an activation waits for them.
+pub const ACKNOWLEDGEMENT_PAUSE: Duration = Duration::from_millis(500);
+/// Longest sleep of a task that waits for a wall-clock time, so that a step of the clock is noticed.
+pub const WALL_SLEEP_MAX: Duration = Duration::from_secs(60);
+/// Time between two looks for agents that ended long ago, if the configuration asks for it. As SPIRE.
+pub const NODE_PRUNE_INTERVAL: Duration = Duration::from_secs(3600);

@@ -1,0 +1,132 @@
+//! What the binary does for the verbs that need the server itself: run, validate, backup, restore.
+//!
+//! Prints for people; everything else of the command line is in the `avouch` crate.
+
+use std::path::PathBuf;
+
+use avouch::out::Out;
+use avouch::verbs::flags::FlagError;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+
+use crate::config::{self, ConfigError, Flags, ServerConfig};
+use crate::limits::WORKER_THREADS_MAX;
+use crate::{app, clock};
+
+const OK: u8 = 0;
+const FAILED: u8 = 1;
+
+fn say(text: &str) {
+    Out::standard().line(text);
+}
+
+fn fail(text: &str) -> u8 {
+    Out::standard().complain(&format!("{text}\n"));
+    FAILED
+}
+
+/// Reports a configuration that can't be used; asked for help, gives only that.
+fn invalid(error: &ConfigError, gist: &str) -> u8 {
+    match error {
+        ConfigError::Flag(FlagError::Help(usage)) => {
+            Out::standard().complain(usage);
+            OK
+        }
+        ConfigError::Flag(FlagError::Bad { message, usage }) => {
+            Out::standard().complain(usage);
+            fail(&format!("{gist}{message}"))
+        }
+        other => fail(&format!("{gist}{other}")),
+    }
+}
+
+/// Runs the server in the foreground.
+#[must_use]
+pub fn run(args: &[String]) -> u8 {
+    let config = match config::load(args) {
+        Ok(config) => config,
+        Err(error) => return invalid(&error, ""),
+    };
+    umask(Mode::S_IWGRP | Mode::S_IRWXO);
+    raise_descriptor_limit();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(WORKER_THREADS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.max(2))
+        .thread_name("avouch-server")
+        .enable_all()
+        .build();
+    match runtime.map(|runtime| runtime.block_on(app::run(config))) {
+        Ok(Ok(())) => OK,
+        Ok(Err(error)) => fail(&format!("Error: {error}")),
+        Err(error) => fail(&format!("Error: unable to start threads: {error}")),
+    }
+}
+
+/// Each connection costs a descriptor.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // A lower limit than possible is no reason not to start.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Checks the configuration.
+#[must_use]
+pub fn validate(args: &[String]) -> u8 {
+    match config::validate(args) {
+        Ok(()) => {
+            say("Avouch server configuration file is valid.");
+            OK
+        }
+        Err(error) => invalid(&error, "Avouch server configuration file is invalid: "),
+    }
+}
+
+/// The configuration and the one file name that `backup` and `restore` take: `[flags] FILE`.
+fn with_file(args: &[String]) -> Result<(ServerConfig, PathBuf), ConfigError> {
+    let flags = Flags::parse(args)?;
+    match flags.rest.as_slice() {
+        [file] => Ok((config::load_with(&flags)?, file.into())),
+        [] => Err(ConfigError::Required("FILE, after the flags,")),
+        [_, unexpected, ..] => Err(ConfigError::Argument(unexpected.clone())),
+    }
+}
+
+/// Copies the store to a new file, also while a server runs.
+#[must_use]
+pub fn backup(args: &[String]) -> u8 {
+    let (config, file) = match with_file(args) {
+        Ok(given) => given,
+        Err(error) => return invalid(&error, "Error: "),
+    };
+    match avouch_store::backup(&config.datastore.file, &file, |_, _| {}) {
+        Ok(position) => {
+            let revision = position.revision.0;
+            say(&format!("Backup written to {} at revision {revision}.", file.display()));
+            OK
+        }
+        Err(error) => fail(&format!("Error: {error}")),
+    }
+}
+
+/// Puts a backup in the place of the store, as a new epoch. No server may run on it.
+#[must_use]
+pub fn restore(args: &[String]) -> u8 {
+    let (config, file) = match with_file(args) {
+        Ok(given) => given,
+        Err(error) => return invalid(&error, "Error: "),
+    };
+    match avouch_store::restore(&file, &config.datastore.file, clock::now().wall) {
+        Ok(restored) => {
+            let revision = restored.position.revision.0;
+            say(&format!("Restored {} at revision {revision}, in a new epoch.", file.display()));
+            if let Some(old) = restored.set_aside {
+                say(&format!("The store that was there is now {}.", old.display()));
+            }
+            OK
+        }
+        Err(error) => fail(&format!("Error: {error}")),
+    }
+}
