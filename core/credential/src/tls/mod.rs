@@ -16,7 +16,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{Ipv4Addr, ServerName};
 
 use crate::key::KeyError;
 use cells::NoIdentity;
@@ -130,13 +130,11 @@ pub fn client_config_with(
     build_client(identity, roots, expectation, alpn, Resumption::Off, VERSIONS).map(Arc::new)
 }
 
-/// The name sent in the handshake. Nothing is checked against it; a host that can't be sent becomes
-/// `spire-server`.
+/// The name sent in the handshake. Nothing is checked against it; for a host that can't be sent, none is.
 #[must_use]
 pub fn server_name(host: &str) -> ServerName<'static> {
-    ServerName::try_from(host.to_owned())
-        .or_else(|_| ServerName::try_from("spire-server"))
-        .unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()))
+    // An address is never sent, so any will do.
+    ServerName::try_from(host.to_owned()).unwrap_or_else(|_| Ipv4Addr::from([127, 0, 0, 1]).into())
 }
 
 /// `On` exists in tests alone, to show that the tests would notice it.
