@@ -3,6 +3,7 @@
 //! Inside: `api → shell → {upstream, keys, disk}`; the edges know the shell only through [`supply`].
 
 pub mod api;
+pub mod config;
 pub mod fair;
 pub mod health;
 pub mod limits;

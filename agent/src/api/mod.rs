@@ -74,19 +74,7 @@ pub async fn serve_workload(
 ) -> Result<(), ServeError> {
     let shares = FairShare::new(parts.connections);
     let incoming = listener::Incoming::new(listener, Some(shares), parts.metrics.clone());
-    let refusals = refusals::Refusals::new(parts.options.log_selectors.clone());
-    let service = workload::WorkloadService(Arc::new(workload::Workload {
-        supply: supply.clone(),
-        attestor: parts.attestor,
-        options: parts.options,
-        book: answer::AnswerBook::default(),
-        calls: FairShare::new(CALLS_MAX),
-        refusals,
-        failures: refusals::Refusals::default(),
-        metrics: parts.metrics,
-        stop: stop.clone(),
-        clock: parts.clock,
-    }));
+    let service = service(supply.clone(), parts, stop.clone());
     let failed = |e: tonic_reflection::server::Error| ServeError::Reflection(e.to_string());
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -101,6 +89,21 @@ pub async fn serve_workload(
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     until_drained(serving, stop).await.map_err(ServeError::Workload)
+}
+
+fn service(supply: Arc<dyn Supply>, parts: WorkloadParts, stop: Stop) -> workload::WorkloadService {
+    workload::WorkloadService(Arc::new(workload::Workload {
+        supply,
+        attestor: parts.attestor,
+        refusals: refusals::Refusals::new(parts.options.log_selectors.clone()),
+        failures: refusals::Refusals::default(),
+        options: parts.options,
+        book: answer::AnswerBook::default(),
+        calls: FairShare::new(CALLS_MAX),
+        metrics: parts.metrics,
+        stop,
+        clock: parts.clock,
+    }))
 }
 
 /// Serves Debug and Logger until `stop`.

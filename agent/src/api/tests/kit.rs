@@ -174,18 +174,16 @@ impl World {
         let looker = Arc::new(FakeLooker { fail: setup.fail, looks: 0.into() });
         let metrics = Metrics::plain();
         let stop = Stop::new();
-        let attestor =
-            WorkloadAttestor::new(vec![looker.clone()], metrics.clone(), || avouch::clock::now().mono);
-        let parts = WorkloadParts {
-            attestor,
-            options: setup.options,
-            connections: 100,
-            metrics: metrics.clone(),
-            clock: avouch::clock::now,
-        };
         let bound = listener::bind_workload(&path).unwrap();
+        let parts = parts(&looker, &metrics, setup.options);
         tokio::spawn(serve_workload(bound, supply.clone(), parts, stop.clone()));
         Self { supply, looker, metrics, stop, path, _dir: dir }
+    }
+
+    /// The service alone, to be put behind another connection.
+    pub fn service(&self) -> super::super::workload::WorkloadService {
+        let parts = parts(&self.looker, &self.metrics, WorkloadOptions::default());
+        super::super::service(self.supply.clone(), parts, self.stop.clone())
     }
 
     pub async fn channel(&self) -> Channel {
@@ -218,6 +216,12 @@ impl World {
         let request = wire::ValidateJwtsvidRequest { audience: audience.into(), svid: svid.into() };
         Ok(self.client().await.validate_jwtsvid(call(request)).await?.into_inner())
     }
+}
+
+fn parts(looker: &Arc<FakeLooker>, metrics: &Metrics, options: WorkloadOptions) -> WorkloadParts {
+    let tick = || avouch::clock::now().mono;
+    let attestor = WorkloadAttestor::new(vec![looker.clone()], metrics.clone(), tick);
+    WorkloadParts { attestor, options, connections: 100, metrics: metrics.clone(), clock: avouch::clock::now }
 }
 
 impl Drop for World {

@@ -5,7 +5,6 @@ mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use avouch::logs::{Level, LogHandle};
 use avouch_proto::workload as wire;
@@ -62,7 +61,11 @@ async fn a_call_without_exactly_one_true_header_is_invalid_before_anything_else(
         })
         .await;
         for answer in answers {
-            assert_eq!(answer, (Code::InvalidArgument, "security header missing from request".into()), "{list:?}");
+            assert_eq!(
+                answer,
+                (Code::InvalidArgument, "security header missing from request".into()),
+                "{list:?}"
+            );
         }
     }
     assert_eq!(world.looker.looks.load(Ordering::SeqCst), 0);
@@ -205,8 +208,14 @@ async fn a_good_token_is_validated_for_callers_without_identity_too() {
     assert!(matches!(claims["exp"].kind, Some(Kind::NumberValue(_))));
     assert!(claims.contains_key("iss"), "all claims of the own trust domain are shown");
     let bad = world.validate("other", &token).await;
-    assert_eq!(refused(bad), (Code::InvalidArgument, "expected audience in [\"other\"] (audience=[\"aud1\"])".into()));
-    assert_eq!(refused(world.validate("aud1", "").await), (Code::InvalidArgument, "svid must be specified".into()));
+    assert_eq!(
+        refused(bad),
+        (Code::InvalidArgument, "expected audience in [\"other\"] (audience=[\"aud1\"])".into())
+    );
+    assert_eq!(
+        refused(world.validate("aud1", "").await),
+        (Code::InvalidArgument, "svid must be specified".into())
+    );
     let (code, text) = refused(world.validate("aud1", "not a token").await);
     assert_eq!(code, Code::InvalidArgument);
     assert!(text.starts_with("unable to parse JWT token"), "{text}");
@@ -281,17 +290,6 @@ async fn selectors_are_looked_up_once_per_process_image() {
     assert_eq!(world.looker.looks.load(Ordering::SeqCst), 1);
     let asked = world.supply.asked.lock();
     assert_eq!(asked[0].0, avouch_domain::fixtures::set(&["unix:uid:1"]));
-}
-
-#[tokio::test]
-async fn calls_appear_in_the_metrics_under_their_old_names() {
-    let world = World::new(nothing(&own()));
-    // Calls of the agent's own process are not counted; so the names are taken from the functions themselves.
-    world.metrics.rpc("WorkloadAPI", "FetchX509SVID", Code::PermissionDenied, Duration::from_millis(1));
-    world.metrics.connections("workload_api", 1);
-    let page = world.metrics.registry().render();
-    assert!(page.contains("spire_agent_rpc_workload_api_fetch_x509svid{status=\"PermissionDenied\"} 1"), "{page}");
-    assert!(page.contains("spire_agent_workload_api_connections 1"), "{page}");
 }
 
 async fn admin(supply: Arc<FakeSupply>, logs: LogHandle) -> (Channel, tempfile::TempDir, Stop) {

@@ -13,6 +13,7 @@ use super::kit::{
 };
 use super::refused;
 use crate::limits::ANSWER_MAX;
+use crate::peer::{Caller, PeerStream};
 use crate::supply::Want;
 
 #[tokio::test]
@@ -266,6 +267,53 @@ fn what_would_not_fit_is_left_out_so_that_the_identity_still_comes() {
     let message = wire::X509svidResponse::decode(answer.bytes).unwrap();
     assert_eq!(message.svids.len(), 1);
     assert!(message.federated_bundles.len() > 100);
+}
+
+/// Serves over one end of a pair on behalf of another process.
+async fn client_of(
+    world: &World,
+    peer: avouch_attestors::Peer,
+) -> wire::spiffe_workload_api_client::SpiffeWorkloadApiClient<tonic::transport::Channel> {
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let caller = Arc::new(Caller::new(peer, Arc::default(), None));
+    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(PeerStream::new(ours, caller)));
+    let service = world.service();
+    tokio::spawn(async move {
+        let open = tokio_stream::StreamExt::chain(incoming, tokio_stream::pending());
+        tonic::transport::Server::builder().add_service(service).serve_with_incoming(open).await
+    });
+    let mut theirs = Some(theirs);
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = theirs.take().map(hyper_util::rt::TokioIo::new);
+        async move { stream.ok_or_else(|| std::io::Error::other("one connection only")) }
+    });
+    let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
+    let channel = endpoint.connect_with_connector(connector).await.unwrap();
+    wire::spiffe_workload_api_client::SpiffeWorkloadApiClient::new(channel)
+}
+
+#[tokio::test]
+async fn nothing_more_is_delivered_once_the_process_is_gone() {
+    let own = own();
+    let world = World::new(state(&own, vec![identity("1", "/a", "")]));
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let peer = avouch_attestors::Peer { pid, uid, gid, pidfd: None };
+    let mut client = client_of(&world, peer).await;
+    let mut stream = client.fetch_x509svid(call(wire::X509svidRequest {})).await.unwrap().into_inner();
+    next(&mut stream).await.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    world.supply.set(state(&own, vec![identity("2", "/b", "")]));
+    let (code, text) = refused(next(&mut stream).await);
+    assert_eq!(code, Code::Unavailable);
+    assert_eq!(text, "workload attestation failed: the calling process changed since it connected");
+    let page = world.metrics.registry().render();
+    assert!(
+        page.contains("spire_agent_rpc_workload_api_fetch_x509svid{status=\"Unavailable\"} 1"),
+        "calls of other processes are counted: {page}"
+    );
 }
 
 fn foreign(count: usize, roots: usize, der: &Arc<[u8]>) -> Vec<Arc<avouch_domain::Bundle>> {
