@@ -294,7 +294,7 @@ async fn an_authority_vouches_for_its_own_trust_domain_only() {
     let foreign = Authority::fresh("spiffe://other.org");
     crate::bundle::federate(&server, "other.org", &[&foreign.der], &[]).await;
     let leaf = foreign.leaf("spiffe://example.org/a");
-    assert!(!crate::x509_validate::server_takes(&server, &[leaf.der.clone()], &leaf.key).await);
+    assert!(!crate::x509_validate::server_takes(&server, std::slice::from_ref(&leaf.der), &leaf.key).await);
     let none = TrustRoots::new(&[]);
     let at = Timestamp::from_secs(now());
     assert!(verify_svid(&[&leaf.der], &none, &avouch_domain::fixtures::domain(), at).is_err());

@@ -93,7 +93,7 @@ async fn a_uri_name_of_another_scheme_is_refused() {
 async fn an_authority_does_not_authenticate_a_peer() {
     conforms!("X509-10");
     let authority = authority().await;
-    refused("the authority itself", &authority, &[authority.der.clone()], &authority.key).await;
+    refused("the authority itself", &authority, std::slice::from_ref(&authority.der), &authority.key).await;
 }
 
 #[tokio::test]
