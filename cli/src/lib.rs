@@ -3,6 +3,9 @@
 //! Talks to servers and agents only over their APIs; never decides, never keeps state.
 
 pub mod clock;
+pub mod config;
 pub mod health_http;
 pub mod logs;
 pub mod metrics_text;
+pub mod out;
+pub mod verbs;
