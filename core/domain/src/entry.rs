@@ -59,6 +59,8 @@ pub enum EntryError {
     Selector(#[from] SelectorError),
     #[error("selector types must be the same when store SVID is enabled")]
     StoreSvidKinds,
+    #[error("store SVID and disabled X509-SVID prefetch exclude each other")]
+    StoreSvidPrefetch,
     #[error("X509SvidTtl is not set")]
     X509Ttl,
     #[error("JwtSvidTtl is not set")]
@@ -114,6 +116,9 @@ impl Entry {
     pub fn new(parts: EntryParts) -> Result<Self, EntryError> {
         if parts.selectors.is_empty() {
             return Err(SelectorError::EmptyList.into());
+        }
+        if parts.store_svid && parts.disable_x509_svid_prefetch {
+            return Err(EntryError::StoreSvidPrefetch);
         }
         let set = SelectorSet::new(parts.selectors.iter().cloned())?;
         if set.len() != parts.selectors.len() {

@@ -148,6 +148,34 @@ pub fn concerned(before: &Registry, after: &Registry, change: &Change, own: &Tru
     if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }
 }
 
+/// As [`concerned`], over everything that differs between two registries: what several commits did is told at
+/// once. Costs what differs.
+#[must_use]
+pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain) -> Concerned {
+    let mut agents: BTreeSet<SpiffeId> = before.changed_nodes(after).cloned().collect();
+    for (old, new) in before.changed_bundles(after) {
+        let Some(bundle) = new.or(old) else { continue };
+        if bundle.trust_domain == *own {
+            return Concerned::Everyone;
+        }
+        for registry in [before, after] {
+            let entries = registry.entries_federated_with(&bundle.trust_domain);
+            let parents: BTreeSet<_> = entries.map(|e| &e.parent_id).collect();
+            for parent in parents {
+                collect_agents_above(registry, parent, &mut agents);
+            }
+        }
+    }
+    for (old, new) in before.changed_entries(after) {
+        for (registry, entry) in [(before, old), (after, new)] {
+            if let Some(entry) = entry {
+                collect_agents_of_entry(registry, entry, &mut agents);
+            }
+        }
+    }
+    if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }
+}
+
 fn collect_agents_of_entry(registry: &Registry, entry: &Entry, agents: &mut BTreeSet<SpiffeId>) {
     if entry.is_node_alias() {
         agents.extend(registry.nodes_matching(entry.selector_set()).map(|n| n.id.clone()));

@@ -32,10 +32,10 @@ pub enum Start {
 }
 
 /// What is known about the position that an agent names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Standing {
-    /// It is in the ring: a delta is exact.
-    Known,
+    /// It is in the ring: a delta from this registry is exact.
+    Known(Registry),
     /// Older than the ring, of this epoch: the log must say whether its head is true.
     Old,
     /// Of another life of the store, ahead of it, or with another head: what the agent holds is not ours.
@@ -63,11 +63,6 @@ impl History {
         }
     }
 
-    fn at(&self, position: &LogPosition) -> Option<&Registry> {
-        let at = self.ring.binary_search_by_key(&position.revision, |r| r.position().revision).ok()?;
-        self.ring.get(at).filter(|r| r.position() == *position)
-    }
-
     /// Judges a position against the ring.
     #[must_use]
     pub fn standing(&self, position: &LogPosition) -> Standing {
@@ -78,44 +73,34 @@ impl History {
         if position.revision > present.revision {
             return Standing::Foreign("the agent is ahead of this server");
         }
-        if self.at(position).is_some() {
-            return Standing::Known;
+        match self.ring.binary_search_by_key(&position.revision, |r| r.position().revision) {
+            Ok(at) => match self.ring.get(at) {
+                Some(registry) if registry.position() == *position => Standing::Known(registry.clone()),
+                _ => Standing::Foreign("the log has another head there"),
+            },
+            Err(_) => Standing::Old,
         }
-        let same_revision = self.ring.iter().any(|r| r.position().revision == position.revision);
-        if same_revision { Standing::Foreign("the log has another head there") } else { Standing::Old }
     }
+}
 
-    /// Decides how the agent gets to `present`. `verified` tells whether the log confirms an [`Standing::Old`]
-    /// position; without that, what the agent holds is not trusted.
-    #[must_use]
-    pub fn resume(
-        &self,
-        present: &Registry,
-        agent: &SpiffeId,
-        wall: Timestamp,
-        position: Option<&LogPosition>,
-        known: &[KnownEntry],
-        verified: bool,
-    ) -> Start {
-        let Some(position) = position else {
-            return Start::Digest { digest: digest(present, agent, wall, &[]), reason: None };
-        };
-        match self.standing(position) {
-            Standing::Known => match self.at(position) {
-                Some(before) => Start::Delta(delta(before, present, agent, wall)),
-                None => Start::Digest { digest: digest(present, agent, wall, &[]), reason: None },
-            },
-            Standing::Old if verified => Start::Digest {
-                digest: digest(present, agent, wall, known),
-                reason: Some("the position is too old for a delta"),
-            },
-            Standing::Old => Start::Digest {
-                digest: digest(present, agent, wall, &[]),
-                reason: Some("the log does not confirm the position"),
-            },
-            Standing::Foreign(reason) => {
-                Start::Digest { digest: digest(present, agent, wall, &[]), reason: Some(reason) }
-            }
-        }
-    }
+/// Decides how an agent gets to `present`. `standing` is that of the position it names (`None` = it wants a
+/// snapshot); `verified` tells whether the log confirms an old position; without that, what the agent says it
+/// holds is not trusted.
+#[must_use]
+pub fn resume(
+    present: &Registry,
+    agent: &SpiffeId,
+    wall: Timestamp,
+    standing: Option<&Standing>,
+    known: &[KnownEntry],
+    verified: bool,
+) -> Start {
+    let (known, reason) = match standing {
+        Some(Standing::Known(before)) => return Start::Delta(delta(before, present, agent, wall)),
+        None => (&[][..], None),
+        Some(Standing::Old) if verified => (known, Some("the position is too old for a delta")),
+        Some(Standing::Old) => (&[][..], Some("the log does not confirm the position")),
+        Some(Standing::Foreign(reason)) => (&[][..], Some(*reason)),
+    };
+    Start::Digest { digest: digest(present, agent, wall, known), reason }
 }

@@ -326,6 +326,14 @@ impl Registry {
         })
     }
 
+    /// IDs of nodes that differ between two registries.
+    pub fn changed_nodes<'a>(&'a self, after: &'a Self) -> impl Iterator<Item = &'a SpiffeId> + 'a {
+        self.nodes.diff(&after.nodes).map(|item| match item {
+            imbl::ordmap::DiffItem::Add(id, _) | imbl::ordmap::DiffItem::Remove(id, _) => id,
+            imbl::ordmap::DiffItem::Update { new, .. } => new.0,
+        })
+    }
+
     /// Bundles that differ between two registries, as (before, after).
     pub fn changed_bundles<'a>(
         &'a self,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use avouch_domain::{Authority, AuthorityId, AuthorityKind, Now, Revision, Slot, SlotState, Timestamp};
 
+use crate::faults::{Fault, planted};
 use crate::machine::Machine;
 use timing::{RETRY_AFTER, activate_at, prepare_at};
 
@@ -217,9 +218,12 @@ impl Rotation {
         let next = slot.other();
         let prepared = self.get(next).filter(|h| h.state == SlotState::Prepared).cloned();
         if let Some(prepared) = prepared {
-            if wanted || now >= activate_at(active.issued_at, active.not_after) {
+            if wanted
+                || now >= activate_at(active.issued_at, active.not_after)
+                || planted(Fault::SignBeforeKnown)
+            {
                 let since = *self.due_since.get_or_insert(now);
-                if prepared.known || now >= self.latest(since, active) {
+                if prepared.known || now >= self.latest(since, active) || planted(Fault::SignBeforeKnown) {
                     return self.emit(Effect::Activate { slot: next, id: prepared.id });
                 }
             }

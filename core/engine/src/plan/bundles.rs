@@ -23,10 +23,12 @@ pub enum BundleError {
     NotFound,
     #[error("cannot delete bundle; federated with {0} registration entries")]
     InUse(usize),
-    /// A prune that would leave no authority of a kind.
-    #[error("pruning would leave no authority in the bundle of {0}")]
-    WouldBeEmpty(TrustDomain),
 }
+
+/// A prune that would leave no authority of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pruning would leave no authority in the bundle of {0}")]
+pub struct WouldBeEmpty(pub TrustDomain);
 
 /// What happens to the entries that federate with a bundle which goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,14 +214,14 @@ pub fn delete(
 /// Takes ended authorities out of a bundle.
 ///
 /// # Errors
-/// [`BundleError::WouldBeEmpty`]: a trust domain never loses its last authority of a kind by pruning.
+/// [`WouldBeEmpty`]: a trust domain never loses its last authority of a kind by pruning.
 pub fn prune(
     registry: &Registry,
     at: Timestamp,
     domain: &TrustDomain,
     ended_x509: &BTreeSet<Arc<[u8]>>,
     ended_jwt: &BTreeSet<Arc<str>>,
-) -> Result<Plan, BundleError> {
+) -> Result<Plan, WouldBeEmpty> {
     let Some(old) = registry.bundle(domain) else { return Ok(Plan::default()) };
     let mut bundle = (**old).clone();
     bundle.x509_authorities.retain(|a| !ended_x509.contains(&a.der));
@@ -231,7 +233,7 @@ pub fn prune(
     if emptied(old.x509_authorities.len(), bundle.x509_authorities.len())
         || emptied(old.jwt_authorities.len(), bundle.jwt_authorities.len())
     {
-        return Err(BundleError::WouldBeEmpty(domain.clone()));
+        return Err(WouldBeEmpty(domain.clone()));
     }
     bundle.sequence_number += 1;
     let mut draft = Draft::new(registry, at, "server");

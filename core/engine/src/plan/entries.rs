@@ -3,8 +3,8 @@
 //! Never lets a second entry with the same parent, SPIFFE ID and selectors be created, within a batch or across.
 
 use avouch_domain::{
-    AuditEvent, Entry, EntryError, EntryId, EntryParts, Plan, Selector, SelectorError, SelectorSet, SpiffeId,
-    Timestamp, TrustDomain, Ttl,
+    AuditEvent, Entry, EntryError, EntryId, EntryParts, Plan, Selector, SelectorSet, SpiffeId, Timestamp,
+    TrustDomain, Ttl,
 };
 
 use super::Draft;
@@ -84,7 +84,7 @@ impl EntryPatch {
 pub enum EntryWriteError {
     /// The one that exists comes along.
     #[error("similar entry already exists")]
-    Similar(Box<Entry>),
+    Similar(Entry),
     #[error("entry ID is taken by another entry")]
     IdTaken,
     #[error("repeated selector or DNS name")]
@@ -93,8 +93,6 @@ pub enum EntryWriteError {
     NotFound,
     #[error("unable to find federated bundle \"spiffe://{0}\"")]
     NoBundle(TrustDomain),
-    #[error("store SVID and disabled prefetch exclude each other")]
-    StoreSvidPrefetch,
     #[error(transparent)]
     Invalid(EntryError),
 }
@@ -134,15 +132,9 @@ pub(super) fn create_one(
     id: &EntryId,
     item: &NewEntry,
 ) -> Result<Entry, EntryWriteError> {
-    if item.selectors.is_empty() {
-        return Err(EntryError::Selector(SelectorError::EmptyList).into());
-    }
-    if item.store_svid && item.disable_x509_svid_prefetch {
-        return Err(EntryWriteError::StoreSvidPrefetch);
-    }
     let entry = Entry::new(parts_of_new(id, item, draft.at))?;
     if let Some(existing) = draft.after.similar(&entry) {
-        return Err(EntryWriteError::Similar(Box::new(existing.clone())));
+        return Err(EntryWriteError::Similar(existing.clone()));
     }
     if draft.after.entry(id).is_some() {
         return Err(EntryWriteError::IdTaken);
@@ -208,9 +200,6 @@ fn update_one(draft: &mut Draft<'_>, patch: &EntryPatch) -> Result<Entry, EntryW
     let existing = draft.after.entry(&patch.id).ok_or(EntryWriteError::NotFound)?;
     let mut parts = existing.to_parts();
     apply_patch(&mut parts, patch);
-    if parts.store_svid && parts.disable_x509_svid_prefetch {
-        return Err(EntryWriteError::StoreSvidPrefetch);
-    }
     parts.revision_number += 1;
     let entry = Entry::new(parts)?;
     if patch.federates_with.is_some() {

@@ -41,8 +41,6 @@ pub enum AttestRefusal {
 pub enum NodeError {
     #[error("agent not found")]
     NotFound,
-    #[error("agent is banned")]
-    Banned,
     #[error("agent version is too long (max 255 characters)")]
     VersionTooLong,
 }
@@ -173,7 +171,8 @@ fn change_node(
     (draft.finish(), Ok(()))
 }
 
-/// Remembers a renewed SVID. The one in use stays valid until the new one is shown.
+/// Remembers a renewed SVID. The one in use stays valid until the new one is shown. A node that was banned in
+/// the meantime counts as not found.
 #[must_use]
 pub fn renew(
     registry: &Registry,
@@ -184,7 +183,7 @@ pub fn renew(
 ) -> (Plan, Result<(), NodeError>) {
     change_node(registry, at, id.as_str(), id, AuditEvent::NodeRenewed, |node| {
         if node.is_banned() {
-            return Err(NodeError::Banned);
+            return Err(NodeError::NotFound);
         }
         node.new_serial = Some((serial.clone(), expires_at));
         Ok(())
@@ -201,7 +200,7 @@ pub fn promote(
 ) -> (Plan, Result<(), NodeError>) {
     change_node(registry, at, id.as_str(), id, AuditEvent::NodePromoted, |node| {
         if node.is_banned() {
-            return Err(NodeError::Banned);
+            return Err(NodeError::NotFound);
         }
         if let Some((new, end)) = node.new_serial.take_if(|(new, _)| **new == *serial) {
             node.serial = Some(new);

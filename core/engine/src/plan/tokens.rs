@@ -3,25 +3,18 @@
 //! Never sees the text of a token: only its digest is written.
 
 use avouch_domain::{
-    AuditEvent, EntryId, IdError, JoinToken, Plan, Row, RowKey, Selector, SelectorError, SpiffeId, Timestamp,
-    Ttl,
+    AuditEvent, EntryId, JoinToken, Plan, Row, RowKey, Selector, SelectorError, SpiffeId, Timestamp, Ttl,
 };
 
 use super::Draft;
 use super::entries::{EntryWriteError, NewEntry, PRUNE_BATCH, create_one};
 use crate::registry::Registry;
 
-/// Why a join token was not created. Messages are SPIRE's.
+/// Why a join token was not created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinTokenError {
-    #[error("ttl is required, you must provide one")]
-    Ttl,
-    #[error("join token has {0} bytes, expected 1 to 1024")]
-    Length(usize),
     #[error("join token already exists")]
     Duplicate,
-    #[error("failed to create join token ID: {0}")]
-    Path(#[from] IdError),
     #[error("failed to create join token selector: {0}")]
     Selector(#[from] SelectorError),
     #[error("failed to create join token entry: {0}")]

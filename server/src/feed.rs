@@ -1,0 +1,392 @@
+//! Wakes the agents that a commit concerns, and tells each what changed for it.
+//!
+//! Never queues: per agent one earlier registry is remembered, and what it is told is the difference to the
+//! present. A slow agent thus costs one reference, and later changes merge into one update.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use avouch_domain::{Bundle, Entry, EntryId, LogPosition, Revision, SpiffeId, Timestamp, TrustDomain};
+use avouch_engine::Registry;
+use avouch_engine::entitle::{Concerned, Delta, KnownEntry, concerned_between, delta, visible_bundles};
+use avouch_engine::history::{History, KEPT, Standing, Start, resume};
+use avouch_store::Store;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::writer::Writer;
+
+/// The entries of an update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpdateKind {
+    /// Everything: `entries` in full, `unchanged` are those the agent holds as they are.
+    Snapshot { entries: Vec<Entry>, unchanged: Vec<EntryId> },
+    /// What is new or changed, and what is gone (the agent may not hold all of it).
+    Delta { upserts: Vec<Entry>, removed: Vec<EntryId> },
+}
+
+/// What became of a bundle that the agent may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BundleChange {
+    Changed(Arc<Bundle>),
+    Removed(TrustDomain),
+}
+
+/// Whether the agent is welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeChange {
+    Active,
+    Banned,
+    Evicted,
+}
+
+/// One thing to tell an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentUpdate {
+    pub kind: UpdateKind,
+    /// Why the delta that was asked for became a snapshot.
+    pub resync: Option<&'static str>,
+    pub bundles: Vec<BundleChange>,
+    /// Only when it changed, and in the first update.
+    pub node: Option<NodeChange>,
+    pub position: LogPosition,
+}
+
+struct Follower {
+    /// The registry that the agent was told last, if something has concerned it since.
+    pending: Option<Registry>,
+    wake: Arc<Notify>,
+}
+
+struct State {
+    present: Registry,
+    history: History,
+    followers: BTreeMap<(SpiffeId, u64), Follower>,
+    next: u64,
+    acknowledged: BTreeMap<SpiffeId, Revision>,
+    stopped: bool,
+}
+
+struct Inner {
+    own: TrustDomain,
+    store: Store,
+    state: Mutex<State>,
+    /// An agent has acknowledged something.
+    acknowledgement: Notify,
+}
+
+/// Handle to the feed. Cheap to clone.
+#[derive(Clone)]
+pub struct Feed(Arc<Inner>);
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("followers", &self.followers()).finish_non_exhaustive()
+    }
+}
+
+impl Feed {
+    /// Starts the task that follows the writer.
+    #[must_use]
+    pub fn start(
+        writer: &Writer,
+        store: Store,
+        own: TrustDomain,
+        stop: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let mut positions = writer.subscribe();
+        let present = (*writer.registry()).clone();
+        let state = State {
+            history: History::new(present.clone(), KEPT),
+            present,
+            followers: BTreeMap::new(),
+            next: 0,
+            acknowledged: BTreeMap::new(),
+            stopped: false,
+        };
+        let feed =
+            Self(Arc::new(Inner { own, store, state: Mutex::new(state), acknowledgement: Notify::new() }));
+        let (task, writer) = (feed.clone(), writer.clone());
+        let handle = tokio::spawn(async move {
+            task.advance(&writer.registry());
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    changed = positions.changed() => match changed {
+                        Ok(()) => task.advance(&writer.registry()),
+                        Err(_) => break,
+                    },
+                }
+            }
+            task.end();
+        });
+        (feed, handle)
+    }
+
+    /// Moves the present forward and wakes whom it concerns. Only the feed's own task calls this.
+    fn advance(&self, registry: &Registry) {
+        let before = self.0.state.lock().present.clone();
+        if before.position() == registry.position() {
+            return;
+        }
+        let concerned = if before.position().epoch == registry.position().epoch {
+            concerned_between(&before, registry, &self.0.own)
+        } else {
+            Concerned::Everyone
+        };
+        let mut state = self.0.state.lock();
+        state.present = registry.clone();
+        state.history.push(registry.clone());
+        let wake = |follower: &mut Follower| {
+            follower.pending.get_or_insert_with(|| before.clone());
+            follower.wake.notify_one();
+        };
+        match concerned {
+            Concerned::Nobody => {}
+            Concerned::Everyone => state.followers.values_mut().for_each(wake),
+            Concerned::Agents(agents) => {
+                for agent in agents {
+                    let range = (agent.clone(), 0)..=(agent, u64::MAX);
+                    state.followers.range_mut(range).for_each(|(_, follower)| wake(follower));
+                }
+            }
+        }
+        let State { present, acknowledged, .. } = &mut *state;
+        acknowledged.retain(|agent, _| present.node(agent).is_some());
+    }
+
+    fn end(&self) {
+        let mut state = self.0.state.lock();
+        state.stopped = true;
+        state.followers.values().for_each(|f| f.wake.notify_one());
+    }
+
+    /// Streams that are open.
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.0.state.lock().followers.len()
+    }
+
+    /// An agent has applied everything up to `revision` (or was served the own bundle at it).
+    pub fn acknowledge(&self, agent: &SpiffeId, revision: Revision) {
+        {
+            let mut state = self.0.state.lock();
+            if state.present.node(agent).is_none() {
+                return;
+            }
+            let held = state.acknowledged.entry(agent.clone()).or_default();
+            *held = (*held).max(revision);
+        }
+        self.0.acknowledgement.notify_one();
+    }
+
+    /// Waits until some agent acknowledges something. For one waiter.
+    pub async fn acknowledgement(&self) {
+        self.0.acknowledgement.notified().await;
+    }
+
+    /// True if every agent that may still be alive has applied `revision`.
+    #[must_use]
+    pub fn known_everywhere(&self, wall: Timestamp, revision: Revision) -> bool {
+        let state = self.0.state.lock();
+        state.present.nodes().filter(|n| !n.is_banned() && n.expires_at > wall).all(|node| {
+            state.acknowledged.get(&node.id).is_some_and(|acknowledged| *acknowledged >= revision)
+        })
+    }
+
+    /// Opens a stream for an agent that stands at `position` (`None` = it wants a snapshot) and says what it
+    /// holds.
+    #[must_use]
+    pub fn follow(
+        &self,
+        agent: &SpiffeId,
+        position: Option<LogPosition>,
+        known: Vec<KnownEntry>,
+    ) -> AgentFeed {
+        let wake = Arc::new(Notify::new());
+        let id = {
+            let mut state = self.0.state.lock();
+            state.next += 1;
+            let id = state.next;
+            let follower = Follower { pending: None, wake: wake.clone() };
+            state.followers.insert((agent.clone(), id), follower);
+            id
+        };
+        AgentFeed {
+            feed: self.clone(),
+            agent: agent.clone(),
+            id,
+            wake,
+            start: Some((position, known)),
+            bundles: BTreeMap::new(),
+            node: None,
+            told: LogPosition::default(),
+        }
+    }
+}
+
+/// One agent's stream. Dropping it closes it.
+pub struct AgentFeed {
+    feed: Feed,
+    agent: SpiffeId,
+    id: u64,
+    wake: Arc<Notify>,
+    start: Option<(Option<LogPosition>, Vec<KnownEntry>)>,
+    bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
+    node: Option<NodeChange>,
+    told: LogPosition,
+}
+
+impl fmt::Debug for AgentFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentFeed")
+            .field("agent", &self.agent)
+            .field("told", &self.told)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for AgentFeed {
+    fn drop(&mut self) {
+        self.feed.0.state.lock().followers.remove(&(self.agent.clone(), self.id));
+    }
+}
+
+enum Taken {
+    Stopped,
+    Nothing,
+    Since { before: Registry, present: Registry },
+}
+
+impl AgentFeed {
+    /// The first call answers at once; later ones wait until something concerns this agent. `None`: the server
+    /// stops. Cancel safe.
+    pub async fn next(&mut self, clock: Clock) -> Option<AgentUpdate> {
+        if let Some((position, known)) = self.start.clone() {
+            return self.begin(clock, position, &known).await;
+        }
+        loop {
+            match self.take() {
+                Taken::Stopped => return None,
+                Taken::Nothing => self.wake.notified().await,
+                Taken::Since { before, present } => {
+                    let wall = clock().wall;
+                    let change = delta(&before, &present, &self.agent, wall);
+                    if let Some(update) = self.tell(&present, wall, change) {
+                        return Some(update);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything up to here was told or does not concern this agent.
+    #[must_use]
+    pub fn position(&self) -> LogPosition {
+        if self.start.is_some() {
+            return self.told;
+        }
+        let state = self.feed.0.state.lock();
+        match state.followers.get(&(self.agent.clone(), self.id)) {
+            Some(Follower { pending: None, .. }) => state.present.position(),
+            _ => self.told,
+        }
+    }
+
+    /// The agent has applied everything up to `revision`.
+    pub fn acknowledge(&self, revision: Revision) {
+        self.feed.acknowledge(&self.agent, revision.min(self.position().revision));
+    }
+
+    async fn begin(
+        &mut self,
+        clock: Clock,
+        position: Option<LogPosition>,
+        known: &[KnownEntry],
+    ) -> Option<AgentUpdate> {
+        let old = match &position {
+            Some(p) => matches!(self.feed.0.state.lock().history.standing(p), Standing::Old),
+            None => false,
+        };
+        let verified = match position {
+            Some(p) if old => self.feed.0.store.changes_since(p, 1).await.is_ok(),
+            _ => false,
+        };
+        let (present, standing) = {
+            let mut state = self.feed.0.state.lock();
+            if state.stopped {
+                return None;
+            }
+            if let Some(follower) = state.followers.get_mut(&(self.agent.clone(), self.id)) {
+                follower.pending = None;
+            }
+            (state.present.clone(), position.as_ref().map(|p| state.history.standing(p)))
+        };
+        let wall = clock().wall;
+        let (kind, resync) = match resume(&present, &self.agent, wall, standing.as_ref(), known, verified) {
+            Start::Delta(Delta { upserts, removed }) => (UpdateKind::Delta { upserts, removed }, None),
+            Start::Digest { digest, reason } => {
+                let kind = UpdateKind::Snapshot { entries: digest.entries, unchanged: digest.unchanged };
+                (kind, reason)
+            }
+        };
+        self.start = None;
+        self.told = present.position();
+        self.node = Some(node_state(&present, &self.agent));
+        self.bundles = visible_bundles(&present, &self.agent, &self.feed.0.own, wall);
+        let bundles = self.bundles.values().cloned().map(BundleChange::Changed).collect();
+        Some(AgentUpdate { kind, resync, bundles, node: self.node, position: self.told })
+    }
+
+    fn take(&self) -> Taken {
+        let mut state = self.feed.0.state.lock();
+        if state.stopped {
+            return Taken::Stopped;
+        }
+        let key = (self.agent.clone(), self.id);
+        match state.followers.get_mut(&key).and_then(|f| f.pending.take()) {
+            Some(before) => Taken::Since { before, present: state.present.clone() },
+            None => Taken::Nothing,
+        }
+    }
+
+    fn tell(&mut self, present: &Registry, wall: Timestamp, change: Delta) -> Option<AgentUpdate> {
+        self.told = present.position();
+        let bundles = self.bundle_changes(present, wall);
+        let node = node_state(present, &self.agent);
+        let node = (self.node != Some(node)).then_some(node);
+        self.node = node.or(self.node);
+        if change.is_empty() && bundles.is_empty() && node.is_none() {
+            return None;
+        }
+        let kind = UpdateKind::Delta { upserts: change.upserts, removed: change.removed };
+        Some(AgentUpdate { kind, resync: None, bundles, node, position: self.told })
+    }
+
+    fn bundle_changes(&mut self, present: &Registry, wall: Timestamp) -> Vec<BundleChange> {
+        let now = visible_bundles(present, &self.agent, &self.feed.0.own, wall);
+        let mut changes: Vec<_> = now
+            .iter()
+            .filter(|(domain, bundle)| self.bundles.get(*domain) != Some(*bundle))
+            .map(|(_, bundle)| BundleChange::Changed(bundle.clone()))
+            .collect();
+        let gone = self.bundles.keys().filter(|domain| !now.contains_key(*domain));
+        changes.extend(gone.cloned().map(BundleChange::Removed));
+        self.bundles = now;
+        changes
+    }
+}
+
+fn node_state(registry: &Registry, agent: &SpiffeId) -> NodeChange {
+    match registry.node(agent) {
+        None => NodeChange::Evicted,
+        Some(node) if node.is_banned() => NodeChange::Banned,
+        Some(_) => NodeChange::Active,
+    }
+}

@@ -1,0 +1,106 @@
+//! Verbs on registration entries.
+//!
+//! Never hands an agent an entry that it may not serve or that has ended.
+
+use avouch_domain::{Entry, EntryId, Now, SpiffeId, Timestamp};
+use avouch_engine::entitle;
+use avouch_engine::plan::entries::{self, EntryPatch, EntryWriteError, NewEntry};
+use avouch_engine::rotation::timing::longest_uncut;
+
+use super::{BadToken, EntryFilter, Page, PageRequest, Services, WriteError};
+
+type Outcomes<T> = Result<Vec<Result<T, EntryWriteError>>, WriteError>;
+
+/// An id nobody has used. A UUID always is an entry id.
+pub(super) fn fresh_id() -> Option<EntryId> {
+    EntryId::new(&uuid::Uuid::new_v4().to_string()).ok()
+}
+
+impl Services {
+    #[must_use]
+    pub fn count_entries(&self, filter: &EntryFilter) -> usize {
+        filter.count(&self.registry())
+    }
+
+    /// # Errors
+    /// [`BadToken`].
+    pub fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>, BadToken> {
+        filter.page(&self.registry(), page)
+    }
+
+    #[must_use]
+    pub fn get_entry(&self, id: &EntryId) -> Option<Entry> {
+        self.registry().entry(id).cloned()
+    }
+
+    /// Creates entries, each on its own merits; order is kept.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then none was created.
+    pub async fn create_entries(&self, now: Now, actor: &str, items: Vec<NewEntry>) -> Outcomes<Entry> {
+        let fresh: Vec<_> = items.iter().filter_map(|_| fresh_id()).collect();
+        let actor = actor.to_owned();
+        let outcomes = self
+            .0
+            .writer
+            .write(move |registry| entries::create(registry, now.wall, &actor, &items, &fresh))
+            .await?;
+        self.warn_of_cut_entries(&outcomes);
+        Ok(outcomes)
+    }
+
+    /// Changes entries, each on its own merits; order is kept.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then none was changed.
+    pub async fn update_entries(&self, now: Now, actor: &str, items: Vec<EntryPatch>) -> Outcomes<Entry> {
+        let actor = actor.to_owned();
+        let outcomes =
+            self.0.writer.write(move |registry| entries::update(registry, now.wall, &actor, &items)).await?;
+        self.warn_of_cut_entries(&outcomes);
+        Ok(outcomes)
+    }
+
+    /// # Errors
+    /// [`WriteError`]; then none was deleted.
+    pub async fn delete_entries(&self, now: Now, actor: &str, ids: Vec<EntryId>) -> Outcomes<()> {
+        let actor = actor.to_owned();
+        self.0.writer.write(move |registry| entries::delete(registry, now.wall, &actor, &ids)).await
+    }
+
+    /// Everything the agent may serve, ascending by id.
+    #[must_use]
+    pub fn authorized_entries(&self, wall: Timestamp, agent: &SpiffeId) -> Vec<Entry> {
+        entitle::authorized_entries(&self.registry(), agent, wall)
+    }
+
+    /// The entry, if the agent may serve it.
+    #[must_use]
+    pub fn authorized_entry(&self, wall: Timestamp, agent: &SpiffeId, id: &EntryId) -> Option<Entry> {
+        entitle::is_authorized(&self.registry(), agent, id, wall)
+    }
+
+    /// Entries that give the caller its SPIFFE ID: they say whether it is an admin or a downstream server.
+    #[must_use]
+    pub fn caller_entries(&self, wall: Timestamp, caller: &SpiffeId) -> Vec<Entry> {
+        let registry = self.registry();
+        registry.entries_by_spiffe_id(caller).filter(|e| !e.is_expired(wall)).cloned().collect()
+    }
+
+    fn warn_of_cut_entries(&self, outcomes: &[Result<Entry, EntryWriteError>]) {
+        let settings = self.settings();
+        let longest = longest_uncut(settings.ca_ttl);
+        for entry in outcomes.iter().flatten() {
+            let ttl = entry.x509_svid_ttl.or(settings.x509_svid_ttl);
+            if ttl > longest && entry.x509_svid_ttl.0 > 0 {
+                tracing::warn!(
+                    entry_id = %entry.id,
+                    x509_svid_ttl = ttl.as_secs(),
+                    longest_uncut = longest.as_secs(),
+                    ca_ttl = settings.ca_ttl.as_secs(),
+                    "SVIDs of this entry may end earlier than it says: they never outlive their authority"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Everything an API method does, in the words of the domain: one verb = one function = one transaction.
+//!
+//! Never: no wire types, no clock, no SQL. Reads come from the registry in memory; writes are plans handed to
+//! the writer.
+
+mod agents;
+mod attest;
+mod bundles;
+mod entries;
+mod list;
+mod pruner;
+mod svids;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use avouch_attestors::node::NodeVerifier;
+use avouch_credential::x509::name::Name;
+use avouch_domain::{Holder, Image, KeyType, LogPosition, SpiffeId, Timestamp, TrustDomain};
+use avouch_engine::Registry;
+use avouch_engine::rotation::timing::longest_uncut;
+use avouch_store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::ca::{Ca, Rotor, RotorParts};
+use crate::clock::Clock;
+use crate::feed::Feed;
+use crate::keys::KeyManager;
+use crate::writer::Writer;
+
+pub use crate::ca::{CaFacts, IssuedJwt, IssuedX509};
+pub use crate::feed::{AgentFeed, AgentUpdate, BundleChange, NodeChange, UpdateKind};
+pub use crate::writer::WriteError;
+pub use agents::{JoinTokenError, NewJoinToken, RenewError, ShownJoinToken};
+pub use attest::{AttestError, AttestRequest, AttestStep, Attestation, Attested};
+pub use avouch_engine::entitle::KnownEntry;
+pub use avouch_engine::plan::bundles::{BundleError, BundlePatch, DeleteMode};
+pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};
+pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
+pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
+pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
+
+/// What the verbs need to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub ca_ttl: Duration,
+    pub agent_ttl: Duration,
+    pub x509_svid_ttl: Duration,
+    pub jwt_svid_ttl: Duration,
+    pub ca_key_type: KeyType,
+    pub jwt_key_type: KeyType,
+    pub ca_subject: Name,
+    /// Empty = tokens name no issuer.
+    pub jwt_issuer: String,
+    pub jwt_disabled: bool,
+    pub agent_spiffe_id_as_selector: bool,
+    pub prune_attested_nodes_expired_for: Option<Duration>,
+    pub prune_tofu_nodes: bool,
+    pub prune_attested_nodes_batch_size: usize,
+}
+
+/// What the services are built of.
+pub struct Parts {
+    pub store: Store,
+    /// As the store gave it when it was opened.
+    pub image: Image,
+    pub trust_domain: TrustDomain,
+    /// Stable name of this server, unlike that of any other on the same store.
+    pub server_name: Arc<str>,
+    pub keys: Arc<dyn KeyManager>,
+    pub settings: Settings,
+    /// By attestation type. `join_token` needs none.
+    pub verifiers: Vec<(String, Arc<dyn NodeVerifier>)>,
+    pub clock: Clock,
+    pub stop: CancellationToken,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+/// Why the services could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the store belongs to trust domain {found}, expected {expected}")]
+    TrustDomain { found: TrustDomain, expected: TrustDomain },
+    #[error("no authority could be made ready: {0}")]
+    Ca(String),
+}
+
+struct Inner {
+    trust_domain: TrustDomain,
+    settings: Arc<Settings>,
+    writer: Writer,
+    feed: Feed,
+    ca: Ca,
+    verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
+}
+
+/// Handle to all verbs. Cheap to clone.
+#[derive(Clone)]
+pub struct Services(Arc<Inner>);
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services").field("trust_domain", &self.0.trust_domain).finish_non_exhaustive()
+    }
+}
+
+impl Services {
+    /// Starts the tasks behind the verbs. Returns once something can be signed.
+    ///
+    /// # Errors
+    /// [`StartError`]; the tasks are told to stop then.
+    pub async fn start(parts: Parts) -> Result<Self, StartError> {
+        let stop = parts.stop.clone();
+        let started = Self::start_tasks(parts).await;
+        if started.is_err() {
+            stop.cancel();
+        }
+        started
+    }
+
+    async fn start_tasks(parts: Parts) -> Result<Self, StartError> {
+        let Parts { store, image, trust_domain, server_name, keys, settings, verifiers, clock, stop } = parts;
+        let holder = Holder::Server(server_name);
+        let settings = Arc::new(settings);
+        warn_of_cut_lifetimes(&settings);
+        let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
+        check_trust_domain(&writer.registry(), &trust_domain)?;
+        let (feed, _) = Feed::start(&writer, store, trust_domain.clone(), stop.clone());
+        let ca = Ca::new(trust_domain.clone(), settings.clone());
+        let rotor = Rotor::start(RotorParts {
+            ca: ca.clone(),
+            writer: writer.clone(),
+            feed: feed.clone(),
+            keys,
+            holder,
+            clock,
+        })
+        .await
+        .map_err(StartError::Ca)?;
+        tokio::spawn(rotor.run(stop.clone()));
+        tokio::spawn(pruner::run(writer.clone(), settings.clone(), clock, stop));
+        let verifiers = verifiers.into_iter().collect();
+        Ok(Self(Arc::new(Inner { trust_domain, settings, writer, feed, ca, verifiers })))
+    }
+
+    /// The registry as committed last.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        self.0.writer.registry()
+    }
+
+    /// Tells each new position.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<LogPosition> {
+        self.0.writer.subscribe()
+    }
+
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.0.trust_domain
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    #[must_use]
+    pub fn ca(&self) -> &Ca {
+        &self.0.ca
+    }
+
+    /// Opens the stream of changes for one agent. `resume` = the position it stands at, `known` = what it holds.
+    #[must_use]
+    pub fn follow(
+        &self,
+        _wall: Timestamp,
+        agent: &SpiffeId,
+        resume: Option<LogPosition>,
+        known: Vec<KnownEntry>,
+    ) -> AgentFeed {
+        self.0.feed.follow(agent, resume, known)
+    }
+
+    /// Streams that agents hold open.
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.0.feed.followers()
+    }
+
+    /// How much there is of everything.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let registry = self.registry();
+        Counts {
+            agents: registry.node_count(),
+            entries: registry.entry_count(),
+            bundles: registry.bundle_count(),
+        }
+    }
+}
+
+/// See [`Services::counts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub agents: usize,
+    pub entries: usize,
+    /// The own one included.
+    pub bundles: usize,
+}
+
+/// A store with entries or nodes of another trust domain is another server's.
+fn check_trust_domain(registry: &Registry, expected: &TrustDomain) -> Result<(), StartError> {
+    let entry = registry.entries().next().map(|e| e.spiffe_id.trust_domain());
+    match entry.filter(|found| *found != expected) {
+        Some(found) => Err(StartError::TrustDomain { found: found.clone(), expected: expected.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn warn_of_cut_lifetimes(settings: &Settings) {
+    let longest = longest_uncut(settings.ca_ttl);
+    let svids = [
+        ("default_x509_svid_ttl", settings.x509_svid_ttl),
+        ("agent_ttl", settings.agent_ttl),
+        ("default_jwt_svid_ttl", settings.jwt_svid_ttl),
+    ];
+    for (key, ttl) in svids.into_iter().filter(|(_, ttl)| *ttl > longest) {
+        tracing::warn!(
+            key,
+            ttl_seconds = ttl.as_secs(),
+            ca_ttl_seconds = settings.ca_ttl.as_secs(),
+            longest_uncut_seconds = longest.as_secs(),
+            "SVIDs may end earlier than {key} says: an authority hands over with {} s left; use a ca_ttl of at least {} s",
+            longest.as_secs(),
+            ttl.as_secs().saturating_mul(6),
+        );
+    }
+}

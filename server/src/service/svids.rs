@@ -1,0 +1,211 @@
+//! Verbs that issue SVIDs for workloads.
+//!
+//! Never issues for an agent what it is not entitled to, and takes nothing from a request but its public key,
+//! except where an admin mints.
+
+use std::sync::Arc;
+
+use avouch_credential::x509::csr::{Csr, CsrError};
+use avouch_credential::x509::name::Name;
+use avouch_domain::{Entry, EntryId, Now, SpiffeId, Ttl};
+use avouch_engine::Registry;
+use avouch_engine::entitle;
+
+use super::{IssuedJwt, IssuedX509, Services};
+use crate::ca::{Ca, Leaf};
+
+/// One certificate that an agent asks for.
+#[derive(Clone, Debug)]
+pub struct X509Param {
+    pub entry_id: String,
+    /// DER.
+    pub csr: Vec<u8>,
+}
+
+/// Why one certificate of a batch was not issued.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum X509ItemError {
+    #[error("missing entry ID")]
+    MissingEntryId,
+    #[error("missing CSR")]
+    MissingCsr,
+    #[error("entry not found or not authorized")]
+    NotAuthorized,
+    #[error("malformed CSR: {0}")]
+    MalformedCsr(String),
+    #[error("invalid CSR signature: {0}")]
+    CsrSignature(String),
+    #[error("failed to sign X509-SVID: {0}")]
+    Sign(String),
+}
+
+/// Why a certificate was not minted. The texts of the request's faults are the credential's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MintX509Error {
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    #[error("CSR URI SAN is invalid: {0}")]
+    Id(String),
+    #[error("failed to sign X509-SVID: {0}")]
+    Sign(String),
+}
+
+/// Why a token was not issued.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JwtError {
+    #[error("JWT functionality is disabled")]
+    Disabled,
+    #[error("entry not found or not authorized")]
+    NotAuthorized,
+    #[error("at least one audience is required")]
+    NoAudience,
+    #[error("audience must not be empty")]
+    EmptyAudience,
+    #[error("failed to sign JWT-SVID: {0}")]
+    Sign(String),
+}
+
+fn check_audience(audience: &[String]) -> Result<(), JwtError> {
+    if audience.is_empty() {
+        return Err(JwtError::NoAudience);
+    }
+    if audience.iter().all(String::is_empty) {
+        return Err(JwtError::EmptyAudience);
+    }
+    Ok(())
+}
+
+impl Services {
+    /// Issues a batch of certificates for entries that the agent may serve, all from one registry.
+    pub async fn batch_new_x509_svid(
+        &self,
+        now: Now,
+        agent: &SpiffeId,
+        params: Vec<X509Param>,
+    ) -> Vec<Result<IssuedX509, X509ItemError>> {
+        let count = params.len();
+        let (services, agent) = (self.clone(), agent.clone());
+        let registry = self.registry();
+        let batch = move |ca: &Ca| -> Vec<_> {
+            params.iter().map(|param| services.issue_one(ca, &registry, now, &agent, param)).collect()
+        };
+        match self.ca().work(count, batch).await {
+            Ok(issued) => issued,
+            Err(e) => (0..count).map(|_| Err(X509ItemError::Sign(e.clone()))).collect(),
+        }
+    }
+
+    fn issue_one(
+        &self,
+        ca: &Ca,
+        registry: &Arc<Registry>,
+        now: Now,
+        agent: &SpiffeId,
+        param: &X509Param,
+    ) -> Result<IssuedX509, X509ItemError> {
+        if param.entry_id.is_empty() {
+            return Err(X509ItemError::MissingEntryId);
+        }
+        if param.csr.is_empty() {
+            return Err(X509ItemError::MissingCsr);
+        }
+        let entry = EntryId::new(&param.entry_id)
+            .ok()
+            .and_then(|id| entitle::is_authorized(registry, agent, &id, now.wall))
+            .ok_or(X509ItemError::NotAuthorized)?;
+        let csr = Csr::parse(&param.csr).map_err(|e| X509ItemError::MalformedCsr(e.reason()))?;
+        csr.verify().map_err(|e| X509ItemError::CsrSignature(e.reason()))?;
+        ca.sign_leaf(now.wall, &self.leaf_of(&entry, &csr)).map_err(X509ItemError::Sign)
+    }
+
+    fn leaf_of(&self, entry: &Entry, csr: &Csr) -> Leaf {
+        Leaf {
+            id: entry.spiffe_id.clone(),
+            public_key: csr.public_key().clone(),
+            dns_names: entry.dns_names.clone(),
+            subject: Name::svid_default(),
+            ttl: entry.x509_svid_ttl.or(self.settings().x509_svid_ttl),
+        }
+    }
+
+    /// Issues a token for an entry that the agent may serve.
+    ///
+    /// # Errors
+    /// [`JwtError`].
+    pub async fn new_jwt_svid(
+        &self,
+        now: Now,
+        agent: &SpiffeId,
+        entry_id: &str,
+        audience: Vec<String>,
+    ) -> Result<IssuedJwt, JwtError> {
+        if self.settings().jwt_disabled {
+            return Err(JwtError::Disabled);
+        }
+        let entry = EntryId::new(entry_id)
+            .ok()
+            .and_then(|id| self.authorized_entry(now.wall, agent, &id))
+            .ok_or(JwtError::NotAuthorized)?;
+        check_audience(&audience)?;
+        let ttl = entry.jwt_svid_ttl.or(self.settings().jwt_svid_ttl);
+        self.ca()
+            .sign_jwt(now.wall, &entry.spiffe_id, audience, ttl, entry.jwt_svid_include_jti)
+            .await
+            .map_err(JwtError::Sign)
+    }
+
+    /// Mints a certificate for whatever an admin's request says, within the trust domain.
+    ///
+    /// # Errors
+    /// [`MintX509Error`].
+    pub async fn mint_x509_svid(&self, now: Now, csr: &[u8], ttl: Ttl) -> Result<IssuedX509, MintX509Error> {
+        let csr = Csr::parse(csr)?;
+        csr.verify()?;
+        let names = csr.names()?;
+        self.check_workload(&names.id).map_err(MintX509Error::Id)?;
+        let subject = if csr.subject().is_empty() { Name::svid_default() } else { csr.subject().clone() };
+        let leaf = Leaf {
+            id: names.id,
+            public_key: csr.public_key().clone(),
+            dns_names: names.dns_names,
+            subject,
+            ttl: ttl.or(self.settings().x509_svid_ttl),
+        };
+        let signed = self.ca().work(1, move |ca| ca.sign_leaf(now.wall, &leaf)).await;
+        signed.and_then(|svid| svid).map_err(MintX509Error::Sign)
+    }
+
+    /// Mints a token for any workload of the trust domain.
+    ///
+    /// # Errors
+    /// [`JwtError`].
+    pub async fn mint_jwt_svid(
+        &self,
+        now: Now,
+        id: &SpiffeId,
+        audience: Vec<String>,
+        ttl: Ttl,
+    ) -> Result<IssuedJwt, JwtError> {
+        if self.settings().jwt_disabled {
+            return Err(JwtError::Disabled);
+        }
+        check_audience(&audience)?;
+        let ttl = ttl.or(self.settings().jwt_svid_ttl);
+        self.ca().sign_jwt(now.wall, id, audience, ttl, false).await.map_err(JwtError::Sign)
+    }
+
+    /// SPIRE's words for an ID that no workload of this trust domain may have.
+    fn check_workload(&self, id: &SpiffeId) -> Result<(), String> {
+        let domain = self.trust_domain();
+        let why = if id.trust_domain() != domain {
+            return Err(format!("\"{id}\" is not a member of trust domain \"{domain}\""));
+        } else if id.path().is_empty() {
+            "path is empty"
+        } else if id.is_reserved() {
+            "path is in the reserved namespace"
+        } else {
+            return Ok(());
+        };
+        Err(format!("\"{id}\" is not a workload in trust domain \"{domain}\"; {why}"))
+    }
+}
