@@ -3,12 +3,20 @@
 //! Inside: `api → shell → {upstream, keys, disk}`; the edges know the shell only through [`supply`].
 
 pub mod api;
+pub mod app;
+pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod fair;
 pub mod health;
+pub mod join;
+pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod peer;
+pub mod shell;
 pub mod supply;
 mod sys;
+pub mod upstream;
+pub mod verbs;
 pub mod workload;

@@ -52,3 +52,41 @@ pub const REFUSALS_REMEMBERED_MAX: usize = 1024;
 pub const CLOCK_SKEW_WARN_MS: i64 = 5000;
 /// Worker threads, whatever the cores: the agent must not crowd out its node's workloads.
 pub const WORKER_THREADS_MAX: usize = 4;
+/// Longest call to the server, answer included (as SPIRE's agent).
+pub const CALL_MAX: Duration = Duration::from_secs(30);
+/// Longest attestation of the node: several rounds, and the server may pace them.
+pub const ATTEST_MAX: Duration = Duration::from_secs(60);
+/// Longest attempt to connect, all addresses of the server together.
+pub const CONNECT_MAX: Duration = Duration::from_secs(20);
+/// A server address that has not answered by then is joined by the next.
+pub const CONNECT_NEXT_AFTER: Duration = Duration::from_secs(1);
+/// Idle time after which the kernel asks whether the server is still there.
+pub const SERVER_KEEPALIVE: Duration = Duration::from_secs(15);
+/// Sent bytes that the server's machine does not acknowledge for this long end the connection.
+pub const SERVER_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A push stream without a frame for this long is dead: the server beats far more often.
+pub const STREAM_SILENCE_MAX: Duration = Duration::from_secs(90);
+/// Frames read ahead of the shell.
+pub const FRAMES_WAITING: usize = 16;
+/// Biggest answer of a server: all entries of one agent in one message, from a server that can't do better.
+pub const ANSWER_FROM_SERVER_MAX: usize = 64 * 1024 * 1024;
+/// Federated bundles fetched at once (as SPIRE's agent).
+pub const FEDERATED_FETCHES: usize = 10;
+/// Requests to the shell that wait; callers behind them wait outside.
+pub const COMMANDS_WAITING: usize = 1024;
+/// Most X509-SVIDs asked for in one call: the server's own limit.
+pub const SIGN_BATCH: usize = 500;
+/// Calls for X509-SVIDs at once; one more is kept for those somebody waits for.
+pub const SIGN_CALLS: usize = 3;
+/// Calls for JWT-SVIDs at once.
+pub const MINT_CALLS: usize = 64;
+/// A wall clock that is set forward is noticed within this time.
+pub const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// SVIDs of a tainted authority are replaced within this time, spread over it.
+pub const TAINT_SPREAD: Duration = Duration::from_secs(30);
+/// A trust bundle fetched by URL is at most this big.
+pub const BOOTSTRAP_BUNDLE_MAX: usize = 4 * 1024 * 1024;
+/// Refusals by the server that wait to be acted on; more of them say nothing new.
+pub const REFUSALS_WAITING: usize = 8;
+/// Time between updates of the slow gauges.
+pub const GAUGE_INTERVAL: Duration = Duration::from_secs(10);

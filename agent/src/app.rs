@@ -1,0 +1,297 @@
+//! The agent put together, in the order in which its parts depend on each other.
+//!
+//! A parts list: no part is built in here and none knows this file. The sockets are bound before anything is asked
+//! of the server and answer Unavailable until the first sync.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use avouch::health_http::{serve_health, serve_metrics};
+use avouch::logs::{self, LogHandle};
+use avouch_attestors::workload::{WorkloadLooker, unix};
+use avouch_credential::random;
+use avouch_credential::tls::{IdentityCell, RootsCell, TlsError};
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, AdminOptions, ServeError, WorkloadOptions, WorkloadParts, listener};
+use crate::clock;
+use crate::config::{AgentConfig, Bootstrap, KeyManagerConfig};
+use crate::disk::{DiskError, StateFile};
+use crate::health::AgentHealth;
+use crate::join::{self, Join, JoinError, Trust};
+use crate::keys::{KeysError, OwnKeys};
+use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
+use crate::metrics::Metrics;
+use crate::shell::{self, Shell};
+use crate::supply::Supply;
+use crate::upstream::{Server, Target};
+use crate::workload::WorkloadAttestor;
+
+/// Version of this program, for logs, metrics and the server.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why the agent can't start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Log(#[from] logs::LogError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("unable to set up TLS: {0}")]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Listen(#[from] listener::ListenError),
+    #[error("unable to raise the limit of open files: {0}")]
+    Descriptors(io::Error),
+    #[error("unable to listen on {address}: {source}")]
+    Http { address: String, source: io::Error },
+    #[error("unable to draw a random seed: {0}")]
+    Random(#[from] random::RandomError),
+    #[error("unable to wait for signals: {0}")]
+    Signals(io::Error),
+    #[error("not supported yet: trust_bundle_url")]
+    BootstrapUrl,
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// Runs an agent until it is told to stop by SIGTERM or SIGINT, or can't go on.
+///
+/// # Errors
+/// [`AppError`]; the process then ends with 1.
+pub async fn run(config: AgentConfig) -> Result<(), AppError> {
+    let logs = logs::init(config.log.clone())?;
+    let stop = CancellationToken::new();
+    spawn_signals(stop.clone(), logs.clone())?;
+    let outcome = serve(config, logs, stop).await;
+    match &outcome {
+        Ok(()) => tracing::info!("Agent stopped gracefully"),
+        Err(error) => tracing::error!(error = %error, "Agent crashed"),
+    }
+    outcome
+}
+
+/// Runs an agent until `stop`, or until it can't go on.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken) -> Result<(), AppError> {
+    let started = clock::now();
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), "Starting agent");
+    let trust = trust(&config)?;
+    let state = Arc::new(StateFile::open(&config.data_dir)?);
+    let keys = Arc::new(match &config.key_manager {
+        KeyManagerConfig::Memory => OwnKeys::in_memory(),
+        KeyManagerConfig::Disk { directory } => OwnKeys::on_disk(directory)?,
+    });
+    let metrics = metrics(&config);
+    let identity = Arc::new(IdentityCell::empty());
+    let roots = Arc::new(RootsCell::empty());
+    let target = Target::from((config.server_address.as_str(), config.server_port));
+    let server = Arc::new(Server::new(target, config.trust_domain.clone(), identity.clone(), roots.clone())?);
+
+    let (own_tx, own) = watch::channel(None);
+    let (bundle_tx, bundle) = watch::channel(None);
+    let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
+    // The middle outlives the doors: open calls need it while the doors close.
+    let shell_stop = CancellationToken::new();
+    let parts = shell::Parts {
+        trust_domain: config.trust_domain.clone(),
+        settings: settings(&config)?,
+        upstream: server.clone(),
+        own,
+        own_bundle: bundle_tx,
+        refusals: refusals_tx,
+        metrics: metrics.clone(),
+        clock: clock::now,
+        version: VERSION.to_owned(),
+    };
+    let (shell, shell_task) = Shell::start(parts, shell_stop.clone());
+    let supply: Arc<dyn Supply> = Arc::new(shell.clone());
+
+    let mut doors = open_doors(&config, &supply, &metrics, logs, started.mono, &stop)?;
+    serve_http(&config, &supply, &metrics, &stop).await?;
+    metrics.started(VERSION, &config.trust_domain);
+    notify(&[NotifyState::Ready]);
+
+    let join = Join::new(join::Parts {
+        trust_domain: config.trust_domain.clone(),
+        trust,
+        attestor: config.node_attestor.clone(),
+        join_token: config.join_token.clone(),
+        server,
+        state: state.clone(),
+        keys,
+        identity,
+        roots: roots.clone(),
+        own: own_tx,
+        metrics: metrics.clone(),
+        clock: clock::now,
+        availability_target: config.availability_target,
+        seed: seed()?,
+    });
+    let mut keeper = tokio::spawn(join::keep_bundle(bundle, roots, state));
+    let beat = beat(metrics, started.mono);
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        error = join.run(shell, refusals) => Err(AppError::Join(error)),
+        Some(ended) = doors.join_next() => match ended {
+            Ok(Err(error)) if !stop.is_cancelled() => Err(AppError::Serve(error)),
+            _ => Ok(()),
+        },
+        () = beat => Ok(()),
+    };
+    notify(&[NotifyState::Stopping]);
+    stop.cancel();
+    let _ = tokio::time::timeout(DRAIN_MAX, async { while doors.join_next().await.is_some() {} }).await;
+    shell_stop.cancel();
+    let _ = shell_task.await;
+    // The shell has dropped its end: the last bundle is written before the process goes.
+    let _ = tokio::time::timeout(DRAIN_MAX, &mut keeper).await;
+    outcome
+}
+
+fn trust(config: &AgentConfig) -> Result<Trust, AppError> {
+    match &config.bootstrap {
+        Bootstrap::Insecure => Ok(Trust::Insecure),
+        Bootstrap::File { path, format } => Ok(Trust::File { path: path.clone(), format: *format }),
+        Bootstrap::Url { .. } => Err(AppError::BootstrapUrl),
+    }
+}
+
+fn seed() -> Result<u64, AppError> {
+    Ok(u64::from_le_bytes(random::bytes::<8>()?))
+}
+
+fn settings(config: &AgentConfig) -> Result<shell::Settings, AppError> {
+    Ok(shell::Settings {
+        workload_key_type: config.workload_key_type,
+        x509_max: config.x509_svid_cache_max_size,
+        jwt_max: config.jwt_svid_cache_max_size,
+        availability_target: config.availability_target,
+        sync_interval: config.sync_interval,
+        sync_entries: config.use_sync_authorized_entries,
+        seed: seed()?,
+    })
+}
+
+fn metrics(config: &AgentConfig) -> Metrics {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let mut labels = Vec::new();
+    if let Some(host) = host.as_deref().filter(|_| config.telemetry.host_label) {
+        labels.push(("host", host));
+    }
+    if config.telemetry.trust_domain_label {
+        labels.push(("trust_domain", config.trust_domain.as_str()));
+    }
+    Metrics::new(&config.telemetry.prefix, &labels)
+}
+
+fn open_doors(
+    config: &AgentConfig,
+    supply: &Arc<dyn Supply>,
+    metrics: &Metrics,
+    logs: LogHandle,
+    started: avouch_domain::Tick,
+    stop: &CancellationToken,
+) -> Result<JoinSet<Result<(), ServeError>>, AppError> {
+    let descriptors = listener::raise_descriptor_limit().map_err(AppError::Descriptors)?;
+    let workload = listener::bind_workload(&config.socket_path)?;
+    let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix.clone()))];
+    let parts = WorkloadParts {
+        attestor: WorkloadAttestor::new(lookers, metrics.clone(), clock::tick),
+        options: WorkloadOptions {
+            no_identity_hold: config.no_identity_hold,
+            allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
+            allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),
+            log_selectors: config.log_selectors.clone(),
+        },
+        connections: listener::connections_for(descriptors),
+        metrics: metrics.clone(),
+        clock: clock::now,
+    };
+    let mut doors = JoinSet::new();
+    doors.spawn(api::serve_workload(workload, supply.clone(), parts, stop.clone()));
+    tracing::info!(address = %config.socket_path.display(), network = "unix", subsystem_name = "endpoints", "Starting Workload and SDS APIs");
+    if let Some(path) = &config.admin_socket_path {
+        let admin = listener::bind_admin(path, &config.socket_path)?;
+        let options = AdminOptions { logs, started, metrics: metrics.clone(), clock: clock::now };
+        doors.spawn(api::serve_admin(admin, supply.clone(), options, stop.clone()));
+        tracing::info!(address = %path.display(), network = "unix", subsystem_name = "endpoints", "Starting Admin APIs");
+    }
+    Ok(doors)
+}
+
+async fn serve_http(
+    config: &AgentConfig,
+    supply: &Arc<dyn Supply>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<(), AppError> {
+    if let Some(health) = &config.health {
+        let listener = bind_http(&health.host, health.port).await?;
+        let state = Arc::new(AgentHealth::new(supply.clone(), clock::now));
+        let (live, ready) = (health.live_path.clone(), health.ready_path.clone());
+        tokio::spawn(serve_health(listener, live, ready, state, stop.clone().cancelled_owned()));
+    }
+    if let Some((host, port)) = &config.telemetry.prometheus {
+        let listener = bind_http(host, *port).await?;
+        tokio::spawn(serve_metrics(listener, metrics.registry(), stop.clone().cancelled_owned()));
+    }
+    Ok(())
+}
+
+async fn bind_http(host: &str, port: u16) -> Result<TcpListener, AppError> {
+    let fail = |source| AppError::Http { address: format!("{host}:{port}"), source };
+    TcpListener::bind((host, port)).await.map_err(fail)
+}
+
+fn spawn_signals(stop: CancellationToken, logs: LogHandle) -> Result<(), AppError> {
+    let on = |kind| signal(kind).map_err(AppError::Signals);
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    let mut reopen = on(SignalKind::user_defined2())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                _ = reopen.recv() => {
+                    if let Err(error) = logs.reopen() {
+                        tracing::error!(%error, "Failed to reopen the log file");
+                    }
+                }
+            }
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+/// Keeps the watchdog quiet and the uptime gauge moving. Never ends.
+async fn beat(metrics: Metrics, started: avouch_domain::Tick) {
+    let every = sd_notify::watchdog_enabled().map_or(GAUGE_INTERVAL, |limit| limit / 2).min(GAUGE_INTERVAL);
+    loop {
+        metrics.uptime(clock::tick().since(started));
+        notify(&[NotifyState::Watchdog]);
+        tokio::time::sleep(every.max(Duration::from_millis(100))).await;
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "The service manager was not told");
+    }
+}

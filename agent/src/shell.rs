@@ -1,0 +1,224 @@
+//! The middle of the agent: one task owns the cache and sync machines and performs what they ask for.
+//!
+//! Holds no rule: what is due, expired, matched or retried is decided in `avouch_engine`. Never waits inside the
+//! task for anything outside it; calls and signatures run in tasks of their own and come back as events.
+
+mod signing;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use avouch_domain::{Bundle, KeyType, Now, SelectorSet, SpiffeId, Timestamp, TrustDomain};
+use avouch_engine::sync::AgentRefusal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::COMMANDS_WAITING;
+use crate::metrics::Metrics;
+use crate::supply::{AgentFacts, Feed, JwtGrant, JwtRefusal, Nearest, Supply, Want, WorkloadUpdate};
+use crate::upstream::Upstream;
+
+/// The agent's own SVID, as far as others may know it.
+#[derive(Clone, Debug)]
+pub struct OwnSvid {
+    /// DER, leaf first.
+    pub chain: Vec<Arc<[u8]>>,
+    pub not_after: Timestamp,
+}
+
+/// What the shell is told at birth.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub workload_key_type: KeyType,
+    pub x509_max: usize,
+    pub jwt_max: usize,
+    pub availability_target: Option<Duration>,
+    pub sync_interval: Duration,
+    pub sync_entries: bool,
+    /// Seed of all jitter.
+    pub seed: u64,
+}
+
+/// What the shell works with.
+pub struct Parts {
+    pub trust_domain: TrustDomain,
+    pub settings: Settings,
+    pub upstream: Arc<dyn Upstream>,
+    /// Written by `join`.
+    pub own: watch::Receiver<Option<OwnSvid>>,
+    /// Each own bundle the server sends, to be kept.
+    pub own_bundle: watch::Sender<Option<Arc<Bundle>>>,
+    /// The server's refusals of this agent, for `join`.
+    pub refusals: mpsc::Sender<AgentRefusal>,
+    pub metrics: Metrics,
+    pub clock: fn() -> Now,
+    pub version: String,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+type Update = Option<Arc<WorkloadUpdate>>;
+
+/// What callers ask of the task.
+enum Command {
+    /// The agent has a new SVID; and the own bundle, if it came with it.
+    Identity {
+        bundle: Option<Box<Bundle>>,
+    },
+    Subscribe {
+        selectors: SelectorSet,
+        want: Want,
+        reply: oneshot::Sender<ShellFeed>,
+    },
+    FetchJwt {
+        selectors: SelectorSet,
+        audience: Vec<String>,
+        id: Option<SpiffeId>,
+        reply: oneshot::Sender<Result<Vec<JwtGrant>, JwtRefusal>>,
+    },
+    Nearest {
+        selectors: SelectorSet,
+        reply: oneshot::Sender<Option<Nearest>>,
+    },
+    Facts {
+        reply: oneshot::Sender<AgentFacts>,
+    },
+}
+
+/// Handle to the one task that owns the machines. Cheap to clone.
+#[derive(Clone)]
+pub struct Shell {
+    trust_domain: TrustDomain,
+    commands: mpsc::Sender<Command>,
+    ready: watch::Receiver<bool>,
+    pushed: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Shell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shell").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+impl Shell {
+    /// Starts the task; it ends with `stop`. Nothing is asked of the server before [`Shell::identity`].
+    #[must_use]
+    pub fn start(parts: Parts, stop: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
+        let (commands, queue) = mpsc::channel(COMMANDS_WAITING);
+        let (ready_tx, ready) = watch::channel(false);
+        let pushed = Arc::new(AtomicBool::new(false));
+        let shell =
+            Self { trust_domain: parts.trust_domain.clone(), commands, ready, pushed: pushed.clone() };
+        let task = task::Task::new(parts, queue, ready_tx, pushed);
+        (shell, tokio::spawn(task.run(stop)))
+    }
+
+    /// The agent has an SVID (again): follow the server with it.
+    pub async fn identity(&self, bundle: Option<Bundle>) {
+        let _ = self.commands.send(Command::Identity { bundle: bundle.map(Box::new) }).await;
+    }
+
+    /// Asks the task; `None` if it has ended.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+#[tonic::async_trait]
+impl Supply for Shell {
+    fn trust_domain(&self) -> TrustDomain {
+        self.trust_domain.clone()
+    }
+
+    fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    fn push_live(&self) -> bool {
+        self.pushed.load(Ordering::Relaxed)
+    }
+
+    async fn subscribe(&self, selectors: SelectorSet, want: Want) -> Box<dyn Feed> {
+        match self.ask(|reply| Command::Subscribe { selectors, want, reply }).await {
+            Some(feed) => Box::new(feed),
+            None => Box::new(Ended),
+        }
+    }
+
+    async fn fetch_jwt(
+        &self,
+        selectors: SelectorSet,
+        audience: Vec<String>,
+        id: Option<SpiffeId>,
+    ) -> Result<Vec<JwtGrant>, JwtRefusal> {
+        let stopping = || Err(JwtRefusal::Unavailable("the agent is stopping".to_owned()));
+        self.ask(|reply| Command::FetchJwt { selectors, audience, id, reply }).await.unwrap_or_else(stopping)
+    }
+
+    async fn nearest(&self, selectors: &SelectorSet) -> Option<Nearest> {
+        let selectors = selectors.clone();
+        self.ask(|reply| Command::Nearest { selectors, reply }).await.flatten()
+    }
+
+    async fn facts(&self) -> AgentFacts {
+        self.ask(|reply| Command::Facts { reply }).await.unwrap_or_default()
+    }
+}
+
+/// The feed of a shell that has stopped.
+struct Ended;
+
+#[tonic::async_trait]
+impl Feed for Ended {
+    async fn next(&mut self) -> Option<Arc<WorkloadUpdate>> {
+        None
+    }
+}
+
+/// One subscription. Dropping it tells the task.
+struct ShellFeed {
+    updates: watch::Receiver<Update>,
+    last: Update,
+    begun: bool,
+    selectors: SelectorSet,
+    want: Want,
+    /// Unbounded because a drop can't wait; as many messages as there are subscriptions at most.
+    gone: mpsc::UnboundedSender<(SelectorSet, Want)>,
+}
+
+#[tonic::async_trait]
+impl Feed for ShellFeed {
+    async fn next(&mut self) -> Option<Arc<WorkloadUpdate>> {
+        loop {
+            if self.begun {
+                self.updates.changed().await.ok()?;
+            }
+            self.begun = true;
+            let update = self.updates.borrow_and_update().clone();
+            let same = match (&update, &self.last) {
+                (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+                (new, _) => new.is_none(),
+            };
+            if !same {
+                self.last.clone_from(&update);
+                return update;
+            }
+        }
+    }
+}
+
+impl Drop for ShellFeed {
+    fn drop(&mut self) {
+        let _ = self.gone.send((self.selectors.clone(), self.want));
+    }
+}

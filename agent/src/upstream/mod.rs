@@ -1,0 +1,212 @@
+//! The agent's side of the server's API: everything asked of a server goes through [`Upstream`].
+//!
+//! Wire types end here. Never decides when to ask or what a refusal means: the machines and `join` do.
+
+mod channel;
+mod spire;
+mod watch;
+
+use std::sync::Arc;
+
+use avouch_credential::tls::{IdentityCell, RootsCell, ServerExpectation, TlsError};
+use avouch_domain::{Bundle, EntryId, JwtSvid, LogPosition, Revision, SpiffeId, Timestamp, TrustDomain};
+use avouch_engine::sync::{AgentRefusal, Failure, Frame, Known, Polled};
+use avouch_proto::convert::{DeniedReason, denied_reason};
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+pub use channel::Target;
+pub use spire::{AttestError, Attestation};
+
+/// How a call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    #[error("the server does not know this call")]
+    Unimplemented,
+    #[error("{message}")]
+    Refused { refusal: AgentRefusal, message: String },
+    /// The call did not come through, or its answer did not.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The server answered, and not with what was asked.
+    #[error("{message} ({code:?})")]
+    Failed { code: Code, message: String },
+}
+
+impl CallError {
+    /// What the machines need to know of it.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Unimplemented => Failure::Unimplemented,
+            Self::Refused { refusal, .. } => Failure::Refused(*refusal),
+            Self::Unreachable(_) | Self::Failed { .. } => Failure::Away(self.to_string()),
+        }
+    }
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        let message = describe(&status);
+        let refusal = denied_reason(&status).and_then(|reason| match reason {
+            DeniedReason::AgentExpired => Some(AgentRefusal::Expired),
+            DeniedReason::AgentNotAttested => Some(AgentRefusal::NotAttested),
+            DeniedReason::AgentNotActive => Some(AgentRefusal::NotActive),
+            DeniedReason::AgentBanned => Some(AgentRefusal::Banned),
+            DeniedReason::AgentMustReattest => Some(AgentRefusal::MustReattest),
+            DeniedReason::Unknown => None,
+        });
+        match (refusal, status.code()) {
+            (Some(refusal), _) => Self::Refused { refusal, message },
+            (None, Code::Unimplemented) => Self::Unimplemented,
+            (None, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown) => {
+                Self::Unreachable(message)
+            }
+            (None, code) => Self::Failed { code, message },
+        }
+    }
+}
+
+/// The message with the causes below it: "transport error" alone helps nobody.
+fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A certificate chain the server signed, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedChain {
+    /// DER, leaf first.
+    pub chain: Vec<Vec<u8>>,
+}
+
+/// A token the server signed.
+#[derive(Debug)]
+pub struct SignedJwt {
+    pub svid: JwtSvid,
+    /// `kid` of its header.
+    pub key_id: Arc<str>,
+}
+
+/// How the agent introduces itself on the stream.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    pub position: Option<LogPosition>,
+    pub known: Known,
+    pub agent_version: String,
+}
+
+/// An open stream. It ends when `frames` ends; dropping both ends it from this side.
+#[derive(Debug)]
+pub struct Following {
+    /// The last item before the end is an error if there was one.
+    pub frames: mpsc::Receiver<Result<Frame, CallError>>,
+    pub acks: mpsc::Sender<Revision>,
+}
+
+/// A server, as an attested agent uses it. Every call ends within the limit of one call.
+#[tonic::async_trait]
+pub trait Upstream: Send + Sync + 'static {
+    /// Opens the push stream.
+    async fn follow(&self, hello: Hello) -> Result<Following, CallError>;
+
+    /// Whole bundles, of those that exist.
+    async fn fetch_bundles(&self, domains: Vec<TrustDomain>) -> Result<Vec<Bundle>, CallError>;
+
+    /// One round of the SPIRE protocol. `whole`: all entries in one answer. `federated`: foreign domains of the
+    /// entries held.
+    async fn poll(&self, whole: bool, known: Known, federated: Vec<TrustDomain>)
+    -> Result<Polled, CallError>;
+
+    /// Signs a batch; one outcome for each item, in order.
+    async fn sign_x509(
+        &self,
+        batch: Vec<(EntryId, Vec<u8>)>,
+    ) -> Result<Vec<Result<SignedChain, String>>, CallError>;
+
+    /// Mints one token.
+    async fn sign_jwt(&self, entry: &EntryId, audience: &[String]) -> Result<SignedJwt, CallError>;
+
+    /// Renews the agent's own SVID.
+    async fn renew(&self, csr: Vec<u8>) -> Result<SignedChain, CallError>;
+
+    /// Tells the server which version runs here.
+    async fn post_status(&self, version: &str) -> Result<(), CallError>;
+}
+
+/// A real server, reached over mutual TLS.
+#[derive(Debug)]
+pub struct Server {
+    target: Target,
+    trust_domain: TrustDomain,
+    identity: Arc<IdentityCell>,
+    roots: Arc<RootsCell>,
+    line: RwLock<Line>,
+}
+
+/// The connection in use and whose it is.
+#[derive(Clone, Debug)]
+struct Line {
+    channel: Channel,
+    agent: SpiffeId,
+    generation: u64,
+}
+
+impl Server {
+    /// Nothing is dialled yet. `identity` and `roots` are read anew at each handshake.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the library refuses its own configuration.
+    pub fn new(
+        target: Target,
+        trust_domain: TrustDomain,
+        identity: Arc<IdentityCell>,
+        roots: Arc<RootsCell>,
+    ) -> Result<Self, TlsError> {
+        let expected = ServerExpectation::Exactly(SpiffeId::server(&trust_domain));
+        let channel = channel::open(&target, Some(identity.clone()), roots.clone(), expected)?;
+        let line = Line { channel, agent: trust_domain.id(), generation: 0 };
+        Ok(Self { target, trust_domain, identity, roots, line: RwLock::new(line) })
+    }
+
+    /// Calls from now on use a new connection, which shows the identity of now. Calls under way end on the old.
+    ///
+    /// # Errors
+    /// As [`Server::new`].
+    pub fn turn(&self, agent: SpiffeId) -> Result<(), TlsError> {
+        let expected = ServerExpectation::Exactly(SpiffeId::server(&self.trust_domain));
+        let channel = channel::open(&self.target, Some(self.identity.clone()), self.roots.clone(), expected)?;
+        let mut line = self.line.write();
+        *line = Line { channel, agent, generation: line.generation + 1 };
+        Ok(())
+    }
+
+    fn line(&self) -> Line {
+        self.line.read().clone()
+    }
+
+    /// A refusal of an SVID that has been replaced since says nothing about the present one.
+    fn judged(&self, line: &Line, error: CallError) -> CallError {
+        match error {
+            CallError::Refused { message, .. } if self.line.read().generation != line.generation => {
+                CallError::Unreachable(format!("{message} (the SVID has been replaced since)"))
+            }
+            other => other,
+        }
+    }
+}
+
+/// Now in the server's certificates and tokens is whole seconds.
+fn seconds(at: i64) -> Timestamp {
+    Timestamp::from_secs(at)
+}

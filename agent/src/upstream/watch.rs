@@ -1,0 +1,148 @@
+//! The push stream of our own server, `avouch.watch.v1`.
+//!
+//! Never keeps more than a few frames: the reader sets the pace, and a server that falls silent is left.
+
+use avouch_domain::{Bundle, EntryId, Revision, Timestamp, TrustDomain};
+use avouch_engine::sync::{Frame, NodeStanding};
+use avouch_proto::convert::{bundle_from_wire, delivered_entry, position_from_wire, position_to_wire};
+use avouch_proto::entry_v1::EntryRevision;
+use avouch_proto::types;
+use avouch_proto::watch_v1::follow_request::Step;
+use avouch_proto::watch_v1::follow_response::Frame as WireFrame;
+use avouch_proto::watch_v1::node_state::State;
+use avouch_proto::watch_v1::watch_client::WatchClient;
+use avouch_proto::watch_v1::{self, FetchBundlesRequest, FollowRequest, FollowResponse};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+
+use super::{CallError, Following, Hello, Line};
+use crate::limits::{ANSWER_FROM_SERVER_MAX, FRAMES_WAITING, STREAM_SILENCE_MAX};
+
+/// Version of the protocol spoken here.
+const VERSION: u32 = 1;
+
+fn malformed(what: impl std::fmt::Display) -> CallError {
+    CallError::Failed { code: Code::Internal, message: format!("malformed frame: {what}") }
+}
+
+pub(super) async fn follow(line: &Line, hello: Hello) -> Result<Following, CallError> {
+    let (acks, ack_queue) = mpsc::channel::<Revision>(FRAMES_WAITING);
+    let first = tokio_stream::once(FollowRequest { step: Some(Step::Hello(say_hello(&hello))) });
+    let ack =
+        |revision: Revision| FollowRequest { step: Some(Step::Ack(watch_v1::Ack { revision: revision.0 })) };
+    let requests = first.chain(ReceiverStream::new(ack_queue).map(ack));
+    let mut client = WatchClient::new(line.channel.clone()).max_decoding_message_size(ANSWER_FROM_SERVER_MAX);
+    let answers = client.follow(requests).await?.into_inner();
+    let (send, frames) = mpsc::channel(FRAMES_WAITING);
+    let agent = line.agent.clone();
+    tokio::spawn(async move { pump(answers, &agent, &send).await });
+    Ok(Following { frames, acks })
+}
+
+/// Hands frames on until the stream ends, breaks, falls silent, or nobody reads.
+async fn pump(
+    mut answers: Streaming<FollowResponse>,
+    agent: &avouch_domain::SpiffeId,
+    frames: &mpsc::Sender<Result<Frame, CallError>>,
+) {
+    loop {
+        let read = tokio::select! {
+            read = timeout(STREAM_SILENCE_MAX, answers.message()) => read,
+            () = frames.closed() => return,
+        };
+        let frame = match read {
+            Ok(Ok(Some(response))) => frame(agent, response),
+            Ok(Ok(None)) => Err(CallError::Unreachable("the server ended the stream".to_owned())),
+            Ok(Err(status)) => Err(status.into()),
+            Err(_) => {
+                let silence = STREAM_SILENCE_MAX.as_secs();
+                Err(CallError::Unreachable(format!("the stream was silent for {silence} s")))
+            }
+        };
+        let last = frame.is_err();
+        let Some(frame) = frame.transpose() else { continue };
+        if frames.send(frame).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn say_hello(hello: &Hello) -> watch_v1::Hello {
+    watch_v1::Hello {
+        version: VERSION,
+        position: hello.position.as_ref().map(position_to_wire),
+        agent_version: hello.agent_version.clone(),
+        known: hello
+            .known
+            .iter()
+            .map(|(id, version)| EntryRevision {
+                id: id.to_string(),
+                revision_number: version.revision,
+                created_at: version.created_at.secs(),
+            })
+            .collect(),
+    }
+}
+
+/// `None` for a frame of a newer server that means nothing here.
+fn frame(agent: &avouch_domain::SpiffeId, wire: FollowResponse) -> Result<Option<Frame>, CallError> {
+    let Some(frame) = wire.frame else { return Ok(None) };
+    Ok(Some(match frame {
+        WireFrame::Welcome(welcome) => Frame::Welcome { server_time: Timestamp(welcome.server_time_ms) },
+        WireFrame::Snapshot(chunk) => Frame::Snapshot {
+            entries: entries(agent, &chunk.entries),
+            unchanged: ids(&chunk.unchanged),
+            position: position(chunk.position.as_ref())?,
+            last: chunk.last,
+        },
+        WireFrame::Delta(delta) => Frame::Delta {
+            upserts: entries(agent, &delta.upserts),
+            removed: ids(&delta.removed),
+            position: position(delta.position.as_ref())?,
+        },
+        WireFrame::Bundle(notice) => Frame::BundleNotice {
+            domain: TrustDomain::new(&notice.trust_domain).map_err(malformed)?,
+            digest: notice.digest,
+            removed: notice.removed,
+        },
+        WireFrame::Node(node) => match node.state() {
+            State::Banned => Frame::Node(NodeStanding::Banned),
+            State::Evicted => Frame::Node(NodeStanding::Evicted),
+            State::Active | State::Unspecified => Frame::Node(NodeStanding::Active),
+        },
+        WireFrame::Heartbeat(beat) => Frame::Heartbeat {
+            server_time: Timestamp(beat.server_time_ms),
+            position: beat.position.as_ref().map(|p| position(Some(p))).transpose()?,
+        },
+        WireFrame::Resync(resync) => Frame::Resync { reason: resync.reason },
+    }))
+}
+
+fn position(wire: Option<&watch_v1::Position>) -> Result<avouch_domain::LogPosition, CallError> {
+    position_from_wire(wire.ok_or_else(|| malformed("no position"))?).map_err(malformed)
+}
+
+fn ids(wire: &[String]) -> Vec<EntryId> {
+    wire.iter().filter_map(|id| EntryId::new(id).ok()).collect()
+}
+
+fn entries(agent: &avouch_domain::SpiffeId, wire: &[types::Entry]) -> Vec<avouch_domain::Entry> {
+    let one = |entry: &types::Entry| match delivered_entry(agent, entry) {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            tracing::warn!(entry_id = %entry.id, %error, "Malformed entry left out");
+            None
+        }
+    };
+    wire.iter().filter_map(one).collect()
+}
+
+pub(super) async fn fetch_bundles(line: &Line, domains: Vec<TrustDomain>) -> Result<Vec<Bundle>, CallError> {
+    let mut client = WatchClient::new(line.channel.clone()).max_decoding_message_size(ANSWER_FROM_SERVER_MAX);
+    let trust_domains = domains.iter().map(ToString::to_string).collect();
+    let answer = client.fetch_bundles(FetchBundlesRequest { trust_domains }).await?.into_inner();
+    answer.bundles.iter().map(|wire| bundle_from_wire(wire).map_err(malformed)).collect()
+}
