@@ -14,12 +14,14 @@ use std::task::{Context, Poll, ready};
 
 use avouch_attestors::Peer;
 use avouch_attestors::process::Pins;
+use avouch_domain::Now;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 
+use super::refusals::Refusals;
 use crate::fair::FairShare;
 use crate::limits::{
     ACCEPT_PAUSE, BACKLOG, CONNECTIONS_MIN, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_RESERVED, SOCKET_PATH_MAX,
@@ -223,6 +225,9 @@ pub struct Incoming {
     shares: Option<FairShare>,
     metrics: Metrics,
     pause: Option<Pin<Box<Sleep>>>,
+    clock: fn() -> Now,
+    /// Keeps callers that the kernel can't name from flooding the log.
+    unnamed: Refusals,
 }
 
 impl std::fmt::Debug for Incoming {
@@ -234,8 +239,14 @@ impl std::fmt::Debug for Incoming {
 impl Incoming {
     /// With `shares`, connections beyond a fair share are closed at once.
     #[must_use]
-    pub fn new(listener: UnixListener, shares: Option<FairShare>, metrics: Metrics) -> Self {
-        Self { listener, pins: Arc::default(), shares, metrics, pause: None }
+    pub fn new(
+        listener: UnixListener,
+        shares: Option<FairShare>,
+        metrics: Metrics,
+        clock: fn() -> Now,
+    ) -> Self {
+        let unnamed = Refusals::default();
+        Self { listener, pins: Arc::default(), shares, metrics, pause: None, clock, unnamed }
     }
 
     /// The connection with its caller; `None` if it may not stay.
@@ -243,11 +254,14 @@ impl Incoming {
         let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
-                tracing::warn!(
-                    subsystem_name = "endpoints",
-                    %error,
-                    "Closed a connection whose caller is unknown"
-                );
+                if let Some(unlogged) = self.unnamed.due(0, (self.clock)().mono) {
+                    tracing::warn!(
+                        subsystem_name = "endpoints",
+                        unlogged,
+                        %error,
+                        "Closed a connection whose caller is unknown"
+                    );
+                }
                 return None;
             }
         };

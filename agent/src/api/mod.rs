@@ -73,7 +73,7 @@ pub async fn serve_workload(
     stop: Stop,
 ) -> Result<(), ServeError> {
     let shares = FairShare::new(parts.connections);
-    let incoming = listener::Incoming::new(listener, Some(shares), parts.metrics.clone());
+    let incoming = listener::Incoming::new(listener, Some(shares), parts.metrics.clone(), parts.clock);
     let service = service(supply.clone(), parts, stop.clone());
     let failed = |e: tonic_reflection::server::Error| ServeError::Reflection(e.to_string());
     let reflection = || {
@@ -116,7 +116,7 @@ pub async fn serve_admin(
     options: AdminOptions,
     stop: Stop,
 ) -> Result<(), ServeError> {
-    let incoming = listener::Incoming::new(listener, None, options.metrics.clone());
+    let incoming = listener::Incoming::new(listener, None, options.metrics.clone(), options.clock);
     let admin = Arc::new(admin::Admin::new(supply, options));
     let serving = Server::builder()
         .add_service(DebugServer::from_arc(admin.clone()))
