@@ -139,7 +139,8 @@ fn pretty(value: &impl Serialize) -> Vec<u8> {
     out
 }
 
-/// Reads a document as the bundle of `domain`.
+/// Reads a document as the bundle of `domain`. A key without `use` is left out (TDB-12): for the Workload API's form
+/// see [`parse_workload_jwks`].
 ///
 /// # Errors
 /// [`BundleDocError`] if the document as a whole can't be used; then keep the bundle you have (TDB-11).
@@ -155,21 +156,34 @@ pub fn parse_with_notes(
     domain: &TrustDomain,
     document: &[u8],
 ) -> Result<(Bundle, Vec<Skipped>), BundleDocError> {
-    if document.len() > BUNDLE_DOCUMENT_MAX {
-        return Err(BundleDocError::TooLong(document.len()));
-    }
-    let members = json::object(document).map_err(|e| BundleDocError::Json(e.to_string()))?;
-    let keys = members.get("keys").and_then(Value::as_array).ok_or(BundleDocError::NoKeys)?;
+    let members = object(document)?;
     let mut bundle = Bundle::empty(domain.clone());
     bundle.sequence_number = integer(&members, "spiffe_sequence")?;
     let hint = integer(&members, "spiffe_refresh_hint")?;
     bundle.refresh_hint =
         i64::try_from(hint).map_err(|_| BundleDocError::NotAnInteger("spiffe_refresh_hint"))?;
-    let mut reader =
-        KeyReader { bundle: &mut bundle, certificates: BTreeSet::new(), key_ids: BTreeSet::new() };
-    let skip = |(index, key)| reader.take(key).err().map(|reason| Skipped { index, reason });
-    let skipped = keys.iter().enumerate().filter_map(skip).collect();
+    let skipped = KeyReader::new(&mut bundle, None).take_all(&members)?;
     Ok((bundle, skipped))
+}
+
+/// Reads what the Workload API hands out for validating JWT-SVIDs ([`workload_jwks`]): a key without `use` is a JWT
+/// key. Certificates are left out, and so are sequence and refresh hint, which this form does not have.
+///
+/// # Errors
+/// [`BundleDocError`] if the document as a whole can't be used.
+pub fn parse_workload_jwks(domain: &TrustDomain, document: &[u8]) -> Result<Bundle, BundleDocError> {
+    let members = object(document)?;
+    let mut bundle = Bundle::empty(domain.clone());
+    KeyReader::new(&mut bundle, Some(JWT_SVID)).take_all(&members)?;
+    bundle.x509_authorities.clear();
+    Ok(bundle)
+}
+
+fn object(document: &[u8]) -> Result<Map<String, Value>, BundleDocError> {
+    if document.len() > BUNDLE_DOCUMENT_MAX {
+        return Err(BundleDocError::TooLong(document.len()));
+    }
+    json::object(document).map_err(|e| BundleDocError::Json(e.to_string()))
 }
 
 fn integer(members: &Map<String, Value>, name: &'static str) -> Result<u64, BundleDocError> {
@@ -181,14 +195,27 @@ fn integer(members: &Map<String, Value>, name: &'static str) -> Result<u64, Bund
 
 struct KeyReader<'a> {
     bundle: &'a mut Bundle,
+    /// What a key without `use` is for.
+    default_use: Option<&'static str>,
     certificates: BTreeSet<Arc<[u8]>>,
     key_ids: BTreeSet<Arc<str>>,
 }
 
-impl KeyReader<'_> {
+impl<'a> KeyReader<'a> {
+    fn new(bundle: &'a mut Bundle, default_use: Option<&'static str>) -> Self {
+        Self { bundle, default_use, certificates: BTreeSet::new(), key_ids: BTreeSet::new() }
+    }
+
+    /// Takes every key of the document that can be taken; the others come back.
+    fn take_all(&mut self, document: &Map<String, Value>) -> Result<Vec<Skipped>, BundleDocError> {
+        let keys = document.get("keys").and_then(Value::as_array).ok_or(BundleDocError::NoKeys)?;
+        let skip = |(index, key)| self.take(key).err().map(|reason| Skipped { index, reason });
+        Ok(keys.iter().enumerate().filter_map(skip).collect())
+    }
+
     fn take(&mut self, key: &Value) -> Result<(), SkipReason> {
         let members = key.as_object().ok_or(SkipReason::NotAnObject)?;
-        match members.get("use").and_then(Value::as_str) {
+        match members.get("use").map_or(self.default_use, Value::as_str) {
             Some(X509_SVID) => self.take_x509(members),
             Some(JWT_SVID) => self.take_jwt(members),
             other => Err(SkipReason::Use(other.unwrap_or_default().to_owned())),

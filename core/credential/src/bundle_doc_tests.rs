@@ -125,6 +125,30 @@ fn a_workload_gets_jwt_keys_alone_sorted_by_key_id() {
 }
 
 #[test]
+fn the_keys_of_a_workload_are_read_back() {
+    let bundle = example();
+    let read = parse_workload_jwks(&bundle.trust_domain, &workload_jwks(&bundle)).unwrap();
+    let kids: Vec<_> = read.jwt_authorities.iter().map(|a| &*a.key_id).collect();
+    assert_eq!(kids, ["a", "b"]);
+    assert!(bundle.jwt_authorities.iter().all(|a| read.jwt_authorities.contains(a)));
+}
+
+#[test]
+fn the_form_of_workloads_brings_no_certificates() {
+    let bundle = example();
+    let text = spiffe_document(&bundle);
+    let read = parse_workload_jwks(&bundle.trust_domain, text.as_bytes()).unwrap();
+    assert_eq!((read.x509_authorities.len(), read.jwt_authorities.len(), read.sequence_number), (0, 2, 0));
+}
+
+#[test]
+fn a_key_without_use_is_no_key_of_a_bundle_document() {
+    let bundle = example();
+    assert!(parse(&bundle.trust_domain, &workload_jwks(&bundle)).unwrap().jwt_authorities.is_empty());
+    assert_eq!(parse_workload_jwks(&bundle.trust_domain, b"{}"), Err(BundleDocError::NoKeys));
+}
+
+#[test]
 fn equal_content_is_written_equally() {
     let bundle = example();
     let mut turned = bundle.clone();

@@ -11,6 +11,8 @@ pub const CSR_MAX: usize = 64 * 1024;
 pub const CERTIFICATE_MAX: usize = 64 * 1024;
 /// Most certificates in one chain (rust-spiffe refuses more).
 pub const CHAIN_MAX: usize = 16;
+/// Most certificates in one DER concatenation: a bundle may hold many authorities, a message of 4 MiB about this many.
+pub const CONCATENATED_MAX: usize = 4096;
 /// Longest JWT read, in bytes (rust-spiffe reads headers and claims up to this size).
 pub const TOKEN_MAX: usize = 64 * 1024;
 /// Clock difference granted to `exp`, `nbf` and `iat` (JWT-17).

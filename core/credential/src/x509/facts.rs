@@ -9,7 +9,7 @@ use x509_parser::prelude::FromDer;
 
 use super::name::{Name, NameError};
 use crate::key::{KeyError, PublicKey};
-use crate::limits::CERTIFICATE_MAX;
+use crate::limits::{CERTIFICATE_MAX, CONCATENATED_MAX};
 
 /// keyUsage bit `digitalSignature`.
 pub const DIGITAL_SIGNATURE: u16 = 1;
@@ -27,6 +27,8 @@ pub enum FactsError {
     TooLong(usize),
     #[error("trailing data after the certificate")]
     Trailing,
+    #[error("more certificates than the {CONCATENATED_MAX} expected at most")]
+    TooMany,
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(transparent)]
@@ -173,17 +175,62 @@ pub fn check_authority(der: &[u8]) -> Result<X509Authority, FactsError> {
     Ok(X509Authority { der: der.into(), tainted: false })
 }
 
-/// Splits concatenated DER certificates.
+/// The certificates of a DER concatenation, as the Workload API's fields hold them: a chain or a set of authorities.
+/// Every one is read; nothing may stand between or behind them. No bytes are no certificates.
 ///
 /// # Errors
-/// [`FactsError`] if one of them can't be read.
-pub fn split_chain(mut bytes: &[u8]) -> Result<Vec<Vec<u8>>, FactsError> {
-    let mut chain = Vec::new();
-    while !bytes.is_empty() {
-        let (rest, cert) =
-            X509Certificate::from_der(bytes).map_err(|e| FactsError::Malformed(e.to_string()))?;
-        chain.push(cert.as_raw().to_vec());
-        bytes = rest;
+/// [`FactsError`] if one of them can't be read or is too long, or if there are more than [`CONCATENATED_MAX`].
+pub fn split(mut concatenation: &[u8]) -> Result<Vec<Vec<u8>>, FactsError> {
+    let mut certificates = Vec::new();
+    while !concatenation.is_empty() {
+        if certificates.len() == CONCATENATED_MAX {
+            return Err(FactsError::TooMany);
+        }
+        let (rest, certificate) =
+            X509Certificate::from_der(concatenation).map_err(|e| FactsError::Malformed(e.to_string()))?;
+        let der = certificate.as_raw();
+        if der.len() > CERTIFICATE_MAX {
+            return Err(FactsError::TooLong(der.len()));
+        }
+        certificates.push(der.to_vec());
+        concatenation = rest;
     }
-    Ok(chain)
+    Ok(certificates)
+}
+
+/// [`split`] by its other name.
+///
+/// # Errors
+/// As [`split`].
+pub fn split_chain(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FactsError> {
+    split(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::issuer;
+
+    #[test]
+    fn concatenated_certificates_are_split_in_their_order() {
+        let (a, b) = (issuer("a.org"), issuer("b.org"));
+        let both = [&a.ca_der()[..], &b.ca_der()[..]].concat();
+        assert_eq!(split(&both), Ok(vec![a.ca_der().to_vec(), b.ca_der().to_vec()]));
+        assert_eq!(split(&[]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_concatenation_has_nothing_but_certificates() {
+        let ca = issuer("a.org").ca_der().to_vec();
+        for tail in [&[0][..], &ca[..100], &[0x30, 0]] {
+            assert!(matches!(split(&[&ca, tail].concat()), Err(FactsError::Malformed(_))), "{tail:?}");
+        }
+    }
+
+    #[test]
+    fn a_concatenation_has_a_bounded_count() {
+        let ca = issuer("a.org").ca_der().to_vec();
+        assert_eq!(split(&ca.repeat(CONCATENATED_MAX)).unwrap().len(), CONCATENATED_MAX);
+        assert_eq!(split(&ca.repeat(CONCATENATED_MAX + 1)), Err(FactsError::TooMany));
+    }
 }

@@ -10,3 +10,5 @@ pub mod pem;
 pub mod verify;
 
 mod extension;
+
+pub use facts::split;
