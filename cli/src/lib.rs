@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod explain;
 pub mod health_http;
 pub mod logs;
 pub mod metrics_text;

@@ -1,1 +1,114 @@
-fn main() {}
+//! `avouch`: what neither the server's nor the agent's command line has.
+//!
+//! Exit codes: 0 ok, 1 failed, 2 denied, 3 finding, 4 unreachable, 5 pending, 64 usage.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use avouch::explain;
+use avouch::out::Out;
+use avouch::verbs::channel;
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// Exit code of a call that can't be understood.
+const USAGE: u8 = 64;
+
+/// Workload identity that speaks SPIFFE.
+#[derive(Debug, Parser)]
+#[command(name = "avouch", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Why a process gets a SPIFFE ID, or why it does not
+    Explain(Explain),
+    /// The completion script for a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+    /// The version
+    Version,
+}
+
+#[derive(Debug, clap::Args)]
+struct Explain {
+    /// The process
+    pid: i32,
+    /// The SPIFFE ID it should have
+    spiffe_id: String,
+    /// The server's private socket
+    #[arg(long, env = "SPIRE_SERVER_PRIVATE_SOCKET", default_value = channel::SERVER.default)]
+    server_socket: PathBuf,
+    /// The agent's Workload API socket
+    #[arg(long, env = "SPIRE_AGENT_PUBLIC_SOCKET", default_value = channel::AGENT.default)]
+    agent_socket: PathBuf,
+    /// The agent's administration socket
+    #[arg(long, default_value = channel::AGENT_ADMIN.default)]
+    admin_socket: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let mut out = Out::standard();
+    let command = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command,
+        Err(e) => {
+            // Help and version are what was asked for; they are no errors.
+            let code = if e.use_stderr() { USAGE } else { 0 };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    ExitCode::from(run(command, &mut out))
+}
+
+fn run(command: Command, out: &mut Out) -> u8 {
+    match command {
+        Command::Version => {
+            out.line(env!("CARGO_PKG_VERSION"));
+            0
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "avouch", &mut script);
+            out.say(&String::from_utf8_lossy(&script));
+            0
+        }
+        Command::Explain(e) => {
+            let question = explain::Question {
+                pid: e.pid,
+                spiffe_id: e.spiffe_id,
+                server_socket: e.server_socket,
+                agent_socket: e.agent_socket,
+                admin_socket: e.admin_socket,
+            };
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(explain::run(&question, out)),
+                Err(e) => {
+                    out.complain(&format!("cannot start the runtime: {e}\n"));
+                    1
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn completions_know_every_command() {
+        let (mut out, captured) = Out::captured();
+        assert_eq!(run(Command::Completions { shell: clap_complete::Shell::Bash }, &mut out), 0);
+        assert!(captured.out().contains("explain") && captured.out().contains("completions"));
+    }
+}

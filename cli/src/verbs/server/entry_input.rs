@@ -253,6 +253,6 @@ mod tests {
         let e = &entries[0];
         assert_eq!((e.x509_svid_ttl, e.expires_at, e.store_svid), (60, 9, true));
         assert!(e.additional_attributes.unwrap().jwt_svid_include_jti);
-        assert!(from_json(b"[]").is_err());
+        assert!(from_json(b"[{}]").is_err());
     }
 }

@@ -1,0 +1,228 @@
+//! The table of causes: one row each, with its name, its sentence, the next step and the exit code.
+
+/// Why a process gets a SPIFFE ID or does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    Granted,
+    MalformedId,
+    ProcessGone,
+    SocketMissing,
+    SocketRefused,
+    SocketDenied,
+    AgentUnreachable,
+    ServerUnreachable,
+    ForeignTrustDomain,
+    ReservedId,
+    AgentNotAttested,
+    AgentBanned,
+    AgentExpired,
+    NoEntry,
+    NodeAlias,
+    EntryExpired,
+    ParentMissing,
+    OtherAgent,
+    StoredSvid,
+    ForeignSelector,
+    SelectorMissing,
+    AgentBehind,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub cause: Cause,
+    /// Stable name, for scripts.
+    pub name: &'static str,
+    pub sentence: &'static str,
+    /// What to do next.
+    pub next: &'static str,
+    /// 0 granted, 2 denied, 4 somebody can't be reached, 5 it will come by itself, 64 the question is wrong.
+    pub exit: u8,
+}
+
+const fn row(cause: Cause, name: &'static str, exit: u8, sentence: &'static str, next: &'static str) -> Row {
+    Row { cause, name, sentence, next, exit }
+}
+
+/// All causes, in the order in which they are looked for; the order of [`Cause`].
+pub const TABLE: &[Row] = &[
+    row(
+        Cause::Granted,
+        "granted",
+        0,
+        "the process gets this SPIFFE ID",
+        "nothing; an open stream has it already",
+    ),
+    row(
+        Cause::MalformedId,
+        "malformed_id",
+        64,
+        "the text is no SPIFFE ID",
+        "write it as spiffe://trust-domain/path",
+    ),
+    row(
+        Cause::ProcessGone,
+        "process_gone",
+        2,
+        "no such process runs now",
+        "check the process ID; a restarted process has a new one",
+    ),
+    row(
+        Cause::SocketMissing,
+        "socket_missing",
+        4,
+        "the agent's Workload API socket does not exist",
+        "start the agent, or name its socket with --agent-socket",
+    ),
+    row(
+        Cause::SocketRefused,
+        "socket_refused",
+        4,
+        "the Workload API socket is there but nobody listens on it",
+        "start the agent; the socket is left over from one that ended",
+    ),
+    row(
+        Cause::SocketDenied,
+        "socket_denied",
+        2,
+        "the process may not open the Workload API socket",
+        "give its user write permission on the socket and search permission on the folders above it",
+    ),
+    row(
+        Cause::AgentUnreachable,
+        "agent_unreachable",
+        4,
+        "the agent's administration socket does not answer",
+        "set admin_socket_path in the agent's configuration, or name the socket with --admin-socket",
+    ),
+    row(
+        Cause::ServerUnreachable,
+        "server_unreachable",
+        4,
+        "the server's private socket does not answer",
+        "run this where the server's socket is, or name it with --server-socket",
+    ),
+    row(
+        Cause::ForeignTrustDomain,
+        "foreign_trust_domain",
+        2,
+        "the SPIFFE ID belongs to another trust domain than the agent",
+        "ask an agent of that trust domain",
+    ),
+    row(
+        Cause::ReservedId,
+        "reserved_id",
+        2,
+        "paths below /spire are for servers and agents, never for workloads",
+        "register another path",
+    ),
+    row(
+        Cause::AgentNotAttested,
+        "agent_not_attested",
+        2,
+        "the server does not know this agent: it was evicted or never attested",
+        "let the agent attest again, with a new join token if it uses one",
+    ),
+    row(
+        Cause::AgentBanned,
+        "agent_banned",
+        2,
+        "the agent is banned",
+        "lift the ban with `avouch-server agent evict`, then let the agent attest again",
+    ),
+    row(
+        Cause::AgentExpired,
+        "agent_expired",
+        2,
+        "the agent's own SVID has expired",
+        "restart the agent so that it attests again",
+    ),
+    row(
+        Cause::NoEntry,
+        "no_entry",
+        2,
+        "no registration entry gives this SPIFFE ID",
+        "create one with `avouch-server entry create`",
+    ),
+    row(
+        Cause::NodeAlias,
+        "node_alias",
+        2,
+        "the entry's parent is the server, so it names agents and is never given to a workload",
+        "create an entry whose parent is the agent or this alias",
+    ),
+    row(
+        Cause::EntryExpired,
+        "entry_expired",
+        2,
+        "the entry's end has come",
+        "update the entry with a later -entryExpiry",
+    ),
+    row(
+        Cause::ParentMissing,
+        "parent_missing",
+        2,
+        "the entry's parent is neither a known agent nor given by another entry",
+        "correct the entry's -parentID",
+    ),
+    row(
+        Cause::OtherAgent,
+        "other_agent",
+        2,
+        "the entry's parent is not this agent and not one of its aliases",
+        "run the process beside that agent, or make an entry below this one",
+    ),
+    row(
+        Cause::StoredSvid,
+        "stored_svid",
+        2,
+        "the entry's SVIDs go into a store, not to workloads",
+        "read the SVID from the store, or make an entry without -storeSVID",
+    ),
+    row(
+        Cause::ForeignSelector,
+        "foreign_selector",
+        2,
+        "the entry asks for a selector of a kind that can't be seen from here",
+        "look into the agent's log: the attestor of that kind must be configured and must have found it",
+    ),
+    row(
+        Cause::SelectorMissing,
+        "selector_missing",
+        2,
+        "the process lacks a selector that the entry asks for",
+        "correct the entry's selectors, or start the process so that it has them",
+    ),
+    row(
+        Cause::AgentBehind,
+        "agent_behind",
+        5,
+        "everything fits, but the agent has not synchronised since the entry was made",
+        "wait a moment; if it lasts, look at the agent's connection to the server",
+    ),
+];
+
+impl Cause {
+    /// The row of this cause.
+    #[must_use]
+    pub fn row(self) -> &'static Row {
+        const NONE: Row = row(Cause::Granted, "unknown", 1, "unknown cause", "report this as a fault");
+        TABLE.iter().find(|r| r.cause == self).unwrap_or(&NONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_one_row_in_the_order_of_the_enum() {
+        let causes: Vec<_> = TABLE.iter().map(|r| r.cause).collect();
+        assert!(causes.is_sorted() && causes.last() == Some(&Cause::AgentBehind));
+        let mut names: Vec<_> = TABLE.iter().map(|r| r.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 22);
+        assert_eq!(Cause::AgentBehind as usize, TABLE.len() - 1);
+    }
+}

@@ -1,0 +1,153 @@
+//! One test for each cause.
+
+use avouch_domain::{EntryId, EntryParts, Selector, Ttl};
+
+use super::*;
+
+const AGENT: &str = "spiffe://example.org/spire/agent/join_token/t";
+
+fn id(text: &str) -> SpiffeId {
+    text.parse().unwrap()
+}
+
+fn selectors(list: &[&str]) -> Vec<Selector> {
+    list.iter().map(|s| s.parse().unwrap()).collect()
+}
+
+fn entry(change: impl FnOnce(&mut EntryParts)) -> Entry {
+    let mut parts = EntryParts {
+        id: EntryId::new("e").unwrap(),
+        spiffe_id: id("spiffe://example.org/web"),
+        parent_id: id(AGENT),
+        selectors: selectors(&["unix:uid:7"]),
+        x509_svid_ttl: Ttl(0),
+        jwt_svid_ttl: Ttl(0),
+        federates_with: Vec::new(),
+        admin: false,
+        downstream: false,
+        expires_at: None,
+        dns_names: Vec::new(),
+        store_svid: false,
+        hint: String::new(),
+        disable_x509_svid_prefetch: false,
+        jwt_svid_include_jti: false,
+        revision_number: 0,
+        created_at: Timestamp::from_secs(10),
+    };
+    change(&mut parts);
+    Entry::new(parts).unwrap()
+}
+
+fn facts(change: impl FnOnce(&mut Facts)) -> Facts {
+    let seen = SeenEntry { entry: entry(|_| {}), parent: Parent::OfThisAgent };
+    let mut facts = Facts {
+        now: Timestamp::from_secs(100),
+        pid: 7,
+        asked: "spiffe://example.org/web".into(),
+        process: Some(ProcessFacts {
+            selectors: SelectorSet::new(selectors(&["unix:uid:7", "unix:gid:7"])).unwrap(),
+        }),
+        socket: SocketState::Answers,
+        agent: Ok(AgentFacts {
+            id: id(AGENT),
+            expires_at: Timestamp::from_secs(200),
+            last_sync: Timestamp::from_secs(90),
+        }),
+        server: Ok(ServerFacts { agent: Some(KnownAgent { banned: false }), entries: vec![seen] }),
+    };
+    change(&mut facts);
+    facts
+}
+
+fn cause(change: impl FnOnce(&mut Facts)) -> Cause {
+    diagnose(&facts(change)).cause
+}
+
+fn of_entry(change: impl FnOnce(&mut EntryParts)) -> Cause {
+    cause(|f| f.server.as_mut().unwrap().entries[0].entry = entry(change))
+}
+
+#[test]
+fn a_matching_entry_is_granted() {
+    assert_eq!(cause(|_| {}), Cause::Granted);
+}
+
+#[test]
+fn a_text_that_is_no_id_is_said_so() {
+    assert_eq!(cause(|f| f.asked = "example.org/web".into()), Cause::MalformedId);
+}
+
+#[test]
+fn a_process_that_is_gone_gets_nothing() {
+    assert_eq!(cause(|f| f.process = None), Cause::ProcessGone);
+}
+
+#[test]
+fn a_socket_may_be_missing_deserted_or_forbidden() {
+    assert_eq!(cause(|f| f.socket = SocketState::Missing), Cause::SocketMissing);
+    assert_eq!(cause(|f| f.socket = SocketState::Refused), Cause::SocketRefused);
+    assert_eq!(cause(|f| f.socket = SocketState::Denied("/run".into())), Cause::SocketDenied);
+}
+
+#[test]
+fn agent_and_server_may_be_out_of_reach() {
+    assert_eq!(cause(|f| f.agent = Err("no".into())), Cause::AgentUnreachable);
+    assert_eq!(cause(|f| f.server = Err("no".into())), Cause::ServerUnreachable);
+}
+
+#[test]
+fn an_id_may_be_foreign_or_reserved() {
+    assert_eq!(cause(|f| f.asked = "spiffe://other.org/web".into()), Cause::ForeignTrustDomain);
+    assert_eq!(cause(|f| f.asked = AGENT.into()), Cause::ReservedId);
+}
+
+#[test]
+fn an_agent_may_be_unknown_banned_or_expired() {
+    assert_eq!(cause(|f| f.server.as_mut().unwrap().agent = None), Cause::AgentNotAttested);
+    let banned = Some(KnownAgent { banned: true });
+    assert_eq!(cause(|f| f.server.as_mut().unwrap().agent = banned), Cause::AgentBanned);
+    assert_eq!(cause(|f| f.now = Timestamp::from_secs(200)), Cause::AgentExpired);
+}
+
+#[test]
+fn without_an_entry_nothing_is_given() {
+    assert_eq!(cause(|f| f.server.as_mut().unwrap().entries.clear()), Cause::NoEntry);
+}
+
+#[test]
+fn each_property_of_an_entry_that_bars_it_is_named() {
+    assert_eq!(of_entry(|e| e.parent_id = id("spiffe://example.org/spire/server")), Cause::NodeAlias);
+    assert_eq!(of_entry(|e| e.expires_at = Some(Timestamp::from_secs(100))), Cause::EntryExpired);
+    assert_eq!(of_entry(|e| e.store_svid = true), Cause::StoredSvid);
+    assert_eq!(of_entry(|e| e.selectors = selectors(&["k8s:ns:a"])), Cause::ForeignSelector);
+    assert_eq!(of_entry(|e| e.selectors = selectors(&["unix:uid:8"])), Cause::SelectorMissing);
+    assert_eq!(of_entry(|e| e.created_at = Timestamp::from_secs(95)), Cause::AgentBehind);
+}
+
+#[test]
+fn a_parent_may_be_missing_or_belong_to_another_agent() {
+    let parent = |p| cause(|f| f.server.as_mut().unwrap().entries[0].parent = p);
+    assert_eq!(parent(Parent::Missing), Cause::ParentMissing);
+    assert_eq!(parent(Parent::OfAnother), Cause::OtherAgent);
+}
+
+#[test]
+fn of_several_entries_the_one_that_came_furthest_is_explained() {
+    let seen = |entry| SeenEntry { entry, parent: Parent::OfThisAgent };
+    let expired = seen(entry(|e| e.expires_at = Some(Timestamp::from_secs(1))));
+    let lacking = seen(entry(|e| e.selectors = selectors(&["unix:uid:8"])));
+    let good = seen(entry(|_| {}));
+    let with = |list: Vec<SeenEntry>| cause(|f| f.server.as_mut().unwrap().entries = list);
+    assert_eq!(with(vec![lacking.clone(), expired.clone()]), Cause::SelectorMissing);
+    assert_eq!(with(vec![good, lacking, expired]), Cause::Granted);
+}
+
+#[test]
+fn the_missing_selectors_are_listed_beside_what_the_process_has() {
+    let entry = entry(|e| e.selectors = selectors(&["unix:uid:7", "unix:user:web"]));
+    let finding = diagnose(&facts(|f| f.server.as_mut().unwrap().entries[0].entry = entry));
+    assert_eq!(
+        finding.details,
+        ["entry: e", "missing: unix:user:web", "the process has: unix:gid:7, unix:uid:7"]
+    );
+}
