@@ -34,7 +34,9 @@ impl<'a> Cursor<'a> {
     pub fn take(&mut self, wanted: &str) -> bool {
         let comes = self.rest.starts_with(wanted);
         if comes {
-            wanted.chars().for_each(|_| drop(self.next()));
+            for _ in wanted.chars() {
+                self.next();
+            }
         }
         comes
     }

@@ -163,11 +163,10 @@ fn an_empty_text_is_an_empty_document() {
 
 #[test]
 fn depth_and_size_are_limited() {
-    for (open, inner, close) in [("a {", "", "}"), ("a \"b\" {", "", "}")] {
-        let text = |n: usize| format!("{}{inner}{}", open.repeat(n), close.repeat(n));
-        assert!(parse(&text(60 / open.split(' ').count().min(2))).is_ok() || open.contains('"'));
-        assert!(error(&text(100_000 / 8)).contains("nested more than 64 levels"));
-    }
+    let blocks = |n: usize| format!("{}{}", "a {".repeat(n), "}".repeat(n));
+    assert!(parse(&blocks(64)).is_ok());
+    assert!(error(&blocks(65)).contains("nested more than 64 levels"));
+    assert!(error(&blocks(100_000)).contains("nested more than 64 levels"));
     assert!(error(&format!("a = {}", "[".repeat(100_000))).contains("nested more than 64 levels"));
     assert!(error(&format!("{{\"a\":{}", "[".repeat(100_000))).contains("nested more than 64 levels"));
     assert!(error(&format!("a {} {{}}", "\"b\" ".repeat(100))).contains("nested more than 64 levels"));
