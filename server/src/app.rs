@@ -154,7 +154,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
 
 async fn open_store(file: PathBuf) -> Result<(Store, avouch_domain::Image), AppError> {
     let opened = tokio::task::spawn_blocking(move || Store::open(&file, clock::now().wall)).await;
-    Ok(opened.map_err(|e| StoreError::Io { path: PathBuf::new(), source: io::Error::other(e) })??)
+    Ok(opened.map_err(|e| StoreError::Io { path: PathBuf::new(), source: Arc::new(io::Error::other(e)) })??)
 }
 
 fn open_keys(config: &KeyManagerConfig) -> Result<Arc<dyn KeyManager>, AppError> {

@@ -127,7 +127,7 @@ mod tests {
             let request = AttestAgentRequest { step: Some(Step::Params(params.clone())) };
             proof_of(request).map_err(|s| s.message().to_owned())
         };
-        let mut expect = |params: &Params, part: &str| {
+        let expect = |params: &Params, part: &str| {
             assert_eq!(missing(params).unwrap_err(), format!("malformed param: missing {part}"));
         };
         expect(&params, "attestation data");

@@ -11,9 +11,9 @@ use super::*;
 
 /// How an agent with this SVID fares: in, or refused for a reason.
 async fn standing(world: &World, svid: &CallerSvid) -> Result<(), Option<DeniedReason>> {
-    let called =
-        EntryClient::new(world.holder(svid)).get_authorized_entries(GetAuthorizedEntriesRequest::default());
-    called.await.map(drop).map_err(|status| denied_reason(&status))
+    let mut client = EntryClient::new(world.holder(svid));
+    let called = client.get_authorized_entries(GetAuthorizedEntriesRequest::default()).await;
+    called.map(drop).map_err(|status| denied_reason(&status))
 }
 
 async fn renew(world: &World, svid: &CallerSvid) -> CallerSvid {

@@ -41,6 +41,7 @@ mod entries;
 mod local;
 mod streams;
 mod svids;
+mod tls;
 
 /// A server without listeners.
 struct World {
@@ -179,9 +180,14 @@ fn new_csr(id: Option<&SpiffeId>) -> Vec<u8> {
 }
 
 fn channel(stack: Stack, peer: Peer) -> Channel {
+    channel_of_age(stack, peer, None)
+}
+
+/// A channel whose connections are told to go away after `age`.
+fn channel_of_age(stack: Stack, peer: Peer, age: Option<std::time::Duration>) -> Channel {
     let connect = tower::service_fn(move |_| {
         let (near, far) = tokio::io::duplex(1 << 20);
-        tokio::spawn(conn::serve(far, peer.clone(), stack.clone(), None));
+        tokio::spawn(conn::serve(far, peer.clone(), stack.clone(), age));
         async move { Ok::<_, std::io::Error>(TokioIo::new(near)) }
     });
     Endpoint::from_static("http://pipe").connect_with_connector_lazy(connect)

@@ -21,10 +21,14 @@ struct Follower {
 
 impl Follower {
     async fn open(world: &World, svid: &CallerSvid, position: Option<Position>) -> Self {
+        Self::over(world.holder(svid), position).await
+    }
+
+    async fn over(channel: Channel, position: Option<Position>) -> Self {
         let (asks, stream) = mpsc::channel(4);
         let hello = Hello { version: 1, position, agent_version: "test".into(), known: vec![] };
         asks.send(FollowRequest { step: Some(Ask::Hello(hello)) }).await.unwrap();
-        let mut client = WatchClient::new(world.holder(svid));
+        let mut client = WatchClient::new(channel);
         let frames = client.follow(ReceiverStream::new(stream)).await.unwrap().into_inner();
         let mut follower = Self { asks, frames };
         assert!(
@@ -134,6 +138,19 @@ async fn a_stopping_server_ends_streams_with_unavailable() {
     let status = follower.end().await;
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     world.stop.cancel();
+}
+
+#[tokio::test]
+async fn an_old_connection_ends_its_stream_and_the_next_call_finds_a_new_one() {
+    let world = World::start().await;
+    let agent = world.agent("t1").await;
+    let peer = Peer::Remote { address: "192.0.2.1:7".parse().unwrap(), leaf: Leaf::Svid(agent) };
+    let age = std::time::Duration::from_millis(200);
+    let channel = channel_of_age(world.tcp.clone(), peer, Some(age));
+    let mut follower = Follower::over(channel.clone(), None).await;
+    let (_, position) = follower.snapshot().await;
+    assert_eq!(follower.end().await.code(), Code::Unavailable);
+    Follower::over(channel, Some(position)).await;
 }
 
 #[tokio::test]
