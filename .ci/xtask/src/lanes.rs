@@ -39,6 +39,21 @@ pub fn bench() -> Outcome {
     files::run("cargo", &["run", PROFILE[0], PROFILE[1], "--package", "avouch-tests", "--bin", "avouch-bench"])
 }
 
+/// `cargo xtask sim`: the simulation alone; one seed is replayed with every event printed.
+pub fn sim(seed: Option<&str>, seeds: Option<&str>) -> Outcome {
+    let mut command = Command::new("cargo");
+    command.args(["test", PROFILE[0], PROFILE[1], "--package", "avouch-tests", "--test", "sim", "--"]);
+    command.args(["every_promise", "--nocapture"]).current_dir(files::root());
+    for (name, value) in [("AVOUCH_SIM_SEED", seed), ("AVOUCH_SIM_SEEDS", seeds)] {
+        if let Some(value) = value {
+            value.parse::<u64>().map_err(|_| format!("`{value}` is no seed: expected a whole number"))?;
+            command.env(name, value);
+        }
+    }
+    let status = command.status().map_err(|e| format!("cannot run cargo: {e}"))?;
+    if status.success() { Ok(()) } else { Err("a promise was broken: the lines above replay it".into()) }
+}
+
 /// `cargo xtask test`: levels 0 to 6 of the pyramid, or 0 to 2.
 pub fn test(depth: Depth) -> Outcome {
     tidy::run()?;

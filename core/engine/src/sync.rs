@@ -18,6 +18,7 @@ pub use self::types::{
     AgentRefusal, Effect, Failure, Frame, Input, Known, NodeStanding, Polled, Settings, StreamId, Version,
 };
 use crate::backoff::{Backoff, Jitter, Policy};
+use crate::faults::{Fault, planted};
 use crate::machine::Machine;
 
 /// Pauses between attempts to open the stream: a fleet that lost its server comes back spread.
@@ -234,6 +235,7 @@ impl Sync {
         if position.revision < held.revision {
             return;
         }
+        let removed = if planted(Fault::DropWithdrawal) { Vec::new() } else { removed };
         self.apply(upserts, removed);
         self.advance(position);
     }

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use avouch_domain::{EntryId, Selector, SelectorSet};
 
+use crate::faults::{Fault, planted};
+
 /// A bucket that reaches this many entries, and every doubling of it, is filed anew: what was rare when the
 /// first entries came may be common now.
 const REFILE_AT: usize = 32;
@@ -60,7 +62,10 @@ impl EntryIndex {
     pub fn matching(&self, set: &SelectorSet) -> BTreeSet<EntryId> {
         let candidates = set.iter().filter_map(|s| self.buckets.get(s)).flatten();
         candidates
-            .filter(|id| self.sets.get(*id).is_some_and(|filed| filed.set.is_subset_of(set)))
+            .filter(|id| {
+                planted(Fault::MatchWithoutSubset)
+                    || self.sets.get(*id).is_some_and(|filed| filed.set.is_subset_of(set))
+            })
             .cloned()
             .collect()
     }

@@ -27,6 +27,7 @@ pub use self::types::{
     SignFailure, Ticket, Want, WorkloadUpdate,
 };
 use crate::backoff::Jitter;
+use crate::faults::{Fault, planted};
 use crate::machine::Machine;
 
 /// All subscribers with one selector set.
@@ -461,7 +462,11 @@ impl Cache {
         let mut domains = BTreeSet::new();
         for slot in group.matched.iter().filter_map(|id| self.slots.get(id)) {
             domains.extend(slot.entry.federates_with.iter().filter(|d| **d != own.trust_domain));
-            if let Some(held) = slot.held.as_ref().filter(|h| h.svid.not_after > self.now.wall) {
+            if let Some(held) = slot
+                .held
+                .as_ref()
+                .filter(|h| h.svid.not_after > self.now.wall || planted(Fault::DeliverExpired))
+            {
                 identities.push(Identity {
                     entry_id: slot.entry.id.clone(),
                     created_at: slot.entry.created_at,

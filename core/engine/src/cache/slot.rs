@@ -9,6 +9,7 @@ use std::time::Duration;
 use avouch_domain::{AuthorityId, Entry, EntryId, Tick, Timestamp, X509Svid};
 
 use super::{AWAY, Cache, Effect, Priority, REFUSED, SignFailure, Ticket};
+use crate::faults::{Fault, planted};
 use crate::renew::renew_at;
 
 /// An SVID whose issuer is not relied on any more was replaced by another such: the server has not turned yet.
@@ -85,7 +86,9 @@ impl Cache {
             self.remove(id);
             return;
         }
-        if slot.held.as_ref().is_some_and(|held| held.svid.not_after <= wall) {
+        if slot.held.as_ref().is_some_and(|held| held.svid.not_after <= wall)
+            && !planted(Fault::DeliverExpired)
+        {
             self.take_held(id);
             self.mark_groups_of(id);
         }

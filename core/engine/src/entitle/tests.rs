@@ -1,1 +1,335 @@
+use std::collections::BTreeMap;
 
+use avouch_domain::fixtures::{domain, entry_parts, id, node};
+use avouch_domain::{Bundle, Epoch, Head, LogPosition, Plan, Revision, Row};
+use proptest::prelude::*;
+
+use super::*;
+use crate::history::{History, Standing, Start, resume};
+use crate::invariants::{inv1_entitled_only, inv10_converged};
+
+const AGENT: &str = "/spire/agent/t/1";
+
+fn at(revision: u64) -> LogPosition {
+    LogPosition {
+        epoch: Epoch { started: 1, random: 1 },
+        revision: Revision(revision),
+        head: Head([u8::try_from(revision % 251).unwrap(); 32]),
+    }
+}
+
+fn entry(entry_id: &str, path: &str, parent: &str, sel: &[&str]) -> Row {
+    Row::Entry(Entry::new(entry_parts(entry_id, path, parent, sel)).unwrap())
+}
+
+fn ending(entry_id: &str, path: &str, parent: &str, sel: &[&str], end: i64) -> Row {
+    let mut parts = entry_parts(entry_id, path, parent, sel);
+    parts.expires_at = Some(Timestamp(end));
+    Row::Entry(Entry::new(parts).unwrap())
+}
+
+fn registry(rows: Vec<Row>) -> Registry {
+    Registry::from_image(avouch_domain::Image { rows, position: at(0), ..Default::default() })
+}
+
+fn put(before: &Registry, rows: Vec<Row>, deletes: Vec<RowKey>) -> Registry {
+    let mut after = before.clone();
+    let position = at(before.position().revision.0 + 1);
+    after.apply(&Plan { puts: rows, deletes, ..Plan::default() }, position);
+    after
+}
+
+fn seen(registry: &Registry, wall: i64) -> Vec<String> {
+    authorized_entries(registry, &id(AGENT), Timestamp(wall)).iter().map(|e| e.id.to_string()).collect()
+}
+
+fn change(entry_id: &str) -> Change {
+    Change {
+        revision: Revision(0),
+        key: RowKey::Entry(EntryId::new(entry_id).unwrap()),
+        deleted: false,
+        parent_before: None,
+        parent_after: None,
+    }
+}
+
+fn nested() -> Registry {
+    registry(vec![
+        Row::Node(node(AGENT, &["k:1", "k:2"], 1000)),
+        Row::Node(node("/spire/agent/t/2", &["k:1"], 1000)),
+        entry("own", "/own", AGENT, &["u:1"]),
+        entry("alias", "/cluster", "/spire/server", &["k:2"]),
+        entry("below-alias", "/b", "/cluster", &["u:1"]),
+        entry("below-own", "/c", "/own", &["u:1"]),
+        entry("below-below", "/own", "/c", &["u:1"]),
+        entry("stranger", "/s", "/spire/agent/t/2", &["u:1"]),
+    ])
+}
+
+#[test]
+fn an_agent_serves_what_is_below_itself_its_aliases_and_their_children() {
+    let registry = nested();
+    assert_eq!(seen(&registry, 0), ["below-alias", "below-below", "below-own", "own"]);
+    inv1_entitled_only(&registry, &id(AGENT), Timestamp(0)).unwrap();
+    for hidden in ["alias", "stranger"] {
+        let hidden = EntryId::new(hidden).unwrap();
+        assert_eq!(is_authorized(&registry, &id(AGENT), &hidden, Timestamp(0)), None);
+    }
+}
+
+#[test]
+fn an_ended_entry_entitles_to_nothing_also_before_it_is_pruned() {
+    let registry = registry(vec![
+        Row::Node(node(AGENT, &["k:2"], 1000)),
+        ending("alias", "/cluster", "/spire/server", &["k:2"], 10),
+        entry("below", "/b", "/cluster", &["u:1"]),
+        ending("own", "/own", AGENT, &["u:1"], 20),
+        entry("below-own", "/x", "/own", &["u:1"]),
+    ]);
+    assert_eq!(seen(&registry, 9), ["below", "below-own", "own"]);
+    assert_eq!(seen(&registry, 10), ["below-own", "own"]);
+    assert_eq!(seen(&registry, 20), Vec::<String>::new());
+    let below = EntryId::new("below").unwrap();
+    assert!(is_authorized(&registry, &id(AGENT), &below, Timestamp(9)).is_some());
+    assert!(is_authorized(&registry, &id(AGENT), &below, Timestamp(10)).is_none());
+}
+
+#[test]
+fn a_change_concerns_only_the_agents_above_it() {
+    let before = nested();
+    let after = put(&before, vec![entry("new", "/n", "/c", &["u:1"])], vec![]);
+    let agents = |list: &[&str]| Concerned::Agents(list.iter().map(|a| id(a)).collect());
+    assert_eq!(concerned(&before, &after, &change("new"), &domain()), agents(&[AGENT]));
+    let after = put(&before, vec![entry("new", "/n", "/nowhere", &["u:1"])], vec![]);
+    assert_eq!(concerned(&before, &after, &change("new"), &domain()), Concerned::Nobody);
+    let after = put(&before, vec![entry("alias2", "/n", "/spire/server", &["k:1"])], vec![]);
+    let both = agents(&[AGENT, "/spire/agent/t/2"]);
+    assert_eq!(concerned(&before, &after, &change("alias2"), &domain()), both);
+    assert_eq!(concerned_between(&before, &after, &domain()), both);
+    let after = put(&before, vec![Row::Bundle(Bundle::empty(domain()))], vec![]);
+    assert_eq!(concerned_between(&before, &after, &domain()), Concerned::Everyone);
+}
+
+#[test]
+fn an_entry_that_moves_away_is_removed_from_its_former_agent() {
+    let before = nested();
+    let after = put(&before, vec![entry("own", "/own", "/spire/agent/t/2", &["u:1"])], vec![]);
+    let change = delta(&before, &after, &id(AGENT), Timestamp(0));
+    let removed: Vec<_> = change.removed.iter().map(ToString::to_string).collect();
+    // The children went with it; the cycle below them holds nothing up.
+    assert_eq!(removed, ["below-below", "below-own", "own"]);
+    assert!(change.upserts.is_empty());
+}
+
+#[test]
+fn a_digest_spares_what_is_held_and_trusts_no_re_created_entry() {
+    let registry = nested();
+    let known = |entry_id: &str, revision_number, secs| KnownEntry {
+        id: EntryId::new(entry_id).unwrap(),
+        revision_number,
+        created_at: Timestamp::from_secs(secs),
+    };
+    let known =
+        [known("own", 0, 0), known("below-own", 1, 0), known("below-alias", 0, 5), known("gone", 0, 0)];
+    let digest = digest(&registry, &id(AGENT), Timestamp(0), &known);
+    let entries: Vec<_> = digest.entries.iter().map(|e| e.id.to_string()).collect();
+    assert_eq!(entries, ["below-alias", "below-below", "below-own"]);
+    assert_eq!(digest.unchanged, [EntryId::new("own").unwrap()]);
+}
+
+#[test]
+fn a_position_of_another_history_is_not_trusted() {
+    let present = nested();
+    let mut history = History::new(present.clone(), 2);
+    for revision in 1..=3 {
+        let mut next = present.clone();
+        next.set_position(at(revision));
+        history.push(next);
+    }
+    assert!(matches!(history.standing(&at(3)), Standing::Known(_)));
+    assert!(matches!(history.standing(&at(0)), Standing::Old));
+    assert!(matches!(history.standing(&at(4)), Standing::Foreign(_)));
+    let forked = LogPosition { head: Head([9; 32]), ..at(3) };
+    assert!(matches!(history.standing(&forked), Standing::Foreign(_)));
+    let reborn = LogPosition { epoch: Epoch { started: 2, random: 1 }, ..at(3) };
+    assert!(matches!(history.standing(&reborn), Standing::Foreign(_)));
+    let known =
+        [KnownEntry { id: EntryId::new("own").unwrap(), revision_number: 0, created_at: Timestamp(0) }];
+    let start = |standing: Standing, verified| match resume(
+        &present,
+        &id(AGENT),
+        Timestamp(0),
+        Some(&standing),
+        &known,
+        verified,
+    ) {
+        Start::Digest { digest, reason } => (digest.unchanged.len(), reason.is_some()),
+        Start::Delta(_) => panic!("a delta from nowhere"),
+    };
+    assert_eq!(start(Standing::Old, true), (1, true));
+    assert_eq!(start(Standing::Old, false), (0, true));
+    assert_eq!(start(Standing::Foreign("x"), true), (0, true));
+}
+
+/// Few names, so that parents, aliases, cycles and moves meet often.
+const PATHS: [&str; 7] = [AGENT, "/spire/agent/t/2", "/spire/server", "/a", "/b", "/c", "/d"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put {
+        name: u8,
+        path: u8,
+        parent: u8,
+        selector: u8,
+        end: Option<i64>,
+    },
+    Delete(u8),
+    Node {
+        agent: u8,
+        selectors: u8,
+    },
+    Forget(u8),
+    Pass(i64),
+    /// The agent takes in what it missed.
+    Resume {
+        digest: bool,
+    },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0..8u8, 3..7u8, 0..7u8, 0..3u8, prop::option::weighted(0.3, 0..40i64))
+            .prop_map(|(name, path, parent, selector, end)| Op::Put { name, path, parent, selector, end }),
+        2 => (0..8u8).prop_map(Op::Delete),
+        2 => (0..2u8, 0..8u8).prop_map(|(agent, selectors)| Op::Node { agent, selectors }),
+        1 => (0..2u8).prop_map(Op::Forget),
+        1 => (1..10i64).prop_map(Op::Pass),
+        4 => any::<bool>().prop_map(|digest| Op::Resume { digest }),
+    ]
+}
+
+struct World {
+    registry: Registry,
+    history: History,
+    wall: i64,
+    position: Option<LogPosition>,
+    held: BTreeMap<EntryId, Entry>,
+    revisions: BTreeMap<u8, i64>,
+}
+
+impl World {
+    fn write(&mut self, rows: Vec<Row>, deletes: Vec<RowKey>) {
+        let after = put(&self.registry, rows, deletes);
+        let told = concerned_between(&self.registry, &after, &domain());
+        for agent in [AGENT, "/spire/agent/t/2"] {
+            // Ended entries are told when they are pruned, so both are judged at the same moment.
+            let view = |r: &Registry| authorized_entries(r, &id(agent), Timestamp(self.wall));
+            let is_told = matches!(&told, Concerned::Agents(agents) if agents.contains(&id(agent)));
+            assert!(view(&self.registry) == view(&after) || is_told, "{agent} was not told");
+        }
+        self.registry = after;
+        self.history.push(self.registry.clone());
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Put { name, path, parent, selector, end } => {
+                let sel = [["k:1"], ["k:2"], ["u:1"]][usize::from(selector)];
+                let (path, parent) = (PATHS[usize::from(path)], PATHS[usize::from(parent)]);
+                let mut parts = entry_parts(&format!("e{name}"), path, parent, &sel);
+                let number = self.revisions.entry(name).or_default();
+                *number += 1;
+                parts.revision_number = *number;
+                parts.expires_at = end.map(|e| Timestamp(self.wall + e));
+                self.write(vec![Row::Entry(Entry::new(parts).unwrap())], vec![]);
+            }
+            Op::Delete(name) => {
+                let key = RowKey::Entry(EntryId::new(&format!("e{name}")).unwrap());
+                self.write(vec![], vec![key]);
+            }
+            Op::Node { agent, selectors } => {
+                let list = ["k:1", "k:2", "k:3"];
+                let chosen: Vec<_> =
+                    (0..3).filter(|bit| selectors & (1 << bit) != 0).map(|bit| list[bit]).collect();
+                self.write(vec![Row::Node(node(PATHS[usize::from(agent)], &chosen, 1000))], vec![]);
+            }
+            Op::Forget(agent) => self.write(vec![], vec![RowKey::Node(id(PATHS[usize::from(agent)]))]),
+            Op::Pass(time) => {
+                self.wall += time;
+                let ended: Vec<_> = self
+                    .registry
+                    .expired_entries(Timestamp(self.wall))
+                    .map(|e| RowKey::Entry(e.id.clone()))
+                    .collect();
+                if !ended.is_empty() {
+                    self.write(vec![], ended);
+                }
+            }
+            Op::Resume { digest } => self.resume(digest),
+        }
+    }
+
+    fn resume(&mut self, digest: bool) {
+        let (agent, wall) = (id(AGENT), Timestamp(self.wall));
+        let known: Vec<_> = self
+            .held
+            .values()
+            .map(|e| KnownEntry {
+                id: e.id.clone(),
+                revision_number: e.revision_number,
+                created_at: e.created_at,
+            })
+            .collect();
+        let standing = self.position.as_ref().map(|p| self.history.standing(p));
+        let standing = if digest { standing.map(|_| Standing::Old) } else { standing };
+        match resume(&self.registry, &agent, wall, standing.as_ref(), &known, true) {
+            Start::Delta(delta) => {
+                for gone in &delta.removed {
+                    self.held.remove(gone);
+                }
+                self.held.extend(delta.upserts.into_iter().map(|e| (e.id.clone(), e)));
+            }
+            Start::Digest { digest, .. } => {
+                self.held.retain(|entry_id, _| digest.unchanged.contains(entry_id));
+                self.held.extend(digest.entries.into_iter().map(|e| (e.id.clone(), e)));
+            }
+        }
+        self.position = Some(self.registry.position());
+        // The agent judges ends by itself.
+        let alive = |e: &Entry| !e.is_expired(wall);
+        let held: Vec<_> = self.held.values().filter(|e| alive(e)).cloned().collect();
+        assert_eq!(
+            held,
+            authorized_entries(&self.registry, &agent, wall),
+            "a resume differs from a snapshot"
+        );
+        let numbers = held.iter().map(|e| (e.id.to_string(), e.revision_number)).collect();
+        inv10_converged(&self.registry, &agent, wall, &numbers).unwrap();
+        inv1_entitled_only(&self.registry, &agent, wall).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_interleaving_of_resumes_equals_a_snapshot(
+        ops in prop::collection::vec(op(), 1..40),
+        kept in 1..6usize,
+    ) {
+        let registry = registry(vec![Row::Node(node(AGENT, &["k:1"], 1000))]);
+        let history = History::new(registry.clone(), kept);
+        let mut world = World {
+            registry,
+            history,
+            wall: 0,
+            position: None,
+            held: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+        };
+        for op in ops {
+            world.apply(op);
+        }
+        world.resume(false);
+    }
+}

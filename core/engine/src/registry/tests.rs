@@ -1,1 +1,123 @@
+use avouch_domain::fixtures::{domain, entry, entry_parts, id, node, set};
+use avouch_domain::{EntryId, Row};
 
+use super::*;
+
+fn with(rows: Vec<Row>) -> Registry {
+    Registry::from_image(Image { rows, ..Image::default() })
+}
+
+fn ids<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {
+    entries.map(|e| e.id.to_string()).collect()
+}
+
+#[test]
+fn entries_are_found_by_parent_and_by_spiffe_id_in_order() {
+    let registry = with(vec![
+        Row::Entry(entry("c", "/x", "/p", &["a:1"])),
+        Row::Entry(entry("a", "/y", "/p", &["a:1"])),
+        Row::Entry(entry("b", "/x", "/pp", &["a:1"])),
+    ]);
+    assert_eq!(ids(registry.entries_by_parent(&id("/p"))), ["a", "c"]);
+    assert_eq!(ids(registry.entries_by_spiffe_id(&id("/x"))), ["c", "b"]);
+    assert_eq!(ids(registry.entries_by_parent(&id("/x"))), Vec::<String>::new());
+    assert!(registry.is_parent(&id("/pp")) && !registry.is_parent(&id("/ppp")));
+}
+
+#[test]
+fn an_entry_that_moves_leaves_its_old_places() {
+    let mut registry = with(vec![Row::Entry(entry("a", "/x", "/p", &["a:1"]))]);
+    registry.put(Row::Entry(entry("a", "/y", "/q", &["a:2"])));
+    assert_eq!(ids(registry.entries_by_parent(&id("/p"))), Vec::<String>::new());
+    assert_eq!(ids(registry.entries_by_spiffe_id(&id("/x"))), Vec::<String>::new());
+    assert_eq!(ids(registry.entries_by_parent(&id("/q"))), ["a"]);
+    registry.delete(&RowKey::Entry(EntryId::new("a").unwrap()));
+    assert!(!registry.is_parent(&id("/q")) && registry.entry_count() == 0);
+}
+
+#[test]
+fn similar_means_same_parent_spiffe_id_and_selector_set() {
+    let registry = with(vec![
+        Row::Entry(entry("a", "/x", "/p", &["a:1", "b:2"])),
+        Row::Entry(entry("b", "/x", "/p", &["a:1"])),
+        Row::Entry(entry("c", "/x", "/o", &["b:2"])),
+    ]);
+    let similar =
+        |sel: &[&str], parent| registry.similar(&entry("new", "/x", parent, sel)).map(|e| e.id.to_string());
+    assert_eq!(similar(&["b:2", "a:1"], "/p"), Some("a".into()));
+    assert_eq!(similar(&["a:1"], "/p"), Some("b".into()));
+    assert_eq!(similar(&["b:2"], "/p"), None);
+    assert_eq!(similar(&["b:2"], "/q"), None);
+}
+
+#[test]
+fn aliases_of_a_node_are_those_whose_selectors_it_carries() {
+    let mut registry = with(vec![
+        Row::Entry(entry("all", "/all", "/spire/server", &["k:cluster"])),
+        Row::Entry(entry("one", "/one", "/spire/server", &["k:cluster", "k:n1"])),
+        Row::Entry(entry("two", "/two", "/spire/server", &["k:cluster", "k:n2"])),
+        Row::Node(node("/spire/agent/t/1", &["k:cluster", "k:n1", "k:z"], 100)),
+    ]);
+    let node = registry.node(&id("/spire/agent/t/1")).unwrap().clone();
+    let aliases = |r: &Registry| {
+        let mut found = ids(r.aliases_of(&node));
+        found.sort();
+        found
+    };
+    assert_eq!(aliases(&registry), ["all", "one"]);
+    registry.delete(&RowKey::Entry(EntryId::new("one").unwrap()));
+    assert_eq!(aliases(&registry), ["all"]);
+}
+
+#[test]
+fn aliases_that_share_a_selector_are_not_all_filed_under_it() {
+    let rows = (0..100).map(|i| {
+        let own = format!("k:n{i}");
+        Row::Entry(entry(&format!("e{i}"), "/x", "/spire/server", &["k:cluster", &own]))
+    });
+    let registry = with(rows.collect());
+    let cluster = set(&["k:cluster"]).as_slice()[0].clone();
+    assert!(registry.by_alias_home.get(&cluster).count() <= 1);
+}
+
+#[test]
+fn nodes_are_found_by_the_selectors_they_carry() {
+    let registry = with(vec![
+        Row::Node(node("/spire/agent/t/1", &["k:a", "k:b"], 100)),
+        Row::Node(node("/spire/agent/t/2", &["k:a"], 100)),
+    ]);
+    let matching = |sel: &[&str]| registry.nodes_matching(&set(sel)).count();
+    assert_eq!((matching(&["k:a"]), matching(&["k:a", "k:b"]), matching(&["k:c"])), (2, 1, 0));
+}
+
+#[test]
+fn the_next_end_is_the_earliest_of_entries_and_tokens() {
+    let mut parts = entry_parts("a", "/x", "/p", &["a:1"]);
+    parts.expires_at = Some(Timestamp(500));
+    let mut registry = with(vec![
+        Row::Entry(Entry::new(parts).unwrap()),
+        Row::JoinToken(JoinToken { digest: [1; 32], expires_at: Timestamp(300) }),
+    ]);
+    assert_eq!(registry.next_end(), Some(Timestamp(300)));
+    assert_eq!(registry.expired_tokens(Timestamp(300)).count(), 1);
+    registry.delete(&RowKey::JoinToken([1; 32]));
+    assert_eq!(registry.next_end(), Some(Timestamp(500)));
+    assert_eq!(ids(registry.expired_entries(Timestamp(499))), Vec::<String>::new());
+    assert_eq!(ids(registry.expired_entries(Timestamp(500))), ["a"]);
+}
+
+#[test]
+fn a_clone_does_not_see_later_changes() {
+    let mut registry = with(vec![Row::Bundle(Bundle::empty(domain()))]);
+    let before = registry.clone();
+    registry.put(Row::Entry(entry("a", "/x", "/p", &["a:1"])));
+    assert_eq!((before.entry_count(), registry.entry_count()), (0, 1));
+    let changed: Vec<_> = before.changed_entries(&registry).collect();
+    assert!(matches!(changed[..], [(None, Some(_))]));
+}
+
+#[test]
+fn a_registry_is_never_printed_with_its_content() {
+    let registry = with(vec![Row::JoinToken(JoinToken { digest: [7; 32], expires_at: Timestamp(1) })]);
+    assert!(!format!("{registry:?}").contains("7, 7"));
+}

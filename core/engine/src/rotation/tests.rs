@@ -1,1 +1,234 @@
+use avouch_domain::{Holder, Tick};
 
+use super::*;
+
+const HOUR: i64 = 3600;
+
+fn at(secs: i64) -> Now {
+    Now { wall: Timestamp::from_secs(secs), mono: Tick(0) }
+}
+
+fn settings() -> Settings {
+    Settings { kind: AuthorityKind::X509, propagation_bound: Duration::from_secs(60) }
+}
+
+/// A shell that does at once what it is asked, and keeps the promises of INV-4 in view.
+struct Shell {
+    machine: Rotation,
+    revision: u64,
+    made: u32,
+    published: Vec<AuthorityId>,
+    log: Vec<String>,
+    ttl: i64,
+}
+
+impl Shell {
+    fn new(machine: Rotation) -> Self {
+        Self { machine, revision: 0, made: 0, published: Vec::new(), log: Vec::new(), ttl: 24 * HOUR }
+    }
+
+    fn tell(&mut self, secs: i64, input: Input) {
+        self.machine.handle(at(secs), input);
+        while let Some(effect) = self.machine.poll() {
+            assert!(self.machine.poll().is_none(), "one effect at a time");
+            let answer = self.perform(secs, effect);
+            self.machine.handle(at(secs), answer);
+        }
+    }
+
+    fn perform(&mut self, secs: i64, effect: Effect) -> Input {
+        match effect {
+            Effect::MakeKey { slot } => {
+                self.made += 1;
+                self.log.push(format!("make {slot:?}"));
+                let id = format!("k{}", self.made).into();
+                let end = Timestamp::from_secs(secs + self.ttl);
+                Input::KeyMade { slot, id, issued_at: Timestamp::from_secs(secs), not_after: end }
+            }
+            Effect::Publish { slot, id } => {
+                self.revision += 1;
+                self.log.push(format!("publish {id}"));
+                self.published.push(id);
+                Input::Published { slot, revision: Revision(self.revision) }
+            }
+            Effect::Activate { slot, id } => {
+                assert!(self.published.contains(&id), "INV-4");
+                self.log.push(format!("activate {id}"));
+                Input::Activated { slot }
+            }
+            Effect::Retire { slot, id } => {
+                self.log.push(format!("retire {id}"));
+                Input::Retired { slot }
+            }
+            Effect::Prune => {
+                self.log.push("prune".into());
+                Input::Pruned
+            }
+        }
+    }
+
+    fn log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log).into_iter().filter(|l| l != "prune").collect()
+    }
+}
+
+fn started() -> Shell {
+    let mut shell = Shell::new(Rotation::new(settings(), at(0), &[]));
+    shell.tell(0, Input::Tick);
+    assert_eq!(shell.log(), ["make A", "publish k1", "activate k1"]);
+    shell
+}
+
+#[test]
+fn the_first_authority_signs_at_once_but_only_once_published() {
+    let shell = started();
+    assert_eq!(shell.machine.active().map(|(slot, id)| (slot, id.to_string())), Some((Slot::A, "k1".into())));
+}
+
+#[test]
+fn the_successor_is_prepared_at_half_and_signs_at_five_sixths_of_the_lifetime() {
+    let mut shell = started();
+    shell.tell(12 * HOUR - 1, Input::Tick);
+    assert_eq!(shell.log(), Vec::<String>::new());
+    shell.tell(12 * HOUR, Input::Tick);
+    assert_eq!(shell.log(), ["make B", "publish k2"]);
+    shell.tell(13 * HOUR, Input::Acknowledged(Revision(2)));
+    shell.tell(20 * HOUR - 1, Input::Tick);
+    assert_eq!(shell.log(), Vec::<String>::new());
+    shell.tell(20 * HOUR, Input::Tick);
+    assert_eq!(shell.log(), ["activate k2", "retire k1"]);
+    assert_eq!(shell.machine.awaited(), None);
+}
+
+#[test]
+fn long_lived_authorities_hand_over_thirty_and_seven_days_before_their_end() {
+    let (start, end) = (Timestamp(0), Timestamp::from_secs(365 * 24 * HOUR));
+    assert_eq!(timing::prepare_at(start, end), Timestamp::from_secs(335 * 24 * HOUR));
+    assert_eq!(timing::activate_at(start, end), Timestamp::from_secs(358 * 24 * HOUR));
+}
+
+#[test]
+fn agents_that_do_not_know_the_successor_hold_it_up_but_not_past_the_bound() {
+    let mut shell = started();
+    shell.tell(12 * HOUR, Input::Tick);
+    shell.log();
+    shell.tell(20 * HOUR, Input::Acknowledged(Revision(1)));
+    assert_eq!(shell.log(), Vec::<String>::new());
+    assert_eq!(shell.machine.awaited(), Some(Revision(2)));
+    assert_eq!(shell.machine.next_wakeup(), Some(Timestamp::from_secs(20 * HOUR + 60)));
+    shell.tell(20 * HOUR + 59, Input::Tick);
+    assert_eq!(shell.log(), Vec::<String>::new());
+    shell.tell(20 * HOUR + 60, Input::Tick);
+    assert_eq!(shell.log(), ["activate k2", "retire k1"]);
+}
+
+#[test]
+fn a_tainted_signer_is_replaced_as_soon_as_its_successor_is_known() {
+    let mut shell = started();
+    shell.tell(10, Input::Taint("k1".into()));
+    assert_eq!(shell.log(), ["make B", "publish k2"]);
+    shell.tell(11, Input::Acknowledged(Revision(2)));
+    assert_eq!(shell.log(), ["activate k2", "retire k1"]);
+    shell.tell(12, Input::Revoke("k1".into()));
+    shell.tell(13, Input::Tick);
+    assert_eq!(shell.log(), Vec::<String>::new());
+}
+
+#[test]
+fn a_signer_is_not_dropped_by_revocation_while_it_signs() {
+    let mut shell = started();
+    shell.tell(10, Input::Revoke("k1".into()));
+    assert!(shell.machine.active().is_some());
+}
+
+#[test]
+fn the_third_authority_takes_the_slot_of_the_first() {
+    let mut shell = started();
+    for (prepare, activate) in [(12, 20), (24, 32)] {
+        shell.tell(prepare * HOUR, Input::Tick);
+        shell.tell(prepare * HOUR, Input::Acknowledged(Revision(shell.revision)));
+        shell.tell(activate * HOUR, Input::Tick);
+    }
+    assert_eq!(
+        shell.log(),
+        [
+            "make B",
+            "publish k2",
+            "activate k2",
+            "retire k1",
+            "make A",
+            "publish k3",
+            "activate k3",
+            "retire k2"
+        ]
+    );
+}
+
+#[test]
+fn a_failed_step_is_tried_again_after_a_pause() {
+    let mut machine = Rotation::new(settings(), at(0), &[]);
+    machine.handle(at(0), Input::Tick);
+    assert_eq!(machine.poll(), Some(Effect::MakeKey { slot: Slot::A }));
+    machine.handle(at(1), Input::Failed);
+    assert_eq!(machine.poll(), None);
+    assert_eq!(machine.next_wakeup(), Some(Timestamp::from_secs(6)));
+    machine.handle(at(6), Input::Tick);
+    assert_eq!(machine.poll(), Some(Effect::MakeKey { slot: Slot::A }));
+}
+
+fn row(slot: Slot, state: SlotState, issued: i64, end: i64) -> Authority {
+    Authority {
+        kind: AuthorityKind::X509,
+        holder: Holder::Server("s".into()),
+        slot,
+        state,
+        id: format!("{slot:?}").into(),
+        public: Vec::new().into(),
+        issued_at: Timestamp::from_secs(issued),
+        not_after: Timestamp::from_secs(end),
+        tainted: false,
+        published_at: Some(Revision(1)),
+    }
+}
+
+#[test]
+fn after_a_restart_the_signer_of_the_journal_goes_on() {
+    let journal = [row(Slot::B, SlotState::Active, 0, 24 * HOUR)];
+    let mut shell = Shell::new(Rotation::new(settings(), at(HOUR), &journal));
+    shell.tell(HOUR, Input::Tick);
+    assert_eq!(shell.log(), Vec::<String>::new());
+    assert_eq!(shell.machine.active().map(|(slot, _)| slot), Some(Slot::B));
+}
+
+#[test]
+fn a_crash_between_publishing_and_activating_the_first_authority_loses_nothing() {
+    let journal = [row(Slot::A, SlotState::Prepared, 0, 24 * HOUR)];
+    let mut shell = Shell::new(Rotation::new(settings(), at(1), &journal));
+    shell.published.push("A".into());
+    shell.tell(1, Input::Tick);
+    assert_eq!(shell.log(), ["activate A"]);
+}
+
+#[test]
+fn an_ended_signer_is_replaced_at_once() {
+    let journal = [row(Slot::A, SlotState::Active, 0, HOUR)];
+    let mut shell = Shell::new(Rotation::new(settings(), at(2 * HOUR), &journal));
+    shell.tell(2 * HOUR, Input::Tick);
+    assert_eq!(shell.log(), ["make A", "publish k1", "activate k1"]);
+}
+
+#[test]
+fn years_of_rotation_keep_one_signer_that_never_ends() {
+    let mut shell = started();
+    let mut now = 0;
+    for _ in 0..2000 {
+        let next = shell.machine.next_wakeup().unwrap().secs().max(now + 1);
+        now = next;
+        shell.tell(now, Input::Tick);
+        shell.log();
+        let (slot, _) = shell.machine.active().unwrap();
+        let held = shell.machine.get(slot).unwrap();
+        assert!(held.not_after > Timestamp::from_secs(now), "a signer has ended at {now}");
+    }
+    assert!(now > 100 * 24 * HOUR && shell.made > 100);
+}
