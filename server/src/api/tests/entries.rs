@@ -182,8 +182,8 @@ async fn lists_are_filtered_paged_and_refuse_bad_filters() {
     let second = client.list_entries(request(2, &first.next_page_token)).await.unwrap().into_inner();
     assert_eq!((first.entries.len(), second.entries.len()), (2, 1));
     assert_eq!(
-        refusal(client.list_entries(request(2, "x")).await),
-        (Code::InvalidArgument, "failed to list entries: could not parse token 'x'".into())
+        refusal(client.list_entries(request(2, "a b")).await),
+        (Code::InvalidArgument, "failed to list entries: could not parse token 'a b'".into())
     );
     let filter = list_entries_request::Filter {
         by_selectors: Some(types::SelectorMatch::default()),
