@@ -1,1 +1,319 @@
 //! The shell against a made-up server, without sockets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use avouch_credential::key::PrivateKey;
+use avouch_credential::x509::csr::Csr;
+use avouch_credential::x509::issue::{CaTemplate, Issuer, LeafTemplate, self_signed_ca};
+use avouch_credential::x509::name::Name;
+use avouch_domain::fixtures::{domain, entry, set};
+use avouch_domain::{Entry, EntryId, Epoch, Head, LogPosition, Revision, Ttl, X509Authority};
+use avouch_engine::sync::{Frame, Known, Polled};
+use parking_lot::Mutex;
+use tonic::Code;
+
+use super::*;
+use crate::clock;
+use crate::upstream::{CallError, Following, Hello, SignedChain, SignedJwt};
+
+/// A server in memory: one CA, a list of entries, and a switch for each way to fail.
+struct Fake {
+    issuer: Issuer,
+    bundle: Bundle,
+    ids: Mutex<BTreeMap<EntryId, SpiffeId>>,
+    frames: Mutex<Option<mpsc::Sender<Result<Frame, CallError>>>>,
+    followed: mpsc::Sender<Hello>,
+    push: bool,
+    poison: Option<EntryId>,
+    calls: Mutex<Vec<usize>>,
+}
+
+impl Fake {
+    fn new(push: bool, poison: Option<&str>) -> (Arc<Self>, mpsc::Receiver<Hello>) {
+        let key = Arc::new(PrivateKey::generate(KeyType::EcP256).unwrap());
+        let template = CaTemplate {
+            trust_domain: &domain(),
+            subject: &Name::ca_default(),
+            serial: [1; 16],
+            now: clock::now().wall,
+            ttl: Duration::from_secs(86_400),
+        };
+        let ca = self_signed_ca(&template, key.as_ref()).unwrap();
+        let mut bundle = Bundle::empty(domain());
+        bundle.x509_authorities.push(X509Authority { der: ca.der.as_slice().into(), tainted: false });
+        let (followed, follows) = mpsc::channel(8);
+        let fake = Self {
+            issuer: Issuer::new(&ca.der, key).unwrap(),
+            bundle,
+            ids: Mutex::default(),
+            frames: Mutex::default(),
+            followed,
+            push,
+            poison: poison.map(|id| EntryId::new(id).unwrap()),
+            calls: Mutex::default(),
+        };
+        (Arc::new(fake), follows)
+    }
+
+    fn know(&self, entries: &[Entry]) {
+        self.ids.lock().extend(entries.iter().map(|e| (e.id.clone(), e.spiffe_id.clone())));
+    }
+
+    async fn frame(&self, frame: Frame) {
+        let frames = self.frames.lock().clone().unwrap();
+        frames.send(Ok(frame)).await.unwrap();
+    }
+
+    async fn snapshot(&self, entries: Vec<Entry>, revision: u64) {
+        self.know(&entries);
+        let position = position(revision);
+        self.frame(Frame::Snapshot { entries, unchanged: vec![], position, last: true }).await;
+    }
+
+    async fn delta(&self, upserts: Vec<Entry>, removed: &[&str], revision: u64) {
+        self.know(&upserts);
+        let removed = removed.iter().map(|id| EntryId::new(id).unwrap()).collect();
+        self.frame(Frame::Delta { upserts, removed, position: position(revision) }).await;
+    }
+
+    fn certificate(&self, entry: &EntryId, csr: &[u8]) -> Result<SignedChain, String> {
+        let id = self.ids.lock().get(entry).cloned().ok_or("entry not found or not authorized")?;
+        let csr = Csr::parse(csr).map_err(|e| e.to_string())?;
+        let template = LeafTemplate {
+            id: &id,
+            public_key: csr.public_key(),
+            dns_names: &[],
+            subject: &Name::svid_default(),
+            serial: [2; 16],
+            now: clock::now().wall,
+            ttl: Ttl(3600).or(Duration::ZERO),
+        };
+        Ok(SignedChain { chain: vec![self.issuer.leaf(&template).map_err(|e| e.to_string())?.der] })
+    }
+}
+
+fn position(revision: u64) -> LogPosition {
+    let epoch = Epoch { started: 1, random: 1 };
+    LogPosition { epoch, revision: Revision(revision), head: Head::default() }
+}
+
+#[tonic::async_trait]
+impl Upstream for Fake {
+    async fn follow(&self, hello: Hello) -> Result<Following, CallError> {
+        if !self.push {
+            return Err(CallError::Unimplemented);
+        }
+        let (send, frames) = mpsc::channel(16);
+        let (acks, _) = mpsc::channel(16);
+        let _ = send.send(Ok(Frame::Welcome { server_time: clock::now().wall })).await;
+        *self.frames.lock() = Some(send);
+        self.followed.send(hello).await.unwrap();
+        Ok(Following { frames, acks })
+    }
+
+    async fn fetch_bundles(&self, _: Vec<TrustDomain>) -> Result<Vec<Bundle>, CallError> {
+        Ok(vec![self.bundle.clone()])
+    }
+
+    async fn poll(&self, _: bool, _: Known, _: Vec<TrustDomain>) -> Result<Polled, CallError> {
+        let ids = self.ids.lock().clone();
+        let entries =
+            ids.iter().map(|(id, s)| entry(id.as_str(), s.path(), "/spire/agent/x", &["u:1"])).collect();
+        Ok(Polled { entries, bundles: vec![self.bundle.clone()], ..Polled::default() })
+    }
+
+    async fn sign_x509(
+        &self,
+        batch: Vec<(EntryId, Vec<u8>)>,
+    ) -> Result<Vec<Result<SignedChain, String>>, CallError> {
+        self.calls.lock().push(batch.len());
+        if batch.iter().any(|(id, _)| Some(id) == self.poison.as_ref()) {
+            return Err(CallError::Failed { code: Code::Internal, message: "poisoned".into() });
+        }
+        Ok(batch.iter().map(|(id, csr)| self.certificate(id, csr)).collect())
+    }
+
+    async fn sign_jwt(&self, _: &EntryId, _: &[String]) -> Result<SignedJwt, CallError> {
+        Err(CallError::Unreachable("no JWT here".into()))
+    }
+
+    async fn renew(&self, _: Vec<u8>) -> Result<SignedChain, CallError> {
+        Err(CallError::Unimplemented)
+    }
+
+    async fn post_status(&self, _: &str) -> Result<(), CallError> {
+        Ok(())
+    }
+}
+
+struct Rig {
+    shell: Shell,
+    fake: Arc<Fake>,
+    follows: mpsc::Receiver<Hello>,
+    refusals: mpsc::Receiver<AgentRefusal>,
+    stop: CancellationToken,
+    _own: watch::Sender<Option<OwnSvid>>,
+}
+
+async fn rig(push: bool, poison: Option<&str>) -> Rig {
+    let (fake, follows) = Fake::new(push, poison);
+    let (own_tx, own) = watch::channel(None);
+    let (refusals_tx, refusals) = mpsc::channel(8);
+    let stop = CancellationToken::new();
+    let settings = Settings {
+        workload_key_type: KeyType::EcP256,
+        x509_max: 100,
+        jwt_max: 100,
+        availability_target: None,
+        sync_interval: Duration::from_secs(5),
+        sync_entries: true,
+        seed: 1,
+    };
+    let parts = Parts {
+        trust_domain: domain(),
+        settings,
+        upstream: fake.clone(),
+        own,
+        own_bundle: watch::channel(None).0,
+        refusals: refusals_tx,
+        metrics: Metrics::plain(),
+        clock: clock::now,
+        version: "0".into(),
+    };
+    let (shell, _) = Shell::start(parts, stop.clone());
+    Rig { shell, fake, follows, refusals, stop, _own: own_tx }
+}
+
+impl Rig {
+    async fn joined(&mut self, entries: Vec<Entry>) {
+        self.shell.identity(Some(self.fake.bundle.clone())).await;
+        self.follows.recv().await.unwrap();
+        self.fake.snapshot(entries, 1).await;
+        self.shell.ready().wait_for(|ready| *ready).await.unwrap();
+    }
+}
+
+fn one(id: &str, selector: &str) -> Entry {
+    entry(id, &format!("/{id}"), "/spire/agent/x", &[selector])
+}
+
+async fn names(feed: &mut Box<dyn Feed>, count: usize) -> Vec<String> {
+    loop {
+        let update = feed.next().await.unwrap();
+        if update.identities.len() == count {
+            return update.identities.iter().map(|i| i.entry_id.to_string()).collect();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_subscriber_gets_its_svid_and_every_later_change() {
+    let mut rig = rig(true, None).await;
+    rig.joined(vec![one("a", "u:1")]).await;
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert_eq!(names(&mut feed, 1).await, ["a"]);
+    rig.fake.delta(vec![one("b", "u:1")], &[], 2).await;
+    assert_eq!(names(&mut feed, 2).await, ["a", "b"]);
+    rig.fake.delta(vec![], &["a"], 3).await;
+    assert_eq!(names(&mut feed, 1).await, ["b"]);
+}
+
+#[tokio::test]
+async fn a_subscriber_before_the_first_sync_waits_for_it() {
+    let mut rig = rig(true, None).await;
+    let shell = rig.shell.clone();
+    let early = tokio::spawn(async move {
+        let mut feed = shell.subscribe(set(&["u:1"]), Want::X509).await;
+        names(&mut feed, 1).await
+    });
+    assert!(!*rig.shell.ready().borrow());
+    rig.joined(vec![one("a", "u:1")]).await;
+    assert_eq!(early.await.unwrap(), ["a"]);
+}
+
+#[tokio::test]
+async fn equal_selector_sets_get_the_same_value() {
+    let mut rig = rig(true, None).await;
+    rig.joined(vec![]).await;
+    let mut first = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    let mut second = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert!(Arc::ptr_eq(&first.next().await.unwrap(), &second.next().await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_server_without_a_stream_serves_as_well() {
+    let rig = rig(false, None).await;
+    rig.fake.know(&[one("a", "u:1")]);
+    rig.shell.identity(Some(rig.fake.bundle.clone())).await;
+    rig.shell.ready().wait_for(|ready| *ready).await.unwrap();
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert_eq!(names(&mut feed, 1).await, ["a"]);
+    assert!(!rig.shell.push_live());
+}
+
+#[tokio::test]
+async fn one_entry_that_spoils_a_call_is_found_and_left_alone() {
+    let mut rig = rig(true, Some("e3")).await;
+    let entries = (0..8).map(|n| one(&format!("e{n}"), "u:1")).collect();
+    rig.joined(entries).await;
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert_eq!(names(&mut feed, 7).await, ["e0", "e1", "e2", "e4", "e5", "e6", "e7"]);
+    assert!(rig.fake.calls.lock().len() <= 8, "{:?}", rig.fake.calls.lock());
+}
+
+#[tokio::test]
+async fn a_lost_stream_is_resumed_from_where_it_stood() {
+    let mut rig = rig(true, None).await;
+    rig.joined(vec![one("a", "u:1")]).await;
+    rig.fake.delta(vec![one("b", "u:2")], &[], 7).await;
+    let mut feed = rig.shell.subscribe(set(&["u:2"]), Want::X509).await;
+    assert_eq!(names(&mut feed, 1).await, ["b"]);
+    *rig.fake.frames.lock() = None;
+    let hello = rig.follows.recv().await.unwrap();
+    assert_eq!((hello.position, hello.known.len()), (Some(position(7)), 2));
+}
+
+#[tokio::test]
+async fn a_ban_reaches_join_and_the_cache_stays() {
+    let mut rig = rig(true, None).await;
+    rig.joined(vec![one("a", "u:1")]).await;
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    names(&mut feed, 1).await;
+    rig.fake.frame(Frame::Node(avouch_engine::sync::NodeStanding::Banned)).await;
+    assert_eq!(rig.refusals.recv().await, Some(AgentRefusal::Banned));
+    let mut again = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert_eq!(names(&mut again, 1).await, ["a"]);
+}
+
+#[tokio::test]
+async fn a_token_that_can_t_be_had_is_unavailable_and_none_without_an_entry_is_refused() {
+    let mut rig = rig(true, None).await;
+    rig.joined(vec![one("a", "u:1")]).await;
+    let ask = |selector: &str| rig.shell.fetch_jwt(set(&[selector]), vec!["x".into()], None);
+    assert_eq!(ask("u:1").await, Err(JwtRefusal::Unavailable("no JWT here".into())));
+    assert_eq!(ask("u:9").await, Err(JwtRefusal::NoIdentity));
+}
+
+#[tokio::test]
+async fn a_dropped_feed_leaves_nothing_behind_and_a_stop_ends_the_others() {
+    let mut rig = rig(true, None).await;
+    rig.joined(vec![one("a", "u:1")]).await;
+    drop(rig.shell.subscribe(set(&["u:1"]), Want::X509).await);
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert_eq!(names(&mut feed, 1).await, ["a"]);
+    rig.stop.cancel();
+    while feed.next().await.is_some() {}
+    assert!(rig.shell.subscribe(set(&["u:1"]), Want::X509).await.next().await.is_none());
+}
+
+#[tokio::test]
+async fn facts_tell_the_state_of_the_middle() {
+    let mut rig = rig(true, None).await;
+    assert!(!rig.shell.facts().await.synced);
+    rig.joined(vec![one("a", "u:1")]).await;
+    let facts = rig.shell.facts().await;
+    assert!(facts.synced && facts.last_sync.is_some());
+    let nearest = rig.shell.nearest(&set(&["u:2"])).await.unwrap();
+    assert_eq!(nearest.entry_id.as_str(), "a");
+}

@@ -48,13 +48,14 @@ async fn pump(
     agent: &avouch_domain::SpiffeId,
     frames: &mpsc::Sender<Result<Frame, CallError>>,
 ) {
+    let mut parts = watch_v1::Delta::default();
     loop {
         let read = tokio::select! {
             read = timeout(STREAM_SILENCE_MAX, answers.message()) => read,
             () = frames.closed() => return,
         };
         let frame = match read {
-            Ok(Ok(Some(response))) => frame(agent, response),
+            Ok(Ok(Some(response))) => gather(&mut parts, response).map_or(Ok(None), |r| frame(agent, r)),
             Ok(Ok(None)) => Err(CallError::Unreachable("the server ended the stream".to_owned())),
             Ok(Err(status)) => Err(status.into()),
             Err(_) => {
@@ -68,6 +69,18 @@ async fn pump(
             return;
         }
     }
+}
+
+/// Puts the parts of one change together: only the last of them says where it leads. `None`: more follow.
+fn gather(parts: &mut watch_v1::Delta, mut response: FollowResponse) -> Option<FollowResponse> {
+    if let Some(WireFrame::Delta(delta)) = &mut response.frame {
+        parts.upserts.append(&mut delta.upserts);
+        parts.removed.append(&mut delta.removed);
+        delta.position.as_ref()?;
+        delta.upserts = std::mem::take(&mut parts.upserts);
+        delta.removed = std::mem::take(&mut parts.removed);
+    }
+    Some(response)
 }
 
 fn say_hello(hello: &Hello) -> watch_v1::Hello {
@@ -145,4 +158,25 @@ pub(super) async fn fetch_bundles(line: &Line, domains: Vec<TrustDomain>) -> Res
     let trust_domains = domains.iter().map(ToString::to_string).collect();
     let answer = client.fetch_bundles(FetchBundlesRequest { trust_domains }).await?.into_inner();
     answer.bundles.iter().map(|wire| bundle_from_wire(wire).map_err(malformed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(removed: &str, last: bool) -> FollowResponse {
+        let position = last.then(watch_v1::Position::default);
+        let delta = watch_v1::Delta { upserts: Vec::new(), removed: vec![removed.into()], position };
+        FollowResponse { frame: Some(WireFrame::Delta(delta)) }
+    }
+
+    #[test]
+    fn the_parts_of_a_change_are_applied_together() {
+        let mut parts = watch_v1::Delta::default();
+        assert_eq!(gather(&mut parts, delta("a", false)), None);
+        let whole = gather(&mut parts, delta("b", true)).and_then(|r| r.frame);
+        assert!(matches!(whole, Some(WireFrame::Delta(d)) if d.removed == ["a", "b"]));
+        let next = gather(&mut parts, delta("c", true)).and_then(|r| r.frame);
+        assert!(matches!(next, Some(WireFrame::Delta(d)) if d.removed == ["c"]));
+    }
 }

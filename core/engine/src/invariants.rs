@@ -5,9 +5,10 @@
 use std::collections::BTreeSet;
 
 use avouch_domain::{
-    Authority, AuthorityKind, Bundle, LogPosition, Plan, RowKey, SlotState, SpiffeId, Timestamp,
+    Authority, AuthorityKind, Bundle, Entry, LogPosition, Plan, RowKey, SlotState, SpiffeId, Timestamp,
 };
 
+use crate::cache::WorkloadUpdate;
 use crate::entitle::{authorized_entries, is_authorized};
 use crate::registry::Registry;
 
@@ -33,6 +34,34 @@ pub fn inv1_entitled_only(registry: &Registry, agent: &SpiffeId, wall: Timestamp
         .find(|e| is_authorized(registry, agent, &e.id, wall).is_none())
     {
         Some(entry) => Err(broken(1, format!("{agent} is handed entry {} that it may not serve", entry.id))),
+        None => Ok(()),
+    }
+}
+
+/// INV-1 (agent's side) A subscriber is handed only what its selectors are entitled to, under the name entitled to.
+///
+/// # Errors
+/// Names the first identity that is not.
+pub fn inv1_delivered_is_entitled(update: &WorkloadUpdate, entitled: &[&Entry]) -> Result<(), Broken> {
+    let wrong = update.identities.iter().find(|identity| {
+        !entitled.iter().any(|e| e.id == identity.entry_id && e.spiffe_id == identity.svid.id)
+    });
+    match wrong {
+        Some(identity) => Err(broken(1, format!("{} is delivered without an entry", identity.svid.id))),
+        None => Ok(()),
+    }
+}
+
+/// INV-2 No expired SVID is delivered. Asked of what a subscriber holds at any time, it is INV-3: one that stays
+/// connected never holds an expired SVID.
+///
+/// # Errors
+/// Names the first that has expired.
+pub fn inv2_nothing_expired(update: &WorkloadUpdate, wall: Timestamp) -> Result<(), Broken> {
+    match update.identities.iter().find(|identity| identity.svid.not_after <= wall) {
+        Some(identity) => {
+            Err(broken(2, format!("{} ended at {}", identity.svid.id, identity.svid.not_after)))
+        }
         None => Ok(()),
     }
 }

@@ -4,6 +4,7 @@
 //! SVID (INV-2) or one of an entry that does not match (INV-1), never lets one bad entry delay another, and never
 //! looks at all entries to answer one caller.
 
+mod delivery;
 mod index;
 mod jwt;
 mod slot;
@@ -27,7 +28,6 @@ pub use self::types::{
     SignFailure, Ticket, Want, WorkloadUpdate,
 };
 use crate::backoff::Jitter;
-use crate::faults::{Fault, planted};
 use crate::machine::Machine;
 
 /// All subscribers with one selector set.
@@ -435,54 +435,6 @@ impl Cache {
         }
     }
 
-    // --- delivery ---
-
-    fn deliver(&mut self) {
-        if !self.synced {
-            return;
-        }
-        let Some(own) = self.bundles.get(&self.settings.trust_domain).cloned() else { return };
-        for number in std::mem::take(&mut self.dirty) {
-            let Some(group) = self.groups.get(&number) else { continue };
-            let update = self.compose(group, &own);
-            if group.last.as_deref().is_some_and(|last| says_the_same(last, &update)) {
-                continue;
-            }
-            let update = Arc::new(update);
-            if let Some(group) = self.groups.get_mut(&number) {
-                group.last = Some(update.clone());
-                let selectors = group.selectors.clone();
-                self.effects.push_back(Effect::Deliver { selectors, update });
-            }
-        }
-    }
-
-    fn compose(&self, group: &Group, own: &Arc<Bundle>) -> WorkloadUpdate {
-        let mut identities = Vec::with_capacity(group.matched.len());
-        let mut domains = BTreeSet::new();
-        for slot in group.matched.iter().filter_map(|id| self.slots.get(id)) {
-            domains.extend(slot.entry.federates_with.iter().filter(|d| **d != own.trust_domain));
-            if let Some(held) = slot
-                .held
-                .as_ref()
-                .filter(|h| h.svid.not_after > self.now.wall || planted(Fault::DeliverExpired))
-            {
-                identities.push(Identity {
-                    entry_id: slot.entry.id.clone(),
-                    created_at: slot.entry.created_at,
-                    hint: slot.hint.clone(),
-                    svid: held.svid.clone(),
-                });
-            }
-        }
-        WorkloadUpdate {
-            matched: group.matched.len(),
-            identities,
-            own: own.clone(),
-            federated: domains.into_iter().filter_map(|d| self.bundles.get(d).cloned()).collect(),
-        }
-    }
-
     // --- JWT ---
 
     fn want_jwt(
@@ -544,16 +496,6 @@ impl Cache {
         }
         due
     }
-}
-
-/// True if a subscriber would see no difference. How many entries wait for their SVID is no difference; that
-/// some match is one.
-fn says_the_same(old: &WorkloadUpdate, new: &WorkloadUpdate) -> bool {
-    let sight = |u: &WorkloadUpdate| u.matched > 0;
-    sight(old) == sight(new)
-        && old.identities == new.identities
-        && old.own == new.own
-        && old.federated == new.federated
 }
 
 impl Machine for Cache {

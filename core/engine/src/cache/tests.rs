@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::Machine;
+use crate::invariants::{inv1_delivered_is_entitled, inv2_nothing_expired};
 
 const HOUR: i64 = 3600;
 
@@ -647,11 +648,8 @@ fn play(rig: &mut Rig, model: &mut Model, act: Act) {
     for set in model.subscribed() {
         let entitled = model.live(set, rig.now.wall);
         let update = &rig.delivered[set];
-        for identity in &update.identities {
-            let entry = entitled.iter().find(|e| e.id == identity.entry_id);
-            assert!(entry.is_some_and(|e| e.spiffe_id == identity.svid.id), "INV-1");
-            assert!(identity.svid.not_after > rig.now.wall, "INV-2");
-        }
+        inv1_delivered_is_entitled(update, &entitled).unwrap();
+        inv2_nothing_expired(update, rig.now.wall).unwrap();
         assert_eq!(update.matched > 0, !entitled.is_empty());
     }
 }
