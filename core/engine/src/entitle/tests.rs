@@ -221,7 +221,10 @@ impl World {
     fn write(&mut self, rows: Vec<Row>, deletes: Vec<RowKey>) {
         let after = put(&self.registry, rows, deletes);
         let told = concerned_between(&self.registry, &after, &domain());
-        for agent in [AGENT, "/spire/agent/t/2"] {
+        // An agent that is not attested has no stream to be told on.
+        let attested =
+            |agent: &&str| self.registry.node(&id(agent)).is_some() && after.node(&id(agent)).is_some();
+        for agent in [AGENT, "/spire/agent/t/2"].into_iter().filter(attested) {
             // Ended entries are told when they are pruned, so both are judged at the same moment.
             let view = |r: &Registry| authorized_entries(r, &id(agent), Timestamp(self.wall));
             let is_told = matches!(&told, Concerned::Agents(agents) if agents.contains(&id(agent)));
