@@ -1,10 +1,9 @@
 //! Authorities: the journal of slots, public halves only. Private keys never come here.
 
-use avouch_domain::{Authority, AuthorityKind, Holder, Revision, Row, RowKey, Slot, SlotState, Timestamp};
-use rusqlite::Row as Columns;
+use avouch_domain::{Authority, AuthorityKind, Holder, Revision, Row, RowKey, Slot, SlotState};
 use rusqlite::types::Value;
 
-use super::{Bad, Statements, bad, flag, read_text, text};
+use super::{Bad, Fields, Statements, bad, flag, text};
 
 pub(super) const STATEMENTS: Statements = Statements {
     table: "authorities",
@@ -49,18 +48,18 @@ pub(super) fn key_from_log(key: &str) -> Result<RowKey, Bad> {
     Ok(RowKey::Authority(read_kind(kind)?, read_holder(holder)?, read_slot(slot)?))
 }
 
-fn read(columns: &Columns<'_>) -> Result<Row, Bad> {
+fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
     Ok(Row::Authority(Authority {
-        kind: read_text(columns, "kind", read_kind)?,
-        holder: read_text(columns, "holder", read_holder)?,
-        slot: read_text(columns, "slot", read_slot)?,
-        state: read_text(columns, "state", read_state)?,
-        id: columns.get("id")?,
-        public: columns.get("public")?,
-        issued_at: Timestamp(columns.get("issued_at")?),
-        not_after: Timestamp(columns.get("not_after")?),
-        tainted: columns.get("tainted")?,
-        published_at: columns.get::<_, Option<i64>>("published_at")?.map(|r| Revision(r.cast_unsigned())),
+        kind: fields.parse(read_kind)?,
+        holder: fields.parse(read_holder)?,
+        slot: fields.parse(read_slot)?,
+        state: fields.parse(read_state)?,
+        id: fields.take()?,
+        public: fields.take()?,
+        issued_at: fields.time()?,
+        not_after: fields.time()?,
+        tainted: fields.take()?,
+        published_at: fields.take::<Option<i64>>()?.map(|r| Revision(r.cast_unsigned())),
     }))
 }
 

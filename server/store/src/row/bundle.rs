@@ -1,11 +1,10 @@
 //! Bundles: one row per trust domain, authorities as JSON in the order of the bundle.
 
 use avouch_domain::{Bundle, JwtAuthority, Row, Timestamp, TrustDomain, X509Authority};
-use rusqlite::Row as Columns;
 use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
 
-use super::{Bad, Statements, bad, read_json, read_text, text};
+use super::{Bad, Fields, Statements, bad, text};
 
 pub(super) const STATEMENTS: Statements = Statements {
     table: "bundles",
@@ -59,27 +58,28 @@ pub(super) fn values(bundle: &Bundle) -> Vec<Value> {
     ]
 }
 
-fn read(columns: &Columns<'_>) -> Result<Row, Bad> {
-    let x509: Vec<X509Column> = read_json(columns, "x509_authorities")?;
-    let jwt: Vec<JwtColumn> = read_json(columns, "jwt_authorities")?;
+fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
+    let trust_domain = fields.parse(TrustDomain::new)?;
+    let x509: Vec<X509Column> = fields.json()?;
+    let jwt: Vec<JwtColumn> = fields.json()?;
     Ok(Row::Bundle(Bundle {
-        trust_domain: read_text(columns, "trust_domain", TrustDomain::new)?,
-        x509_authorities: x509
-            .into_iter()
-            .map(|c| Ok(X509Authority { der: hex::decode(c.der).map_err(bad)?.into(), tainted: c.tainted }))
-            .collect::<Result<_, Bad>>()?,
-        jwt_authorities: jwt
-            .into_iter()
-            .map(|c| {
-                Ok(JwtAuthority {
-                    key_id: c.key_id.into(),
-                    public_key: hex::decode(c.public_key).map_err(bad)?.into(),
-                    expires_at: c.expires_at.map(Timestamp),
-                    tainted: c.tainted,
-                })
-            })
-            .collect::<Result<_, Bad>>()?,
-        refresh_hint: columns.get("refresh_hint")?,
-        sequence_number: columns.get::<_, i64>("sequence_number")?.cast_unsigned(),
+        trust_domain,
+        x509_authorities: x509.into_iter().map(read_x509).collect::<Result<_, _>>()?,
+        jwt_authorities: jwt.into_iter().map(read_jwt).collect::<Result<_, _>>()?,
+        refresh_hint: fields.take()?,
+        sequence_number: fields.take::<i64>()?.cast_unsigned(),
     }))
+}
+
+fn read_x509(column: X509Column) -> Result<X509Authority, Bad> {
+    Ok(X509Authority { der: hex::decode(column.der).map_err(bad)?.into(), tainted: column.tainted })
+}
+
+fn read_jwt(column: JwtColumn) -> Result<JwtAuthority, Bad> {
+    Ok(JwtAuthority {
+        key_id: column.key_id.into(),
+        public_key: hex::decode(column.public_key).map_err(bad)?.into(),
+        expires_at: column.expires_at.map(Timestamp),
+        tainted: column.tainted,
+    })
 }

@@ -1,10 +1,9 @@
 //! Entries: one row each, lists as JSON arrays in their order, since replies keep it.
 
-use avouch_domain::{Entry, EntryId, EntryParts, Row, SpiffeId, Timestamp, TrustDomain, Ttl};
-use rusqlite::Row as Columns;
+use avouch_domain::{Entry, EntryId, EntryParts, Row, SpiffeId, TrustDomain, Ttl};
 use rusqlite::types::Value;
 
-use super::{Bad, Statements, bad, flag, list, read_list, read_text, text};
+use super::{Bad, Fields, Statements, bad, flag, list, text};
 
 pub(super) const STATEMENTS: Statements = Statements {
     table: "entries",
@@ -48,25 +47,25 @@ pub(super) fn values(entry: &Entry) -> Vec<Value> {
     ]
 }
 
-fn read(columns: &Columns<'_>) -> Result<Row, Bad> {
+fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
     let parts = EntryParts {
-        id: read_text(columns, "id", EntryId::new)?,
-        spiffe_id: read_text(columns, "spiffe_id", SpiffeId::parse)?,
-        parent_id: read_text(columns, "parent_id", SpiffeId::parse)?,
-        selectors: read_list(columns, "selectors", str::parse)?,
-        x509_svid_ttl: Ttl(columns.get("x509_svid_ttl")?),
-        jwt_svid_ttl: Ttl(columns.get("jwt_svid_ttl")?),
-        federates_with: read_list(columns, "federates_with", TrustDomain::new)?,
-        admin: columns.get("admin")?,
-        downstream: columns.get("downstream")?,
-        expires_at: columns.get::<_, Option<i64>>("expires_at")?.map(Timestamp),
-        dns_names: read_list(columns, "dns_names", |s| Ok::<_, std::convert::Infallible>(s.to_owned()))?,
-        store_svid: columns.get("store_svid")?,
-        hint: columns.get("hint")?,
-        disable_x509_svid_prefetch: columns.get("disable_x509_svid_prefetch")?,
-        jwt_svid_include_jti: columns.get("jwt_svid_include_jti")?,
-        revision_number: columns.get("revision_number")?,
-        created_at: Timestamp(columns.get("created_at")?),
+        id: fields.parse(EntryId::new)?,
+        spiffe_id: fields.parse(SpiffeId::parse)?,
+        parent_id: fields.parse(SpiffeId::parse)?,
+        selectors: fields.list(str::parse)?,
+        x509_svid_ttl: Ttl(fields.take()?),
+        jwt_svid_ttl: Ttl(fields.take()?),
+        federates_with: fields.list(TrustDomain::new)?,
+        admin: fields.take()?,
+        downstream: fields.take()?,
+        expires_at: fields.time_or_none()?,
+        dns_names: fields.json()?,
+        store_svid: fields.take()?,
+        hint: fields.take()?,
+        disable_x509_svid_prefetch: fields.take()?,
+        jwt_svid_include_jti: fields.take()?,
+        revision_number: fields.take()?,
+        created_at: fields.time()?,
     };
     Entry::new(parts).map(Row::Entry).map_err(bad)
 }

@@ -1,10 +1,9 @@
 //! Join tokens: a digest and an end. The text of a token never comes here.
 
-use avouch_domain::{JoinToken, Row, Timestamp};
-use rusqlite::Row as Columns;
+use avouch_domain::{JoinToken, Row};
 use rusqlite::types::Value;
 
-use super::{Bad, Statements};
+use super::{Bad, Fields, Statements};
 
 pub(super) const STATEMENTS: Statements = Statements {
     table: "join_tokens",
@@ -20,7 +19,6 @@ pub(super) fn values(token: &JoinToken) -> Vec<Value> {
     vec![Value::Blob(token.digest.to_vec()), Value::Integer(token.expires_at.0)]
 }
 
-fn read(columns: &Columns<'_>) -> Result<Row, Bad> {
-    let digest = columns.get("digest")?;
-    Ok(Row::JoinToken(JoinToken { digest, expires_at: Timestamp(columns.get("expires_at")?) }))
+fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
+    Ok(Row::JoinToken(JoinToken { digest: fields.take()?, expires_at: fields.time()? }))
 }

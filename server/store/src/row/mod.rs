@@ -8,9 +8,11 @@ mod entry;
 mod join_token;
 mod node;
 
-use avouch_domain::{EntryId, Row, RowKey, SpiffeId, TrustDomain};
+use std::borrow::Cow;
+
+use avouch_domain::{EntryId, Row, RowKey, SpiffeId, Timestamp, TrustDomain};
 use aws_lc_rs::digest;
-use rusqlite::types::Value;
+use rusqlite::types::{FromSql, Value};
 use rusqlite::{Connection, Row as Columns, params_from_iter};
 
 use crate::error::StoreError;
@@ -42,7 +44,8 @@ struct Statements {
     delete: &'static str,
     get: &'static str,
     all: &'static str,
-    read: fn(&Columns<'_>) -> Result<Row, Bad>,
+    /// Takes the columns in the order of the table.
+    read: fn(&mut Fields<'_>) -> Result<Row, Bad>,
 }
 
 const ALL: [&Statements; 5] = [
@@ -105,7 +108,7 @@ pub(crate) fn all(conn: &Connection) -> Result<Vec<Row>, StoreError> {
 }
 
 fn read(statements: &Statements, columns: &Columns<'_>) -> Result<Row, StoreError> {
-    (statements.read)(columns).map_err(|e| match e {
+    (statements.read)(&mut Fields { columns, next: 0 }).map_err(|e| match e {
         Bad::Sqlite(e) => e.into(),
         Bad::Value(problem) => StoreError::Row { table: statements.table, problem },
     })
@@ -185,26 +188,47 @@ fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> Value {
     Value::Text(serde_json::Value::Array(items).to_string())
 }
 
-/// Reads a JSON array of texts.
-fn read_list<T, E: std::fmt::Display>(
-    columns: &Columns<'_>,
-    column: &str,
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<Vec<T>, Bad> {
-    let texts: Vec<String> = read_json(columns, column)?;
-    texts.iter().map(|t| parse(t).map_err(bad)).collect()
+/// The columns of a row, read once each in the order of the table: finding them by name took half the time of opening
+/// a large database.
+struct Fields<'a> {
+    columns: &'a Columns<'a>,
+    next: usize,
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(columns: &Columns<'_>, column: &str) -> Result<T, Bad> {
-    serde_json::from_str(columns.get_ref(column)?.as_str().map_err(bad)?).map_err(bad)
-}
+impl<'a> Fields<'a> {
+    fn take<T: FromSql>(&mut self) -> Result<T, Bad> {
+        let value = self.columns.get(self.next)?;
+        self.next += 1;
+        Ok(value)
+    }
 
-fn read_text<T, E: std::fmt::Display>(
-    columns: &Columns<'_>,
-    column: &str,
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<T, Bad> {
-    parse(columns.get_ref(column)?.as_str().map_err(bad)?).map_err(bad)
+    fn take_str(&mut self) -> Result<&'a str, Bad> {
+        let value = self.columns.get_ref(self.next)?;
+        self.next += 1;
+        value.as_str().map_err(bad)
+    }
+
+    fn parse<T, E: std::fmt::Display>(&mut self, parse: impl Fn(&str) -> Result<T, E>) -> Result<T, Bad> {
+        parse(self.take_str()?).map_err(bad)
+    }
+
+    fn json<T: serde::Deserialize<'a>>(&mut self) -> Result<T, Bad> {
+        serde_json::from_str(self.take_str()?).map_err(bad)
+    }
+
+    /// A JSON array of texts.
+    fn list<T, E: std::fmt::Display>(&mut self, parse: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, Bad> {
+        let texts: Vec<Cow<'a, str>> = self.json()?;
+        texts.iter().map(|t| parse(t).map_err(bad)).collect()
+    }
+
+    fn time(&mut self) -> Result<Timestamp, Bad> {
+        self.take().map(Timestamp)
+    }
+
+    fn time_or_none(&mut self) -> Result<Option<Timestamp>, Bad> {
+        Ok(self.take::<Option<i64>>()?.map(Timestamp))
+    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use avouch_domain::{Node, Row, SelectorSet, SpiffeId, Timestamp};
-use rusqlite::Row as Columns;
+use avouch_domain::{Node, Row, SelectorSet, SpiffeId};
 use rusqlite::types::Value;
 
-use super::{Bad, Statements, bad, flag, list, read_list, read_text, text};
+use super::{Bad, Fields, Statements, bad, flag, list, text};
 
 pub(super) const STATEMENTS: Statements = Statements {
     table: "nodes",
@@ -37,17 +36,15 @@ pub(super) fn values(node: &Node) -> Vec<Value> {
     ]
 }
 
-fn read(columns: &Columns<'_>) -> Result<Row, Bad> {
-    let new_serial = columns.get::<_, Option<Arc<str>>>("new_serial")?;
-    let new_end = columns.get::<_, Option<i64>>("new_expires_at")?;
+fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
     Ok(Row::Node(Node {
-        id: read_text(columns, "id", SpiffeId::parse)?,
-        attestation_type: columns.get("attestation_type")?,
-        serial: columns.get("serial")?,
-        expires_at: Timestamp(columns.get("expires_at")?),
-        new_serial: new_serial.zip(new_end.map(Timestamp)),
-        selectors: SelectorSet::new(read_list(columns, "selectors", str::parse)?).map_err(bad)?,
-        can_reattest: columns.get("can_reattest")?,
-        agent_version: columns.get("agent_version")?,
+        id: fields.parse(SpiffeId::parse)?,
+        attestation_type: fields.take()?,
+        serial: fields.take()?,
+        expires_at: fields.time()?,
+        new_serial: fields.take::<Option<Arc<str>>>()?.zip(fields.time_or_none()?),
+        selectors: SelectorSet::new(fields.list(str::parse)?).map_err(bad)?,
+        can_reattest: fields.take()?,
+        agent_version: fields.take()?,
     }))
 }

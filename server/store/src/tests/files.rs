@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use avouch_domain::{Epoch, Row, Timestamp};
+use avouch_domain::{Epoch, Plan, Row, Timestamp};
 use rusqlite::Connection;
 
 use super::kit::*;
+use crate::commit::Batch;
 use crate::{CommitError, Db, Lost, Store, StoreError, TailError, backup, restore};
 
 const EPOCH: Epoch = Epoch { started: 1, random: 2 };
@@ -273,4 +274,42 @@ fn a_failed_copy_leaves_no_file_behind() {
     assert!(matches!(backup(&path, &missing, |_, _| {}), Err(StoreError::Io { .. })));
     let names = contents(folder.path());
     assert_eq!(names.keys().map(String::as_str).collect::<Vec<_>>(), ["data.sqlite3", "data.sqlite3.lock"]);
+}
+
+#[test]
+fn merged_commits_are_judged_in_turn_and_one_that_fails_leaves_no_trace() {
+    let mut db = Db::in_memory(EPOCH).unwrap();
+    let base = db.position().unwrap();
+    let batch = |base, plans: Vec<Plan>| Batch { base, plans };
+    let after_first = last(&db.copy().unwrap().commit(base, &[moved("a")]).unwrap());
+    let hidden = Plan { changes: Vec::new(), audit: vec![audit_row("hidden")], ..moved("c") };
+    let outcomes = db
+        .commit_all(&[
+            batch(base, vec![moved("a")]),
+            batch(base, vec![moved("b")]),
+            batch(after_first, vec![moved("b"), hidden]),
+            batch(after_first, vec![moved("d")]),
+        ])
+        .unwrap();
+    assert!(outcomes[0].is_ok() && outcomes[3].is_ok());
+    assert!(matches!(outcomes[1], Err(CommitError::Behind(at)) if at == after_first));
+    assert!(matches!(outcomes[2], Err(CommitError::Plan { .. })));
+    let rows = sorted(db.image(NOW).unwrap().rows);
+    assert_eq!(rows, [Row::Entry(an_entry("a")), Row::Entry(an_entry("d"))]);
+    assert!(db.audit(0, 9).unwrap().is_empty());
+    db.verify_chain().unwrap();
+}
+
+#[test]
+fn a_full_disk_fails_the_commit_whole_and_the_next_one_works() {
+    let mut db = Db::in_memory(EPOCH).unwrap();
+    let base = db.position().unwrap();
+    let pages: i64 = db.connection().query_row("PRAGMA page_count", (), |r| r.get(0)).unwrap();
+    db.connection().pragma_update(None, "max_page_count", pages + 2).unwrap();
+    let plans: Vec<_> = (0..100).map(|n| moved(&format!("e{n}"))).collect();
+    assert!(matches!(db.commit(base, &plans), Err(CommitError::Store(_))));
+    assert_eq!(db.position().unwrap(), base);
+    db.connection().pragma_update(None, "max_page_count", 1_000_000).unwrap();
+    assert_eq!(db.commit(base, &plans).unwrap().len(), 100);
+    db.verify_chain().unwrap();
 }
