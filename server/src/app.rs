@@ -3,7 +3,6 @@
 //! A parts list: no part is built in here and none knows this file.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -154,7 +153,8 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
 
 async fn open_store(file: PathBuf) -> Result<(Store, avouch_domain::Image), AppError> {
     let opened = tokio::task::spawn_blocking(move || Store::open(&file, clock::now().wall)).await;
-    Ok(opened.map_err(|e| StoreError::Io { path: PathBuf::new(), source: Arc::new(io::Error::other(e)) })??)
+    Ok(opened
+        .map_err(|e| StoreError::Io { path: PathBuf::new(), source: Arc::new(io::Error::other(e)) })??)
 }
 
 fn open_keys(config: &KeyManagerConfig) -> Result<Arc<dyn KeyManager>, AppError> {
@@ -164,8 +164,11 @@ fn open_keys(config: &KeyManagerConfig) -> Result<Arc<dyn KeyManager>, AppError>
     })
 }
 
-fn load_verifiers(config: &ServerConfig) -> Result<Vec<(String, Arc<dyn NodeVerifier>)>, AppError> {
-    let mut verifiers: Vec<(String, Arc<dyn NodeVerifier>)> = Vec::new();
+/// By attestation type.
+type Verifiers = Vec<(String, Arc<dyn NodeVerifier>)>;
+
+fn load_verifiers(config: &ServerConfig) -> Result<Verifiers, AppError> {
+    let mut verifiers = Verifiers::new();
     for attestor in &config.node_attestors {
         match attestor {
             // The services spend tokens themselves, in the write of the node.
@@ -234,8 +237,7 @@ async fn serve_http(
 async fn bind_http(host: &str, port: u16) -> Result<TcpListener, AppError> {
     let bound = TcpListener::bind((host, port)).await;
     let listener = bound.map_err(|source| AppError::Http { address: format!("{host}:{port}"), source })?;
-    let address: Option<SocketAddr> = listener.local_addr().ok();
-    tracing::info!(address = ?address, "Serving HTTP");
+    tracing::info!(address = format!("{host}:{port}"), "Serving HTTP");
     Ok(listener)
 }
 

@@ -280,7 +280,7 @@ impl<T> Packer<T> {
 
 /// An entry to hand over, or the ID of one to keep or drop.
 enum Item {
-    Entry(types::Entry),
+    Entry(Box<types::Entry>),
     Id(String),
 }
 
@@ -293,7 +293,7 @@ fn pack(entries: &[Entry], ids: Vec<EntryId>) -> Vec<Vec<Item>> {
     let entries = entries.iter().map(|entry| {
         let entry = wire_entry(entry);
         let bytes = entry.encoded_len();
-        (Item::Entry(entry), bytes)
+        (Item::Entry(Box::new(entry)), bytes)
     });
     Packer::pack(ids.chain(entries))
 }
@@ -302,7 +302,7 @@ fn part(items: Vec<Item>) -> (Vec<types::Entry>, Vec<String>) {
     let (mut entries, mut ids) = (Vec::new(), Vec::new());
     for item in items {
         match item {
-            Item::Entry(entry) => entries.push(entry),
+            Item::Entry(entry) => entries.push(*entry),
             Item::Id(id) => ids.push(id),
         }
     }
