@@ -57,8 +57,6 @@ pub enum AppError {
     Random(#[from] random::RandomError),
     #[error("unable to wait for signals: {0}")]
     Signals(io::Error),
-    #[error("not supported yet: trust_bundle_url")]
-    BootstrapUrl,
     #[error(transparent)]
     Join(#[from] JoinError),
     #[error(transparent)]
@@ -91,7 +89,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         tracing::warn!("{warning}");
     }
     tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), "Starting agent");
-    let trust = trust(&config)?;
+    let trust = trust(&config);
     let state = Arc::new(StateFile::open(&config.data_dir)?);
     let keys = Arc::new(match &config.key_manager {
         KeyManagerConfig::Memory => OwnKeys::in_memory(),
@@ -164,11 +162,10 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     outcome
 }
 
-fn trust(config: &AgentConfig) -> Result<Trust, AppError> {
+fn trust(config: &AgentConfig) -> Trust {
     match &config.bootstrap {
-        Bootstrap::Insecure => Ok(Trust::Insecure),
-        Bootstrap::File { path, format } => Ok(Trust::File { path: path.clone(), format: *format }),
-        Bootstrap::Url { .. } => Err(AppError::BootstrapUrl),
+        Bootstrap::Insecure => Trust::Insecure,
+        Bootstrap::File { path, format } => Trust::File { path: path.clone(), format: *format },
     }
 }
 

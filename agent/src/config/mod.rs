@@ -116,12 +116,6 @@ pub enum Bootstrap {
         path: PathBuf,
         format: BundleFormat,
     },
-    /// `https`, or `http` over a Unix socket.
-    Url {
-        url: String,
-        format: BundleFormat,
-        unix_socket: Option<PathBuf>,
-    },
 }
 
 /// Form of a trust bundle.
@@ -284,22 +278,12 @@ impl Reader<'_> {
         let insecure =
             self.flags.insecure_bootstrap || self.agent.bool("insecure_bootstrap").unwrap_or(false);
         let path = self.path("trust_bundle_path", self.flags.trust_bundle.as_ref());
-        let url = self.text("trust_bundle_url", self.flags.trust_bundle_url.as_ref());
-        let unix_socket = self.path("trust_bundle_unix_socket", None);
         let format = self.bundle_format()?;
-        match (insecure, path, url) {
-            (true, None, None) => Ok(Bootstrap::Insecure),
-            (false, Some(path), None) => Ok(Bootstrap::File { path, format }),
-            (false, None, Some(url)) => {
-                check_bundle_url(&url, unix_socket.is_some())?;
-                Ok(Bootstrap::Url { url, format, unix_socket })
-            }
-            (true, Some(_), _) => Err(ConfigError::Both("insecure_bootstrap", "trust_bundle_path")),
-            (true, _, Some(_)) => Err(ConfigError::Both("insecure_bootstrap", "trust_bundle_url")),
-            (_, Some(_), Some(_)) => Err(ConfigError::Both("trust_bundle_url", "trust_bundle_path")),
-            (false, None, None) => {
-                Err(ConfigError::Required("trust_bundle_path, trust_bundle_url or insecure_bootstrap"))
-            }
+        match (insecure, path) {
+            (true, None) => Ok(Bootstrap::Insecure),
+            (false, Some(path)) => Ok(Bootstrap::File { path, format }),
+            (true, Some(_)) => Err(ConfigError::Both("insecure_bootstrap", "trust_bundle_path")),
+            (false, None) => Err(ConfigError::Required("trust_bundle_path or insecure_bootstrap")),
         }
     }
 
@@ -411,16 +395,6 @@ impl Reader<'_> {
             );
         }
         warnings
-    }
-}
-
-fn check_bundle_url(url: &str, over_unix_socket: bool) -> Result<(), ConfigError> {
-    match (url.split_once("://").map(|(scheme, _)| scheme), over_unix_socket) {
-        (Some("https"), false) | (Some("http"), true) => Ok(()),
-        (_, false) => Err(wrong("trust_bundle_url", url, "expected an https URL")),
-        (_, true) => {
-            Err(wrong("trust_bundle_url", url, "expected an http URL with trust_bundle_unix_socket"))
-        }
     }
 }
 
