@@ -36,6 +36,19 @@ pub fn renew_at(
     end - left.min(life)
 }
 
+/// As [`renew_at`], for a credential that came at `now`: at least a quarter of the life left is used first. Lives
+/// so short that half of them lies in the back-dated past would otherwise be renewed without a pause.
+#[must_use]
+pub fn renew_after(
+    begin: Timestamp,
+    end: Timestamp,
+    target: Option<Duration>,
+    now: Timestamp,
+    jitter: &mut Jitter,
+) -> Timestamp {
+    renew_at(begin, end, target, jitter).max(now + end.since(now) / 4)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +88,15 @@ mod tests {
     fn a_credential_born_dead_is_due_at_once() {
         let at = Timestamp::from_secs(5);
         assert_eq!(renew_at(at, at, None, &mut Jitter::new(1)), at);
+    }
+
+    #[test]
+    fn a_life_mostly_back_dated_is_not_renewed_without_a_pause() {
+        let mut jitter = Jitter::new(1);
+        let now = Timestamp::from_secs(100);
+        let (begin, end) = (Timestamp::from_secs(90), Timestamp::from_secs(108));
+        for _ in 0..100 {
+            assert!(renew_after(begin, end, None, now, &mut jitter) >= Timestamp::from_secs(102));
+        }
     }
 }

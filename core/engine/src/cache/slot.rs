@@ -10,7 +10,7 @@ use avouch_domain::{AuthorityId, Entry, EntryId, Tick, Timestamp, X509Svid};
 
 use super::{AWAY, Cache, Effect, Priority, REFUSED, SignFailure, Ticket};
 use crate::faults::{Fault, planted};
-use crate::renew::renew_at;
+use crate::renew::renew_after;
 
 /// An SVID whose issuer is not relied on any more was replaced by another such: the server has not turned yet.
 const STILL_DISTRUSTED: Duration = Duration::from_secs(60);
@@ -174,8 +174,13 @@ impl Cache {
     ) {
         let Some(revision) = self.answered(ticket, id) else { return };
         let wall = self.now.wall;
-        let renew =
-            renew_at(svid.not_before, svid.not_after, self.settings.availability_target, &mut self.jitter);
+        let renew = renew_after(
+            svid.not_before,
+            svid.not_after,
+            self.settings.availability_target,
+            wall,
+            &mut self.jitter,
+        );
         let distrusted = authorities.iter().any(|a| self.distrusted.contains(a));
         let later = STILL_DISTRUSTED + self.jitter.within(STILL_DISTRUSTED);
         let Some(slot) = self.slots.get_mut(id) else { return };
