@@ -9,4 +9,5 @@ pub mod health_http;
 pub mod logs;
 pub mod metrics_text;
 pub mod out;
+pub mod up;
 pub mod verbs;

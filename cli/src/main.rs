@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use avouch::explain;
 use avouch::out::Out;
+use avouch::up;
 use avouch::verbs::channel;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -23,6 +24,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start a private server and agent, register you, show your first SVIDs; Ctrl-C stops
+    Up {
+        /// Stop after the first verified fetch
+        #[arg(long)]
+        once: bool,
+    },
     /// Why a process gets a SPIFFE ID, or why it does not
     Explain(Explain),
     /// The completion script for a shell
@@ -85,13 +92,24 @@ fn run(command: Command, out: &mut Out) -> u8 {
                 agent_socket: e.agent_socket,
                 admin_socket: e.admin_socket,
             };
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(explain::run(&question, out)),
-                Err(e) => {
-                    out.complain(&format!("cannot start the runtime: {e}\n"));
-                    1
-                }
+            on_runtime(out, async |out| explain::run(&question, out).await)
+        }
+        Command::Up { once } => on_runtime(out, async |out| match up::run(once, out).await {
+            Ok(()) => 0,
+            Err(e) => {
+                out.complain(&format!("avouch up: {e}\n"));
+                1
             }
+        }),
+    }
+}
+
+fn on_runtime(out: &mut Out, work: impl AsyncFnOnce(&mut Out) -> u8) -> u8 {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work(out)),
+        Err(e) => {
+            out.complain(&format!("cannot start the runtime: {e}\n"));
+            1
         }
     }
 }

@@ -1,17 +1,19 @@
 //! The way to a server or an agent: which socket, and a gRPC channel over it.
 //!
-//! Never speaks TCP: the command line is for whoever may open the socket.
+//! Never speaks TCP but to a Workload API that the standard's variable names: all else is for whoever may open the
+//! socket.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::VerbError;
 use super::flags::{FlagSet, Flags};
+use super::place::{Place, VARIABLE};
 
 /// Largest reply in bytes that a verb reads: a full list of entries in one message fits, a flood does not.
 pub const REPLY_MAX: usize = 256 << 20;
@@ -24,6 +26,8 @@ pub struct Door {
     pub variable: Option<&'static str>,
     /// Environment variable with `%i` in the place of `-instance`.
     pub template: Option<&'static str>,
+    /// The standard's variable counts too, after SPIRE's (WE-09).
+    pub standard: bool,
     pub help: &'static str,
 }
 
@@ -32,6 +36,7 @@ pub const SERVER: Door = Door {
     default: "/tmp/spire-server/private/api.sock",
     variable: Some("SPIRE_SERVER_PRIVATE_SOCKET"),
     template: Some("SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE"),
+    standard: false,
     help: "Path of the server's API socket",
 };
 
@@ -40,6 +45,7 @@ pub const AGENT: Door = Door {
     default: "/tmp/spire-agent/public/api.sock",
     variable: Some("SPIRE_AGENT_PUBLIC_SOCKET"),
     template: Some("SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE"),
+    standard: true,
     help: "Path of the agent's Workload API socket",
 };
 
@@ -48,6 +54,7 @@ pub const AGENT_ADMIN: Door = Door {
     default: "/tmp/spire-agent/private/admin.sock",
     variable: None,
     template: None,
+    standard: false,
     help: "Path of the agent's administration socket",
 };
 
@@ -62,14 +69,15 @@ impl Door {
         }
     }
 
-    /// The socket to use: a path other than the default, else the template, else the variable, else the default.
+    /// Where to dial: a path other than the default, else the template, else the variable, else the standard's
+    /// variable, else the default.
     ///
     /// # Errors
-    /// `-instance` without a template that has a place for it.
-    pub fn path(&self, flags: &Flags, env: impl Fn(&str) -> Option<String>) -> Result<PathBuf, VerbError> {
+    /// `-instance` without a template that has a place for it, or a standard's variable of another form.
+    pub fn place(&self, flags: &Flags, env: impl Fn(&str) -> Option<String>) -> Result<Place, VerbError> {
         let given = flags.text("socketPath");
         if given != self.default {
-            return Ok(given.into());
+            return Ok(Place::Unix(given.into()));
         }
         let instance = flags.text("instance");
         if let (false, Some(name)) = (instance.is_empty(), self.template) {
@@ -77,41 +85,56 @@ impl Door {
             let template = template.ok_or_else(|| {
                 VerbError::Text(format!("-instance needs a socket path with %i in it in {name}"))
             })?;
-            return Ok(template.replace("%i", instance).into());
+            return Ok(Place::Unix(template.replace("%i", instance).into()));
         }
-        let variable = self.variable.and_then(env).filter(|v| !v.is_empty());
-        Ok(variable.unwrap_or_else(|| self.default.to_owned()).into())
+        if let Some(path) = self.variable.and_then(&env).filter(|v| !v.is_empty()) {
+            return Ok(Place::Unix(path.into()));
+        }
+        match env(VARIABLE).filter(|v| self.standard && !v.is_empty()) {
+            Some(value) => Place::parse(&value),
+            None => Ok(Place::Unix(self.default.into())),
+        }
     }
 }
 
-/// Opens a channel over the socket.
+/// Opens a channel over a Unix socket.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn connect(path: &Path) -> Result<Channel, VerbError> {
+    dial(&Place::Unix(path.to_owned())).await
+}
+
+/// Opens a channel.
 ///
 /// # Errors
 /// `Unavailable` with the words of gRPC for Go, if nobody answers.
-pub async fn connect(path: &Path) -> Result<Channel, VerbError> {
-    let owned = path.to_owned();
-    let dial = service_fn(move |_| {
-        let path = owned.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    // The first look is ours, since the channel hides why it failed.
-    if let Err(e) = UnixStream::connect(path).await {
-        return Err(unreachable_at(path, &e));
-    }
+pub async fn dial(place: &Place) -> Result<Channel, VerbError> {
     let endpoint = Endpoint::from_static("http://localhost");
-    endpoint
-        .connect_with_connector(dial)
-        .await
-        .map_err(|e| VerbError::Rpc(Status::new(Code::Unavailable, format!("connection error: {e}"))))
+    // The first look is ours, since the channel hides why it failed.
+    let channel = match place.clone() {
+        Place::Unix(path) => {
+            UnixStream::connect(&path).await.map_err(|e| unreachable_at(place, &e))?;
+            let connector = service_fn(move |_| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+        Place::Tcp(address) => {
+            TcpStream::connect(address).await.map_err(|e| unreachable_at(place, &e))?;
+            let connector = service_fn(move |_| async move { TcpStream::connect(address).await.map(TokioIo::new) });
+            endpoint.connect_with_connector(connector).await
+        }
+    };
+    channel.map_err(|e| VerbError::Rpc(Status::new(Code::Unavailable, format!("connection error: {e}"))))
 }
 
-fn unreachable_at(path: &Path, error: &std::io::Error) -> VerbError {
+fn unreachable_at(place: &Place, error: &std::io::Error) -> VerbError {
     let text = error.to_string();
     let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-    let message = format!(
-        "connection error: desc = \"transport: Error while dialing: dial unix {}: connect: {reason}\"",
-        path.display()
-    );
+    let message =
+        format!("connection error: desc = \"transport: Error while dialing: dial {place}: connect: {reason}\"");
     VerbError::Rpc(Status::new(Code::Unavailable, message))
 }
 
@@ -119,10 +142,14 @@ fn unreachable_at(path: &Path, error: &std::io::Error) -> VerbError {
 mod tests {
     use super::*;
 
-    fn path(args: &[&str], env: &[(&str, &str)]) -> Result<PathBuf, VerbError> {
+    fn unix(path: &str) -> Place {
+        Place::Unix(path.into())
+    }
+
+    fn path(args: &[&str], env: &[(&str, &str)]) -> Result<Place, VerbError> {
         let args: Vec<_> = args.iter().map(|a| (*a).to_owned()).collect();
         let flags = SERVER.flags(FlagSet::new("x")).parse(&args).unwrap();
-        SERVER.path(&flags, |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        SERVER.place(&flags, |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
     }
 
     #[test]
@@ -130,10 +157,10 @@ mod tests {
         let env =
             [("SPIRE_SERVER_PRIVATE_SOCKET", "/v"), ("SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE", "/run/%i/s")];
         let socket = |args: &[&str]| path(args, &env).unwrap();
-        assert_eq!(socket(&["-socketPath", "/p", "-instance", "a"]), Path::new("/p"));
-        assert_eq!(socket(&["-instance", "a"]), Path::new("/run/a/s"));
-        assert_eq!(socket(&[]), Path::new("/v"));
-        assert_eq!(path(&[], &[]).unwrap(), Path::new(SERVER.default));
+        assert_eq!(socket(&["-socketPath", "/p", "-instance", "a"]), unix("/p"));
+        assert_eq!(socket(&["-instance", "a"]), unix("/run/a/s"));
+        assert_eq!(socket(&[]), unix("/v"));
+        assert_eq!(path(&[], &[]).unwrap(), unix(SERVER.default));
     }
 
     #[test]
@@ -144,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_unavailable_with_the_path() {
-        let error = connect(Path::new("/nonexistent/api.sock")).await.unwrap_err().to_string();
+        let error = connect(unix("/nonexistent/api.sock")).await.unwrap_err().to_string();
         assert_eq!(
             error,
             "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /nonexistent/api.sock: connect: no such file or directory\""

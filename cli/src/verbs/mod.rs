@@ -6,11 +6,12 @@ pub mod agent;
 pub mod channel;
 pub mod flags;
 mod json;
+pub mod place;
 pub mod server;
 mod text;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ use tonic::transport::Channel;
 use crate::out::Out;
 use channel::Door;
 use flags::{FlagError, FlagSet, Flags};
+use place::Place;
 
 /// How long a health check may take.
 const HEALTH_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -74,14 +76,14 @@ struct Daemon {
 /// One call of a verb.
 struct Call<'a> {
     flags: Flags,
-    socket: PathBuf,
+    place: Place,
     json: bool,
     out: &'a mut Out,
 }
 
 impl Call<'_> {
     async fn channel(&self) -> Result<Channel, VerbError> {
-        channel::connect(&self.socket).await
+        channel::dial(&self.place).await
     }
 
     /// Prints one message as SPIRE's JSON: one line, sorted keys.
@@ -176,12 +178,12 @@ fn start(verb: &Verb, flags: Flags, out: &mut Out) -> Result<(), VerbError> {
     {
         return Err(VerbError::Text(format!("\"{word}\" ends the flags, so {lost} would be ignored")));
     }
-    let socket = verb.door.path(&flags, |name| std::env::var(name).ok())?;
+    let place = verb.door.place(&flags, |name| std::env::var(name).ok())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| VerbError::Text(format!("cannot start the runtime: {e}")))?;
-    let mut call = Call { flags, socket, json, out };
+    let mut call = Call { flags, place, json, out };
     runtime.block_on((verb.run)(&mut call))
 }
 

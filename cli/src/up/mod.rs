@@ -1,0 +1,154 @@
+//! `avouch up`: a private server and agent, you registered, your first SVIDs fetched and verified, a live table.
+//!
+//! Never claims what it has not verified: both SVIDs are checked against the bundles the agent hands out.
+
+mod fetch;
+mod table;
+mod world;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use avouch_domain::{Timestamp, TrustDomain};
+
+use crate::clock;
+use crate::out::Out;
+use fetch::{Registration, Seen};
+use world::{Daemon, World};
+
+/// How long one step of the demonstration may take before it is called a fault.
+const STEP_LIMIT: Duration = Duration::from_secs(30);
+/// How often the remaining lifetimes on the screen are counted down.
+const REDRAW_EVERY: Duration = Duration::from_secs(1);
+/// The name of the one registered identity.
+const DEMO_PATH: &str = "/demo/you";
+
+/// Why the demonstration could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    #[error("`{name}` is not in {}; build all three binaries: cargo build --workspace --bins", dir.display())]
+    MissingBinary { name: &'static str, dir: PathBuf },
+    #[error("cannot write {}: {why}", path.display())]
+    Folder { path: PathBuf, why: String },
+    #[error("no free loopback port: {0}")]
+    Port(io::Error),
+    #[error("cannot start {name}: {source}")]
+    Spawn { name: &'static str, source: io::Error },
+    #[error("{name} ended by itself ({status}); its last lines:\n{log}")]
+    Ended { name: &'static str, status: String, log: String },
+    #[error("{step} did not happen within {} s", STEP_LIMIT.as_secs())]
+    TooSlow { step: &'static str },
+    #[error("{step}: {why}")]
+    Refused { step: &'static str, why: String },
+    #[error("verification failed: {0}")]
+    NotVerified(String),
+}
+
+impl UpError {
+    fn folder(path: &Path, why: &io::Error) -> Self {
+        Self::Folder { path: path.to_path_buf(), why: why.to_string() }
+    }
+}
+
+/// Runs the demonstration until Ctrl-C, or with `once` until the first verified fetch.
+///
+/// # Errors
+/// [`UpError`] names the step that failed and, for a daemon, shows its last log lines.
+pub async fn run(once: bool, out: &mut Out) -> Result<(), UpError> {
+    let domain = TrustDomain::new("example.org").map_err(|e| UpError::NotVerified(e.to_string()))?;
+    let world = World::new(domain)?;
+    let mut daemons = Vec::new();
+    let outcome = tokio::select! {
+        outcome = show(&world, &mut daemons, once, out) => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    for daemon in daemons.iter_mut().rev() {
+        daemon.stop().await;
+    }
+    world.remove();
+    if outcome.is_ok() && !once {
+        out.line("\nstopped; nothing is left behind");
+    }
+    outcome
+}
+
+async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Out) -> Result<(), UpError> {
+    let begun = clock::now();
+    let since =
+        |then: avouch_domain::Now| format!("{:.1} s", clock::now().mono.since(then.mono).as_secs_f64());
+    daemons.push(world.start_server()?);
+    step("the server's start", daemons, fetch::server_ready(&world.server_socket)).await?;
+    out.line(&format!("trust domain  {:<21} server  ready {}", world.trust_domain.to_string(), since(begun)));
+
+    let attesting = clock::now();
+    let Registration { token, bundle_pem, agent_id } =
+        step("a join token", daemons, fetch::admit_agent(&world.server_socket, &world.trust_domain)).await?;
+    world.write_bundle(&bundle_pem)?;
+    daemons.push(world.start_agent(&token)?);
+    step("your entry", daemons, fetch::register_caller(&world.server_socket, &agent_id, DEMO_PATH)).await?;
+    let mut watch = step("the agent's start", daemons, fetch::Watch::open(&world.agent_socket)).await?;
+    out.line(&format!("agent         attested (join token) {}", since(attesting)));
+
+    let seen = step("your first SVID", daemons, watch.next()).await?;
+    let verified = step("verification", daemons, fetch::verify(&world.agent_socket, &seen)).await?;
+    out.line(&format!("you           {}", table::first(&seen, now())));
+    out.line(&format!("verified      {verified}"));
+    out.line(&next_steps(world));
+    if once {
+        return Ok(());
+    }
+    live(daemons, watch, seen, out).await
+}
+
+/// Waits for a step, for a daemon's unexpected end, or for the limit, whichever comes first.
+async fn step<T>(
+    name: &'static str,
+    daemons: &mut [Daemon],
+    work: impl Future<Output = Result<T, UpError>>,
+) -> Result<T, UpError> {
+    tokio::select! {
+        done = tokio::time::timeout(STEP_LIMIT, work) => done.unwrap_or(Err(UpError::TooSlow { step: name })),
+        fault = any_ended(daemons) => Err(fault),
+    }
+}
+
+async fn any_ended(daemons: &mut [Daemon]) -> UpError {
+    match daemons {
+        [server] => server.ended().await,
+        [server, agent, ..] => tokio::select! { e = server.ended() => e, e = agent.ended() => e },
+        [] => std::future::pending().await,
+    }
+}
+
+async fn live(
+    daemons: &mut [Daemon],
+    mut watch: fetch::Watch,
+    mut seen: Seen,
+    out: &mut Out,
+) -> Result<(), UpError> {
+    let mut renewals = 0_u64;
+    let mut redraw = tokio::time::interval(REDRAW_EVERY);
+    loop {
+        tokio::select! {
+            _ = redraw.tick() => out.redraw(&table::live(&seen, renewals, now())),
+            next = watch.next() => {
+                seen = next?;
+                renewals += 1;
+            }
+            fault = any_ended(daemons) => return Err(fault),
+        }
+    }
+}
+
+fn next_steps(world: &World) -> String {
+    let socket = world.server_socket.display();
+    format!(
+        "next          export SPIFFE_ENDPOINT_SOCKET=unix://{}\n              avouch-server entry show -socketPath {socket}\n              avouch-server entry create -socketPath {socket} -parentID … -spiffeID … -selector unix:uid:…",
+        world.agent_socket.display()
+    )
+}
+
+fn now() -> Timestamp {
+    clock::now().wall
+}
