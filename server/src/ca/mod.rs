@@ -5,8 +5,6 @@
 
 mod roots;
 mod rotor;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,1 +1,160 @@
+use std::path::Path;
 
+use avouch_domain::fixtures::{domain, entry, id, set};
+use avouch_domain::{Holder, Now, Tick};
+use avouch_engine::plan::{entries, nodes};
+
+use super::*;
+
+const AGENT: &str = "/spire/agent/t/1";
+
+fn clock() -> Now {
+    Now { wall: Timestamp(1_000), mono: Tick(0) }
+}
+
+struct World {
+    writer: Writer,
+    feed: Feed,
+    stop: CancellationToken,
+}
+
+impl World {
+    fn start() -> Self {
+        let (store, image) = Store::open(Path::new(":memory:"), Timestamp(0)).unwrap();
+        let stop = CancellationToken::new();
+        let (writer, _) =
+            Writer::start(store.clone(), image, Holder::Server("s".into()), clock, stop.clone());
+        let (feed, _) = Feed::start(&writer, store, domain(), stop.clone());
+        Self { writer, feed, stop }
+    }
+
+    async fn attest(&self, path: &'static str) {
+        let input = nodes::Attested {
+            id: id(path),
+            kind: "t".into(),
+            serial: "1".into(),
+            expires_at: Timestamp(1_000_000),
+            selectors: set(&[]),
+            can_reattest: true,
+            token: None,
+        };
+        let plan = move |r: &Registry| nodes::attest(r, Timestamp(0), "a", &input);
+        self.writer.write(plan).await.unwrap().unwrap();
+    }
+
+    async fn create(&self, name: &'static str, parent: &'static str) {
+        let parts = entry(name, "/x", parent, &[&format!("u:{name}")]).to_parts();
+        let item = entries::NewEntry {
+            id: Some(parts.id),
+            spiffe_id: parts.spiffe_id,
+            parent_id: parts.parent_id,
+            selectors: parts.selectors,
+            x509_svid_ttl: parts.x509_svid_ttl,
+            jwt_svid_ttl: parts.jwt_svid_ttl,
+            federates_with: vec![],
+            admin: false,
+            downstream: false,
+            expires_at: None,
+            dns_names: vec![],
+            store_svid: false,
+            hint: String::new(),
+            disable_x509_svid_prefetch: false,
+            jwt_svid_include_jti: false,
+        };
+        let plan =
+            move |r: &Registry| entries::create(r, Timestamp(0), "me", std::slice::from_ref(&item), &[]);
+        assert!(self.writer.write(plan).await.unwrap()[0].is_ok());
+    }
+}
+
+fn upserts(update: &AgentUpdate) -> Vec<String> {
+    match &update.kind {
+        UpdateKind::Delta { upserts, .. } => upserts.iter().map(|e| e.id.to_string()).collect(),
+        UpdateKind::Snapshot { .. } => panic!("expected a delta"),
+    }
+}
+
+#[tokio::test]
+async fn an_agent_hears_of_what_concerns_it_and_of_nothing_else() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    world.create("a", AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    let first = stream.next(clock).await.unwrap();
+    assert_eq!(first.node, Some(NodeChange::Active));
+    world.create("foreign", "/spire/agent/t/2").await;
+    world.create("b", AGENT).await;
+    world.create("c", AGENT).await;
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        let update = stream.next(clock).await.unwrap();
+        heard.extend(upserts(&update));
+    }
+    assert_eq!(heard.iter().filter(|e| *e == "b" || *e == "c").count(), 2);
+    assert!(!heard.contains(&"foreign".to_owned()));
+}
+
+#[tokio::test]
+async fn a_returning_agent_gets_only_what_it_missed() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    world.create("a", AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    let mut held = stream.next(clock).await.unwrap().position;
+    while held.revision < Revision(2) {
+        held = stream.next(clock).await.unwrap().position;
+    }
+    drop(stream);
+    world.create("b", AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), Some(held), vec![]);
+    let mut update = stream.next(clock).await.unwrap();
+    while upserts(&update).is_empty() {
+        update = stream.next(clock).await.unwrap();
+    }
+    assert_eq!((upserts(&update), update.resync), (vec!["b".to_owned()], None));
+}
+
+#[tokio::test]
+async fn a_ban_is_told_and_a_stop_ends_the_stream() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    stream.next(clock).await.unwrap();
+    let plan = |r: &Registry| nodes::ban(r, Timestamp(0), "me", &id(AGENT));
+    world.writer.write(plan).await.unwrap().unwrap();
+    let mut told = None;
+    while told != Some(NodeChange::Banned) {
+        told = stream.next(clock).await.unwrap().node.or(told);
+    }
+    world.stop.cancel();
+    assert_eq!(stream.next(clock).await, None);
+}
+
+#[tokio::test]
+async fn a_dropped_stream_leaves_nothing_behind() {
+    let world = World::start();
+    let stream = world.feed.follow(&id(AGENT), None, vec![]);
+    assert_eq!(world.feed.followers(), 1);
+    drop(stream);
+    assert_eq!(world.feed.followers(), 0);
+}
+
+#[tokio::test]
+async fn an_authority_is_known_everywhere_once_every_live_agent_has_said_so() {
+    let world = World::start();
+    assert!(world.feed.known_everywhere(Timestamp(0), Revision(1)), "nobody to wait for");
+    world.attest(AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    let mut update = stream.next(clock).await.unwrap();
+    while update.position.revision < Revision(1) {
+        update = stream.next(clock).await.unwrap();
+    }
+    assert!(!world.feed.known_everywhere(Timestamp(0), Revision(1)));
+    stream.acknowledge(Revision(99));
+    assert!(world.feed.known_everywhere(Timestamp(0), Revision(1)));
+    assert!(!world.feed.known_everywhere(Timestamp(0), Revision(2)), "nobody can know the future");
+    assert!(
+        world.feed.known_everywhere(Timestamp(1_000_000), Revision(2)),
+        "an ended agent is not waited for"
+    );
+}

@@ -1,1 +1,245 @@
+use std::path::Path;
 
+use avouch_credential::key::PrivateKey;
+use avouch_credential::x509::csr::{CsrTemplate, build};
+use avouch_credential::x509::facts::CertFacts;
+use avouch_credential::x509::verify::{TrustRoots, verify_svid};
+use avouch_domain::fixtures::{domain, id, selectors};
+use avouch_domain::{EntryId, Now, Tick, Ttl};
+
+use super::*;
+use crate::keys::disk::DiskKeys;
+use crate::keys::memory::MemoryKeys;
+
+const NOW: Now = Now { wall: Timestamp(1_800_000_000_000), mono: Tick(0) };
+
+fn clock() -> Now {
+    NOW
+}
+
+fn settings() -> Settings {
+    Settings {
+        ca_ttl: Duration::from_secs(86_400),
+        agent_ttl: Duration::from_secs(3600),
+        x509_svid_ttl: Duration::from_secs(3600),
+        jwt_svid_ttl: Duration::from_secs(300),
+        ca_key_type: KeyType::EcP256,
+        jwt_key_type: KeyType::EcP256,
+        ca_subject: Name::ca_default(),
+        jwt_issuer: String::new(),
+        jwt_disabled: false,
+        agent_spiffe_id_as_selector: false,
+        prune_attested_nodes_expired_for: None,
+        prune_tofu_nodes: false,
+        prune_attested_nodes_batch_size: 1000,
+    }
+}
+
+async fn start(path: &Path, name: &str, keys: Arc<dyn KeyManager>) -> (Services, CancellationToken) {
+    let (store, image) = Store::open(path, NOW.wall).unwrap();
+    let stop = CancellationToken::new();
+    let parts = Parts {
+        store,
+        image,
+        trust_domain: domain(),
+        server_name: name.into(),
+        keys,
+        settings: settings(),
+        verifiers: vec![],
+        clock,
+        stop: stop.clone(),
+    };
+    (Services::start(parts).await.unwrap(), stop)
+}
+
+async fn fresh() -> (Services, CancellationToken) {
+    start(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new())).await
+}
+
+fn csr() -> Vec<u8> {
+    let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+    build(&CsrTemplate { subject: &Name::svid_default(), id: None, dns_names: &[] }, &key).unwrap()
+}
+
+fn workload(path: &str, parent: SpiffeId) -> NewEntry {
+    NewEntry {
+        id: None,
+        spiffe_id: id(path),
+        parent_id: parent,
+        selectors: selectors(&["unix:uid:0"]),
+        x509_svid_ttl: Ttl(0),
+        jwt_svid_ttl: Ttl(0),
+        federates_with: vec![],
+        admin: false,
+        downstream: false,
+        expires_at: None,
+        dns_names: vec![],
+        store_svid: false,
+        hint: String::new(),
+        disable_x509_svid_prefetch: false,
+        jwt_svid_include_jti: false,
+    }
+}
+
+fn by_token(token: &str, csr: Vec<u8>) -> AttestRequest {
+    AttestRequest { kind: "join_token".into(), payload: token.as_bytes().to_vec(), csr, peer: None }
+}
+
+async fn join(services: &Services) -> Attested {
+    let wanted = NewJoinToken { token: None, ttl: 600, agent_id: None };
+    let token = services.create_join_token(NOW, "me", wanted).await.unwrap().unwrap();
+    match services.attest(NOW, by_token(&token.token, csr())).await.unwrap() {
+        AttestStep::Done(attested) => attested,
+        AttestStep::Challenge(..) => panic!("a token needs no challenge"),
+    }
+}
+
+#[tokio::test]
+async fn from_a_join_token_to_a_workload_svid_that_verifies() {
+    let (services, _stop) = fresh().await;
+    let agent = join(&services).await.svid;
+    assert_eq!(services.authorize_agent(NOW, &agent.id, &agent.serial).await, Ok(Ok(())));
+    let items = vec![workload("/web", agent.id.clone())];
+    let entry = services.create_entries(NOW, "me", items).await.unwrap().remove(0).unwrap();
+    let params = vec![
+        X509Param { entry_id: entry.id.to_string(), csr: csr() },
+        X509Param { entry_id: "nope".into(), csr: csr() },
+        X509Param { entry_id: entry.id.to_string(), csr: vec![1, 2, 3] },
+    ];
+    let mut issued = services.batch_new_x509_svid(NOW, &agent.id, params).await;
+    assert!(matches!(issued.pop(), Some(Err(X509ItemError::MalformedCsr(_)))));
+    assert_eq!(issued.pop(), Some(Err(X509ItemError::NotAuthorized)));
+    let svid = issued.pop().unwrap().unwrap();
+    let roots = TrustRoots::new(&services.bundle().x509_authorities);
+    assert_eq!(verify_svid(&svid.chain, &roots, &domain(), NOW.wall).unwrap(), id("/web"));
+    let jwt = services.new_jwt_svid(NOW, &agent.id, entry.id.as_str(), vec!["aud".into()]).await.unwrap();
+    assert_eq!((jwt.id, jwt.expires_at.secs()), (id("/web"), NOW.wall.secs() + 300));
+}
+
+#[tokio::test]
+async fn a_bad_request_for_an_svid_does_not_burn_the_token() {
+    let (services, _stop) = fresh().await;
+    let wanted = NewJoinToken { token: Some("t1".into()), ttl: 600, agent_id: None };
+    services.create_join_token(NOW, "me", wanted).await.unwrap().unwrap();
+    assert!(matches!(services.attest(NOW, by_token("t1", vec![0; 9])).await, Err(AttestError::Csr(_))));
+    assert!(services.attest(NOW, by_token("t1", csr())).await.is_ok());
+    let again = services.attest(NOW, by_token("t1", csr())).await.unwrap_err();
+    assert_eq!(again.to_string(), "failed to attest: join token does not exist or has already been used");
+}
+
+#[tokio::test]
+async fn two_agents_with_one_token_race_and_one_joins() {
+    let (services, _stop) = fresh().await;
+    let wanted = NewJoinToken { token: Some("t1".into()), ttl: 600, agent_id: None };
+    services.create_join_token(NOW, "me", wanted).await.unwrap().unwrap();
+    let (a, b) = tokio::join!(
+        services.attest(NOW, by_token("t1", csr())),
+        services.attest(NOW, by_token("t1", csr()))
+    );
+    assert!(a.is_ok() != b.is_ok());
+}
+
+#[tokio::test]
+async fn a_renewed_svid_replaces_the_old_one_at_its_first_use() {
+    let (services, _stop) = fresh().await;
+    let old = join(&services).await.svid;
+    let new = services.renew_agent(NOW, &old.id, &csr()).await.unwrap();
+    let check = async |serial: &str| services.authorize_agent(NOW, &old.id, serial).await.unwrap();
+    assert_eq!(check(&old.serial).await, Ok(()));
+    assert_eq!(check(&new.serial).await, Ok(()));
+    assert_eq!(check(&old.serial).await, Err(AgentRefusal::NotActive));
+    services.ban_agent(NOW, "me", &old.id).await.unwrap().unwrap();
+    assert_eq!(check(&new.serial).await, Err(AgentRefusal::Banned));
+}
+
+#[tokio::test]
+async fn a_restart_with_keys_on_disk_keeps_the_authorities() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, keys) = (folder.path().join("store"), folder.path().join("keys.json"));
+    let (services, stop) = start(&path, "s", Arc::new(DiskKeys::open(&keys).unwrap())).await;
+    let before = (services.ca().facts(), services.bundle());
+    stop.cancel();
+    let (services, _stop) = start(&path, "s", Arc::new(DiskKeys::open(&keys).unwrap())).await;
+    let after = (services.ca().facts(), services.bundle());
+    assert_eq!(before.0.x509_authority_id, after.0.x509_authority_id);
+    assert_eq!(before.0.jwt_key_id, after.0.jwt_key_id);
+    assert_eq!(before.1, after.1);
+    assert_eq!(after.1.sequence_number, 1);
+}
+
+#[tokio::test]
+async fn a_restart_without_its_keys_makes_new_authorities_and_keeps_trusting_the_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (services, stop) = start(&path, "s", Arc::new(MemoryKeys::new())).await;
+    let old = services.ca().facts().x509_authority_id;
+    stop.cancel();
+    let (services, _stop) = start(&path, "s", Arc::new(MemoryKeys::new())).await;
+    assert_ne!(services.ca().facts().x509_authority_id, old);
+    assert_eq!(services.bundle().x509_authorities.len(), 2);
+    avouch_engine::invariants::one_signer_per_holder(&services.registry()).unwrap();
+}
+
+#[tokio::test]
+async fn two_servers_on_one_store_trust_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (one, _s1) = start(&path, "one", Arc::new(MemoryKeys::new())).await;
+    let (two, _s2) = start(&path, "two", Arc::new(MemoryKeys::new())).await;
+    // A write makes the first follow the log.
+    let made = one.create_entries(NOW, "me", vec![workload("/a", id("/p"))]).await.unwrap();
+    assert!(made[0].is_ok());
+    for server in [&one, &two] {
+        let roots = TrustRoots::new(&server.bundle().x509_authorities);
+        for other in [&one, &two] {
+            let chain = other.ca().facts().server_svid_chain;
+            assert_eq!(verify_svid(&chain, &roots, &domain(), NOW.wall).unwrap(), id("/spire/server"));
+        }
+        assert_eq!(server.bundle().jwt_authorities.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_minted_svid_says_what_the_admin_asked_within_the_trust_domain() {
+    let (services, _stop) = fresh().await;
+    let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+    let subject = Name::svid_default();
+    let request = |spiffe_id: &SpiffeId| {
+        let names = ["a.example.org".to_owned()];
+        build(&CsrTemplate { subject: &subject, id: Some(spiffe_id), dns_names: &names }, &key).unwrap()
+    };
+    let svid = services.mint_x509_svid(NOW, &request(&id("/w")), Ttl(60)).await.unwrap();
+    let facts = CertFacts::parse(&svid.chain[0]).unwrap();
+    assert_eq!(
+        (facts.common_name.as_deref(), facts.serial_decimal),
+        (Some("a.example.org"), svid.serial.to_string())
+    );
+    let foreign = SpiffeId::parse("spiffe://other.org/w").unwrap();
+    for refused in [id("/spire/agent/x"), foreign] {
+        let minted = services.mint_x509_svid(NOW, &request(&refused), Ttl(0)).await;
+        assert!(matches!(minted, Err(MintX509Error::Id(_))), "{refused}");
+    }
+    let jwt = services.mint_jwt_svid(NOW, &id("/w"), vec![String::new()], Ttl(0)).await;
+    assert_eq!(jwt, Err(JwtError::EmptyAudience));
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gap_or_repeat() {
+    let (services, _stop) = fresh().await;
+    let items = (0..5).map(|i| workload(&format!("/w{i}"), id("/p"))).collect();
+    services.create_entries(NOW, "me", items).await.unwrap();
+    let filter = EntryFilter { parent_id: Some(id("/p")), ..EntryFilter::default() };
+    let mut page = PageRequest { size: 2, token: String::new() };
+    let mut seen: Vec<EntryId> = Vec::new();
+    loop {
+        let got = services.list_entries(&filter, &page).unwrap();
+        seen.extend(got.items.iter().map(|e| e.id.clone()));
+        if got.next_token.is_empty() {
+            break;
+        }
+        page.token = got.next_token;
+    }
+    assert!(seen.len() == 5 && seen.is_sorted());
+    let bad = PageRequest { size: 2, token: "a b".into() };
+    assert_eq!(services.list_entries(&filter, &bad), Err(BadToken("a b".into())));
+}
