@@ -15,7 +15,7 @@ use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::pem;
 use avouch_domain::{Bundle, Now, SpiffeId, Tick, Timestamp, TrustDomain, X509Authority, X509Svid};
 use avouch_engine::backoff::{Jitter, Policy};
-use avouch_engine::renew::renew_at;
+use avouch_engine::renew::renew_after;
 use avouch_engine::sync::AgentRefusal;
 use tokio::sync::{mpsc, watch};
 use tonic::Code;
@@ -169,6 +169,8 @@ impl Join {
                             Ok(new) => new,
                             Err(error) => return error,
                         };
+                        // Others that came meanwhile were about the SVID of before.
+                        while refusals.try_recv().is_ok() {}
                         again_at = None;
                     }
                     None => std::future::pending::<()>().await,
@@ -487,12 +489,12 @@ impl Join {
         parts.identity.set(&svid).map_err(JoinError::from)?;
         parts.server.turn(id.clone()).map_err(JoinError::from)?;
         parts.own.send_replace(Some(OwnSvid { chain: shared, not_after: facts.not_after }));
-        let target = parts.availability_target;
+        let (target, now) = (parts.availability_target, (parts.clock)().wall);
         Ok(Current {
             key: key.clone(),
             id,
             not_after: facts.not_after,
-            renew_at: renew_at(facts.not_before, facts.not_after, target, &mut self.jitter),
+            renew_at: renew_after(facts.not_before, facts.not_after, target, now, &mut self.jitter),
             reattestable,
         })
     }
