@@ -85,16 +85,10 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
 /// As [`run`].
 pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken) -> Result<(), AppError> {
     let started = clock::now();
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), "Starting agent");
+    greet(&config);
     let trust = trust(&config);
     let state = Arc::new(StateFile::open(&config.data_dir)?);
-    let keys = Arc::new(match &config.key_manager {
-        KeyManagerConfig::Memory => OwnKeys::in_memory(),
-        KeyManagerConfig::Disk { directory } => OwnKeys::on_disk(directory)?,
-    });
+    let keys = Arc::new(own_keys(&config)?);
     let metrics = metrics(&config);
     let identity = Arc::new(IdentityCell::empty());
     let roots = Arc::new(RootsCell::empty());
@@ -154,12 +148,31 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     };
     notify(&[NotifyState::Stopping]);
     stop.cancel();
-    let _ = tokio::time::timeout(DRAIN_MAX, async { while doors.join_next().await.is_some() {} }).await;
+    drain(doors).await;
     shell_stop.cancel();
     let _ = shell_task.await;
     // The shell has dropped its end: the last bundle is written before the process goes.
     let _ = tokio::time::timeout(DRAIN_MAX, &mut keeper).await;
     outcome
+}
+
+/// Waits for open calls to end, but not for ever.
+async fn drain(mut doors: JoinSet<Result<(), ServeError>>) {
+    let _ = tokio::time::timeout(DRAIN_MAX, async { while doors.join_next().await.is_some() {} }).await;
+}
+
+fn greet(config: &AgentConfig) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), "Starting agent");
+}
+
+fn own_keys(config: &AgentConfig) -> Result<OwnKeys, KeysError> {
+    match &config.key_manager {
+        KeyManagerConfig::Memory => Ok(OwnKeys::in_memory()),
+        KeyManagerConfig::Disk { directory } => OwnKeys::on_disk(directory),
+    }
 }
 
 fn trust(config: &AgentConfig) -> Trust {
