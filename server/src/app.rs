@@ -10,6 +10,7 @@ use avouch::health_http::{serve_health, serve_metrics};
 use avouch::logs::{self, LogHandle};
 use avouch_attestors::node::{NodeVerifier, x509pop};
 use avouch_credential::tls::{ServerPolicy, TlsError, server_config};
+use avouch_domain::Tick;
 use avouch_store::{Store, StoreError};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
@@ -131,16 +132,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     metrics.started(VERSION);
     notify(&[NotifyState::Ready]);
 
-    let gauges = async {
-        loop {
-            metrics.observe(&services, started.mono, clock::now());
-            tokio::time::sleep(GAUGE_INTERVAL).await;
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = gauges => {}
-    }
+    keep_gauges(&metrics, &services, started.mono, &stop).await;
     notify(&[NotifyState::Stopping]);
     tracing::info!("Server is stopping");
     drain.finish().await;
@@ -149,6 +141,17 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     services_stop.cancel();
     store.close().await;
     Ok(())
+}
+
+/// Refreshes the gauges until `stop`.
+async fn keep_gauges(metrics: &Metrics, services: &Services, started: Tick, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        metrics.observe(services, started, clock::now());
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(GAUGE_INTERVAL) => {}
+        }
+    }
 }
 
 async fn open_store(file: PathBuf) -> Result<(Store, avouch_domain::Image), AppError> {
