@@ -77,12 +77,6 @@ async fn the_agent_listens_on_no_tcp_port() {
             assert!(!(listens && open.contains(&format!("socket:[{}]", fields[9]))), "{line}");
         }
     }
-    let options =
-        AgentOptions { agent: "socket_path = \"tcp://0.0.0.0:8000\"".into(), ..AgentOptions::default() };
-    let server = Server::start().await;
-    let agent = Agent::prepare(&server, "a", &Proof::JoinToken("t".into()), &options).await;
-    let daemon = agent.spawn();
-    assert_eq!(daemon.end().await.code(), Some(1), "{}", daemon.log());
 }
 
 #[tokio::test]

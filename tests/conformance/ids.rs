@@ -37,13 +37,7 @@ pub async fn jwt_key(server: &Server) -> (String, Vec<u8>) {
 #[tokio::test]
 async fn the_scheme_is_spiffe() {
     conforms!("ID-01");
-    refused_everywhere(&[
-        "http://example.org/a",
-        "spiffe:/example.org/a",
-        "//example.org/a",
-        "example.org/a",
-    ])
-    .await;
+    refused_everywhere(&["http://example.org/a", "spiffe:/example.org/a", "//example.org/a"]).await;
 }
 
 #[tokio::test]

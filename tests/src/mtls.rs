@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -59,6 +61,20 @@ impl ServerCertVerifier for Recorder {
     }
 }
 
+/// Presents a certificate without looking at it, as no decent client would.
+#[derive(Debug)]
+struct Unchecked(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Unchecked {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 /// Opens a gRPC channel over TLS, presenting `chain` (leaf first, may be empty) with its key (PKCS#8).
 ///
 /// # Errors
@@ -80,7 +96,9 @@ pub async fn channel(
         builder.with_no_client_auth()
     } else {
         let chain = chain.iter().map(|c| CertificateDer::from(c.clone())).collect();
-        builder.with_client_auth_cert(chain, PrivateKeyDer::Pkcs8(key.to_vec().into())).unwrap()
+        let key = PrivateKeyDer::Pkcs8(key.to_vec().into());
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        builder.with_client_cert_resolver(Arc::new(Unchecked(Arc::new(CertifiedKey::new(chain, key)))))
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = rustls::client::Resumption::disabled();

@@ -123,7 +123,8 @@ pub async fn dial(place: &Place) -> Result<Channel, VerbError> {
         }
         Place::Tcp(address) => {
             TcpStream::connect(address).await.map_err(|e| unreachable_at(place, &e))?;
-            let connector = service_fn(move |_| async move { TcpStream::connect(address).await.map(TokioIo::new) });
+            let connector =
+                service_fn(move |_| async move { TcpStream::connect(address).await.map(TokioIo::new) });
             endpoint.connect_with_connector(connector).await
         }
     };
@@ -133,8 +134,9 @@ pub async fn dial(place: &Place) -> Result<Channel, VerbError> {
 fn unreachable_at(place: &Place, error: &std::io::Error) -> VerbError {
     let text = error.to_string();
     let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-    let message =
-        format!("connection error: desc = \"transport: Error while dialing: dial {place}: connect: {reason}\"");
+    let message = format!(
+        "connection error: desc = \"transport: Error while dialing: dial {place}: connect: {reason}\""
+    );
     VerbError::Rpc(Status::new(Code::Unavailable, message))
 }
 
@@ -171,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_unavailable_with_the_path() {
-        let error = connect(unix("/nonexistent/api.sock")).await.unwrap_err().to_string();
+        let error = dial(&unix("/nonexistent/api.sock")).await.unwrap_err().to_string();
         assert_eq!(
             error,
             "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /nonexistent/api.sock: connect: no such file or directory\""

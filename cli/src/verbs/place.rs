@@ -69,7 +69,9 @@ mod tests {
         for good in ["tcp://127.0.0.1:1", "tcp://[::1]:1"] {
             assert!(matches!(Place::read(good), Some(Place::Tcp(_))), "{good}");
         }
-        for bad in ["tcp://localhost:1", "tcp://1.2.3.4", "tcp://1.2.3.4:1/", "tcp://u@1.2.3.4:1", "tcp:1.2.3.4:1"] {
+        for bad in
+            ["tcp://localhost:1", "tcp://1.2.3.4", "tcp://1.2.3.4:1/", "tcp://u@1.2.3.4:1", "tcp:1.2.3.4:1"]
+        {
             assert_eq!(Place::read(bad), None, "{bad}");
         }
     }

@@ -88,7 +88,7 @@ fn entries_are_counted_and_sorted() {
 
 fn call(out: &mut Out, json: bool) -> Call<'_> {
     let flags = FlagSet::new("x").parse(&[]).unwrap();
-    Call { flags, socket: "/none".into(), json, out }
+    Call { flags, place: crate::verbs::place::Place::Unix("/none".into()), json, out }
 }
 
 #[test]
