@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use avouch::authority::Mended;
 use avouch_attestors::process::Pins;
 use avouch_attestors::{Peer, PinnedProcess, ProcessGone};
 use parking_lot::Mutex;
@@ -102,7 +103,7 @@ impl Caller {
 
 /// A Unix connection that knows its caller and ends when the caller is no longer the one that connected.
 pub struct PeerStream {
-    inner: UnixStream,
+    inner: Mended<UnixStream>,
     caller: Arc<Caller>,
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     done: bool,
@@ -123,7 +124,7 @@ impl PeerStream {
             closing.cancelled().await;
             tokio::time::sleep(CLOSE_GRACE).await;
         });
-        Self { inner, caller, closed, done: false }
+        Self { inner: Mended::new(inner), caller, closed, done: false }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Talks to servers and agents only over their APIs; never decides, never keeps state.
 
+pub mod authority;
 pub mod clock;
 pub mod config;
 pub mod explain;

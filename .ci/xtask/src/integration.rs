@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use crate::{Outcome, files};
+use crate::{Outcome, files, lanes};
 
 const NOT_RUN: i32 = 77;
 
@@ -15,7 +15,7 @@ pub fn run(only: Option<&str>) -> Outcome {
     if chosen.is_empty() {
         return Err(format!("no such suite: {}; there are: {}", only.unwrap_or("(none)"), suites.join(", ")));
     }
-    files::run("cargo", &["build", "--profile", "ci", "--workspace", "--bins"])?;
+    lanes::build_all()?;
     let (mut passed, mut failed, mut skipped) = (0, Vec::new(), 0);
     for suite in chosen {
         println!("-- integration {suite}");

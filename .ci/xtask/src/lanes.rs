@@ -20,7 +20,7 @@ const PROFILE: [&str; 2] = ["--profile", "ci"];
 /// `cargo xtask up`: builds the three binaries and hands over to `avouch up`.
 pub fn up(rest: &[&str]) -> Outcome {
     eprintln!("building avouch (the first time takes about six minutes on two cores, later seconds)");
-    build()?;
+    files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--bins"])?;
     let avouch = files::root().join("target/ci/avouch");
     let status = Command::new(&avouch)
         .arg("up")
@@ -30,8 +30,10 @@ pub fn up(rest: &[&str]) -> Outcome {
     if status.success() { Ok(()) } else { Err(format!("avouch up ended with {status}")) }
 }
 
-fn build() -> Outcome {
-    files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--bins"])
+/// Builds binaries and tests in one go: built apart, their dependencies would be compiled twice, with and without
+/// what only tests need.
+pub fn build_all() -> Outcome {
+    files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--all-targets"])
 }
 
 /// `cargo xtask bench`: builds and runs the benchmarks.
@@ -59,7 +61,7 @@ pub fn test(depth: Depth) -> Outcome {
     tidy::run()?;
     let mut args = vec!["test", PROFILE[0], PROFILE[1], "--workspace", "--no-fail-fast"];
     if depth == Depth::Full {
-        build()?;
+        build_all()?;
     } else {
         args.extend(["--lib", "--bins"]);
     }

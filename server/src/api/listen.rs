@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch::authority::Mended;
 use avouch_domain::{SpiffeId, TrustDomain};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
@@ -220,7 +221,7 @@ pub async fn serve_admin(listener: UnixListener, stack: Stack) {
         drain.spawn(async move {
             let _place = place;
             let peer = Peer::Local(LocalPeer::of(&stream));
-            conn::serve(stream, peer, stack, None).await;
+            conn::serve(Mended::new(stream), peer, stack, None).await;
         });
     }
 }

@@ -33,8 +33,8 @@ pub struct DiskKeys {
 
 #[derive(serde::Deserialize)]
 struct Document {
-    #[serde(default)]
-    keys: BTreeMap<String, String>,
+    /// Absent or null = none. No serde default: with one, `[]` would pass for a document.
+    keys: Option<BTreeMap<String, String>>,
 }
 
 impl DiskKeys {
@@ -74,7 +74,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Keys, KeyError> {
     let bad = |problem: String| KeyError::Format { path: path.to_owned(), problem };
     let document: Document = serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
     let mut keys = Keys::new();
-    for (id, mut text) in document.keys {
+    for (id, mut text) in document.keys.unwrap_or_default() {
         let der = STANDARD.decode(&text).map(Zeroizing::new);
         text.zeroize();
         let der = der.map_err(|e| bad(format!("key {id}: {e}")))?;
