@@ -16,7 +16,7 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AdminOptions, ServeError, WorkloadOptions, WorkloadParts, listener};
@@ -135,7 +135,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         availability_target: config.availability_target,
         seed: seed()?,
     });
-    let mut keeper = tokio::spawn(join::keep_bundle(bundle, roots, state));
+    let keeper = tokio::spawn(join::keep_bundle(bundle, roots, state));
     let beat = beat(metrics, started.mono);
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -148,17 +148,24 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     };
     notify(&[NotifyState::Stopping]);
     stop.cancel();
-    drain(doors).await;
-    shell_stop.cancel();
-    let _ = shell_task.await;
-    // The shell has dropped its end: the last bundle is written before the process goes.
-    let _ = tokio::time::timeout(DRAIN_MAX, &mut keeper).await;
+    let middle = async {
+        shell_stop.cancel();
+        let _ = shell_task.await;
+    };
+    close(doors, middle, keeper).await;
     outcome
 }
 
-/// Waits for open calls to end, but not for ever.
-async fn drain(mut doors: JoinSet<Result<(), ServeError>>) {
+/// Waits in order for open calls, the middle and the last bundle on its way to the disk, but for none of the
+/// outer two for ever.
+async fn close(
+    mut doors: JoinSet<Result<(), ServeError>>,
+    middle: impl Future<Output = ()>,
+    keeper: JoinHandle<()>,
+) {
     let _ = tokio::time::timeout(DRAIN_MAX, async { while doors.join_next().await.is_some() {} }).await;
+    middle.await;
+    let _ = tokio::time::timeout(DRAIN_MAX, keeper).await;
 }
 
 fn greet(config: &AgentConfig) {

@@ -30,7 +30,8 @@ pub fn x509_from_csr() -> f64 {
     let issuer = Issuer::new(&ca.der, ca_key).expect("an issuer");
     let key = PrivateKey::generate(KeyType::EcP256).expect("a key");
     let subject = Name::svid_default();
-    let request = csr::build(&CsrTemplate { subject: &subject, id: Some(&id), dns_names: &[] }, &key).expect("a CSR");
+    let request =
+        csr::build(&CsrTemplate { subject: &subject, id: Some(&id), dns_names: &[] }, &key).expect("a CSR");
     super::measure(|| {
         let csr = Csr::parse(&request).expect("a CSR");
         csr.verify().expect("a true signature");
@@ -55,8 +56,14 @@ pub fn jwt() -> f64 {
     let issuer = JwtIssuer::new("kid", key, NOW + 24 * HOUR).expect("an issuer");
     let audience = vec!["db".to_owned()];
     super::measure(|| {
-        let template =
-            JwtTemplate { id: &id, audience: &audience, issuer: None, jti: None, now: NOW, ttl: 5 * HOUR / 60 };
+        let template = JwtTemplate {
+            id: &id,
+            audience: &audience,
+            issuer: None,
+            jti: None,
+            now: NOW,
+            ttl: 5 * HOUR / 60,
+        };
         std::hint::black_box(issuer.sign(&template).expect("a token"));
     })
 }

@@ -43,7 +43,9 @@ fn list() -> Result<Vec<String>, String> {
 
 fn exit_code(suite: &str) -> Result<i32, String> {
     let bin = files::root().join("target/ci");
-    let env_or = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| bin.join(default).display().to_string());
+    let env_or = |name: &str, default: &str| {
+        std::env::var(name).unwrap_or_else(|_| bin.join(default).display().to_string())
+    };
     let status = Command::new("bash")
         .arg(files::root().join("integration").join(suite).join("run"))
         .current_dir(files::root().join("integration").join(suite))

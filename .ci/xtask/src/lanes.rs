@@ -38,7 +38,10 @@ pub fn build_all() -> Outcome {
 
 /// `cargo xtask bench`: builds and runs the benchmarks.
 pub fn bench() -> Outcome {
-    files::run("cargo", &["run", PROFILE[0], PROFILE[1], "--package", "avouch-tests", "--bin", "avouch-bench"])
+    files::run(
+        "cargo",
+        &["run", PROFILE[0], PROFILE[1], "--package", "avouch-tests", "--bin", "avouch-bench"],
+    )
 }
 
 /// `cargo xtask sim`: the simulation alone; one seed is replayed with every event printed.
@@ -124,13 +127,20 @@ pub fn ci() -> Outcome {
         let begun = Instant::now();
         println!("== {name}");
         let outcome = work();
-        println!("== {name}: {} in {} s", if outcome.is_ok() { "ok" } else { "FAILED" }, begun.elapsed().as_secs());
+        println!(
+            "== {name}: {} in {} s",
+            if outcome.is_ok() { "ok" } else { "FAILED" },
+            begun.elapsed().as_secs()
+        );
         outcome
     };
     lane("format", &|| files::run("cargo", &["fmt", "--all", "--check"]))?;
     lane("tests", &readme_test_command)?;
     lane("lints", &|| {
-        files::run("cargo", &["clippy", PROFILE[0], PROFILE[1], "--workspace", "--all-targets", "--", "-D", "warnings"])
+        files::run(
+            "cargo",
+            &["clippy", PROFILE[0], PROFILE[1], "--workspace", "--all-targets", "--", "-D", "warnings"],
+        )
     })?;
     lane("dependencies", &dependencies)?;
     lane("conformance page", &|| conformance::run(true))?;
@@ -169,7 +179,10 @@ mod tests {
     #[test]
     fn closing_lines_of_test_binaries_add_up() {
         let mut counts = Counts::default();
-        count("test result: ok. 16 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s", &mut counts);
+        count(
+            "test result: ok. 16 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            &mut counts,
+        );
         count("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", &mut counts);
         assert_eq!((counts.passed, counts.failed, counts.skipped), (19, 2, 1));
     }

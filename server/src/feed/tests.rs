@@ -1,3 +1,5 @@
+//! Rules of what watching agents are told, one per test, on a real store.
+
 use std::path::Path;
 
 use avouch_domain::fixtures::{domain, entry, id, set};

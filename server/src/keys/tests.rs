@@ -1,3 +1,5 @@
+//! Rules of keeping signing keys, one per test, on real files.
+
 use super::disk::DiskKeys;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Rules of the use cases, one per test, on a real store and real keys.
+
 use std::path::Path;
 
 use avouch_credential::key::PrivateKey;

@@ -1,3 +1,5 @@
+//! Rules of the one writer, one per test, on a real store.
+
 use std::path::Path;
 
 use avouch_domain::fixtures::{entry, node};

@@ -34,8 +34,8 @@ struct Pure {
 
 /// Compares every manifest and every `use` with `.ci/arrows.toml`.
 pub fn check() -> Result<Vec<Finding>, String> {
-    let rules: Rules =
-        toml::from_str(&files::read(".ci/arrows.toml")?).map_err(|e| format!("cannot read .ci/arrows.toml: {e}"))?;
+    let rules: Rules = toml::from_str(&files::read(".ci/arrows.toml")?)
+        .map_err(|e| format!("cannot read .ci/arrows.toml: {e}"))?;
     let mut findings = Vec::new();
     for path in files::with_ending("Cargo.toml")? {
         let manifest: toml::Table =
@@ -54,14 +54,18 @@ pub fn check() -> Result<Vec<Finding>, String> {
 
 fn manifest_findings(path: &str, manifest: &toml::Table, rules: &Rules) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let name = manifest.get("package").and_then(|p| p.get("name")).and_then(|n| n.as_str()).unwrap_or_default();
+    let name =
+        manifest.get("package").and_then(|p| p.get("name")).and_then(|n| n.as_str()).unwrap_or_default();
     let lints = manifest.get("lints").and_then(|l| l.get("workspace")).and_then(toml::Value::as_bool);
     if lints != Some(true) {
         findings.push(format!("{path}: must inherit the workspace lints ([lints] workspace = true)"));
     }
     let folder = path.trim_end_matches("/Cargo.toml");
-    let dependencies: Vec<&String> =
-        manifest.get("dependencies").and_then(|d| d.as_table()).map(|t| t.keys().collect()).unwrap_or_default();
+    let dependencies: Vec<&String> = manifest
+        .get("dependencies")
+        .and_then(|d| d.as_table())
+        .map(|t| t.keys().collect())
+        .unwrap_or_default();
     if rules.pure.crates.iter().any(|c| c == folder) {
         for dependency in dependencies.iter().filter(|d| rules.pure.forbidden_dependencies.contains(d)) {
             findings.push(format!("{path}: deciding code may not use `{dependency}`"));
@@ -73,7 +77,9 @@ fn manifest_findings(path: &str, manifest: &toml::Table, rules: &Rules) -> Vec<F
         Some(Allowed::Only(allowed)) => {
             for dependency in dependencies.iter().filter(|d| d.starts_with("avouch")) {
                 if !allowed.contains(dependency) {
-                    findings.push(format!("{path}: arrow {name} -> {dependency} is not allowed (.ci/arrows.toml)"));
+                    findings.push(format!(
+                        "{path}: arrow {name} -> {dependency} is not allowed (.ci/arrows.toml)"
+                    ));
                 }
             }
         }

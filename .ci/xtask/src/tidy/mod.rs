@@ -35,14 +35,21 @@ pub fn run() -> Outcome {
 /// The project speaks of itself alone: no path of one machine, no package registry's host.
 fn workplace_words() -> Result<Vec<Finding>, String> {
     // Written in halves so that this file does not find itself.
-    let words = [["/work", "/main"].concat(), ["crates", ".io"].concat(), ["pypi", ".org"].concat(), ["proxy.golang", ".org"].concat(), ["registry.npmjs", ".org"].concat()];
+    let words = [
+        ["/work", "/main"].concat(),
+        ["crates", ".io"].concat(),
+        ["pypi", ".org"].concat(),
+        ["proxy.golang", ".org"].concat(),
+        ["registry.npmjs", ".org"].concat(),
+    ];
     let mut findings = Vec::new();
     for ending in [".rs", ".md", ".toml", ".conf", ".sh", ".py", ".go", ".service", "run", ".proto", ".sql"] {
         for path in files::with_ending(ending)? {
             let Ok(text) = files::read(&path) else { continue };
             for (number, line) in text.lines().enumerate() {
                 if let Some(word) = words.iter().find(|w| line.contains(w.as_str())) {
-                    findings.push(format!("{path}:{}: `{word}` names a place outside the project", number + 1));
+                    findings
+                        .push(format!("{path}:{}: `{word}` names a place outside the project", number + 1));
                 }
             }
         }
@@ -57,7 +64,9 @@ fn map_names_every_room() -> Result<Vec<Finding>, String> {
     for manifest in files::with_ending("Cargo.toml")? {
         let folder = manifest.trim_end_matches("Cargo.toml").trim_end_matches('/');
         if !folder.is_empty() && !map.contains(&format!("`{folder}/`")) {
-            findings.push(format!("docs/ARCHITECTURE.md: no paragraph names `{folder}/`; add one with its \"Never:\" line"));
+            findings.push(format!(
+                "docs/ARCHITECTURE.md: no paragraph names `{folder}/`; add one with its \"Never:\" line"
+            ));
         }
     }
     Ok(findings)

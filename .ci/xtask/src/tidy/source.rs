@@ -16,7 +16,8 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     if !text.starts_with("//!") {
-        findings.push(format!("{path}:1: no `//!` header: say why the file exists and what it must never do"));
+        findings
+            .push(format!("{path}:1: no `//!` header: say why the file exists and what it must never do"));
     }
     let lines: Vec<&str> = text.lines().collect();
     findings.extend(size(path, &lines));
@@ -26,7 +27,11 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
 }
 
 fn is_test_file(path: &str) -> bool {
-    path.starts_with("tests/") || path.starts_with("integration/") || path.contains("/tests/") || path.ends_with("tests.rs") || path.ends_with("props.rs")
+    path.starts_with("tests/")
+        || path.starts_with("integration/")
+        || path.contains("/tests/")
+        || path.ends_with("tests.rs")
+        || path.ends_with("props.rs")
 }
 
 fn size(path: &str, lines: &[&str]) -> Vec<Finding> {
@@ -52,14 +57,24 @@ fn functions(path: &str, lines: &[&str]) -> Vec<Finding> {
         let trimmed = line.trim_start();
         let words = trimmed.split("fn ").next().unwrap_or_default();
         let is_fn = trimmed.contains("fn ")
-            && words.split_whitespace().all(|w| w.starts_with("pub") || matches!(w, "async" | "const" | "unsafe" | "extern" | "\"C\"" | "in" | "super)" | "crate)"));
+            && words.split_whitespace().all(|w| {
+                w.starts_with("pub")
+                    || matches!(
+                        w,
+                        "async" | "const" | "unsafe" | "extern" | "\"C\"" | "in" | "super)" | "crate)"
+                    )
+            });
         if !is_fn {
             continue;
         }
         let closing = format!("{}}}", " ".repeat(line.len() - trimmed.len()));
         let Some(length) = lines.iter().skip(start).position(|l| *l == closing) else { continue };
         if length + 1 > FUNCTION_MAX && !line.trim_end().ends_with(';') {
-            findings.push(format!("{path}:{}: function of {} lines, at most {FUNCTION_MAX}", start + 1, length + 1));
+            findings.push(format!(
+                "{path}:{}: function of {} lines, at most {FUNCTION_MAX}",
+                start + 1,
+                length + 1
+            ));
         }
     }
     findings
@@ -70,7 +85,10 @@ fn marks(path: &str, lines: &[&str]) -> Vec<Finding> {
     for (n, line) in lines.iter().enumerate() {
         let ignored = line.contains("#[ignore") && !path.starts_with(".ci/");
         if ignored && !line.contains("202") {
-            findings.push(format!("{path}:{}: #[ignore] needs a dated reason: #[ignore = \"2026-01-31: why\"]", n + 1));
+            findings.push(format!(
+                "{path}:{}: #[ignore] needs a dated reason: #[ignore = \"2026-01-31: why\"]",
+                n + 1
+            ));
         }
         let mark = ["TO", "DO"].concat();
         let fix = ["FIX", "ME"].concat();

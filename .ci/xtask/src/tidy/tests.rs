@@ -25,7 +25,10 @@ fn a_long_file_is_found_but_its_tests_do_not_count() {
 #[test]
 fn an_undated_ignore_is_found() {
     assert_eq!(source::check("core/x.rs", "//! Why.\n#[ignore]\nfn a() {}\n").len(), 1);
-    assert!(source::check("core/x.rs", "//! Why.\n#[ignore = \"2026-01-31: needs a TPM\"]\nfn a() {}\n").is_empty());
+    assert!(
+        source::check("core/x.rs", "//! Why.\n#[ignore = \"2026-01-31: needs a TPM\"]\nfn a() {}\n")
+            .is_empty()
+    );
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Rules of entitlement, one per test, and any interleaving of resumes against a snapshot.
+
 use std::collections::BTreeMap;
 
 use avouch_domain::fixtures::{domain, entry_parts, id, node};

@@ -1,3 +1,5 @@
+//! What a write does, one rule per test.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Rules of the registry in memory, one per test.
+
 use avouch_domain::fixtures::{domain, entry, entry_parts, id, node, set};
 use avouch_domain::{EntryId, Row};
 

@@ -1,3 +1,5 @@
+//! Rules of the life of an authority, one per test.
+
 use avouch_domain::{Holder, Tick};
 
 use super::*;
