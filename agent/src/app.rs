@@ -148,23 +148,21 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     };
     notify(&[NotifyState::Stopping]);
     stop.cancel();
-    let middle = async {
-        shell_stop.cancel();
-        let _ = shell_task.await;
-    };
-    close(doors, middle, keeper).await;
+    close(doors, shell_stop, shell_task, keeper).await;
     outcome
 }
 
-/// Waits in order for open calls, the middle and the last bundle on its way to the disk, but for none of the
-/// outer two for ever.
+/// Waits in order for open calls, the shell, and the last bundle on its way to the disk; for no call and no disk
+/// for ever.
 async fn close(
     mut doors: JoinSet<Result<(), ServeError>>,
-    middle: impl Future<Output = ()>,
+    shell_stop: CancellationToken,
+    shell: JoinHandle<()>,
     keeper: JoinHandle<()>,
 ) {
     let _ = tokio::time::timeout(DRAIN_MAX, async { while doors.join_next().await.is_some() {} }).await;
-    middle.await;
+    shell_stop.cancel();
+    let _ = shell.await;
     let _ = tokio::time::timeout(DRAIN_MAX, keeper).await;
 }
 
