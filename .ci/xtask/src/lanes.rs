@@ -166,7 +166,7 @@ fn readme_test_command() -> Outcome {
 
 fn dependencies() -> Outcome {
     if files::exists("cargo-deny", "--version") {
-        return files::run("cargo", &["deny", "--offline", "check", "bans", "licenses", "sources"]);
+        return files::run("cargo", &["deny", "check", "bans", "licenses", "sources"]);
     }
     println!("not run: cargo-deny is not installed (cargo install cargo-deny --locked)");
     Ok(())

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::limits::SIGN_INLINE_MAX;
-use crate::service::Settings;
+use crate::settings::Settings;
 
 pub(crate) use rotor::{Rotor, RotorParts};
 

@@ -19,8 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_attestors::node::NodeVerifier;
-use avouch_credential::x509::name::Name;
-use avouch_domain::{Holder, Image, KeyType, LogPosition, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{Holder, Image, LogPosition, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
 use avouch_engine::rotation::timing::longest_uncut;
 use avouch_store::Store;
@@ -35,6 +34,7 @@ use crate::writer::Writer;
 
 pub use crate::ca::{CaFacts, IssuedJwt, IssuedX509};
 pub use crate::feed::{AgentFeed, AgentUpdate, BundleChange, NodeChange, UpdateKind};
+pub use crate::settings::Settings;
 pub use crate::writer::WriteError;
 pub use agents::{JoinTokenError, NewJoinToken, RenewError, ShownJoinToken};
 pub use attest::{AttestError, AttestRequest, AttestStep, Attestation, Attested};
@@ -44,25 +44,6 @@ pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
-
-/// What the verbs need to know of the configuration.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub ca_ttl: Duration,
-    pub agent_ttl: Duration,
-    pub x509_svid_ttl: Duration,
-    pub jwt_svid_ttl: Duration,
-    pub ca_key_type: KeyType,
-    pub jwt_key_type: KeyType,
-    pub ca_subject: Name,
-    /// Empty = tokens name no issuer.
-    pub jwt_issuer: String,
-    pub jwt_disabled: bool,
-    pub agent_spiffe_id_as_selector: bool,
-    pub prune_attested_nodes_expired_for: Option<Duration>,
-    pub prune_tofu_nodes: bool,
-    pub prune_attested_nodes_batch_size: usize,
-}
 
 /// What the services are built of.
 pub struct Parts {

@@ -5,9 +5,10 @@ use std::path::Path;
 use avouch_credential::key::PrivateKey;
 use avouch_credential::x509::csr::{CsrTemplate, build};
 use avouch_credential::x509::facts::CertFacts;
+use avouch_credential::x509::name::Name;
 use avouch_credential::x509::verify::{TrustRoots, verify_svid};
 use avouch_domain::fixtures::{domain, id, selectors};
-use avouch_domain::{EntryId, Now, Tick, Ttl};
+use avouch_domain::{EntryId, KeyType, Now, Tick, Ttl};
 
 use super::*;
 use crate::keys::disk::DiskKeys;

@@ -11,6 +11,8 @@ struct Rules {
     arrows: BTreeMap<String, Allowed>,
     edges: Edges,
     pure: Pure,
+    /// Folder or file (without ending) -> modules of its own crate it may not name.
+    rooms: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +50,7 @@ pub fn check() -> Result<Vec<Finding>, String> {
         let text = files::read(&path)?;
         findings.extend(wire_findings(&path, &text, &rules.edges.proto));
         findings.extend(pure_findings(&path, &text, &rules.pure));
+        findings.extend(room_findings(&path, &text, &rules.rooms));
     }
     Ok(findings)
 }
@@ -107,6 +110,23 @@ fn pure_findings(path: &str, text: &str, pure: &Pure) -> Vec<Finding> {
         .filter_map(|(n, line)| {
             let word = pure.forbidden_paths.iter().find(|w| line.contains(w.as_str()))?;
             Some(format!("{path}:{}: deciding code may not use `{word}`", n + 1))
+        })
+        .collect()
+}
+
+pub(super) fn room_findings(path: &str, text: &str, rooms: &BTreeMap<String, Vec<String>>) -> Vec<Finding> {
+    let inside =
+        |room: &str| path.strip_prefix(room).is_some_and(|r| r.starts_with('/') || r.starts_with(".rs"));
+    let forbidden: Vec<String> = rooms
+        .iter()
+        .filter(|(room, _)| inside(room))
+        .flat_map(|(_, modules)| modules.iter().map(|m| format!("crate::{m}::")))
+        .collect();
+    text.lines()
+        .enumerate()
+        .filter_map(|(n, line)| {
+            let word = forbidden.iter().find(|w| line.contains(w.as_str()))?;
+            Some(format!("{path}:{}: `{word}` points the wrong way (.ci/arrows.toml, rooms)", n + 1))
         })
         .collect()
 }

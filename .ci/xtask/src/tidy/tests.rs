@@ -38,3 +38,12 @@ fn a_wire_type_inside_is_found_and_at_the_edge_is_not() {
     assert_eq!(arrows::wire_findings("server/src/service/entries.rs", text, &edges).len(), 1);
     assert!(arrows::wire_findings("server/src/api/entry.rs", text, &edges).is_empty());
 }
+
+#[test]
+fn a_room_that_names_one_before_it_is_found_and_the_other_way_is_not() {
+    let rooms = [("server/src/ca".to_owned(), vec!["service".to_owned()])].into();
+    let text = "use crate::service::Settings;\n";
+    assert_eq!(arrows::room_findings("server/src/ca/mod.rs", text, &rooms).len(), 1);
+    assert!(arrows::room_findings("server/src/cap.rs", text, &rooms).is_empty());
+    assert!(arrows::room_findings("server/src/ca/mod.rs", "use crate::feed::Feed;\n", &rooms).is_empty());
+}
