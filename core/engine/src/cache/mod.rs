@@ -344,6 +344,7 @@ impl Cache {
             Want::X509 => {
                 group.x509 += 1;
                 if group.x509 == 1 {
+                    self.dirty.insert(number);
                     for id in group.matched.clone() {
                         self.activate(&id);
                     }
@@ -376,6 +377,7 @@ impl Cache {
             Want::X509 if group.x509 > 0 => {
                 group.x509 -= 1;
                 if group.x509 == 0 {
+                    self.dirty.insert(number);
                     for id in group.matched.clone() {
                         self.deactivate(&id);
                     }

@@ -317,6 +317,22 @@ fn a_new_revision_keeps_the_old_svid_until_the_new_one_is_there() {
 }
 
 #[test]
+fn who_wants_bundles_only_is_handed_no_svid_and_keeps_none() {
+    let mut rig = Rig::sized(0, 1);
+    rig.put(Input::Subscribe { selectors: set(&["u:1"]), want: Want::Bundles });
+    rig.subscribe(&["u:1", "g:1"]);
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
+    rig.sign_all();
+    assert_eq!((rig.held_by(&["u:1", "g:1"]).len(), rig.held_by(&["u:1"]).len()), (1, 0));
+    rig.subscribe(&["u:1"]);
+    assert_eq!(rig.held_by(&["u:1"]), ["a"], "it is there for the first who wants it");
+    rig.put(Input::Unsubscribe { selectors: set(&["u:1"]), want: Want::X509 });
+    rig.put(Input::Unsubscribe { selectors: set(&["u:1", "g:1"]), want: Want::X509 });
+    assert_eq!(rig.cache.counts().x509_held, 0, "evicted");
+    assert_eq!((rig.update(&["u:1"]).matched, rig.held_by(&["u:1"]).len()), (1, 0));
+}
+
+#[test]
 fn equal_selector_sets_share_one_answer_and_it_is_not_repeated() {
     let mut rig = Rig::new();
     rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
