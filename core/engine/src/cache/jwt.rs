@@ -81,6 +81,8 @@ pub(super) struct Jwts {
     /// The mint that a new caller may join.
     joinable: BTreeMap<Key, Ticket>,
     pending: BTreeMap<RequestId, Pending>,
+    /// Which callers have a part that belongs to an entry.
+    callers: BTreeSet<(EntryId, RequestId)>,
     tainted: BTreeSet<Arc<str>>,
     timers: BTreeSet<(Timestamp, Key)>,
     deadlines: BTreeSet<(Tick, RequestId)>,
@@ -97,6 +99,7 @@ impl Jwts {
             mints: BTreeMap::new(),
             joinable: BTreeMap::new(),
             pending: BTreeMap::new(),
+            callers: BTreeSet::new(),
             tainted: BTreeSet::new(),
             timers: BTreeSet::new(),
             deadlines: BTreeSet::new(),
@@ -105,6 +108,15 @@ impl Jwts {
 
     pub fn len(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// Nobody waits and nothing is being minted.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+            && self.callers.is_empty()
+            && self.deadlines.is_empty()
+            && self.mints.is_empty()
     }
 
     pub fn next_wall(&self) -> Option<Timestamp> {
@@ -146,6 +158,7 @@ impl Jwts {
             if matches!(state, State::Waiting { stand_in: Some(_) }) {
                 pending.deadline = Some(now.mono + STAND_IN_AFTER);
             }
+            self.callers.insert((entry.id.clone(), request));
             pending.parts.insert(entry.id.clone(), Part { entry, state });
         }
         if let Some(at) = pending.deadline {
@@ -198,9 +211,23 @@ impl Jwts {
     }
 
     pub fn abandon(&mut self, request: RequestId) {
-        if let Some(at) = self.pending.remove(&request).and_then(|p| p.deadline) {
+        self.take_pending(request);
+    }
+
+    fn take_pending(&mut self, request: RequestId) -> Option<Pending> {
+        let pending = self.pending.remove(&request)?;
+        if let Some(at) = pending.deadline {
             self.deadlines.remove(&(at, request));
         }
+        for entry in pending.parts.keys() {
+            self.callers.remove(&(entry.clone(), request));
+        }
+        Some(pending)
+    }
+
+    fn callers_of(&self, id: &EntryId) -> Vec<RequestId> {
+        let range = (id.clone(), RequestId::MIN)..=(id.clone(), RequestId::MAX);
+        self.callers.range(range).map(|(_, request)| *request).collect()
     }
 
     fn end_mint(&mut self, ticket: Ticket) -> Option<Mint> {
@@ -301,10 +328,7 @@ impl Jwts {
         if self.pending.get(&request).is_none_or(waiting) {
             return;
         }
-        let Some(pending) = self.pending.remove(&request) else { return };
-        if let Some(at) = pending.deadline {
-            self.deadlines.remove(&(at, request));
-        }
+        let Some(pending) = self.take_pending(request) else { return };
         let (mut grants, mut reason) = (Vec::new(), None);
         for (entry_id, part) in pending.parts {
             match part.state {
@@ -354,13 +378,12 @@ impl Jwts {
         falls: impl Fn(&SelectorSet) -> bool,
         effects: &mut VecDeque<Effect>,
     ) {
-        let hit: Vec<_> = self
-            .pending
-            .iter_mut()
-            .filter(|(_, p)| falls(&p.selectors))
-            .filter_map(|(request, p)| p.parts.remove(id).map(|_| *request))
-            .collect();
-        for request in hit {
+        for request in self.callers_of(id) {
+            let Some(pending) = self.pending.get_mut(&request).filter(|p| falls(&p.selectors)) else {
+                continue;
+            };
+            pending.parts.remove(id);
+            self.callers.remove(&(id.clone(), request));
             self.settle(request, effects);
         }
     }
@@ -379,7 +402,18 @@ impl Jwts {
         let hit: Vec<_> =
             self.tokens.iter().filter(|(_, t)| bad.contains(&t.key_id)).map(|(k, _)| k.clone()).collect();
         for key in hit {
+            self.withdraw_stand_in(&key);
             self.drop_token(&key);
+        }
+    }
+
+    fn withdraw_stand_in(&mut self, key: &Key) {
+        let Some(bad) = self.tokens.get(key).map(|token| token.svid.token.clone()) else { return };
+        for request in self.callers_of(&key.entry) {
+            let part = self.pending.get_mut(&request).and_then(|p| p.parts.get_mut(&key.entry));
+            if let Some(State::Waiting { stand_in }) = part.map(|part| &mut part.state) {
+                stand_in.take_if(|svid| Arc::ptr_eq(&svid.token, &bad));
+            }
         }
     }
 
@@ -408,7 +442,7 @@ impl Jwts {
         effects: &mut VecDeque<Effect>,
     ) {
         let Some(token) = self.tokens.get_mut(key) else {
-            self.timers.retain(|(_, k)| k != key);
+            self.timers.pop_first();
             return;
         };
         let ends = token.svid.expires_at;

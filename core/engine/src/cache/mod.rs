@@ -70,6 +70,8 @@ pub struct Cache {
     held: usize,
     /// Entries being signed for the first time.
     coming: usize,
+    /// Entries whose last signature failed.
+    failing: usize,
     federating: BTreeMap<TrustDomain, BTreeSet<EntryId>>,
     bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
     distrusted: BTreeSet<AuthorityId>,
@@ -101,6 +103,7 @@ impl Cache {
             ahead: BTreeSet::new(),
             held: 0,
             coming: 0,
+            failing: 0,
             federating: BTreeMap::new(),
             bundles: BTreeMap::new(),
             distrusted: BTreeSet::new(),
@@ -155,7 +158,7 @@ impl Cache {
             x509_held: self.held,
             jwt_held: self.jwts.len(),
             subscribed_sets: self.groups.len(),
-            failing: self.slots.values().filter(|slot| slot.error.is_some()).count(),
+            failing: self.failing,
         }
     }
 
@@ -248,6 +251,7 @@ impl Cache {
         self.take_signing(id);
         self.take_held(id);
         let Some(slot) = self.slots.remove(id) else { return };
+        self.failing -= usize::from(slot.error.is_some());
         self.entries.remove(id);
         self.unfederate(id, &slot.entry);
         for number in &slot.groups {

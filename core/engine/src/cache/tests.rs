@@ -541,6 +541,34 @@ fn tokens_of_a_tainted_key_are_not_handed_out_again() {
 }
 
 #[test]
+fn a_token_of_a_tainted_key_does_not_stand_in_for_a_fresh_one() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    rig.mint_all("t");
+    rig.pass(Duration::from_secs(200));
+    rig.want_jwt(2, &["u:1"], &["x"]);
+    let mut own = Bundle::empty(domain());
+    let (key_id, public_key) = ("k1".into(), Arc::new([]));
+    own.jwt_authorities.push(JwtAuthority { key_id, public_key, expires_at: None, tainted: true });
+    rig.put(Input::Bundles { upserts: vec![Arc::new(own)], removed: vec![] });
+    rig.pass(Duration::from_secs(6));
+    assert!(!rig.answers.contains_key(&2), "it waits for a token of a good key");
+}
+
+#[test]
+fn a_caller_that_went_away_leaves_nothing_behind() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"]), entry("b", "/b", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    rig.put(Input::JwtAbandoned { request: 1 });
+    rig.remove("a");
+    rig.mint_all("t");
+    assert!(rig.answers.is_empty());
+    assert!(rig.cache.jwts.is_idle());
+}
+
+#[test]
 fn the_least_recently_used_token_goes_first() {
     let mut rig = Rig::sized(10, 2);
     rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
@@ -671,7 +699,7 @@ fn play(rig: &mut Rig, model: &mut Model, act: Act) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_changes_leaves_each_subscriber_with_exactly_the_matching_live_entries(
@@ -695,6 +723,7 @@ proptest! {
         prop_assert_eq!(counts.subscribed_sets, model.subscribed().len());
         prop_assert_eq!(rig.cache.held, rig.cache.slots.values().filter(|s| s.held.is_some()).count());
         prop_assert_eq!(rig.cache.coming, 0);
+        prop_assert_eq!(counts.failing, rig.cache.slots.values().filter(|s| s.error.is_some()).count());
         // INV-9: timers never outgrow what they are for.
         prop_assert!(rig.cache.timers.wall.len() <= counts.entries && rig.cache.timers.mono.len() <= counts.entries);
     }

@@ -37,7 +37,8 @@ pub struct Prepared {
     pub not_after: Timestamp,
 }
 
-/// Writes the slot and the bundle. Gives the revision from which on agents know the authority.
+/// Writes the slot and the bundle. Gives the revision from which on agents know the authority. Of several servers
+/// that share a holder the first wins: a slot with a good prepared authority takes no other.
 #[must_use]
 pub fn publish(
     registry: &Registry,
@@ -50,6 +51,13 @@ pub fn publish(
         && old.not_after > at
     {
         return (Plan::default(), Err(SlotError::Signs(input.slot)));
+    }
+    if let Some(other) = registry.authority(input.kind, &input.holder, input.slot)
+        && other.state == SlotState::Prepared
+        && (other.id != input.id && !other.tainted && other.not_after > at)
+    {
+        let (slot, expected, found) = (input.slot, input.id.clone(), Some(other.id.clone()));
+        return (Plan::default(), Err(SlotError::Changed { slot, found, expected }));
     }
     let mut draft = Draft::new(registry, at, "server");
     let revision = draft.revision();

@@ -234,3 +234,82 @@ fn years_of_rotation_keep_one_signer_that_never_ends() {
     }
     assert!(now > 100 * 24 * HOUR && shell.made > 100);
 }
+
+#[test]
+fn an_authority_prepared_by_hand_signs_only_when_its_time_comes_or_when_told() {
+    let mut shell = started();
+    shell.tell(10, Input::Prepare);
+    shell.tell(11, Input::Acknowledged(Revision(2)));
+    shell.tell(HOUR, Input::Tick);
+    assert_eq!(shell.log(), ["make B", "publish k2"]);
+    shell.tell(HOUR, Input::Advance);
+    assert_eq!(shell.log(), ["activate k2", "retire k1"]);
+}
+
+#[test]
+fn a_tainted_authority_never_becomes_the_signer() {
+    let mut shell = started();
+    shell.tell(10, Input::Prepare);
+    shell.log();
+    shell.tell(11, Input::Taint("k2".into()));
+    shell.tell(12 * HOUR, Input::Tick);
+    assert_eq!(shell.log(), ["make B", "publish k3"]);
+    shell.tell(13 * HOUR, Input::Acknowledged(Revision(3)));
+    shell.tell(20 * HOUR, Input::Tick);
+    assert_eq!(shell.log(), ["activate k3", "retire k1"]);
+}
+
+#[test]
+fn a_key_that_could_not_be_destroyed_is_tried_again_and_holds_up_nothing() {
+    let journal = [row(Slot::A, SlotState::Old, 0, 24 * HOUR), row(Slot::B, SlotState::Active, 0, 24 * HOUR)];
+    let mut machine = Rotation::new(settings(), at(HOUR), &journal);
+    let retire = Some(Effect::Retire { slot: Slot::A, id: "A".into() });
+    machine.handle(at(HOUR), Input::Tick);
+    assert_eq!(machine.poll(), retire, "also when the process ended before it was done");
+    machine.handle(at(HOUR), Input::Failed);
+    machine.handle(at(HOUR + 6), Input::Tick);
+    assert_eq!(machine.poll(), retire.map(|_| Effect::Retire { slot: Slot::A, id: "A".into() }));
+    machine.handle(at(HOUR + 7), Input::Failed);
+    machine.handle(at(12 * HOUR), Input::Tick);
+    assert_eq!(machine.poll(), Some(Effect::MakeKey { slot: Slot::A }));
+    let slot = Slot::A;
+    let (issued_at, not_after) = (Timestamp::from_secs(12 * HOUR), Timestamp::from_secs(36 * HOUR));
+    machine.handle(at(12 * HOUR), Input::KeyMade { slot, id: "k".into(), issued_at, not_after });
+    assert_eq!(machine.poll(), Some(Effect::Publish { slot, id: "k".into() }));
+    machine.handle(at(12 * HOUR), Input::Published { slot, revision: Revision(3) });
+    assert_eq!(machine.poll(), Some(Effect::Prune));
+    machine.handle(at(12 * HOUR), Input::Pruned);
+    assert_eq!(machine.poll(), None, "the new key in the slot is not the one to destroy");
+}
+
+#[test]
+fn a_step_that_another_server_took_is_followed() {
+    let journal = [row(Slot::A, SlotState::Active, 0, 24 * HOUR)];
+    let mut machine = Rotation::new(settings(), at(HOUR), &journal);
+    machine.handle(at(12 * HOUR), Input::Tick);
+    while let Some(effect) = machine.poll() {
+        let slot = Slot::B;
+        let answer = match effect {
+            Effect::MakeKey { .. } => Input::KeyMade {
+                slot,
+                id: "mine".into(),
+                issued_at: Timestamp::from_secs(12 * HOUR),
+                not_after: Timestamp::from_secs(36 * HOUR),
+            },
+            Effect::Publish { .. } => Input::Failed,
+            _ => Input::Pruned,
+        };
+        machine.handle(at(12 * HOUR), answer);
+    }
+    // Another was faster: its authority is in the slot, and later signs.
+    let mut rows = vec![journal[0].clone(), row(Slot::B, SlotState::Prepared, 12 * HOUR, 36 * HOUR)];
+    machine.handle(at(13 * HOUR), Input::Journal(rows.clone()));
+    assert_eq!((machine.poll(), machine.awaited()), (Some(Effect::Prune), Some(Revision(1))));
+    machine.handle(at(13 * HOUR), Input::Pruned);
+    rows[0].state = SlotState::Old;
+    rows[1].state = SlotState::Active;
+    machine.handle(at(20 * HOUR), Input::Journal(rows));
+    assert_eq!(machine.active(), Some((Slot::B, &"B".into())));
+    let retired = std::iter::from_fn(|| machine.poll()).collect::<Vec<_>>();
+    assert_eq!(retired, [Effect::Retire { slot: Slot::A, id: "A".into() }]);
+}
