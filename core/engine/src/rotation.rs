@@ -12,7 +12,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use avouch_domain::{Authority, AuthorityId, AuthorityKind, Now, Revision, Slot, SlotState, Timestamp};
+use avouch_domain::{Authority, AuthorityId, AuthorityKind, Now, Revision, Slot, SlotState, Tick, Timestamp};
 
 use crate::faults::{Fault, planted};
 use crate::machine::Machine;
@@ -109,14 +109,15 @@ pub struct Rotation {
     /// The effect that waits for its answer.
     open: Option<Effect>,
     effects: VecDeque<Effect>,
-    retry_at: Option<Timestamp>,
+    now: Now,
+    retry_at: Option<Tick>,
     prune_at: Option<Timestamp>,
     /// The next authority is to be made although the active one is young.
     prepare: bool,
     /// The next authority is to sign although the active one is young.
     advance: bool,
-    /// Since when an activation has been due.
-    due_since: Option<Timestamp>,
+    /// Since when an activation has been due. Monotonic: a clock that is set does not use up the agents' time.
+    due_since: Option<Tick>,
     /// The slot whose key is to be destroyed.
     retire: Option<Slot>,
     /// That did not work out: it comes after everything else from now on.
@@ -142,6 +143,7 @@ impl Rotation {
             acknowledged: Revision(0),
             open: None,
             effects: VecDeque::new(),
+            now,
             retry_at: None,
             prune_at: Some(now.wall + timing::PRUNE_EVERY),
             prepare: false,
@@ -174,7 +176,13 @@ impl Rotation {
     }
 
     fn find(&self, state: SlotState) -> Option<(Slot, &Held)> {
-        [Slot::A, Slot::B].into_iter().find_map(|s| self.get(s).filter(|h| h.state == state).map(|h| (s, h)))
+        let fits = |h: &&Held| h.state == state && h.not_after > self.now.wall;
+        [Slot::A, Slot::B].into_iter().find_map(|slot| Some((slot, self.get(slot).filter(fits)?)))
+    }
+
+    /// Nothing is there, or it has ended. What has ended is not forgotten: a clock that ran ahead may be set back.
+    fn is_free(&self, slot: Slot) -> bool {
+        self.get(slot).is_none_or(|held| held.not_after <= self.now.wall)
     }
 
     /// The slot that signs, and its authority.
@@ -208,8 +216,9 @@ impl Rotation {
     }
 
     /// Decides the next step; at most one effect is open.
-    fn step(&mut self, now: Timestamp) {
-        if self.open.is_some() || self.retry_at.is_some_and(|at| now < at) {
+    fn step(&mut self) {
+        let now = self.now.wall;
+        if self.open.is_some() || self.retry_at.is_some_and(|at| self.now.mono < at) {
             return;
         }
         self.retry_at = None;
@@ -223,20 +232,18 @@ impl Rotation {
             return self.emit(Effect::Publish { slot, id });
         }
         match self.find(SlotState::Active).map(|(slot, held)| (slot, held.clone())) {
-            None => self.step_without_active(now),
+            None => self.step_without_active(),
             Some((slot, active)) => self.step_with_active(now, slot, &active),
         }
     }
 
     /// Nothing signs (first start, or everything ended): the prepared authority signs at once.
-    fn step_without_active(&mut self, now: Timestamp) {
-        if let Some((slot, held)) = self.prepared()
-            && held.not_after > now
-        {
+    fn step_without_active(&mut self) {
+        if let Some((slot, held)) = self.prepared() {
             let id = held.id.clone();
             return self.emit(Effect::Activate { slot, id });
         }
-        let slot = if self.get(Slot::A).is_none() { Slot::A } else { Slot::B };
+        let slot = if self.is_free(Slot::A) { Slot::A } else { Slot::B };
         self.emit(Effect::MakeKey { slot });
     }
 
@@ -247,8 +254,9 @@ impl Rotation {
             let (id, known) = (prepared.id.clone(), prepared.known);
             let early = planted(Fault::SignBeforeKnown);
             if advance || early || now >= activate_at(active.issued_at, active.not_after) {
-                let since = *self.due_since.get_or_insert(now);
-                if known || early || now >= self.latest(since, active) {
+                let since = *self.due_since.get_or_insert(self.now.mono);
+                let waited = self.now.mono.since(since) >= self.settings.propagation_bound;
+                if known || early || waited || now >= active.not_after {
                     return self.emit(Effect::Activate { slot: next, id });
                 }
             }
@@ -262,15 +270,10 @@ impl Rotation {
         self.retire_now();
     }
 
-    /// A silent agent can't hold an activation up for longer than the bound, nor past the active one's end.
-    fn latest(&self, due_since: Timestamp, active: &Held) -> Timestamp {
-        (due_since + self.settings.propagation_bound).min(active.not_after)
-    }
-
-    fn failed(&mut self, now: Timestamp) {
+    fn failed(&mut self) {
         self.retire_failed |= matches!(self.open, Some(Effect::Retire { .. }));
         self.open = None;
-        self.retry_at = Some(now + RETRY_AFTER);
+        self.retry_at = Some(self.now.mono + RETRY_AFTER);
     }
 
     fn activated(&mut self, slot: Slot) {
@@ -358,15 +361,6 @@ impl Rotation {
             _ => {}
         }
     }
-
-    /// Lets go of what has ended, so that a slot is free again.
-    fn expire(&mut self, now: Timestamp) {
-        for place in &mut self.slots {
-            if place.as_ref().is_some_and(|h| h.not_after <= now) {
-                *place = None;
-            }
-        }
-    }
 }
 
 impl Machine for Rotation {
@@ -374,6 +368,7 @@ impl Machine for Rotation {
     type Effect = Effect;
 
     fn handle(&mut self, now: Now, input: Input) {
+        self.now = now;
         match input {
             Input::Tick => {}
             Input::KeyMade { .. }
@@ -381,7 +376,7 @@ impl Machine for Rotation {
             | Input::Activated { .. }
             | Input::Retired { .. }
             | Input::Pruned => self.answer(input),
-            Input::Failed => self.failed(now.wall),
+            Input::Failed => self.failed(),
             Input::Acknowledged(revision) => {
                 self.acknowledged = self.acknowledged.max(revision);
                 self.learn();
@@ -403,10 +398,7 @@ impl Machine for Rotation {
             Input::Journal(rows) if self.open.is_none() => self.follow(&rows, now.wall),
             Input::Journal(_) => {}
         }
-        if self.open.is_none() {
-            self.expire(now.wall);
-        }
-        self.step(now.wall);
+        self.step();
     }
 
     fn poll(&mut self) -> Option<Effect> {
@@ -417,18 +409,20 @@ impl Machine for Rotation {
         if self.open.is_some() {
             return None;
         }
-        if self.retry_at.is_some() {
-            return self.retry_at;
+        let wall_of = |at: Tick| self.now.wall + at.since(self.now.mono);
+        if let Some(at) = self.retry_at {
+            return Some(wall_of(at));
         }
         let Some((_, active)) = self.find(SlotState::Active) else { return Some(Timestamp(0)) };
         let next = match self.prepared() {
             None => prepare_at(active.issued_at, active.not_after),
             Some(_) => match self.due_since {
-                Some(since) => self.latest(since, active),
+                // A silent agent can't hold an activation up for longer than the bound, nor past this one's end.
+                Some(since) => wall_of(since + self.settings.propagation_bound).min(active.not_after),
                 None => activate_at(active.issued_at, active.not_after),
             },
         };
-        let ends = self.slots.iter().flatten().map(|h| h.not_after);
+        let ends = self.slots.iter().flatten().map(|h| h.not_after).filter(|end| *end > self.now.wall);
         ends.chain([next]).chain(self.prune_at).min()
     }
 }

@@ -72,6 +72,8 @@ struct Pending {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Jwts {
+    /// The moment of the input that is being handled.
+    pub now: Now,
     max: usize,
     jitter: Jitter,
     clock: u64,
@@ -83,6 +85,8 @@ pub(super) struct Jwts {
     pending: BTreeMap<RequestId, Pending>,
     /// Which callers have a part that belongs to an entry.
     callers: BTreeSet<(EntryId, RequestId)>,
+    /// Callers to look at once the input is handled: what it withdraws must not slip out on the way.
+    touched: BTreeSet<RequestId>,
     tainted: BTreeSet<Arc<str>>,
     timers: BTreeSet<(Timestamp, Key)>,
     deadlines: BTreeSet<(Tick, RequestId)>,
@@ -91,6 +95,7 @@ pub(super) struct Jwts {
 impl Jwts {
     pub fn new(max: usize, jitter: Jitter) -> Self {
         Self {
+            now: Now::default(),
             max,
             jitter,
             clock: 0,
@@ -100,6 +105,7 @@ impl Jwts {
             joinable: BTreeMap::new(),
             pending: BTreeMap::new(),
             callers: BTreeSet::new(),
+            touched: BTreeSet::new(),
             tainted: BTreeSet::new(),
             timers: BTreeSet::new(),
             deadlines: BTreeSet::new(),
@@ -165,7 +171,7 @@ impl Jwts {
             self.deadlines.insert((at, request));
         }
         self.pending.insert(request, pending);
-        self.settle(request, effects);
+        self.touched.insert(request);
     }
 
     /// A living token and whether it is still in the first part of its life.
@@ -238,14 +244,7 @@ impl Jwts {
         Some(mint)
     }
 
-    pub fn signed(
-        &mut self,
-        ticket: Ticket,
-        svid: JwtSvid,
-        key_id: Arc<str>,
-        now: Now,
-        effects: &mut VecDeque<Effect>,
-    ) {
+    pub fn signed(&mut self, ticket: Ticket, svid: JwtSvid, key_id: Arc<str>, now: Now) {
         let wrong = match self.mints.get(&ticket) {
             None => return,
             Some(mint) if svid.id != mint.id => {
@@ -257,7 +256,7 @@ impl Jwts {
             Some(_) => None,
         };
         if let Some(reason) = wrong {
-            self.failed(ticket, &SignFailure::Refused(reason), now, effects);
+            self.failed(ticket, &SignFailure::Refused(reason), now);
             return;
         }
         let Some(mint) = self.end_mint(ticket) else { return };
@@ -265,7 +264,7 @@ impl Jwts {
             let part = self.pending.get_mut(request).and_then(|p| p.parts.get_mut(&mint.key.entry));
             if let Some(part) = part {
                 part.state = State::Done(svid.clone());
-                self.settle(*request, effects);
+                self.touched.insert(*request);
             }
         }
         if mint.key.only.is_none() && !mint.outdated && !self.tainted.contains(&key_id) {
@@ -295,13 +294,7 @@ impl Jwts {
         }
     }
 
-    pub fn failed(
-        &mut self,
-        ticket: Ticket,
-        failure: &SignFailure,
-        now: Now,
-        effects: &mut VecDeque<Effect>,
-    ) {
+    pub fn failed(&mut self, ticket: Ticket, failure: &SignFailure, now: Now) {
         let Some(mint) = self.end_mint(ticket) else { return };
         let again = now.wall + REFRESH_AGAIN + self.jitter.within(REFRESH_AGAIN);
         if let Some(token) = self.tokens.get_mut(&mint.key) {
@@ -318,11 +311,17 @@ impl Jwts {
                 }
                 _ => State::Failed(failure.to_string()),
             };
-            self.settle(*request, effects);
+            self.touched.insert(*request);
         }
     }
 
-    /// Answers a caller as soon as nothing is waited for.
+    /// Answers the callers for whom nothing is waited for any more.
+    pub fn answer(&mut self, effects: &mut VecDeque<Effect>) {
+        while let Some(request) = self.touched.pop_first() {
+            self.settle(request, effects);
+        }
+    }
+
     fn settle(&mut self, request: RequestId, effects: &mut VecDeque<Effect>) {
         let waiting = |p: &Pending| p.parts.values().any(|part| matches!(part.state, State::Waiting { .. }));
         if self.pending.get(&request).is_none_or(waiting) {
@@ -332,6 +331,10 @@ impl Jwts {
         let (mut grants, mut reason) = (Vec::new(), None);
         for (entry_id, part) in pending.parts {
             match part.state {
+                // It was good when it came; another one was waited for too long.
+                State::Done(svid) if svid.expires_at <= self.now.wall => {
+                    reason = reason.or_else(|| Some(format!("the token of {} ended meanwhile", svid.id)));
+                }
                 State::Done(svid) => grants.push(JwtGrant {
                     entry_id,
                     created_at: part.entry.created_at,
@@ -363,28 +366,23 @@ impl Jwts {
     }
 
     /// Nobody who waits may get a token of this entry any more.
-    pub fn withdraw(&mut self, id: &EntryId, effects: &mut VecDeque<Effect>) {
-        self.withdraw_if(id, |_| true, effects);
+    pub fn withdraw(&mut self, id: &EntryId) {
+        self.withdraw_if(id, |_| true);
     }
 
     /// Nobody who waits may get a token of this entry unless it holds all these selectors.
-    pub fn withdraw_unless(&mut self, id: &EntryId, set: &SelectorSet, effects: &mut VecDeque<Effect>) {
-        self.withdraw_if(id, |theirs| !set.is_subset_of(theirs), effects);
+    pub fn withdraw_unless(&mut self, id: &EntryId, set: &SelectorSet) {
+        self.withdraw_if(id, |theirs| !set.is_subset_of(theirs));
     }
 
-    fn withdraw_if(
-        &mut self,
-        id: &EntryId,
-        falls: impl Fn(&SelectorSet) -> bool,
-        effects: &mut VecDeque<Effect>,
-    ) {
+    fn withdraw_if(&mut self, id: &EntryId, falls: impl Fn(&SelectorSet) -> bool) {
         for request in self.callers_of(id) {
             let Some(pending) = self.pending.get_mut(&request).filter(|p| falls(&p.selectors)) else {
                 continue;
             };
             pending.parts.remove(id);
             self.callers.remove(&(id.clone(), request));
-            self.settle(request, effects);
+            self.touched.insert(request);
         }
     }
 
@@ -430,7 +428,7 @@ impl Jwts {
                 break;
             }
             self.deadlines.pop_first();
-            self.stand_in(request, now, effects);
+            self.stand_in(request, now);
         }
     }
 
@@ -458,7 +456,7 @@ impl Jwts {
         }
     }
 
-    fn stand_in(&mut self, request: RequestId, now: Now, effects: &mut VecDeque<Effect>) {
+    fn stand_in(&mut self, request: RequestId, now: Now) {
         let Some(pending) = self.pending.get_mut(&request) else { return };
         pending.deadline = None;
         for part in pending.parts.values_mut() {
@@ -468,7 +466,7 @@ impl Jwts {
                 part.state = State::Done(svid.clone());
             }
         }
-        self.settle(request, effects);
+        self.touched.insert(request);
     }
 
     fn set_timer(&mut self, key: &Key, at: Timestamp) {

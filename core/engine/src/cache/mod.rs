@@ -219,7 +219,7 @@ impl Cache {
             self.jwts.forget_entry(id);
         }
         if renamed {
-            self.jwts.withdraw(id, &mut self.effects);
+            self.jwts.withdraw(id);
         }
         self.unfederate(id, &old);
         self.federate(id, &entry);
@@ -241,7 +241,7 @@ impl Cache {
             self.join(*number, id);
         }
         // A caller that waits for a token of this entry may no longer match.
-        self.jwts.withdraw_unless(id, set, &mut self.effects);
+        self.jwts.withdraw_unless(id, set);
     }
 
     fn remove(&mut self, id: &EntryId) {
@@ -264,7 +264,7 @@ impl Cache {
         self.idle.remove(&(slot.used, id.clone()));
         self.unschedule(id, &slot);
         self.jwts.forget_entry(id);
-        self.jwts.withdraw(id, &mut self.effects);
+        self.jwts.withdraw(id);
     }
 
     fn federate(&mut self, id: &EntryId, entry: &Entry) {
@@ -510,6 +510,9 @@ impl Machine for Cache {
 
     fn handle(&mut self, now: Now, input: Input) {
         self.now = now;
+        self.jwts.now = now;
+        // What has ended by now has no part in what follows.
+        self.tick();
         match input {
             Input::Entries { upserts, removed } => {
                 for id in &removed {
@@ -533,15 +536,16 @@ impl Machine for Cache {
             }
             Input::JwtAbandoned { request } => self.jwts.abandon(request),
             Input::JwtSigned { ticket, svid, key_id } => {
-                self.jwts.signed(ticket, svid, key_id, now, &mut self.effects);
+                self.jwts.signed(ticket, svid, key_id, now);
             }
             Input::JwtFailed { ticket, failure } => {
-                self.jwts.failed(ticket, &failure, now, &mut self.effects)
+                self.jwts.failed(ticket, &failure, now);
             }
             Input::Distrusted { authorities, spread } => self.distrust(authorities, spread),
             Input::Tick => {}
         }
         self.tick();
+        self.jwts.answer(&mut self.effects);
         self.make_room();
         self.sign_ahead();
         self.deliver();

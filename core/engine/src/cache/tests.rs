@@ -557,6 +557,43 @@ fn a_token_of_a_tainted_key_does_not_stand_in_for_a_fresh_one() {
 }
 
 #[test]
+fn a_token_that_ends_while_another_is_waited_for_is_not_handed_out() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"]), entry("b", "/b", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    let [(first, _, id, _), (second, ..)] = std::mem::take(&mut rig.mints).try_into().unwrap();
+    let short = jwt(&id, rig.now.wall, 20, "short");
+    rig.put(Input::JwtSigned { ticket: first, svid: short, key_id: "k1".into() });
+    rig.pass(Duration::from_secs(30));
+    rig.put(Input::JwtFailed { ticket: second, failure: SignFailure::Away("gone".into()) });
+    assert!(matches!(rig.answers[&1], Err(JwtRefusal::Unavailable(_))));
+}
+
+#[test]
+fn no_token_is_handed_out_from_the_second_its_entry_ends() {
+    let mut rig = Rig::new();
+    let mut parts = entry_parts("a", "/a", "/n", &["u:1"]);
+    parts.expires_at = Some(rig.now.wall + Duration::from_secs(10));
+    rig.upsert(vec![Entry::new(parts).unwrap()]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    rig.now = Now { wall: rig.now.wall + Duration::from_secs(10), ..rig.now };
+    rig.mint_all("t");
+    assert_eq!(rig.answers[&1], Err(JwtRefusal::NoIdentity));
+}
+
+#[test]
+fn entries_that_go_together_give_no_token_on_the_way() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"]), entry("b", "/b", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    let (ticket, _, id, _) = rig.mints.pop().unwrap();
+    let svid = jwt(&id, rig.now.wall, 300, "t");
+    rig.put(Input::JwtSigned { ticket, svid, key_id: "k1".into() });
+    rig.put(Input::Entries { upserts: vec![], removed: vec![entry_id("a"), entry_id("b")] });
+    assert_eq!(rig.answers[&1], Err(JwtRefusal::NoIdentity));
+}
+
+#[test]
 fn a_caller_that_went_away_leaves_nothing_behind() {
     let mut rig = Rig::new();
     rig.upsert(vec![entry("a", "/a", "/n", &["u:1"]), entry("b", "/b", "/n", &["u:1"])]);

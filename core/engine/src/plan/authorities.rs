@@ -11,6 +11,7 @@ use avouch_domain::{
 
 use super::Draft;
 use super::bundles::append_in;
+use crate::faults::{Fault, planted};
 use crate::registry::Registry;
 
 /// Why a slot did not move.
@@ -188,8 +189,9 @@ pub fn revoke(
     id: &AuthorityId,
 ) -> (Plan, bool) {
     let mut draft = Draft::new(registry, at, actor);
+    let bad = |a: &Authority| a.tainted || planted(Fault::RevokeUntainted);
     let tainted: Vec<_> =
-        registry.authorities().filter(|a| a.id == *id && a.tainted && a.state != SlotState::Active).collect();
+        registry.authorities().filter(|a| a.id == *id && bad(a) && a.state != SlotState::Active).collect();
     for authority in &tainted {
         draft.delete(RowKey::Authority(authority.kind, authority.holder.clone(), authority.slot));
         if let Some(bundle) = draft.after.bundle(domain) {
