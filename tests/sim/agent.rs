@@ -18,6 +18,8 @@ use crate::server::id_of;
 
 /// The longest a shell sleeps: so late does it notice that its clock was set.
 const SLEEP_MAX: u64 = 30_000;
+/// So much later does a sleep of that length end by a clock that runs fast by the most this world knows.
+const SLEEP_SLACK: Duration = Duration::from_millis(100);
 const X509_MAX: usize = 4;
 const JWT_MAX: usize = 4;
 /// Replacements of SVIDs by a tainted authority are spread over this long.
@@ -176,6 +178,7 @@ impl Agent {
     }
 
     pub fn tick(&mut self, now: Now) -> Vec<Ask> {
+        self.unaware = false;
         self.sync.handle(now, sync::Input::Tick);
         self.cache.handle(now, cache::Input::Tick);
         self.drain(now)
@@ -213,7 +216,7 @@ impl Agent {
     /// Performs what the machines ask for until both are quiet; gives what goes to the server.
     fn drain(&mut self, now: Now) -> Vec<Ask> {
         let mut asks = Vec::new();
-        (self.seen, self.unaware) = (now, false);
+        self.seen = now;
         loop {
             if let Some(effect) = self.cache.poll() {
                 self.perform_cache(now, effect, &mut asks);
@@ -346,7 +349,8 @@ impl Agent {
         if self.unaware {
             return None;
         }
-        self.views.values().find_map(|view| invariants::inv3_holds_nothing_expired(view, now.wall).err())
+        let wall = now.wall - SLEEP_SLACK;
+        self.views.values().find_map(|view| invariants::inv3_holds_nothing_expired(view, wall).err())
     }
 
     /// INV-9 What one agent keeps stays within what it is for.

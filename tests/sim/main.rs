@@ -23,7 +23,7 @@ use avouch_engine::invariants::Broken;
 use world::{Scenario, Tally, World};
 
 /// Seeds in the ordinary test run.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 60;
 /// Seeds within which a planted mistake must be found.
 const SEEDS_TO_FIND: u64 = 60;
 /// Virtual length of the troubled part: one hour and a half, longer than two authorities live.
