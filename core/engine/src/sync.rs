@@ -5,6 +5,8 @@
 //! position whose history the server does not share.
 
 #[cfg(test)]
+mod props;
+#[cfg(test)]
 mod tests;
 mod types;
 
