@@ -40,7 +40,6 @@ pub struct Prepared {
 
 /// Writes the slot and the bundle. Gives the revision from which on agents know the authority. Of several servers
 /// that share a holder the first wins: a slot with a good prepared authority takes no other.
-#[must_use]
 pub fn publish(
     registry: &Registry,
     at: Timestamp,
@@ -94,7 +93,6 @@ pub fn publish(
 }
 
 /// The slot signs from now on; its sibling does not any more.
-#[must_use]
 pub fn activate(
     registry: &Registry,
     at: Timestamp,
