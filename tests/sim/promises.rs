@@ -17,7 +17,7 @@ const RECOVERY: Duration = Duration::from_secs(150);
 
 impl World {
     pub(crate) fn check(&mut self) -> Result<(), Broken> {
-        for broken in self.servers.iter_mut().flat_map(|s| s.broken.drain(..)) {
+        if let Some(broken) = self.servers.iter_mut().find_map(|server| server.broken.pop()) {
             return Err(broken);
         }
         invariants::inv9_queue_is_bounded("network", self.net.len(), IN_FLIGHT_MAX)?;

@@ -75,7 +75,9 @@ impl History {
         }
         match self.ring.binary_search_by_key(&position.revision, |r| r.position().revision) {
             Ok(at) => match self.ring.get(at) {
-                Some(registry) if registry.position() == *position => Standing::Known(Box::new(registry.clone())),
+                Some(registry) if registry.position() == *position => {
+                    Standing::Known(Box::new(registry.clone()))
+                }
                 _ => Standing::Foreign("the log has another head there"),
             },
             Err(_) => Standing::Old,
