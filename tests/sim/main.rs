@@ -10,7 +10,10 @@
 )]
 
 mod agent;
+mod clock;
 mod net;
+mod people;
+mod promises;
 mod rng;
 mod server;
 mod world;
@@ -27,7 +30,9 @@ const SEEDS_TO_FIND: u64 = 60;
 const LENGTH: u64 = 90 * 60_000;
 
 fn scenario(seed: u64) -> Scenario {
-    Scenario { seed, length: LENGTH, loss: [0, 1, 5, 20][usize::try_from(seed % 4).unwrap_or(0)] }
+    let loss = [0, 1, 5, 20][usize::try_from(seed % 4).unwrap_or(0)];
+    let sleep_at = seed.is_multiple_of(3).then_some(LENGTH / 2 + seed * 1_000);
+    Scenario { seed, length: LENGTH, loss, bent_clocks: !seed.is_multiple_of(5), sleep_at }
 }
 
 fn run(seed: u64, echo: bool) -> Result<Tally, String> {
@@ -53,21 +58,12 @@ fn every_promise_holds_on_every_seed() {
     let mut sum = Tally::default();
     for seed in 0..number("AVOUCH_SIM_SEEDS").unwrap_or(SEEDS) {
         match run(seed, false) {
-            Ok(tally) => {
-                sum.steps += tally.steps;
-                sum.delivered += tally.delivered;
-                sum.commits += tally.commits;
-                sum.crashes += tally.crashes;
-                sum.broken_streams += tally.broken_streams;
-            }
+            Ok(tally) => sum.add(&tally),
             Err(report) => panic!("{report}"),
         }
     }
     println!("{sum:?}");
-    assert!(
-        sum.delivered > 0 && sum.crashes > 0 && sum.broken_streams > 0,
-        "the runs were too calm: {sum:?}"
-    );
+    assert_eq!(sum.missing(), None, "the runs were too calm: {sum:?}");
 }
 
 #[test]
@@ -105,4 +101,14 @@ fn a_withdrawal_that_is_dropped_is_found() {
 #[test]
 fn an_expired_svid_that_is_handed_out_is_found() {
     finds(Fault::DeliverExpired, &[2, 3]);
+}
+
+#[test]
+fn an_authority_revoked_without_a_taint_is_found() {
+    finds(Fault::RevokeUntainted, &[5]);
+}
+
+#[test]
+fn a_change_without_an_audit_row_is_found() {
+    finds(Fault::DeleteSilently, &[8]);
 }

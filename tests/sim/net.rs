@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use avouch_domain::{AuthorityId, Bundle, EntryId, LogPosition, Revision, TrustDomain, X509Svid};
+use avouch_domain::{AuthorityId, Bundle, EntryId, JwtSvid, LogPosition, Revision, TrustDomain, X509Svid};
 use avouch_engine::cache::SignFailure;
 use avouch_engine::sync::{Failure, Frame, Known, StreamId};
 
@@ -15,6 +15,7 @@ pub enum Ask {
     Open { stream: StreamId, position: Option<LogPosition>, known: Known },
     Ack { stream: StreamId, revision: Revision },
     Sign { ticket: u64, entry: EntryId },
+    Mint { ticket: u64, entry: EntryId },
     Fetch { domains: Vec<TrustDomain> },
 }
 
@@ -25,6 +26,8 @@ pub enum Tell {
     Ended { stream: StreamId, failure: Failure },
     Signed { ticket: u64, entry: EntryId, svid: Arc<X509Svid>, authority: AuthorityId },
     SignFailed { ticket: u64, entry: EntryId, failure: SignFailure },
+    Minted { ticket: u64, svid: JwtSvid, key_id: AuthorityId },
+    MintFailed { ticket: u64, failure: SignFailure },
     Bundles(Vec<Bundle>),
     BundlesFailed,
 }
@@ -110,8 +113,8 @@ impl Net {
     fn may_repeat(message: &Message) -> bool {
         matches!(
             message,
-            Message::ToAgent { tell: Tell::Signed { .. } | Tell::Bundles(_), .. }
-                | Message::ToServer { ask: Ask::Sign { .. } | Ask::Ack { .. }, .. }
+            Message::ToAgent { tell: Tell::Signed { .. } | Tell::Minted { .. } | Tell::Bundles(_), .. }
+                | Message::ToServer { ask: Ask::Sign { .. } | Ask::Mint { .. } | Ask::Ack { .. }, .. }
         )
     }
 

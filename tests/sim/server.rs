@@ -1,11 +1,11 @@
 //! One server: the real registry, plans, history and rotation over the real database; only its sockets are played.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use avouch_domain::{
-    Authority, AuthorityId, AuthorityKind, Bundle, EntryId, Holder, Now, Plan, Revision, Slot, SlotState,
-    SpiffeId, TrustDomain, X509Svid,
+    Authority, AuthorityId, AuthorityKind, Bundle, Entry, EntryId, Holder, JwtSvid, Now, Plan, Revision,
+    Slot, SlotState, SpiffeId, Timestamp, TrustDomain, X509Svid,
 };
 use avouch_engine::cache::SignFailure;
 use avouch_engine::entitle::{
@@ -14,14 +14,19 @@ use avouch_engine::entitle::{
 use avouch_engine::history::{History, KEPT, Standing, Start, resume};
 use avouch_engine::invariants::{self, Broken};
 use avouch_engine::plan;
+use avouch_engine::rotation::timing::KEEP_AFTER_END;
 use avouch_engine::rotation::{self, Rotation};
 use avouch_engine::sync::{AgentRefusal, Failure, Frame, Known, NodeStanding, StreamId};
 use avouch_engine::{Machine, Registry};
 use avouch_store::{CommitError, Db};
 use std::time::Duration;
 
+use crate::clock::Clock;
+
 pub const CA_TTL: Duration = Duration::from_secs(40 * 60);
 pub const SVID_TTL: Duration = Duration::from_secs(5 * 60);
+pub const TOKEN_TTL: Duration = Duration::from_secs(2 * 60);
+const KINDS: [AuthorityKind; 2] = [AuthorityKind::X509, AuthorityKind::Jwt];
 /// How long a silent agent may hold up a new authority.
 pub const PROPAGATION_BOUND: Duration = Duration::from_secs(90);
 
@@ -38,13 +43,19 @@ pub struct Server {
     pub up: bool,
     pub registry: Registry,
     pub domain: TrustDomain,
+    pub clock: Clock,
     history: History,
-    rotation: Rotation,
+    /// X.509 authorities are this server's own; the JWT authority is held by the trust domain, and both servers
+    /// drive it.
+    rotations: BTreeMap<AuthorityKind, Rotation>,
     followers: BTreeMap<Line, Follower>,
     acknowledged: BTreeMap<SpiffeId, Revision>,
-    made: BTreeMap<Slot, plan::authorities::Prepared>,
+    made: BTreeMap<(AuthorityKind, Slot), plan::authorities::Prepared>,
     serial: u64,
     pub broken: Vec<Broken>,
+    /// Authorities taken out of the bundle long after their end.
+    pub pruned: u64,
+    judged: (Revision, u64),
 }
 
 /// One stream of one life of an agent.
@@ -53,17 +64,19 @@ pub type Line = (usize, u64, StreamId);
 pub type Outgoing = (Line, Frame);
 
 impl Server {
-    pub fn start(name: &str, domain: TrustDomain, db: &mut Db, now: Now) -> Self {
+    pub fn start(name: &str, domain: TrustDomain, db: &mut Db, clock: Clock, now: Now) -> Self {
         let registry = Registry::from_image(db.image(now.wall).expect("the store opens"));
-        let holder = Holder::Server(name.into());
-        let journal: Vec<Authority> =
-            registry.authorities().filter(|a| a.holder == holder).cloned().collect();
-        let settings = rotation::Settings { kind: AuthorityKind::X509, propagation_bound: PROPAGATION_BOUND };
+        let rotations = KINDS.iter().map(|kind| {
+            let journal = journal(&registry, *kind, &holder(name, *kind));
+            let settings = rotation::Settings { kind: *kind, propagation_bound: PROPAGATION_BOUND };
+            (*kind, Rotation::new(settings, now, &journal))
+        });
         Self {
             name: name.into(),
             up: true,
+            clock,
+            rotations: rotations.collect(),
             history: History::new(registry.clone(), KEPT),
-            rotation: Rotation::new(settings, now, &journal),
             registry,
             domain,
             followers: BTreeMap::new(),
@@ -71,6 +84,8 @@ impl Server {
             made: BTreeMap::new(),
             serial: 0,
             broken: Vec::new(),
+            pruned: 0,
+            judged: (Revision(0), u64::MAX),
         }
     }
 
@@ -79,8 +94,16 @@ impl Server {
         std::mem::take(&mut self.followers).into_keys().collect()
     }
 
-    fn holder(&self) -> Holder {
-        Holder::Server(self.name.clone())
+    fn holder(&self, kind: AuthorityKind) -> Holder {
+        holder(&self.name, kind)
+    }
+
+    pub fn followers(&self) -> usize {
+        self.followers.len()
+    }
+
+    pub fn lines(&self) -> Vec<Line> {
+        self.followers.keys().copied().collect()
     }
 
     fn check(&mut self, outcome: Result<(), Broken>) {
@@ -126,15 +149,27 @@ impl Server {
 
     fn seen(&mut self, before: &Registry, now: Now) {
         self.history.push(self.registry.clone());
-        if let Some(bundle) = self.registry.bundle(&self.domain).cloned() {
-            let registry = self.registry.clone();
-            self.check(invariants::inv5_authority_outlives_its_svids(before, &bundle, now.wall));
-            for active in registry.authorities().filter(|a| a.state == SlotState::Active) {
-                self.check(invariants::inv4_signer_is_published(active, &bundle));
-            }
-        }
         let registry = self.registry.clone();
+        self.check(invariants::inv6_position_only_grows(before.position(), registry.position()));
         self.check(invariants::one_signer_per_holder(&registry));
+        let Some(bundle) = registry.bundle(&self.domain) else { return };
+        if let Some(earlier) = before.bundle(&self.domain) {
+            self.check(invariants::inv5_authority_outlives_its_svids(earlier, bundle, end_of, now.wall));
+        }
+        let signs = |a: &&Authority| a.state == SlotState::Active && a.not_after > now.wall;
+        for active in registry.authorities().filter(signs) {
+            self.check(invariants::inv4_signer_is_published(active, bundle));
+        }
+    }
+
+    /// INV-1 on the server's side: what an agent is handed and what it may have signed are the same.
+    /// Asked when something was written and once in a while, because entries end by themselves.
+    pub fn hands_out_what_it_may(&mut self, agents: &[SpiffeId], now: Now) -> Result<(), Broken> {
+        let asked = (self.registry.position().revision, now.mono.0 / 60_000);
+        if std::mem::replace(&mut self.judged, asked) == asked {
+            return Ok(());
+        }
+        agents.iter().try_for_each(|id| invariants::inv1_entitled_only(&self.registry, id, now.wall))
     }
 
     /// Everything that has to be told now, by stream. Only streams that the routing names are looked at.
@@ -232,32 +267,61 @@ impl Server {
         *held = (*held).max(revision);
     }
 
+    /// What signs now, and the entry it may sign for.
+    fn authorized(
+        &mut self,
+        now: Now,
+        kind: AuthorityKind,
+        agent: &SpiffeId,
+        entry: &EntryId,
+    ) -> Result<(Entry, Authority), SignFailure> {
+        let refused = |why: &str| SignFailure::Refused(why.to_owned());
+        let entry =
+            is_authorized(&self.registry, agent, entry, now.wall).ok_or_else(|| refused("not authorized"))?;
+        let holder = self.holder(kind);
+        let signs = |a: &&Authority| a.kind == kind && a.holder == holder && a.state == SlotState::Active;
+        let active = self.registry.authorities().filter(signs).find(|a| a.not_after > now.wall).cloned();
+        let active = active.ok_or_else(|| refused("no authority"))?;
+        if let Some(bundle) = self.registry.bundle(&self.domain).cloned() {
+            self.check(invariants::inv4_signer_is_published(&active, &bundle));
+        }
+        self.serial += 1;
+        Ok((entry, active))
+    }
+
     pub fn sign(
         &mut self,
         now: Now,
         agent: &SpiffeId,
         entry: &EntryId,
     ) -> Result<(Arc<X509Svid>, AuthorityId), SignFailure> {
-        let refused = |why: &str| SignFailure::Refused(why.to_owned());
-        let entry =
-            is_authorized(&self.registry, agent, entry, now.wall).ok_or_else(|| refused("not authorized"))?;
-        let holder = self.holder();
-        let active = self
-            .registry
-            .authorities()
-            .find(|a| a.holder == holder && a.state == SlotState::Active && a.not_after > now.wall)
-            .ok_or_else(|| refused("no authority"))?;
-        self.serial += 1;
-        let chain: Arc<[Arc<[u8]>]> =
-            vec![format!("{}/{}", active.id, self.serial).into_bytes().into()].into();
+        let (entry, active) = self.authorized(now, AuthorityKind::X509, agent, entry)?;
+        let leaf = format!("{}/{}/{}", self.name, active.id, self.serial).into_bytes();
         let svid = X509Svid {
             id: entry.spiffe_id.clone(),
-            chain,
+            chain: vec![leaf.into()].into(),
             key: Arc::default(),
             not_before: now.wall - Duration::from_secs(10),
             not_after: (now.wall + SVID_TTL).min(active.not_after),
         };
-        Ok((Arc::new(svid), active.id.clone()))
+        Ok((Arc::new(svid), active.id))
+    }
+
+    pub fn mint(
+        &mut self,
+        now: Now,
+        agent: &SpiffeId,
+        entry: &EntryId,
+    ) -> Result<(JwtSvid, AuthorityId), SignFailure> {
+        let (entry, active) = self.authorized(now, AuthorityKind::Jwt, agent, entry)?;
+        let token = format!("{}.{}.{}", active.id, entry.spiffe_id, self.serial);
+        let svid = JwtSvid {
+            id: entry.spiffe_id.clone(),
+            token: Arc::new(token.into()),
+            issued_at: now.wall,
+            expires_at: (now.wall + TOKEN_TTL).min(active.not_after),
+        };
+        Ok((svid, active.id))
     }
 
     pub fn fetch(&self, now: Now, agent: &SpiffeId, domains: &[TrustDomain]) -> Vec<Bundle> {
@@ -280,56 +344,117 @@ impl Server {
             .map(|id| self.acknowledged.get(id).copied().unwrap_or_default())
             .min()
             .unwrap_or_default();
-        self.rotation.handle(now, rotation::Input::Acknowledged(everywhere));
-        self.rotation.handle(now, rotation::Input::Tick);
-        while let Some(effect) = self.rotation.poll() {
-            let answer = self.perform(db, now, effect);
-            self.rotation.handle(now, answer);
+        for kind in KINDS {
+            let rows = journal(&self.registry, kind, &self.holder(kind));
+            let tainted = rows.iter().filter(|r| r.tainted).map(|r| rotation::Input::Taint(r.id.clone()));
+            let mut inputs: Vec<_> = tainted.collect();
+            if kind == AuthorityKind::Jwt {
+                inputs.push(rotation::Input::Journal(rows));
+            }
+            inputs.push(rotation::Input::Acknowledged(everywhere));
+            inputs.push(rotation::Input::Tick);
+            for input in inputs {
+                self.drive(db, now, kind, input);
+            }
         }
     }
 
-    fn perform(&mut self, db: &mut Db, now: Now, effect: rotation::Effect) -> rotation::Input {
-        let holder = self.holder();
+    fn drive(&mut self, db: &mut Db, now: Now, kind: AuthorityKind, input: rotation::Input) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let Some(machine) = self.rotations.get_mut(&kind) else { return };
+            machine.handle(now, input);
+            next = machine.poll().map(|effect| self.perform(db, now, kind, effect));
+        }
+    }
+
+    fn perform(
+        &mut self,
+        db: &mut Db,
+        now: Now,
+        kind: AuthorityKind,
+        effect: rotation::Effect,
+    ) -> rotation::Input {
+        let (holder, domain) = (self.holder(kind), self.domain.clone());
         match effect {
             rotation::Effect::MakeKey { slot } => {
                 self.serial += 1;
-                let id: AuthorityId = format!("{}-{}-{}", self.name, now.wall.secs(), self.serial).into();
-                let public: Arc<[u8]> = id.as_bytes().into();
+                let id: AuthorityId = format!("{}-{}-{}", self.name, now.mono.0, self.serial).into();
                 let (issued_at, not_after) = (now.wall, now.wall + CA_TTL);
-                let prepared = plan::authorities::Prepared {
-                    kind: AuthorityKind::X509,
-                    holder,
-                    slot,
-                    id: id.clone(),
-                    public,
-                    issued_at,
-                    not_after,
-                };
-                self.made.insert(slot, prepared);
-                rotation::Input::KeyMade { slot, id, issued_at, not_after }
+                let public: Arc<[u8]> = format!("{id}@{}", not_after.0).into_bytes().into();
+                let id_made = id.clone();
+                let prepared =
+                    plan::authorities::Prepared { kind, holder, slot, id, public, issued_at, not_after };
+                self.made.insert((kind, slot), prepared);
+                rotation::Input::KeyMade { slot, id: id_made, issued_at, not_after }
             }
             rotation::Effect::Publish { slot, .. } => {
-                let Some(made) = self.made.get(&slot).cloned() else { return rotation::Input::Failed };
-                let domain = self.domain.clone();
+                let Some(made) = self.made.get(&(kind, slot)).cloned() else {
+                    return rotation::Input::Failed;
+                };
                 match self.write(db, now, |r| plan::authorities::publish(r, now.wall, &domain, &made)) {
                     Ok(revision) => rotation::Input::Published { slot, revision },
                     Err(_) => rotation::Input::Failed,
                 }
             }
             rotation::Effect::Activate { slot, id } => {
-                let kind = AuthorityKind::X509;
-                match self
-                    .write(db, now, |r| plan::authorities::activate(r, now.wall, kind, &holder, slot, &id))
-                {
+                let activate =
+                    |r: &Registry| plan::authorities::activate(r, now.wall, kind, &holder, slot, &id);
+                match self.write(db, now, activate) {
                     Ok(()) => rotation::Input::Activated { slot },
                     Err(_) => rotation::Input::Failed,
                 }
             }
             rotation::Effect::Retire { slot, .. } => rotation::Input::Retired { slot },
-            // No authority has been over for a day within one run.
-            rotation::Effect::Prune => rotation::Input::Pruned,
+            rotation::Effect::Prune => {
+                let prune = |r: &Registry| {
+                    let (x509, jwt) = ended(r, &domain, now);
+                    match plan::bundles::prune(r, now.wall, &domain, &x509, &jwt) {
+                        Ok(plan) => (plan, Some(x509.len() + jwt.len())),
+                        Err(_) => (Plan::default(), None),
+                    }
+                };
+                match self.write(db, now, prune) {
+                    Some(count) => {
+                        self.pruned += count as u64;
+                        rotation::Input::Pruned
+                    }
+                    None => rotation::Input::Failed,
+                }
+            }
         }
     }
+}
+
+fn holder(name: &str, kind: AuthorityKind) -> Holder {
+    match kind {
+        AuthorityKind::X509 => Holder::Server(name.into()),
+        AuthorityKind::Jwt => Holder::TrustDomain,
+    }
+}
+
+fn journal(registry: &Registry, kind: AuthorityKind, holder: &Holder) -> Vec<Authority> {
+    registry.authorities().filter(|a| a.kind == kind && a.holder == *holder).cloned().collect()
+}
+
+/// The ID in the played certificate of an authority, which is `id@end`.
+pub fn id_of(der: &[u8]) -> AuthorityId {
+    let text = std::str::from_utf8(der).unwrap_or_default();
+    text.split('@').next().unwrap_or_default().into()
+}
+
+fn end_of(der: &[u8]) -> Option<Timestamp> {
+    let text = std::str::from_utf8(der).ok()?;
+    text.split_once('@')?.1.parse().ok().map(Timestamp)
+}
+
+/// The authorities of the own bundle that ended long enough ago.
+fn ended(registry: &Registry, domain: &TrustDomain, now: Now) -> (BTreeSet<Arc<[u8]>>, BTreeSet<Arc<str>>) {
+    let over = |end: Option<Timestamp>| end.is_some_and(|end| end + KEEP_AFTER_END <= now.wall);
+    let Some(bundle) = registry.bundle(domain) else { return (BTreeSet::new(), BTreeSet::new()) };
+    let x509 = bundle.x509_authorities.iter().filter(|a| over(end_of(&a.der))).map(|a| a.der.clone());
+    let jwt = bundle.jwt_authorities.iter().filter(|a| over(a.expires_at)).map(|a| a.key_id.clone());
+    (x509.collect(), jwt.collect())
 }
 
 fn tell_one(

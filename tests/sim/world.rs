@@ -1,33 +1,29 @@
 //! The whole system in one thread under virtual time: two servers on one store, three agents, their workloads, an
 //! admin, and a network that loses. One seed decides everything.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use avouch_domain::fixtures::{id, set};
-use avouch_domain::{Bundle, EntryId, Epoch, Now, SelectorSet, SpiffeId, Tick, Timestamp, TrustDomain, Ttl};
-use avouch_engine::entitle::authorized_entries;
-use avouch_engine::invariants::{self, Broken};
-use avouch_engine::plan;
-use avouch_engine::plan::bundles::DeleteMode;
-use avouch_engine::plan::entries::{EntryPatch, NewEntry};
-use avouch_engine::plan::nodes::Attested;
-use avouch_engine::sync::{AgentRefusal, Failure};
+use avouch_domain::fixtures::id;
+use avouch_domain::{Epoch, Now, SpiffeId, Tick, Timestamp, TrustDomain};
+use avouch_engine::cache::SignFailure;
+use avouch_engine::invariants::Broken;
+use avouch_engine::sync::Failure;
 use avouch_store::Db;
 
 use crate::agent::Agent;
-use crate::net::{Ask, CALL_TIMEOUT, IN_FLIGHT_MAX, KEEPALIVE, Message, Net, Tell};
+use crate::clock::Clock;
+use crate::net::{Ask, CALL_TIMEOUT, KEEPALIVE, Message, Net, Tell};
 use crate::rng::Rng;
 use crate::server::{Line, Server};
 
-const AGENTS: usize = 3;
-const SERVERS: usize = 2;
+pub const AGENTS: usize = 3;
+pub const SERVERS: usize = 2;
 /// Lines of the trace kept for a failure.
 const TRACE_KEPT: usize = 40;
 const SERVER_TICK: u64 = 2_000;
 const HEARTBEAT: u64 = 10_000;
-/// How long after its last trouble an agent may still show what the trouble left behind.
-const RECOVERY: Duration = Duration::from_secs(150);
+/// The life of the store between the troubled part and the judgement.
+const PEACE: u64 = 20 * 60_000;
 
 /// What a run looks like.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +33,10 @@ pub struct Scenario {
     pub length: u64,
     /// Percent of messages lost.
     pub loss: u64,
+    /// Clocks run wrong and are set.
+    pub bent_clocks: bool,
+    /// At this moment every host is suspended for longer than an ended authority stays in the bundle.
+    pub sleep_at: Option<u64>,
 }
 
 /// What a run has seen.
@@ -47,30 +47,74 @@ pub struct Tally {
     pub commits: u64,
     pub crashes: u64,
     pub broken_streams: u64,
+    pub tokens: u64,
+    pub taints: u64,
+    pub revocations: u64,
+    pub clock_jumps: u64,
+    pub pruned: u64,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Self) {
+        let all = [
+            (&mut self.steps, other.steps),
+            (&mut self.delivered, other.delivered),
+            (&mut self.commits, other.commits),
+            (&mut self.crashes, other.crashes),
+            (&mut self.broken_streams, other.broken_streams),
+            (&mut self.tokens, other.tokens),
+            (&mut self.taints, other.taints),
+            (&mut self.revocations, other.revocations),
+            (&mut self.clock_jumps, other.clock_jumps),
+            (&mut self.pruned, other.pruned),
+        ];
+        all.into_iter().for_each(|(sum, more)| *sum += more);
+    }
+
+    /// The kind of event that never happened, if there is one: then the runs were too calm to prove anything.
+    pub fn missing(&self) -> Option<&'static str> {
+        [
+            (self.delivered, "delivered"),
+            (self.commits, "commits"),
+            (self.crashes, "crashes"),
+            (self.broken_streams, "broken streams"),
+            (self.tokens, "tokens"),
+            (self.taints, "taints"),
+            (self.revocations, "revocations"),
+            (self.clock_jumps, "clock jumps"),
+            (self.pruned, "pruned authorities"),
+        ]
+        .into_iter()
+        .find_map(|(count, name)| (count == 0).then_some(name))
+    }
 }
 
 pub struct World {
-    now: Now,
-    rng: Rng,
-    db: Db,
-    servers: Vec<Server>,
-    agents: Vec<Agent>,
-    net: Net,
-    domain: TrustDomain,
+    pub(crate) now: Now,
+    pub(crate) rng: Rng,
+    pub(crate) db: Db,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) net: Net,
+    pub(crate) domain: TrustDomain,
+    pub(crate) bent_clocks: bool,
+    sleep_at: Option<u64>,
+    /// When the troubled part ends.
+    end: u64,
     healed: bool,
-    entries_made: u64,
-    serial: u64,
+    pub(crate) entries_made: u64,
+    pub(crate) serial: u64,
     server_tick: u64,
     heartbeat: u64,
     next_action: u64,
-    revive: Vec<(u64, Revive)>,
+    pub(crate) revive: Vec<(u64, Revive)>,
     trace: std::collections::VecDeque<String>,
     pub echo: bool,
-    tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Revive {
+pub(crate) enum Revive {
     Server(usize),
     Agent(usize),
     Link(usize),
@@ -85,10 +129,10 @@ impl World {
         let servers = ["one", "two"]
             .iter()
             .take(SERVERS)
-            .map(|n| Server::start(n, domain.clone(), &mut db, now))
+            .map(|n| Server::start(n, domain.clone(), &mut db, Clock::default(), now))
             .collect();
         let agents = (0..AGENTS)
-            .map(|i| Agent::new(i, id(&format!("/spire/agent/join_token/{i}")), rng.next()))
+            .map(|i| Agent::new(id(&format!("/spire/agent/join_token/{i}")), rng.next()))
             .collect();
         let mut world = Self {
             now,
@@ -98,6 +142,9 @@ impl World {
             agents,
             net: Net::new(scenario.loss),
             domain,
+            bent_clocks: scenario.bent_clocks,
+            sleep_at: scenario.sleep_at,
+            end: scenario.length,
             healed: false,
             entries_made: 0,
             serial: 0,
@@ -123,16 +170,19 @@ impl World {
 
     /// Runs the scenario to its end, or to the first broken promise.
     pub fn run(&mut self, scenario: Scenario) -> Result<Tally, Broken> {
-        while self.now.mono.0 < scenario.length {
+        self.end = scenario.length;
+        while self.now.mono.0 < self.end {
             self.step()?;
         }
         self.heal();
-        let end = self.now.mono.0 + 20 * 60_000;
+        let end = self.now.mono.0 + PEACE;
         while self.now.mono.0 < end {
             self.step()?;
         }
         self.converged()?;
         self.tally.delivered = self.agents.iter().map(|a| a.delivered).sum();
+        self.tally.tokens = self.agents.iter().map(|a| a.tokens).sum();
+        self.tally.pruned = self.servers.iter().map(|s| s.pruned).sum();
         Ok(self.tally)
     }
 
@@ -140,7 +190,17 @@ impl World {
         self.trace.iter().fold(String::new(), |text, line| text + line + "\n")
     }
 
-    fn log(&mut self, host: &str, event: &str) {
+    /// The moment as an agent's clock shows it.
+    pub(crate) fn at_agent(&self, agent: usize) -> Now {
+        self.agents[agent].clock.see(self.now)
+    }
+
+    /// The moment as a server's clock shows it.
+    pub(crate) fn at_server(&self, server: usize) -> Now {
+        self.servers[server].clock.see(self.now)
+    }
+
+    pub(crate) fn log(&mut self, host: &str, event: &str) {
         let line = format!(
             "{:>9} {host:<8} {:>5} {event}",
             self.now.mono.0,
@@ -158,15 +218,15 @@ impl World {
     /// Moves to the next moment at which anything happens, lets it happen, and asks every invariant.
     fn step(&mut self) -> Result<(), Broken> {
         let next = self.next_moment();
-        let passed = next.saturating_sub(self.now.mono.0);
-        self.now = Now { wall: self.now.wall + Duration::from_millis(passed), mono: Tick(next) };
+        self.pass(next.saturating_sub(self.now.mono.0));
         self.tally.steps += 1;
         while let Some(message) = self.net.due(next) {
             self.deliver(message);
         }
         for i in 0..AGENTS {
-            if self.agents[i].next_wakeup().is_some_and(|at| at <= self.now.wall) {
-                let asks = self.agents[i].tick(self.now);
+            if self.agents[i].next_wakeup().is_some_and(|at| at <= next) {
+                let now = self.at_agent(i);
+                let asks = self.agents[i].tick(now);
                 self.ask(i, asks);
             }
         }
@@ -185,7 +245,16 @@ impl World {
         }
         self.refused_agents();
         self.tell();
-        self.check()
+        self.check()?;
+        if self.sleep_at.take_if(|at| *at <= next).is_some() {
+            self.end += self.sleep();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pass(&mut self, millis: u64) {
+        let passed = Duration::from_millis(millis);
+        self.now = Now { wall: self.now.wall + passed, mono: self.now.mono + passed };
     }
 
     fn next_moment(&self) -> u64 {
@@ -194,8 +263,6 @@ impl World {
             next = next.min(self.next_action);
         }
         let wakeups = self.agents.iter().filter_map(Agent::next_wakeup);
-        let wakeups = wakeups
-            .map(|at| self.now.mono.0 + u64::try_from(at.since(self.now.wall).as_millis()).unwrap_or(0));
         let revivals = self.revive.iter().map(|(at, _)| *at);
         let soonest = wakeups.chain(revivals).chain(self.net.next_at()).fold(next, u64::min);
         soonest.max(self.now.mono.0 + 1)
@@ -203,7 +270,7 @@ impl World {
 
     // --- messages ---
 
-    fn ask(&mut self, agent: usize, asks: Vec<Ask>) {
+    pub(crate) fn ask(&mut self, agent: usize, asks: Vec<Ask>) {
         for ask in asks {
             if matches!(ask, Ask::Open { .. }) {
                 self.agents[agent].server = usize::try_from(self.rng.below(SERVERS as u64)).unwrap_or(0);
@@ -220,13 +287,15 @@ impl World {
 
     /// What an agent hears in place of the answer that will not come.
     fn give_up(&mut self, agent: usize, life: u64, ask: &Ask) {
-        self.agents[agent].troubled_at = self.now.wall;
+        self.agents[agent].troubled_at = self.now.mono;
         let away = "no answer".to_owned();
         let (after, tell) = match ask.clone() {
             Ask::Open { stream, .. } => (KEEPALIVE, Tell::Ended { stream, failure: Failure::Away(away) }),
             Ask::Sign { ticket, entry } => {
-                let failure = avouch_engine::cache::SignFailure::Away(away);
-                (CALL_TIMEOUT, Tell::SignFailed { ticket, entry, failure })
+                (CALL_TIMEOUT, Tell::SignFailed { ticket, entry, failure: SignFailure::Away(away) })
+            }
+            Ask::Mint { ticket, .. } => {
+                (CALL_TIMEOUT, Tell::MintFailed { ticket, failure: SignFailure::Away(away) })
             }
             Ask::Fetch { .. } => (CALL_TIMEOUT, Tell::BundlesFailed),
             Ask::Ack { .. } => return,
@@ -238,7 +307,8 @@ impl World {
         match message {
             Message::ToAgent { agent, life, tell } => {
                 if self.agents[agent].up && self.agents[agent].life == life {
-                    let asks = self.agents[agent].hear(self.now, tell);
+                    let now = self.at_agent(agent);
+                    let asks = self.agents[agent].hear(now, tell);
                     self.ask(agent, asks);
                 }
             }
@@ -254,7 +324,7 @@ impl World {
 
     fn serve(&mut self, server: usize, agent: usize, life: u64, ask: Ask) {
         let agent_id = self.agents[agent].id.clone();
-        let now = self.now;
+        let now = self.at_server(server);
         let tell = match ask.clone() {
             Ask::Open { stream, position, known } => {
                 let opened = self.servers[server].open(
@@ -285,6 +355,10 @@ impl World {
                 Ok((svid, authority)) => Tell::Signed { ticket, entry, svid, authority },
                 Err(failure) => Tell::SignFailed { ticket, entry, failure },
             },
+            Ask::Mint { ticket, entry } => match self.servers[server].mint(now, &agent_id, &entry) {
+                Ok((svid, key_id)) => Tell::Minted { ticket, svid, key_id },
+                Err(failure) => Tell::MintFailed { ticket, failure },
+            },
             Ask::Fetch { domains } => Tell::Bundles(self.servers[server].fetch(now, &agent_id, &domains)),
         };
         if self.net.lost(&mut self.rng) {
@@ -307,11 +381,11 @@ impl World {
         }
     }
 
-    fn break_stream(&mut self, server: usize, line: Line) {
+    pub(crate) fn break_stream(&mut self, server: usize, line: Line) {
         let (agent, life, stream) = line;
         self.tally.broken_streams += 1;
         self.servers[server].close(line);
-        self.agents[agent].troubled_at = self.now.wall;
+        self.agents[agent].troubled_at = self.now.mono;
         let failure = Failure::Away("connection lost".into());
         let message = Message::ToAgent { agent, life, tell: Tell::Ended { stream, failure } };
         self.net.send_in(self.now.mono.0 + KEEPALIVE, message);
@@ -323,7 +397,8 @@ impl World {
             if !self.servers[server].up {
                 continue;
             }
-            for (line, frame) in self.servers[server].tell(self.now, &ids) {
+            let now = self.at_server(server);
+            for (line, frame) in self.servers[server].tell(now, &ids) {
                 self.send_frame(server, line, frame);
             }
         }
@@ -332,7 +407,8 @@ impl World {
     fn heartbeats(&mut self) {
         for server in 0..SERVERS {
             if self.servers[server].up {
-                for (line, frame) in self.servers[server].heartbeats(self.now) {
+                let now = self.at_server(server);
+                for (line, frame) in self.servers[server].heartbeats(now) {
                     self.send_frame(server, line, frame);
                 }
             }
@@ -342,313 +418,10 @@ impl World {
     fn tick_servers(&mut self) {
         for server in 0..SERVERS {
             if self.servers[server].up {
-                self.servers[server].tick(&mut self.db, self.now);
+                let now = self.at_server(server);
+                self.servers[server].tick(&mut self.db, now);
             }
         }
-    }
-
-    // --- people and faults ---
-
-    fn any_server(&mut self) -> Option<usize> {
-        let up: Vec<usize> = (0..SERVERS).filter(|s| self.servers[*s].up).collect();
-        self.rng.pick(&up).copied()
-    }
-
-    fn workload(&mut self, n: u64) -> SelectorSet {
-        let uid = format!("unix:uid:{n}");
-        if self.rng.chance(50) {
-            set(&[&uid, "unix:gid:1", "unix:path:/bin/a"])
-        } else {
-            set(&[&uid, "unix:gid:2"])
-        }
-    }
-
-    fn act(&mut self) {
-        match self.rng.below(100) {
-            0..=29 => self.create_entry(),
-            30..=41 => self.delete_entry(),
-            42..=53 => self.update_entry(),
-            54..=61 => self.set_bundle(),
-            62..=65 => self.drop_bundle(),
-            66..=75 => self.change_subscription(),
-            76..=80 => self.crash_agent(),
-            81..=85 => self.crash_server(),
-            86..=92 => self.cut_link(),
-            93..=95 => self.evict(true),
-            _ => self.evict(false),
-        }
-    }
-
-    fn create_entry(&mut self) {
-        let Some(server) = self.any_server() else { return };
-        self.entries_made += 1;
-        let n = self.entries_made;
-        let agent = self.rng.below(AGENTS as u64);
-        let alias = self.rng.chance(15);
-        let parent = match self.rng.below(10) {
-            _ if alias => id("/spire/server"),
-            0..=5 => id(&format!("/spire/agent/join_token/{agent}")),
-            6 | 7 => id("/cluster"),
-            _ => id(&format!("/w{}", self.rng.below(n))),
-        };
-        let selectors = if alias {
-            set(&[if self.rng.chance(50) { "node:zone:a" } else { "node:all:yes" }])
-        } else {
-            let uid = format!("unix:uid:{}", self.rng.below(4));
-            let extra = ["unix:gid:1", "unix:gid:2", "unix:path:/bin/a"];
-            match self.rng.pick(&extra) {
-                Some(more) if self.rng.chance(60) => set(&[&uid, more]),
-                _ => set(&[&uid]),
-            }
-        };
-        let ends =
-            self.rng.chance(20).then(|| self.now.wall + Duration::from_millis(self.rng.below(900_000)));
-        let federates = self.federation();
-        let new = NewEntry {
-            id: EntryId::new(&format!("e{n:05}")).ok(),
-            spiffe_id: if alias { id("/cluster") } else { id(&format!("/w{n}")) },
-            parent_id: parent,
-            selectors: selectors.iter().cloned().collect(),
-            x509_svid_ttl: Ttl(0),
-            jwt_svid_ttl: Ttl(0),
-            federates_with: federates,
-            admin: false,
-            downstream: false,
-            expires_at: ends,
-            dns_names: Vec::new(),
-            store_svid: false,
-            hint: String::new(),
-            disable_x509_svid_prefetch: false,
-            jwt_svid_include_jti: false,
-        };
-        let now = self.now;
-        let made = self.servers[server].write(&mut self.db, now, |r| {
-            plan::entries::create(r, now.wall, "admin", std::slice::from_ref(&new), &[])
-        });
-        self.tally.commits += 1;
-        self.log(
-            "admin",
-            &format!("create e{n:05} parent {} -> {}", new.parent_id, made.iter().all(Result::is_ok)),
-        );
-    }
-
-    fn federation(&mut self) -> Vec<TrustDomain> {
-        let known: Vec<TrustDomain> = self.servers[0]
-            .registry
-            .bundles()
-            .map(|b| b.trust_domain.clone())
-            .filter(|d| *d != self.domain)
-            .collect();
-        if self.rng.chance(30) { self.rng.pick(&known).cloned().into_iter().collect() } else { Vec::new() }
-    }
-
-    fn any_entry(&mut self, server: usize) -> Option<EntryId> {
-        let ids: Vec<EntryId> = self.servers[server].registry.entries().map(|e| e.id.clone()).collect();
-        self.rng.pick(&ids).cloned()
-    }
-
-    fn delete_entry(&mut self) {
-        let Some(server) = self.any_server() else { return };
-        let Some(entry) = self.any_entry(server) else { return };
-        let now = self.now;
-        let _ = self.servers[server].write(&mut self.db, now, |r| {
-            plan::entries::delete(r, now.wall, "admin", std::slice::from_ref(&entry))
-        });
-        self.log("admin", &format!("delete {entry}"));
-    }
-
-    fn update_entry(&mut self) {
-        let Some(server) = self.any_server() else { return };
-        let Some(entry) = self.any_entry(server) else { return };
-        let mut patch = EntryPatch::empty(entry.clone());
-        match self.rng.below(3) {
-            0 => {
-                let selectors = set(&[&format!("unix:uid:{}", self.rng.below(4))]);
-                patch.selectors = Some(selectors.iter().cloned().collect());
-            }
-            1 => {
-                patch.parent_id =
-                    Some(id(&format!("/spire/agent/join_token/{}", self.rng.below(AGENTS as u64))))
-            }
-            _ => patch.hint = Some(format!("h{}", self.rng.below(9))),
-        }
-        let now = self.now;
-        let _ = self.servers[server].write(&mut self.db, now, |r| {
-            plan::entries::update(r, now.wall, "admin", std::slice::from_ref(&patch))
-        });
-        self.log("admin", &format!("update {entry}"));
-    }
-
-    fn set_bundle(&mut self) {
-        let Some(server) = self.any_server() else { return };
-        let name = format!("fed{}.org", self.rng.below(3));
-        let mut bundle = Bundle::empty(TrustDomain::new(&name).expect("a name"));
-        bundle.sequence_number = self.rng.below(1000);
-        let (now, domain) = (self.now, self.domain.clone());
-        let _ = self.servers[server].write(&mut self.db, now, |r| {
-            plan::bundles::set(r, now.wall, "admin", &domain, std::slice::from_ref(&bundle))
-        });
-        self.log("admin", &format!("set bundle {name}"));
-    }
-
-    fn drop_bundle(&mut self) {
-        let Some(server) = self.any_server() else { return };
-        let name = TrustDomain::new(&format!("fed{}.org", self.rng.below(3))).expect("a name");
-        let (now, domain) = (self.now, self.domain.clone());
-        let _ = self.servers[server].write(&mut self.db, now, |r| {
-            let mode = DeleteMode::Dissociate;
-            plan::bundles::delete(r, now.wall, "admin", &domain, std::slice::from_ref(&name), mode)
-        });
-        self.log("admin", &format!("drop bundle {name}"));
-    }
-
-    fn change_subscription(&mut self) {
-        let agent = usize::try_from(self.rng.below(AGENTS as u64)).unwrap_or(0);
-        let number = self.rng.below(4);
-        let selectors = self.workload(number);
-        let asks = if self.rng.chance(60) {
-            self.agents[agent].subscribe(self.now, selectors)
-        } else {
-            self.agents[agent].unsubscribe(self.now, &selectors)
-        };
-        self.ask(agent, asks);
-    }
-
-    fn crash_agent(&mut self) {
-        let agent = usize::try_from(self.rng.below(AGENTS as u64)).unwrap_or(0);
-        if self.agents[agent].up {
-            self.tally.crashes += 1;
-            self.agents[agent].up = false;
-            self.revive.push((self.now.mono.0 + self.rng.below(60_000), Revive::Agent(agent)));
-            self.log("fault", &format!("agent {agent} crashes"));
-        }
-    }
-
-    fn crash_server(&mut self) {
-        let Some(server) = self.any_server() else { return };
-        self.tally.crashes += 1;
-        for line in self.servers[server].crash() {
-            self.break_stream(server, line);
-        }
-        self.revive.push((self.now.mono.0 + self.rng.below(120_000), Revive::Server(server)));
-        self.log("fault", &format!("server {server} crashes"));
-    }
-
-    fn cut_link(&mut self) {
-        let agent = usize::try_from(self.rng.below(AGENTS as u64)).unwrap_or(0);
-        if !self.agents[agent].cut {
-            self.agents[agent].cut = true;
-            self.agents[agent].troubled_at = self.now.wall;
-            let for_long = if self.rng.chance(20) { 600_000 } else { 60_000 };
-            self.revive.push((self.now.mono.0 + self.rng.below(for_long), Revive::Link(agent)));
-            self.log("fault", &format!("agent {agent} is cut off"));
-        }
-    }
-
-    fn evict(&mut self, ban: bool) {
-        let Some(server) = self.any_server() else { return };
-        let agent = usize::try_from(self.rng.below(AGENTS as u64)).unwrap_or(0);
-        let (now, agent_id) = (self.now, self.agents[agent].id.clone());
-        let _ = self.servers[server].write(&mut self.db, now, |r| {
-            if ban {
-                plan::nodes::ban(r, now.wall, "admin", &agent_id)
-            } else {
-                plan::nodes::delete(r, now.wall, "admin", &agent_id)
-            }
-        });
-        self.log("admin", &format!("{} agent {agent}", if ban { "ban" } else { "evict" }));
-        if ban {
-            self.revive.push((self.now.mono.0 + 30_000 + self.rng.below(60_000), Revive::Agent(agent)));
-        }
-    }
-
-    fn revive_due(&mut self) {
-        let due: Vec<Revive> =
-            self.revive.iter().filter(|(at, _)| *at <= self.now.mono.0).map(|(_, what)| *what).collect();
-        let now = self.now.mono.0;
-        self.revive.retain(|(at, _)| *at > now);
-        for what in due {
-            match what {
-                Revive::Server(s) if !self.servers[s].up => {
-                    let name = self.servers[s].name.clone();
-                    self.servers[s] = Server::start(&name, self.domain.clone(), &mut self.db, self.now);
-                    self.log("heal", &format!("server {s} is back"));
-                }
-                Revive::Agent(a) => self.readmit(a),
-                Revive::Link(a) => self.agents[a].cut = false,
-                Revive::Server(_) => {}
-            }
-        }
-    }
-
-    /// Lifts a ban and starts the agent again.
-    fn readmit(&mut self, agent: usize) {
-        let Some(server) = self.any_server() else {
-            let again = self.now.mono.0 + 5_000;
-            self.revive.push((again, Revive::Agent(agent)));
-            return;
-        };
-        let (now, agent_id) = (self.now, self.agents[agent].id.clone());
-        self.servers[server].follow(&mut self.db, now);
-        if self.servers[server].registry.node(&agent_id).is_some_and(avouch_domain::Node::is_banned) {
-            let _ = self.servers[server]
-                .write(&mut self.db, now, |r| plan::nodes::delete(r, now.wall, "admin", &agent_id));
-        }
-        self.attest(agent);
-        if !self.agents[agent].up {
-            self.start_agent(agent);
-            self.log("heal", &format!("agent {agent} is back"));
-        }
-    }
-
-    /// Agents that the server does not serve attest anew; a banned one stops.
-    fn refused_agents(&mut self) {
-        for agent in 0..AGENTS {
-            let (refused, cut) = (self.agents[agent].refused, self.agents[agent].cut);
-            match refused {
-                Some(AgentRefusal::Banned) => {
-                    self.agents[agent].refused = None;
-                    self.agents[agent].up = false;
-                    self.agents[agent].views.clear();
-                    self.revive.push((self.now.mono.0 + 60_000, Revive::Agent(agent)));
-                }
-                Some(_) if !cut && self.attest(agent) => {
-                    let asks = self.agents[agent].restart_sync(self.now);
-                    self.ask(agent, asks);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn attest(&mut self, agent: usize) -> bool {
-        let Some(server) = self.any_server() else { return false };
-        self.serial += 1;
-        let (now, agent_id) = (self.now, self.agents[agent].id.clone());
-        self.servers[server].follow(&mut self.db, now);
-        if self.servers[server].registry.node(&agent_id).is_some_and(avouch_domain::Node::is_banned) {
-            return false;
-        }
-        let zone = if agent == 0 { "node:zone:a" } else { "node:zone:b" };
-        let attested = Attested {
-            id: agent_id,
-            kind: "join_token".into(),
-            serial: self.serial.to_string().into(),
-            expires_at: now.wall + Duration::from_secs(30 * 24 * 3600),
-            selectors: set(&[zone, "node:all:yes"]),
-            can_reattest: true,
-            token: None,
-        };
-        self.servers[server]
-            .write(&mut self.db, now, |r| plan::nodes::attest(r, now.wall, "agent", &attested))
-            .is_ok()
-    }
-
-    fn start_agent(&mut self, agent: usize) {
-        let seed = self.rng.next();
-        self.agents[agent].troubled_at = self.now.wall;
-        let asks = self.agents[agent].start(self.now, seed);
-        self.ask(agent, asks);
     }
 
     fn heal(&mut self) {
@@ -657,69 +430,13 @@ impl World {
         for what in std::mem::take(&mut self.revive) {
             self.revive.push((self.now.mono.0, what.1));
         }
+        self.servers.iter_mut().for_each(|s| s.clock = Clock::default());
         for agent in 0..AGENTS {
+            self.agents[agent].clock = Clock::default();
+            self.agents[agent].unaware = true;
             self.agents[agent].cut = false;
             self.revive.push((self.now.mono.0 + 1, Revive::Agent(agent)));
         }
         self.log("heal", "no more faults");
-    }
-
-    // --- promises ---
-
-    fn check(&mut self) -> Result<(), Broken> {
-        for broken in self.servers.iter_mut().flat_map(|s| s.broken.drain(..)) {
-            return Err(broken);
-        }
-        invariants::inv9_queue_is_bounded("network", self.net.len(), IN_FLIGHT_MAX)?;
-        for agent in &mut self.agents {
-            if let Some(broken) = agent.broken.pop() {
-                return Err(broken);
-            }
-            if !agent.up {
-                continue;
-            }
-            if let Some(broken) = agent.holds_nothing_expired(self.now) {
-                return Err(broken);
-            }
-            let calm = self.now.wall.since(agent.troubled_at) > RECOVERY;
-            if let Some(broken) = agent.holds_nothing_unverifiable().filter(|_| calm) {
-                return Err(broken);
-            }
-        }
-        Ok(())
-    }
-
-    /// INV-10, and that every workload has exactly its identities.
-    fn converged(&mut self) -> Result<(), Broken> {
-        let now = self.now;
-        self.servers[0].follow(&mut self.db, now);
-        let registry = self.servers[0].registry.clone();
-        for agent in &self.agents {
-            let held: BTreeSet<(String, i64)> = agent
-                .held
-                .values()
-                .filter(|e| !e.is_expired(now.wall))
-                .map(|e| (e.id.to_string(), e.revision_number))
-                .collect();
-            invariants::inv10_converged(&registry, &agent.id, now.wall, &held)?;
-            invariants::inv1_entitled_only(&registry, &agent.id, now.wall)?;
-            let entitled = authorized_entries(&registry, &agent.id, now.wall);
-            for selectors in &agent.wanted {
-                let wanted: BTreeSet<EntryId> = entitled
-                    .iter()
-                    .filter(|e| e.selector_set().is_subset_of(selectors))
-                    .map(|e| e.id.clone())
-                    .collect();
-                let view = agent.views.get(selectors);
-                let got: BTreeSet<EntryId> =
-                    view.iter().flat_map(|v| &v.identities).map(|i| i.entry_id.clone()).collect();
-                if wanted != got {
-                    let what =
-                        format!("{selectors:?} of {} has {got:?}, is entitled to {wanted:?}", agent.id);
-                    return Err(Broken { number: 10, what });
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -47,7 +47,8 @@ pub fn bench() -> Outcome {
 /// `cargo xtask sim`: the simulation alone; one seed is replayed with every event printed.
 pub fn sim(seed: Option<&str>, seeds: Option<&str>) -> Outcome {
     let mut command = Command::new("cargo");
-    command.args(["test", PROFILE[0], PROFILE[1], "--package", "avouch-tests", "--test", "sim", "--"]);
+    // The whole workspace is named so that dependencies are built as for the other lanes.
+    command.args(["test", PROFILE[0], PROFILE[1], "--workspace", "--test", "sim", "--"]);
     command.args(["every_promise", "--nocapture"]).current_dir(files::root());
     for (name, value) in [("AVOUCH_SIM_SEED", seed), ("AVOUCH_SIM_SEEDS", seeds)] {
         if let Some(value) = value {

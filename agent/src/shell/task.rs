@@ -172,10 +172,11 @@ impl Task {
     /// Performs effects until neither machine has one left, then begins the calls that may begin.
     fn perform(&mut self) {
         loop {
-            if let Some(effect) = self.sync.poll() {
-                self.sync_effect(effect);
-            } else if let Some(effect) = self.cache.poll() {
+            if let Some(effect) = self.cache.poll() {
+                // What was decided before the next change comes goes out before it.
                 self.cache_effect(effect);
+            } else if let Some(effect) = self.sync.poll() {
+                self.sync_effect(effect);
             } else {
                 break;
             }

@@ -18,3 +18,5 @@ pub mod x509;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod props;

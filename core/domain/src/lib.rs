@@ -18,6 +18,8 @@ pub mod trust_domain;
 
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
+#[cfg(test)]
+mod props;
 
 pub use audit::{AuditEvent, AuditRow};
 pub use authority::{Authority, AuthorityId, AuthorityKind, Holder, KeyType, Slot, SlotState};

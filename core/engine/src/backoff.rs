@@ -111,6 +111,8 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const POLICY: Policy =
@@ -162,6 +164,25 @@ mod tests {
         for _ in 0..200 {
             let length = jitter.around(Duration::from_secs(5));
             assert!((4500..5500).contains(&length.as_millis()), "{length:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_never_leaves_its_bounds(
+            first in 1..10_000u64,
+            more in 0..1_000_000u64,
+            growth_percent in 100..400u32,
+            failures in 1..200usize,
+            seed in any::<u64>(),
+        ) {
+            let (first, most) = (Duration::from_millis(first), Duration::from_millis(first + more));
+            let (mut backoff, mut jitter) =
+                (Backoff::new(Policy { first, most, growth_percent }), Jitter::new(seed));
+            for _ in 0..failures {
+                let pause = backoff.failed(&mut jitter);
+                prop_assert!(pause >= first / 2 && pause <= most, "{pause:?}");
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use avouch_domain::{Bundle, Change, Entry, EntryId, RowKey, SpiffeId, Timestamp,
 use crate::registry::Registry;
 
 /// The IDs whose entries the agent may serve: itself, its node aliases, and below them every SPIFFE ID that is
-/// itself a parent.
+/// itself a parent. Costs these, not the entries below them.
 #[must_use]
 pub fn parents_of(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> BTreeSet<SpiffeId> {
     let mut parents = BTreeSet::from([agent.clone()]);
@@ -28,11 +28,8 @@ pub fn parents_of(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> BTr
         }
     }
     while let Some(parent) = open.pop() {
-        for entry in registry.entries_by_parent(&parent) {
-            if !entry.is_expired(wall)
-                && registry.is_parent(&entry.spiffe_id)
-                && parents.insert(entry.spiffe_id.clone())
-            {
+        for entry in registry.nested_below(&parent) {
+            if !entry.is_expired(wall) && parents.insert(entry.spiffe_id.clone()) {
                 open.push(entry.spiffe_id.clone());
             }
         }
@@ -307,9 +304,7 @@ pub fn visible_bundles(
 ) -> BTreeMap<TrustDomain, Arc<Bundle>> {
     let mut domains = BTreeSet::from([own.clone()]);
     for parent in parents_of(registry, agent, wall) {
-        for entry in registry.entries_by_parent(&parent).filter(|e| !e.is_expired(wall)) {
-            domains.extend(entry.federates_with.iter().cloned());
-        }
+        domains.extend(registry.federated_below(&parent, wall).cloned());
     }
     domains.into_iter().filter_map(|d| registry.bundle(&d).map(|b| (d.clone(), b.clone()))).collect()
 }

@@ -13,6 +13,10 @@ pub enum Fault {
     DropWithdrawal,
     /// An SVID is handed out past its end (breaks INV-2).
     DeliverExpired,
+    /// An authority that nobody has tainted is taken out of the bundle (breaks INV-5).
+    RevokeUntainted,
+    /// Entries are deleted without a word in the audit log (breaks INV-8).
+    DeleteSilently,
 }
 
 #[cfg(feature = "faults")]

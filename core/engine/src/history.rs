@@ -35,7 +35,7 @@ pub enum Start {
 #[derive(Clone, Debug)]
 pub enum Standing {
     /// It is in the ring: a delta from this registry is exact.
-    Known(Registry),
+    Known(Box<Registry>),
     /// Older than the ring, of this epoch: the log must say whether its head is true.
     Old,
     /// Of another life of the store, ahead of it, or with another head: what the agent holds is not ours.
@@ -75,7 +75,9 @@ impl History {
         }
         match self.ring.binary_search_by_key(&position.revision, |r| r.position().revision) {
             Ok(at) => match self.ring.get(at) {
-                Some(registry) if registry.position() == *position => Standing::Known(registry.clone()),
+                Some(registry) if registry.position() == *position => {
+                    Standing::Known(Box::new(registry.clone()))
+                }
                 _ => Standing::Foreign("the log has another head there"),
             },
             Err(_) => Standing::Old,

@@ -18,6 +18,7 @@ use avouch_domain::{
     AuditEvent, AuditRow, Change, Entry, EntryId, Plan, Revision, Row, RowKey, SpiffeId, Timestamp,
 };
 
+use crate::faults::{Fault, planted};
 use crate::registry::Registry;
 
 /// A plan in the making: the registry before, the registry as the plan would leave it, and what was touched.
@@ -65,7 +66,9 @@ impl<'a> Draft<'a> {
     }
 
     fn delete_entry(&mut self, id: &EntryId) {
-        self.note(AuditEvent::EntryDeleted, id);
+        if !planted(Fault::DeleteSilently) {
+            self.note(AuditEvent::EntryDeleted, id);
+        }
         self.delete(RowKey::Entry(id.clone()));
     }
 

@@ -3,6 +3,7 @@
 //! Never scans to answer by key: what is asked often has an index. All maps are ordered, so that the same log
 //! gives the same answers in the same order everywhere. Cloning costs a handful of reference counts.
 
+mod federations;
 mod index;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use avouch_domain::{
 };
 use imbl::{OrdMap, OrdSet};
 
+use federations::Federations;
 use index::Index;
 
 /// Everything the store keeps, at one [`LogPosition`].
@@ -27,7 +29,10 @@ pub struct Registry {
     /// By SPIFFE ID, then parent and selectors: the similar entry is found in one step.
     by_spiffe_id: Index<SpiffeId, (SpiffeId, SelectorSet, EntryId)>,
     by_parent: Index<SpiffeId, EntryId>,
+    /// By parent, the entries whose SPIFFE ID is itself a parent: the edges of the parent graph.
+    nested: Index<SpiffeId, EntryId>,
     by_federation: Index<TrustDomain, EntryId>,
+    federations: Federations,
     entry_ends: OrdSet<(Timestamp, EntryId)>,
     /// The one selector under which a node alias is found.
     alias_homes: OrdMap<EntryId, Selector>,
@@ -150,10 +155,19 @@ impl Registry {
             entry.spiffe_id.clone(),
             (entry.parent_id.clone(), entry.selector_set().clone(), id.clone()),
         );
+        if !self.is_parent(&entry.parent_id) {
+            for (above, _, id) in self.by_spiffe_id.get(&entry.parent_id) {
+                self.nested.insert(above.clone(), id.clone());
+            }
+        }
         self.by_parent.insert(entry.parent_id.clone(), id.clone());
+        if self.is_parent(&entry.spiffe_id) {
+            self.nested.insert(entry.parent_id.clone(), id.clone());
+        }
         for domain in &entry.federates_with {
             self.by_federation.insert(domain.clone(), id.clone());
         }
+        self.federations.insert(&entry);
         if let Some(end) = entry.expires_at {
             self.entry_ends.insert((end, id.clone()));
         }
@@ -168,9 +182,16 @@ impl Registry {
         self.by_spiffe_id
             .remove(old.spiffe_id.clone(), (old.parent_id.clone(), old.selector_set().clone(), id.clone()));
         self.by_parent.remove(old.parent_id.clone(), id.clone());
+        self.nested.remove(old.parent_id.clone(), id.clone());
+        if !self.is_parent(&old.parent_id) {
+            for (above, _, id) in self.by_spiffe_id.get(&old.parent_id) {
+                self.nested.remove(above.clone(), id.clone());
+            }
+        }
         for domain in &old.federates_with {
             self.by_federation.remove(domain.clone(), id.clone());
         }
+        self.federations.remove(&old);
         if let Some(end) = old.expires_at {
             self.entry_ends.remove(&(end, id.clone()));
         }
@@ -257,6 +278,20 @@ impl Registry {
     /// Entries below a parent, ascending by id.
     pub fn entries_by_parent<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Entry> + 'a {
         self.by_parent.get(parent).filter_map(|id| self.entries.get(id))
+    }
+
+    /// Entries below a parent whose SPIFFE ID is itself a parent, ascending by id.
+    pub fn nested_below<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Entry> + 'a {
+        self.nested.get(parent).filter_map(|id| self.entries.get(id))
+    }
+
+    /// The trust domains that the living entries below a parent federate with. Costs these, not the entries.
+    pub fn federated_below<'a>(
+        &'a self,
+        parent: &SpiffeId,
+        wall: Timestamp,
+    ) -> impl Iterator<Item = &'a TrustDomain> + use<'a> {
+        self.federations.below(parent, wall)
     }
 
     /// True if some entry names `id` as its parent.

@@ -51,6 +51,8 @@ pub fn renew_after(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn hours(n: u64) -> Duration {
@@ -97,6 +99,26 @@ mod tests {
         let (begin, end) = (Timestamp::from_secs(90), Timestamp::from_secs(108));
         for _ in 0..100 {
             assert!(renew_after(begin, end, None, now, &mut jitter) >= Timestamp::from_secs(102));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_credential_is_renewed_while_it_lives_and_never_without_a_pause(
+            begin in 0..1_000_000i64,
+            life in 1..10_000_000u64,
+            used in 0..100u64,
+            target in prop::option::of(0..200_000u64),
+            seed in any::<u64>(),
+        ) {
+            let (begin, life) = (Timestamp(begin), Duration::from_millis(life));
+            let (end, now) = (begin + life, begin + life * u32::try_from(used).unwrap() / 100);
+            let target = target.map(Duration::from_secs);
+            let at = renew_at(begin, end, target, &mut Jitter::new(seed));
+            prop_assert!(at >= begin && at <= end);
+            let after = renew_after(begin, end, target, now, &mut Jitter::new(seed));
+            prop_assert!(after >= at && after <= end);
+            prop_assert!(after >= now + end.since(now) / 4);
         }
     }
 }

@@ -12,7 +12,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use avouch_domain::{Authority, AuthorityId, AuthorityKind, Now, Revision, Slot, SlotState, Timestamp};
+use avouch_domain::{Authority, AuthorityId, AuthorityKind, Now, Revision, Slot, SlotState, Tick, Timestamp};
 
 use crate::faults::{Fault, planted};
 use crate::machine::Machine;
@@ -49,10 +49,13 @@ pub enum Input {
     Taint(AuthorityId),
     /// An operator took this authority out of the bundle.
     Revoke(AuthorityId),
-    /// An operator wants the next authority to be made now.
+    /// An operator wants the next authority to be made now; it signs when its time comes.
     Prepare,
     /// An operator wants the prepared authority to sign as soon as it is known everywhere.
     Advance,
+    /// The slots as the log has them now. For a holder that several servers share: another of them may have taken
+    /// the step. Not heeded while an effect is open; told again later.
+    Journal(Vec<Authority>),
 }
 
 /// What the shell must do.
@@ -83,6 +86,20 @@ struct Held {
     known: bool,
 }
 
+impl Held {
+    fn of(row: &Authority) -> Self {
+        Self {
+            id: row.id.clone(),
+            state: row.state,
+            issued_at: row.issued_at,
+            not_after: row.not_after,
+            tainted: row.tainted,
+            published: row.published_at,
+            known: false,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Rotation {
@@ -90,15 +107,21 @@ pub struct Rotation {
     slots: [Option<Held>; 2],
     acknowledged: Revision,
     /// The effect that waits for its answer.
-    open: bool,
+    open: Option<Effect>,
     effects: VecDeque<Effect>,
-    retry_at: Option<Timestamp>,
+    now: Now,
+    retry_at: Option<Tick>,
     prune_at: Option<Timestamp>,
-    /// The next authority is wanted although the active one is young.
-    forced: bool,
-    /// Since when an activation has been due.
-    due_since: Option<Timestamp>,
+    /// The next authority is to be made although the active one is young.
+    prepare: bool,
+    /// The next authority is to sign although the active one is young.
+    advance: bool,
+    /// Since when an activation has been due. Monotonic: a clock that is set does not use up the agents' time.
+    due_since: Option<Tick>,
+    /// The slot whose key is to be destroyed.
     retire: Option<Slot>,
+    /// That did not work out: it comes after everything else from now on.
+    retire_failed: bool,
 }
 
 fn index(slot: Slot) -> usize {
@@ -118,25 +141,22 @@ impl Rotation {
             settings,
             slots: [None, None],
             acknowledged: Revision(0),
-            open: false,
+            open: None,
             effects: VecDeque::new(),
+            now,
             retry_at: None,
             prune_at: Some(now.wall + timing::PRUNE_EVERY),
-            forced: false,
+            prepare: false,
+            advance: false,
             due_since: None,
             retire: None,
+            retire_failed: false,
         };
         for row in journal.iter().filter(|r| r.kind == kind && r.not_after > now.wall) {
-            let held = Held {
-                id: row.id.clone(),
-                state: row.state,
-                issued_at: row.issued_at,
-                not_after: row.not_after,
-                tainted: row.tainted,
-                published: row.published_at,
-                known: false,
-            };
-            machine.set(row.slot, Some(held));
+            if row.state == SlotState::Old {
+                machine.retire = Some(row.slot);
+            }
+            machine.set(row.slot, Some(Held::of(row)));
         }
         machine
     }
@@ -156,7 +176,13 @@ impl Rotation {
     }
 
     fn find(&self, state: SlotState) -> Option<(Slot, &Held)> {
-        [Slot::A, Slot::B].into_iter().find_map(|s| self.get(s).filter(|h| h.state == state).map(|h| (s, h)))
+        let fits = |h: &&Held| h.state == state && h.not_after > self.now.wall;
+        [Slot::A, Slot::B].into_iter().find_map(|slot| Some((slot, self.get(slot).filter(fits)?)))
+    }
+
+    /// Nothing is there, or it has ended. What has ended is not forgotten: a clock that ran ahead may be set back.
+    fn is_free(&self, slot: Slot) -> bool {
+        self.get(slot).is_none_or(|held| held.not_after <= self.now.wall)
     }
 
     /// The slot that signs, and its authority.
@@ -173,77 +199,81 @@ impl Rotation {
     }
 
     fn emit(&mut self, effect: Effect) {
-        self.open = true;
+        self.open = Some(effect.clone());
         self.effects.push_back(effect);
     }
 
+    /// The prepared authority that may sign next; one that is tainted never does.
+    fn prepared(&self) -> Option<(Slot, &Held)> {
+        self.find(SlotState::Prepared).filter(|(_, held)| !held.tainted)
+    }
+
+    fn retire_now(&mut self) -> bool {
+        let held = self.retire.and_then(|slot| Some((slot, self.get(slot)?.id.clone())));
+        let Some((slot, id)) = held else { return false };
+        self.emit(Effect::Retire { slot, id });
+        true
+    }
+
     /// Decides the next step; at most one effect is open.
-    fn step(&mut self, now: Timestamp) {
-        if self.open || self.retry_at.is_some_and(|at| now < at) {
+    fn step(&mut self) {
+        let now = self.now.wall;
+        if self.open.is_some() || self.retry_at.is_some_and(|at| self.now.mono < at) {
             return;
         }
         self.retry_at = None;
-        if let Some(slot) = self.retire.take()
-            && let Some(held) = self.get(slot)
-        {
-            let id = held.id.clone();
-            return self.emit(Effect::Retire { slot, id });
+        if !self.retire_failed && self.retire_now() {
+            return;
         }
-        if let Some((slot, held)) = self.find(SlotState::Prepared)
+        if let Some((slot, held)) = self.prepared()
             && held.published.is_none()
         {
             let id = held.id.clone();
             return self.emit(Effect::Publish { slot, id });
         }
         match self.find(SlotState::Active).map(|(slot, held)| (slot, held.clone())) {
-            None => self.step_without_active(now),
+            None => self.step_without_active(),
             Some((slot, active)) => self.step_with_active(now, slot, &active),
         }
     }
 
     /// Nothing signs (first start, or everything ended): the prepared authority signs at once.
-    fn step_without_active(&mut self, now: Timestamp) {
-        if let Some((slot, held)) = self.find(SlotState::Prepared)
-            && held.not_after > now
-        {
+    fn step_without_active(&mut self) {
+        if let Some((slot, held)) = self.prepared() {
             let id = held.id.clone();
             return self.emit(Effect::Activate { slot, id });
         }
-        let slot = if self.get(Slot::A).is_none() { Slot::A } else { Slot::B };
+        let slot = if self.is_free(Slot::A) { Slot::A } else { Slot::B };
         self.emit(Effect::MakeKey { slot });
     }
 
     fn step_with_active(&mut self, now: Timestamp, slot: Slot, active: &Held) {
-        let wanted = self.forced || active.tainted;
+        let advance = self.advance || active.tainted;
         let next = slot.other();
-        let prepared = self.get(next).filter(|h| h.state == SlotState::Prepared).cloned();
-        if let Some(prepared) = prepared {
-            if wanted
-                || now >= activate_at(active.issued_at, active.not_after)
-                || planted(Fault::SignBeforeKnown)
-            {
-                let since = *self.due_since.get_or_insert(now);
-                if prepared.known || now >= self.latest(since, active) || planted(Fault::SignBeforeKnown) {
-                    return self.emit(Effect::Activate { slot: next, id: prepared.id });
+        if let Some((_, prepared)) = self.prepared() {
+            let (id, known) = (prepared.id.clone(), prepared.known);
+            let early = planted(Fault::SignBeforeKnown);
+            if advance || early || now >= activate_at(active.issued_at, active.not_after) {
+                let since = *self.due_since.get_or_insert(self.now.mono);
+                let waited = self.now.mono.since(since) >= self.settings.propagation_bound;
+                if known || early || waited || now >= active.not_after {
+                    return self.emit(Effect::Activate { slot: next, id });
                 }
             }
-        } else if wanted || now >= prepare_at(active.issued_at, active.not_after) {
+        } else if self.prepare || advance || now >= prepare_at(active.issued_at, active.not_after) {
             return self.emit(Effect::MakeKey { slot: next });
         }
         if self.prune_at.is_some_and(|at| now >= at) {
             self.prune_at = Some(now + timing::PRUNE_EVERY);
-            self.emit(Effect::Prune);
+            return self.emit(Effect::Prune);
         }
+        self.retire_now();
     }
 
-    /// A silent agent can't hold an activation up for longer than the bound, nor past the active one's end.
-    fn latest(&self, due_since: Timestamp, active: &Held) -> Timestamp {
-        (due_since + self.settings.propagation_bound).min(active.not_after)
-    }
-
-    fn failed(&mut self, now: Timestamp) {
-        self.open = false;
-        self.retry_at = Some(now + RETRY_AFTER);
+    fn failed(&mut self) {
+        self.retire_failed |= matches!(self.open, Some(Effect::Retire { .. }));
+        self.open = None;
+        self.retry_at = Some(self.now.mono + RETRY_AFTER);
     }
 
     fn activated(&mut self, slot: Slot) {
@@ -253,12 +283,51 @@ impl Rotation {
         {
             old.state = SlotState::Old;
             self.retire = Some(other);
+            self.retire_failed = false;
         }
         if let Some(held) = self.get_mut(slot) {
             held.state = SlotState::Active;
         }
-        self.forced = false;
+        self.prepare = false;
+        self.advance = false;
         self.due_since = None;
+    }
+
+    /// Takes over what the log says, where it differs from what is held here. A key made here that is not
+    /// published yet stands aside only for one that was published first.
+    fn follow(&mut self, rows: &[Authority], now: Timestamp) {
+        for slot in [Slot::A, Slot::B] {
+            let row = rows.iter().find(|r| {
+                r.kind == self.settings.kind
+                    && r.slot == slot
+                    && r.not_after > now
+                    && r.published_at.is_some()
+            });
+            let held = self.get(slot);
+            match (row, held) {
+                (Some(row), Some(held)) if row.id == held.id && row.state == held.state => {
+                    if let Some(held) = self.get_mut(slot) {
+                        held.tainted |= row.tainted;
+                        held.published = row.published_at;
+                    }
+                }
+                (Some(row), _) => {
+                    let begins = row.state == SlotState::Active;
+                    let ends = row.state == SlotState::Old && held.is_some_and(|h| h.id == row.id);
+                    let known = held.is_some_and(|h| h.id == row.id && h.known);
+                    self.set(slot, Some(Held { known, ..Held::of(row) }));
+                    if ends {
+                        (self.retire, self.retire_failed) = (Some(slot), false);
+                    }
+                    if begins {
+                        (self.prepare, self.advance, self.due_since) = (false, false, None);
+                    }
+                }
+                (None, Some(held)) if held.published.is_some() => self.set(slot, None),
+                (None, _) => {}
+            }
+        }
+        self.learn();
     }
 
     fn learn(&mut self) {
@@ -269,20 +338,15 @@ impl Rotation {
     }
 
     fn answer(&mut self, input: Input) {
-        self.open = false;
+        self.open = None;
         match input {
-            Input::KeyMade { slot, id, issued_at, not_after } => self.set(
-                slot,
-                Some(Held {
-                    id,
-                    state: SlotState::Prepared,
-                    issued_at,
-                    not_after,
-                    tainted: false,
-                    published: None,
-                    known: false,
-                }),
-            ),
+            Input::KeyMade { slot, id, issued_at, not_after } => {
+                let (state, tainted, published, known) = (SlotState::Prepared, false, None, false);
+                self.set(slot, Some(Held { id, state, issued_at, not_after, tainted, published, known }));
+                self.prepare = false;
+                // The key that was to be destroyed there has just been replaced.
+                self.retire.take_if(|retiring| *retiring == slot);
+            }
             Input::Published { slot, revision } => {
                 if let Some(held) = self.get_mut(slot) {
                     held.published = Some(revision);
@@ -290,16 +354,11 @@ impl Rotation {
                 self.learn();
             }
             Input::Activated { slot } => self.activated(slot),
-            _ => {}
-        }
-    }
-
-    /// Lets go of what has ended, so that a slot is free again.
-    fn expire(&mut self, now: Timestamp) {
-        for place in &mut self.slots {
-            if place.as_ref().is_some_and(|h| h.not_after <= now) {
-                *place = None;
+            Input::Retired { slot } => {
+                self.retire.take_if(|retiring| *retiring == slot);
+                self.retire_failed = false;
             }
+            _ => {}
         }
     }
 }
@@ -309,6 +368,7 @@ impl Machine for Rotation {
     type Effect = Effect;
 
     fn handle(&mut self, now: Now, input: Input) {
+        self.now = now;
         match input {
             Input::Tick => {}
             Input::KeyMade { .. }
@@ -316,7 +376,7 @@ impl Machine for Rotation {
             | Input::Activated { .. }
             | Input::Retired { .. }
             | Input::Pruned => self.answer(input),
-            Input::Failed => self.failed(now.wall),
+            Input::Failed => self.failed(),
             Input::Acknowledged(revision) => {
                 self.acknowledged = self.acknowledged.max(revision);
                 self.learn();
@@ -333,12 +393,12 @@ impl Machine for Rotation {
                     }
                 }
             }
-            Input::Prepare | Input::Advance => self.forced = true,
+            Input::Prepare => self.prepare = true,
+            Input::Advance => self.advance = true,
+            Input::Journal(rows) if self.open.is_none() => self.follow(&rows, now.wall),
+            Input::Journal(_) => {}
         }
-        if !self.open {
-            self.expire(now.wall);
-        }
-        self.step(now.wall);
+        self.step();
     }
 
     fn poll(&mut self) -> Option<Effect> {
@@ -346,21 +406,23 @@ impl Machine for Rotation {
     }
 
     fn next_wakeup(&self) -> Option<Timestamp> {
-        if self.open {
+        if self.open.is_some() {
             return None;
         }
-        if self.retry_at.is_some() {
-            return self.retry_at;
+        let wall_of = |at: Tick| self.now.wall + at.since(self.now.mono);
+        if let Some(at) = self.retry_at {
+            return Some(wall_of(at));
         }
-        let Some((slot, active)) = self.find(SlotState::Active) else { return Some(Timestamp(0)) };
-        let next = match self.get(slot.other()).filter(|h| h.state == SlotState::Prepared) {
+        let Some((_, active)) = self.find(SlotState::Active) else { return Some(Timestamp(0)) };
+        let next = match self.prepared() {
             None => prepare_at(active.issued_at, active.not_after),
             Some(_) => match self.due_since {
-                Some(since) => self.latest(since, active),
+                // A silent agent can't hold an activation up for longer than the bound, nor past this one's end.
+                Some(since) => wall_of(since + self.settings.propagation_bound).min(active.not_after),
                 None => activate_at(active.issued_at, active.not_after),
             },
         };
-        let ends = self.slots.iter().flatten().map(|h| h.not_after);
+        let ends = self.slots.iter().flatten().map(|h| h.not_after).filter(|end| *end > self.now.wall);
         ends.chain([next]).chain(self.prune_at).min()
     }
 }

@@ -5,6 +5,8 @@
 //! position whose history the server does not share.
 
 #[cfg(test)]
+mod props;
+#[cfg(test)]
 mod tests;
 mod types;
 
@@ -12,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch_domain::{Bundle, Entry, EntryId, LogPosition, Now, Tick, Timestamp, TrustDomain};
+use avouch_domain::{Bundle, Entry, EntryId, LogPosition, Now, Revision, Tick, Timestamp, TrustDomain};
 
 pub use self::types::{
     AgentRefusal, Effect, Failure, Frame, Input, Known, NodeStanding, Polled, Settings, StreamId, Version,
@@ -52,6 +54,10 @@ struct Stream {
     /// The server said that it can't continue: the next snapshot may stand anywhere in this epoch or a newer one.
     resynced: bool,
     gathering: Option<Gathering>,
+    /// What this stream began with is applied: from here on it tells everything that concerns this agent.
+    current: bool,
+    /// Applied, but some bundle announced before it has not come yet.
+    unacknowledged: Option<Revision>,
 }
 
 /// See the module.
@@ -136,7 +142,14 @@ impl Sync {
         self.next_stream += 1;
         self.open_at = None;
         let id = self.next_stream;
-        self.stream = Some(Stream { id, welcomed: false, resynced: false, gathering: None });
+        self.stream = Some(Stream {
+            id,
+            welcomed: false,
+            resynced: false,
+            gathering: None,
+            current: false,
+            unacknowledged: None,
+        });
         let (position, known) = (self.position, self.known.clone());
         self.effects.push_back(Effect::OpenFollow { stream: id, position, known });
     }
@@ -176,6 +189,7 @@ impl Sync {
                 if let Some(stream) = &mut self.stream {
                     stream.resynced = true;
                     stream.gathering = None;
+                    stream.current = false;
                 }
                 self.effects.push_back(Effect::Alarm(format!("the server starts over: {reason}")));
             }
@@ -240,7 +254,12 @@ impl Sync {
         self.advance(position);
     }
 
+    /// A heartbeat says up to where everything that concerns this agent has been told. Before the stream's first
+    /// snapshot or delta is applied nothing has, whatever the number says.
     fn heartbeat(&mut self, position: LogPosition) {
+        if !self.stream.as_ref().is_some_and(|stream| stream.current) {
+            return;
+        }
         let Some(held) = self.position else { return };
         if position.epoch != held.epoch || (position.revision == held.revision && position.head != held.head)
         {
@@ -252,8 +271,23 @@ impl Sync {
 
     fn advance(&mut self, position: LogPosition) {
         self.position = Some(position);
-        if let Some(stream) = &self.stream {
-            self.effects.push_back(Effect::Ack { stream: stream.id, revision: position.revision });
+        if let Some(stream) = &mut self.stream {
+            stream.current = true;
+            stream.unacknowledged = Some(position.revision);
+        }
+        self.acknowledge();
+    }
+
+    /// Says what is applied, but only once the bundles announced before it are here, too: the server lets a new
+    /// authority sign when all agents have acknowledged the revision that brought it.
+    fn acknowledge(&mut self) {
+        if !self.wanted.is_empty() || self.fetching.is_some() {
+            return;
+        }
+        if let Some(stream) = &mut self.stream
+            && let Some(revision) = stream.unacknowledged.take()
+        {
+            self.effects.push_back(Effect::Ack { stream: stream.id, revision });
         }
     }
 
@@ -382,6 +416,7 @@ impl Sync {
             self.have.remove(&domain);
             let removed = vec![domain];
             self.effects.push_back(Effect::Bundles { upserts: Vec::new(), removed });
+            self.acknowledge();
         } else if self.have.get(&domain) != Some(&digest) {
             self.wanted.insert(domain, digest);
             self.fetch();
@@ -408,6 +443,7 @@ impl Sync {
         self.effects.push_back(Effect::Bundles { upserts, removed });
         self.fetch();
         self.maybe_synced(false);
+        self.acknowledge();
     }
 
     fn fetch_failed(&mut self) {

@@ -1,6 +1,7 @@
 //! What a subscriber gets to see, and whether it is anything new.
 //!
-//! Never delivers before the first sync or without the own bundle, and never the same twice.
+//! Never delivers before the first sync or without the own bundle, and never the same twice. Who wants bundles only
+//! is handed no keys: their SVIDs may be evicted, and nobody would take them back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ impl Cache {
             if let Some(held) = slot
                 .held
                 .as_ref()
+                .filter(|_| group.x509 > 0)
                 .filter(|h| h.svid.not_after > self.now.wall || planted(Fault::DeliverExpired))
             {
                 identities.push(Identity {

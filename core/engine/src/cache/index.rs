@@ -148,6 +148,7 @@ impl SetIndex {
 #[cfg(test)]
 mod tests {
     use avouch_domain::fixtures::set;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -192,5 +193,69 @@ mod tests {
         assert_eq!(index.holding(&set(&["u:1", "g:2"])), [1].into());
         index.remove(1);
         assert_eq!(index.holding(&set(&["g:2"])), [].into());
+    }
+
+    fn masked(mask: u8) -> SelectorSet {
+        let names: Vec<_> = (0..8).filter(|b| mask & (1 << b) != 0).map(|b| format!("s:{b}")).collect();
+        set(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Many entries on few selectors, so that buckets grow past the point where they are filed anew.
+        #[test]
+        fn an_index_finds_what_a_scan_finds(
+            steps in prop::collection::vec((0..150u8, prop::option::weighted(0.8, 1..=255u8)), 1..400),
+            asked in prop::collection::vec(any::<u8>(), 1..20),
+        ) {
+            let (mut index, mut plain) = (EntryIndex::default(), BTreeMap::new());
+            for (name, mask) in steps {
+                let id = entry_id(&format!("e{name}"));
+                match mask.map(masked) {
+                    Some(set) => {
+                        index.insert(&id, &set);
+                        plain.insert(id, set);
+                    }
+                    None => {
+                        index.remove(&id);
+                        plain.remove(&id);
+                    }
+                }
+            }
+            for have in asked.into_iter().map(masked) {
+                let scan: BTreeSet<_> =
+                    plain.iter().filter(|(_, set)| set.is_subset_of(&have)).map(|(id, _)| id.clone()).collect();
+                prop_assert_eq!(index.matching(&have), scan);
+            }
+            prop_assert_eq!(index.buckets.values().map(BTreeSet::len).sum::<usize>(), plain.len());
+            for id in plain.keys() {
+                index.remove(id);
+            }
+            prop_assert!(index.sets.is_empty() && index.buckets.is_empty() && index.uses.is_empty());
+        }
+
+        #[test]
+        fn subscribed_sets_are_found_as_a_scan_finds_them(
+            steps in prop::collection::vec((any::<u8>(), any::<bool>()), 1..60),
+            asked in prop::collection::vec(1..=255u8, 1..20),
+        ) {
+            let (mut index, mut plain) = (SetIndex::default(), BTreeMap::new());
+            for (mask, stays) in steps {
+                let number = u64::from(mask);
+                if stays && !plain.contains_key(&number) {
+                    index.insert(number, &masked(mask));
+                    plain.insert(number, masked(mask));
+                } else {
+                    index.remove(number);
+                    plain.remove(&number);
+                }
+            }
+            for needed in asked.into_iter().map(masked) {
+                let scan: BTreeSet<_> =
+                    plain.iter().filter(|(_, set)| needed.is_subset_of(set)).map(|(n, _)| *n).collect();
+                prop_assert_eq!(index.holding(&needed), scan);
+            }
+        }
     }
 }

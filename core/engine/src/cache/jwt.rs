@@ -72,6 +72,8 @@ struct Pending {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Jwts {
+    /// The moment of the input that is being handled.
+    pub now: Now,
     max: usize,
     jitter: Jitter,
     clock: u64,
@@ -81,6 +83,10 @@ pub(super) struct Jwts {
     /// The mint that a new caller may join.
     joinable: BTreeMap<Key, Ticket>,
     pending: BTreeMap<RequestId, Pending>,
+    /// Which callers have a part that belongs to an entry.
+    callers: BTreeSet<(EntryId, RequestId)>,
+    /// Callers to look at once the input is handled: what it withdraws must not slip out on the way.
+    touched: BTreeSet<RequestId>,
     tainted: BTreeSet<Arc<str>>,
     timers: BTreeSet<(Timestamp, Key)>,
     deadlines: BTreeSet<(Tick, RequestId)>,
@@ -89,6 +95,7 @@ pub(super) struct Jwts {
 impl Jwts {
     pub fn new(max: usize, jitter: Jitter) -> Self {
         Self {
+            now: Now::default(),
             max,
             jitter,
             clock: 0,
@@ -97,6 +104,8 @@ impl Jwts {
             mints: BTreeMap::new(),
             joinable: BTreeMap::new(),
             pending: BTreeMap::new(),
+            callers: BTreeSet::new(),
+            touched: BTreeSet::new(),
             tainted: BTreeSet::new(),
             timers: BTreeSet::new(),
             deadlines: BTreeSet::new(),
@@ -105,6 +114,15 @@ impl Jwts {
 
     pub fn len(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// Nobody waits and nothing is being minted.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+            && self.callers.is_empty()
+            && self.deadlines.is_empty()
+            && self.mints.is_empty()
     }
 
     pub fn next_wall(&self) -> Option<Timestamp> {
@@ -146,13 +164,14 @@ impl Jwts {
             if matches!(state, State::Waiting { stand_in: Some(_) }) {
                 pending.deadline = Some(now.mono + STAND_IN_AFTER);
             }
+            self.callers.insert((entry.id.clone(), request));
             pending.parts.insert(entry.id.clone(), Part { entry, state });
         }
         if let Some(at) = pending.deadline {
             self.deadlines.insert((at, request));
         }
         self.pending.insert(request, pending);
-        self.settle(request, effects);
+        self.touched.insert(request);
     }
 
     /// A living token and whether it is still in the first part of its life.
@@ -198,9 +217,23 @@ impl Jwts {
     }
 
     pub fn abandon(&mut self, request: RequestId) {
-        if let Some(at) = self.pending.remove(&request).and_then(|p| p.deadline) {
+        self.take_pending(request);
+    }
+
+    fn take_pending(&mut self, request: RequestId) -> Option<Pending> {
+        let pending = self.pending.remove(&request)?;
+        if let Some(at) = pending.deadline {
             self.deadlines.remove(&(at, request));
         }
+        for entry in pending.parts.keys() {
+            self.callers.remove(&(entry.clone(), request));
+        }
+        Some(pending)
+    }
+
+    fn callers_of(&self, id: &EntryId) -> Vec<RequestId> {
+        let range = (id.clone(), RequestId::MIN)..=(id.clone(), RequestId::MAX);
+        self.callers.range(range).map(|(_, request)| *request).collect()
     }
 
     fn end_mint(&mut self, ticket: Ticket) -> Option<Mint> {
@@ -211,14 +244,7 @@ impl Jwts {
         Some(mint)
     }
 
-    pub fn signed(
-        &mut self,
-        ticket: Ticket,
-        svid: JwtSvid,
-        key_id: Arc<str>,
-        now: Now,
-        effects: &mut VecDeque<Effect>,
-    ) {
+    pub fn signed(&mut self, ticket: Ticket, svid: JwtSvid, key_id: Arc<str>, now: Now) {
         let wrong = match self.mints.get(&ticket) {
             None => return,
             Some(mint) if svid.id != mint.id => {
@@ -230,7 +256,7 @@ impl Jwts {
             Some(_) => None,
         };
         if let Some(reason) = wrong {
-            self.failed(ticket, &SignFailure::Refused(reason), now, effects);
+            self.failed(ticket, &SignFailure::Refused(reason), now);
             return;
         }
         let Some(mint) = self.end_mint(ticket) else { return };
@@ -238,7 +264,7 @@ impl Jwts {
             let part = self.pending.get_mut(request).and_then(|p| p.parts.get_mut(&mint.key.entry));
             if let Some(part) = part {
                 part.state = State::Done(svid.clone());
-                self.settle(*request, effects);
+                self.touched.insert(*request);
             }
         }
         if mint.key.only.is_none() && !mint.outdated && !self.tainted.contains(&key_id) {
@@ -268,13 +294,7 @@ impl Jwts {
         }
     }
 
-    pub fn failed(
-        &mut self,
-        ticket: Ticket,
-        failure: &SignFailure,
-        now: Now,
-        effects: &mut VecDeque<Effect>,
-    ) {
+    pub fn failed(&mut self, ticket: Ticket, failure: &SignFailure, now: Now) {
         let Some(mint) = self.end_mint(ticket) else { return };
         let again = now.wall + REFRESH_AGAIN + self.jitter.within(REFRESH_AGAIN);
         if let Some(token) = self.tokens.get_mut(&mint.key) {
@@ -291,23 +311,30 @@ impl Jwts {
                 }
                 _ => State::Failed(failure.to_string()),
             };
-            self.settle(*request, effects);
+            self.touched.insert(*request);
         }
     }
 
-    /// Answers a caller as soon as nothing is waited for.
+    /// Answers the callers for whom nothing is waited for any more.
+    pub fn answer(&mut self, effects: &mut VecDeque<Effect>) {
+        while let Some(request) = self.touched.pop_first() {
+            self.settle(request, effects);
+        }
+    }
+
     fn settle(&mut self, request: RequestId, effects: &mut VecDeque<Effect>) {
         let waiting = |p: &Pending| p.parts.values().any(|part| matches!(part.state, State::Waiting { .. }));
         if self.pending.get(&request).is_none_or(waiting) {
             return;
         }
-        let Some(pending) = self.pending.remove(&request) else { return };
-        if let Some(at) = pending.deadline {
-            self.deadlines.remove(&(at, request));
-        }
+        let Some(pending) = self.take_pending(request) else { return };
         let (mut grants, mut reason) = (Vec::new(), None);
         for (entry_id, part) in pending.parts {
             match part.state {
+                // It was good when it came; another one was waited for too long.
+                State::Done(svid) if svid.expires_at <= self.now.wall => {
+                    reason = reason.or_else(|| Some(format!("the token of {} ended meanwhile", svid.id)));
+                }
                 State::Done(svid) => grants.push(JwtGrant {
                     entry_id,
                     created_at: part.entry.created_at,
@@ -339,29 +366,23 @@ impl Jwts {
     }
 
     /// Nobody who waits may get a token of this entry any more.
-    pub fn withdraw(&mut self, id: &EntryId, effects: &mut VecDeque<Effect>) {
-        self.withdraw_if(id, |_| true, effects);
+    pub fn withdraw(&mut self, id: &EntryId) {
+        self.withdraw_if(id, |_| true);
     }
 
     /// Nobody who waits may get a token of this entry unless it holds all these selectors.
-    pub fn withdraw_unless(&mut self, id: &EntryId, set: &SelectorSet, effects: &mut VecDeque<Effect>) {
-        self.withdraw_if(id, |theirs| !set.is_subset_of(theirs), effects);
+    pub fn withdraw_unless(&mut self, id: &EntryId, set: &SelectorSet) {
+        self.withdraw_if(id, |theirs| !set.is_subset_of(theirs));
     }
 
-    fn withdraw_if(
-        &mut self,
-        id: &EntryId,
-        falls: impl Fn(&SelectorSet) -> bool,
-        effects: &mut VecDeque<Effect>,
-    ) {
-        let hit: Vec<_> = self
-            .pending
-            .iter_mut()
-            .filter(|(_, p)| falls(&p.selectors))
-            .filter_map(|(request, p)| p.parts.remove(id).map(|_| *request))
-            .collect();
-        for request in hit {
-            self.settle(request, effects);
+    fn withdraw_if(&mut self, id: &EntryId, falls: impl Fn(&SelectorSet) -> bool) {
+        for request in self.callers_of(id) {
+            let Some(pending) = self.pending.get_mut(&request).filter(|p| falls(&p.selectors)) else {
+                continue;
+            };
+            pending.parts.remove(id);
+            self.callers.remove(&(id.clone(), request));
+            self.touched.insert(request);
         }
     }
 
@@ -379,7 +400,18 @@ impl Jwts {
         let hit: Vec<_> =
             self.tokens.iter().filter(|(_, t)| bad.contains(&t.key_id)).map(|(k, _)| k.clone()).collect();
         for key in hit {
+            self.withdraw_stand_in(&key);
             self.drop_token(&key);
+        }
+    }
+
+    fn withdraw_stand_in(&mut self, key: &Key) {
+        let Some(bad) = self.tokens.get(key).map(|token| token.svid.token.clone()) else { return };
+        for request in self.callers_of(&key.entry) {
+            let part = self.pending.get_mut(&request).and_then(|p| p.parts.get_mut(&key.entry));
+            if let Some(State::Waiting { stand_in }) = part.map(|part| &mut part.state) {
+                stand_in.take_if(|svid| Arc::ptr_eq(&svid.token, &bad));
+            }
         }
     }
 
@@ -396,7 +428,7 @@ impl Jwts {
                 break;
             }
             self.deadlines.pop_first();
-            self.stand_in(request, now, effects);
+            self.stand_in(request, now);
         }
     }
 
@@ -408,7 +440,7 @@ impl Jwts {
         effects: &mut VecDeque<Effect>,
     ) {
         let Some(token) = self.tokens.get_mut(key) else {
-            self.timers.retain(|(_, k)| k != key);
+            self.timers.pop_first();
             return;
         };
         let ends = token.svid.expires_at;
@@ -424,7 +456,7 @@ impl Jwts {
         }
     }
 
-    fn stand_in(&mut self, request: RequestId, now: Now, effects: &mut VecDeque<Effect>) {
+    fn stand_in(&mut self, request: RequestId, now: Now) {
         let Some(pending) = self.pending.get_mut(&request) else { return };
         pending.deadline = None;
         for part in pending.parts.values_mut() {
@@ -434,7 +466,7 @@ impl Jwts {
                 part.state = State::Done(svid.clone());
             }
         }
-        self.settle(request, effects);
+        self.touched.insert(request);
     }
 
     fn set_timer(&mut self, key: &Key, at: Timestamp) {

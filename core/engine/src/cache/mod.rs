@@ -70,6 +70,8 @@ pub struct Cache {
     held: usize,
     /// Entries being signed for the first time.
     coming: usize,
+    /// Entries whose last signature failed.
+    failing: usize,
     federating: BTreeMap<TrustDomain, BTreeSet<EntryId>>,
     bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
     distrusted: BTreeSet<AuthorityId>,
@@ -101,6 +103,7 @@ impl Cache {
             ahead: BTreeSet::new(),
             held: 0,
             coming: 0,
+            failing: 0,
             federating: BTreeMap::new(),
             bundles: BTreeMap::new(),
             distrusted: BTreeSet::new(),
@@ -155,7 +158,7 @@ impl Cache {
             x509_held: self.held,
             jwt_held: self.jwts.len(),
             subscribed_sets: self.groups.len(),
-            failing: self.slots.values().filter(|slot| slot.error.is_some()).count(),
+            failing: self.failing,
         }
     }
 
@@ -216,7 +219,7 @@ impl Cache {
             self.jwts.forget_entry(id);
         }
         if renamed {
-            self.jwts.withdraw(id, &mut self.effects);
+            self.jwts.withdraw(id);
         }
         self.unfederate(id, &old);
         self.federate(id, &entry);
@@ -238,7 +241,7 @@ impl Cache {
             self.join(*number, id);
         }
         // A caller that waits for a token of this entry may no longer match.
-        self.jwts.withdraw_unless(id, set, &mut self.effects);
+        self.jwts.withdraw_unless(id, set);
     }
 
     fn remove(&mut self, id: &EntryId) {
@@ -248,6 +251,7 @@ impl Cache {
         self.take_signing(id);
         self.take_held(id);
         let Some(slot) = self.slots.remove(id) else { return };
+        self.failing -= usize::from(slot.error.is_some());
         self.entries.remove(id);
         self.unfederate(id, &slot.entry);
         for number in &slot.groups {
@@ -260,7 +264,7 @@ impl Cache {
         self.idle.remove(&(slot.used, id.clone()));
         self.unschedule(id, &slot);
         self.jwts.forget_entry(id);
-        self.jwts.withdraw(id, &mut self.effects);
+        self.jwts.withdraw(id);
     }
 
     fn federate(&mut self, id: &EntryId, entry: &Entry) {
@@ -344,6 +348,7 @@ impl Cache {
             Want::X509 => {
                 group.x509 += 1;
                 if group.x509 == 1 {
+                    self.dirty.insert(number);
                     for id in group.matched.clone() {
                         self.activate(&id);
                     }
@@ -376,6 +381,7 @@ impl Cache {
             Want::X509 if group.x509 > 0 => {
                 group.x509 -= 1;
                 if group.x509 == 0 {
+                    self.dirty.insert(number);
                     for id in group.matched.clone() {
                         self.deactivate(&id);
                     }
@@ -504,6 +510,9 @@ impl Machine for Cache {
 
     fn handle(&mut self, now: Now, input: Input) {
         self.now = now;
+        self.jwts.now = now;
+        // What has ended by now has no part in what follows.
+        self.tick();
         match input {
             Input::Entries { upserts, removed } => {
                 for id in &removed {
@@ -527,15 +536,16 @@ impl Machine for Cache {
             }
             Input::JwtAbandoned { request } => self.jwts.abandon(request),
             Input::JwtSigned { ticket, svid, key_id } => {
-                self.jwts.signed(ticket, svid, key_id, now, &mut self.effects);
+                self.jwts.signed(ticket, svid, key_id, now);
             }
             Input::JwtFailed { ticket, failure } => {
-                self.jwts.failed(ticket, &failure, now, &mut self.effects)
+                self.jwts.failed(ticket, &failure, now);
             }
             Input::Distrusted { authorities, spread } => self.distrust(authorities, spread),
             Input::Tick => {}
         }
         self.tick();
+        self.jwts.answer(&mut self.effects);
         self.make_room();
         self.sign_ahead();
         self.deliver();

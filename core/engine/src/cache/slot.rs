@@ -195,7 +195,7 @@ impl Cache {
             return;
         }
         slot.forgive();
-        slot.error = None;
+        self.failing -= usize::from(slot.error.take().is_some());
         let renew_at = match (revision == slot.entry.revision_number, distrusted) {
             (false, _) => wall,
             (true, true) => renew.min(wall + later),
@@ -218,7 +218,7 @@ impl Cache {
         let Some(slot) = self.slots.get_mut(id) else { return };
         slot.away = matches!(failure, SignFailure::Away(_));
         slot.failures = slot.failures.saturating_add(1);
-        slot.error = Some(failure.to_string().into());
+        self.failing += usize::from(slot.error.replace(failure.to_string().into()).is_none());
         let policy = if slot.away { AWAY } else { REFUSED };
         let pause = policy.pause(slot.failures);
         slot.retry_at = Some(self.now.mono + (pause / 2 + self.jitter.within(pause / 2)));

@@ -317,6 +317,22 @@ fn a_new_revision_keeps_the_old_svid_until_the_new_one_is_there() {
 }
 
 #[test]
+fn who_wants_bundles_only_is_handed_no_svid_and_keeps_none() {
+    let mut rig = Rig::sized(0, 1);
+    rig.put(Input::Subscribe { selectors: set(&["u:1"]), want: Want::Bundles });
+    rig.subscribe(&["u:1", "g:1"]);
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
+    rig.sign_all();
+    assert_eq!((rig.held_by(&["u:1", "g:1"]).len(), rig.held_by(&["u:1"]).len()), (1, 0));
+    rig.subscribe(&["u:1"]);
+    assert_eq!(rig.held_by(&["u:1"]), ["a"], "it is there for the first who wants it");
+    rig.put(Input::Unsubscribe { selectors: set(&["u:1"]), want: Want::X509 });
+    rig.put(Input::Unsubscribe { selectors: set(&["u:1", "g:1"]), want: Want::X509 });
+    assert_eq!(rig.cache.counts().x509_held, 0, "evicted");
+    assert_eq!((rig.update(&["u:1"]).matched, rig.held_by(&["u:1"]).len()), (1, 0));
+}
+
+#[test]
 fn equal_selector_sets_share_one_answer_and_it_is_not_repeated() {
     let mut rig = Rig::new();
     rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
@@ -525,6 +541,71 @@ fn tokens_of_a_tainted_key_are_not_handed_out_again() {
 }
 
 #[test]
+fn a_token_of_a_tainted_key_does_not_stand_in_for_a_fresh_one() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    rig.mint_all("t");
+    rig.pass(Duration::from_secs(200));
+    rig.want_jwt(2, &["u:1"], &["x"]);
+    let mut own = Bundle::empty(domain());
+    let (key_id, public_key) = ("k1".into(), Arc::new([]));
+    own.jwt_authorities.push(JwtAuthority { key_id, public_key, expires_at: None, tainted: true });
+    rig.put(Input::Bundles { upserts: vec![Arc::new(own)], removed: vec![] });
+    rig.pass(Duration::from_secs(6));
+    assert!(!rig.answers.contains_key(&2), "it waits for a token of a good key");
+}
+
+#[test]
+fn a_token_that_ends_while_another_is_waited_for_is_not_handed_out() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"]), entry("b", "/b", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    let [(first, _, id, _), (second, ..)] = std::mem::take(&mut rig.mints).try_into().unwrap();
+    let short = jwt(&id, rig.now.wall, 20, "short");
+    rig.put(Input::JwtSigned { ticket: first, svid: short, key_id: "k1".into() });
+    rig.pass(Duration::from_secs(30));
+    rig.put(Input::JwtFailed { ticket: second, failure: SignFailure::Away("gone".into()) });
+    assert!(matches!(rig.answers[&1], Err(JwtRefusal::Unavailable(_))));
+}
+
+#[test]
+fn no_token_is_handed_out_from_the_second_its_entry_ends() {
+    let mut rig = Rig::new();
+    let mut parts = entry_parts("a", "/a", "/n", &["u:1"]);
+    parts.expires_at = Some(rig.now.wall + Duration::from_secs(10));
+    rig.upsert(vec![Entry::new(parts).unwrap()]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    rig.now = Now { wall: rig.now.wall + Duration::from_secs(10), ..rig.now };
+    rig.mint_all("t");
+    assert_eq!(rig.answers[&1], Err(JwtRefusal::NoIdentity));
+}
+
+#[test]
+fn entries_that_go_together_give_no_token_on_the_way() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"]), entry("b", "/b", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    let (ticket, _, id, _) = rig.mints.pop().unwrap();
+    let svid = jwt(&id, rig.now.wall, 300, "t");
+    rig.put(Input::JwtSigned { ticket, svid, key_id: "k1".into() });
+    rig.put(Input::Entries { upserts: vec![], removed: vec![entry_id("a"), entry_id("b")] });
+    assert_eq!(rig.answers[&1], Err(JwtRefusal::NoIdentity));
+}
+
+#[test]
+fn a_caller_that_went_away_leaves_nothing_behind() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"]), entry("b", "/b", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    rig.put(Input::JwtAbandoned { request: 1 });
+    rig.remove("a");
+    rig.mint_all("t");
+    assert!(rig.answers.is_empty());
+    assert!(rig.cache.jwts.is_idle());
+}
+
+#[test]
 fn the_least_recently_used_token_goes_first() {
     let mut rig = Rig::sized(10, 2);
     rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
@@ -655,7 +736,7 @@ fn play(rig: &mut Rig, model: &mut Model, act: Act) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_changes_leaves_each_subscriber_with_exactly_the_matching_live_entries(
@@ -679,6 +760,7 @@ proptest! {
         prop_assert_eq!(counts.subscribed_sets, model.subscribed().len());
         prop_assert_eq!(rig.cache.held, rig.cache.slots.values().filter(|s| s.held.is_some()).count());
         prop_assert_eq!(rig.cache.coming, 0);
+        prop_assert_eq!(counts.failing, rig.cache.slots.values().filter(|s| s.error.is_some()).count());
         // INV-9: timers never outgrow what they are for.
         prop_assert!(rig.cache.timers.wall.len() <= counts.entries && rig.cache.timers.mono.len() <= counts.entries);
     }

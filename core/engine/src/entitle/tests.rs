@@ -173,6 +173,24 @@ fn a_position_of_another_history_is_not_trusted() {
     assert_eq!(start(Standing::Foreign("x"), true), (0, true));
 }
 
+/// The parent set by its definition, with a look at every entry: what the indexes must agree with.
+fn parents_by_definition(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> BTreeSet<SpiffeId> {
+    let live: Vec<_> = registry.entries().filter(|e| !e.is_expired(wall)).collect();
+    let carries =
+        |e: &Entry| registry.node(agent).is_some_and(|n| e.selector_set().is_subset_of(&n.selectors));
+    let aliases = live.iter().filter(|e| e.is_node_alias() && carries(e)).map(|e| e.spiffe_id.clone());
+    let mut parents: BTreeSet<_> = aliases.chain([agent.clone()]).collect();
+    loop {
+        let below = |e: &&&Entry| parents.contains(&e.parent_id) && registry.is_parent(&e.spiffe_id);
+        let more: Vec<_> = live.iter().filter(below).map(|e| e.spiffe_id.clone()).collect();
+        let before = parents.len();
+        parents.extend(more);
+        if parents.len() == before {
+            return parents;
+        }
+    }
+}
+
 /// Few names, so that parents, aliases, cycles and moves meet often.
 const PATHS: [&str; 7] = [AGENT, "/spire/agent/t/2", "/spire/server", "/a", "/b", "/c", "/d"];
 
@@ -234,6 +252,11 @@ impl World {
         }
         self.registry = after;
         self.history.push(self.registry.clone());
+        for agent in [AGENT, "/spire/agent/t/2"] {
+            let (agent, wall) = (id(agent), Timestamp(self.wall));
+            let expected = parents_by_definition(&self.registry, &agent, wall);
+            assert_eq!(parents_of(&self.registry, &agent, wall), expected);
+        }
     }
 
     fn apply(&mut self, op: Op) {

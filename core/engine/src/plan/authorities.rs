@@ -11,6 +11,7 @@ use avouch_domain::{
 
 use super::Draft;
 use super::bundles::append_in;
+use crate::faults::{Fault, planted};
 use crate::registry::Registry;
 
 /// Why a slot did not move.
@@ -37,8 +38,8 @@ pub struct Prepared {
     pub not_after: Timestamp,
 }
 
-/// Writes the slot and the bundle. Gives the revision from which on agents know the authority.
-#[must_use]
+/// Writes the slot and the bundle. Gives the revision from which on agents know the authority. Of several servers
+/// that share a holder the first wins: a slot with a good prepared authority takes no other.
 pub fn publish(
     registry: &Registry,
     at: Timestamp,
@@ -50,6 +51,13 @@ pub fn publish(
         && old.not_after > at
     {
         return (Plan::default(), Err(SlotError::Signs(input.slot)));
+    }
+    if let Some(other) = registry.authority(input.kind, &input.holder, input.slot)
+        && other.state == SlotState::Prepared
+        && (other.id != input.id && !other.tainted && other.not_after > at)
+    {
+        let (slot, expected, found) = (input.slot, input.id.clone(), Some(other.id.clone()));
+        return (Plan::default(), Err(SlotError::Changed { slot, found, expected }));
     }
     let mut draft = Draft::new(registry, at, "server");
     let revision = draft.revision();
@@ -85,7 +93,6 @@ pub fn publish(
 }
 
 /// The slot signs from now on; its sibling does not any more.
-#[must_use]
 pub fn activate(
     registry: &Registry,
     at: Timestamp,
@@ -180,8 +187,9 @@ pub fn revoke(
     id: &AuthorityId,
 ) -> (Plan, bool) {
     let mut draft = Draft::new(registry, at, actor);
+    let bad = |a: &Authority| a.tainted || planted(Fault::RevokeUntainted);
     let tainted: Vec<_> =
-        registry.authorities().filter(|a| a.id == *id && a.tainted && a.state != SlotState::Active).collect();
+        registry.authorities().filter(|a| a.id == *id && bad(a) && a.state != SlotState::Active).collect();
     for authority in &tainted {
         draft.delete(RowKey::Authority(authority.kind, authority.holder.clone(), authority.slot));
         if let Some(bundle) = draft.after.bundle(domain) {

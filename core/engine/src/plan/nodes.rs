@@ -118,7 +118,6 @@ pub fn may_attest(
 }
 
 /// Writes the node and spends its token, in one revision.
-#[must_use]
 pub fn attest(
     registry: &Registry,
     at: Timestamp,
@@ -173,7 +172,6 @@ fn change_node(
 
 /// Remembers a renewed SVID. The one in use stays valid until the new one is shown. A node that was banned in
 /// the meantime counts as not found.
-#[must_use]
 pub fn renew(
     registry: &Registry,
     at: Timestamp,
@@ -191,7 +189,6 @@ pub fn renew(
 }
 
 /// Makes a renewed SVID the one in use at its first use; from then on the old one is refused.
-#[must_use]
 pub fn promote(
     registry: &Registry,
     at: Timestamp,
@@ -211,7 +208,6 @@ pub fn promote(
 }
 
 /// Bans a node: it stays listed and may never attest again.
-#[must_use]
 pub fn ban(registry: &Registry, at: Timestamp, actor: &str, id: &SpiffeId) -> (Plan, Result<(), NodeError>) {
     change_node(registry, at, actor, id, AuditEvent::NodeBanned, |node| {
         node.serial = None;
@@ -221,7 +217,6 @@ pub fn ban(registry: &Registry, at: Timestamp, actor: &str, id: &SpiffeId) -> (P
 }
 
 /// Notes the version an agent reports; an empty one says nothing.
-#[must_use]
 pub fn post_status(
     registry: &Registry,
     at: Timestamp,
@@ -243,7 +238,6 @@ pub fn post_status(
 }
 
 /// Forgets a node: it must attest anew, and a ban is lifted. The entry made with its join token goes with it.
-#[must_use]
 pub fn delete(
     registry: &Registry,
     at: Timestamp,

@@ -334,6 +334,21 @@ fn an_authority_is_published_with_its_bundle_before_it_can_sign() {
 }
 
 #[test]
+fn a_slot_with_a_good_prepared_authority_takes_no_other() {
+    let mut registry = Registry::new();
+    let publish = |r: &Registry, key| authorities::publish(r, NOW, &domain(), &prepared(Slot::A, key));
+    let (plan, _) = publish(&registry, "k1");
+    commit(&mut registry, &plan);
+    let (plan, outcome) = publish(&registry, "k2");
+    assert!(plan.is_empty() && matches!(outcome, Err(SlotError::Changed { .. })));
+    let (_, outcome) = publish(&registry, "k1");
+    assert!(outcome.is_ok(), "a write whose answer was lost is repeated");
+    let (plan, _) = authorities::taint(&registry, NOW, "me", &domain(), &"k1".into());
+    commit(&mut registry, &plan);
+    assert!(publish(&registry, "k2").1.is_ok());
+}
+
+#[test]
 fn only_a_tainted_authority_that_does_not_sign_is_revoked() {
     let mut registry = Registry::new();
     let (plan, _) = authorities::publish(&registry, NOW, &domain(), &prepared(Slot::A, "k1"));

@@ -32,7 +32,6 @@ pub struct Alias {
 }
 
 /// Creates a token, and the entry that names its agent if one is wanted.
-#[must_use]
 pub fn create(
     registry: &Registry,
     at: Timestamp,

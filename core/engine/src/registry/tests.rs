@@ -123,3 +123,42 @@ fn a_registry_is_never_printed_with_its_content() {
     let registry = with(vec![Row::JoinToken(JoinToken { digest: [7; 32], expires_at: Timestamp(1) })]);
     assert!(!format!("{registry:?}").contains("7, 7"));
 }
+
+#[test]
+fn the_parent_graph_is_known_without_looking_at_leaves() {
+    let mut registry = with(vec![
+        Row::Entry(entry("leaf", "/leaf", "/p", &["a:1"])),
+        Row::Entry(entry("mid", "/mid", "/p", &["a:1"])),
+        Row::Entry(entry("low", "/low", "/mid", &["a:1"])),
+        Row::Entry(entry("self", "/self", "/self", &["a:1"])),
+    ]);
+    assert_eq!(ids(registry.nested_below(&id("/p"))), ["mid"]);
+    assert_eq!(ids(registry.nested_below(&id("/self"))), ["self"]);
+    registry.put(Row::Entry(entry("late", "/late", "/leaf", &["a:1"])));
+    assert_eq!(ids(registry.nested_below(&id("/p"))), ["leaf", "mid"]);
+    registry.delete(&RowKey::Entry(EntryId::new("low").unwrap()));
+    registry.put(Row::Entry(entry("late", "/late", "/q", &["a:1"])));
+    registry.delete(&RowKey::Entry(EntryId::new("self").unwrap()));
+    assert_eq!(ids(registry.nested_below(&id("/p"))), Vec::<String>::new());
+    assert!(!registry.nested.contains_key(&id("/self")));
+}
+
+#[test]
+fn a_federation_lasts_as_long_as_the_longest_lived_entry_that_has_it() {
+    let foreign = TrustDomain::new("other.org").unwrap();
+    let federating = |name: &str, end: Option<i64>| {
+        let mut parts = entry_parts(name, &format!("/{name}"), "/p", &["a:1"]);
+        parts.federates_with = vec![foreign.clone()];
+        parts.expires_at = end.map(Timestamp);
+        Row::Entry(Entry::new(parts).unwrap())
+    };
+    let mut registry = with(vec![federating("a", Some(10)), federating("b", Some(20))]);
+    let seen = |r: &Registry, wall| r.federated_below(&id("/p"), Timestamp(wall)).count();
+    assert_eq!((seen(&registry, 10), seen(&registry, 20)), (1, 0));
+    registry.put(federating("a", None));
+    assert_eq!(seen(&registry, 1_000), 1);
+    for name in ["a", "b"] {
+        registry.delete(&RowKey::Entry(EntryId::new(name).unwrap()));
+    }
+    assert_eq!(seen(&registry, 0), 0);
+}

@@ -262,3 +262,36 @@ fn a_bundle_fetch_that_failed_is_repeated() {
     rig.pass(Duration::from_secs(1));
     assert_eq!(rig.fetches, 2);
 }
+
+#[test]
+fn a_revision_is_acknowledged_only_when_the_bundles_announced_before_it_are_here() {
+    let mut rig = Rig::new();
+    rig.welcome();
+    rig.snapshot(&["a"], &[], at(1, 1), true);
+    rig.frame(Frame::BundleNotice { domain: domain(), digest: vec![2], removed: false });
+    rig.delta(&[], &[], at(1, 2));
+    assert_eq!(rig.acks, [1]);
+    rig.put(Input::BundlesFailed);
+    rig.delta(&["b"], &[], at(1, 3));
+    assert_eq!(rig.acks, [1], "a failed fetch is no knowledge");
+    rig.pass(Duration::from_secs(1));
+    rig.put(Input::BundlesFetched { bundles: vec![Bundle::empty(domain())] });
+    assert_eq!(rig.acks, [1, 3]);
+}
+
+#[test]
+fn a_heartbeat_moves_nothing_before_the_stream_has_begun() {
+    let mut rig = Rig::new();
+    rig.welcome();
+    rig.snapshot(&["a"], &[], at(1, 5), true);
+    rig.lost();
+    rig.pass(Duration::from_secs(1));
+    rig.welcome();
+    let beat = |position| Frame::Heartbeat { server_time: Timestamp(0), position: Some(position) };
+    rig.snapshot(&["a"], &[], at(1, 9), false);
+    rig.frame(beat(at(1, 9)));
+    assert_eq!(rig.sync.position(), Some(at(1, 5)), "half a snapshot is no position");
+    rig.snapshot(&["b"], &[], at(1, 9), true);
+    rig.frame(beat(at(1, 11)));
+    assert_eq!((rig.ids(), rig.sync.position()), (vec!["a", "b"], Some(at(1, 11))));
+}

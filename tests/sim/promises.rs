@@ -1,0 +1,92 @@
+//! The promises, asked after every step and at the end.
+//!
+//! Never asks a machine whether it is right: what is held is compared with what the log entitles to.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use avouch_domain::EntryId;
+use avouch_engine::entitle::authorized_entries;
+use avouch_engine::invariants::{self, Broken};
+
+use crate::net::IN_FLIGHT_MAX;
+use crate::world::{AGENTS, SERVERS, World};
+
+/// How long after its last trouble an agent may still show what the trouble left behind.
+const RECOVERY: Duration = Duration::from_secs(150);
+
+impl World {
+    pub(crate) fn check(&mut self) -> Result<(), Broken> {
+        if let Some(broken) = self.servers.iter_mut().find_map(|server| server.broken.pop()) {
+            return Err(broken);
+        }
+        invariants::inv9_queue_is_bounded("network", self.net.len(), IN_FLIGHT_MAX)?;
+        for server in 0..SERVERS {
+            self.check_server(server)?;
+        }
+        for agent in 0..AGENTS {
+            self.check_agent(agent)?;
+        }
+        Ok(())
+    }
+
+    fn check_server(&mut self, server: usize) -> Result<(), Broken> {
+        let now = self.at_server(server);
+        let agents: Vec<_> = self.agents.iter().map(|agent| agent.id.clone()).collect();
+        let server = &mut self.servers[server];
+        invariants::inv9_queue_is_bounded("followers", server.followers(), AGENTS)?;
+        server.hands_out_what_it_may(&agents, now)
+    }
+
+    fn check_agent(&mut self, agent: usize) -> Result<(), Broken> {
+        let now = self.at_agent(agent);
+        let agent = &mut self.agents[agent];
+        if let Some(broken) = agent.broken.pop() {
+            return Err(broken);
+        }
+        if !agent.up {
+            return Ok(());
+        }
+        let calm = now.mono.since(agent.troubled_at) > RECOVERY;
+        let expired = agent.holds_nothing_expired(now);
+        let unverifiable = agent.holds_nothing_unverifiable().filter(|_| calm);
+        match expired.or(unverifiable).or_else(|| agent.keeps_within_limits(now)) {
+            Some(broken) => Err(broken),
+            None => Ok(()),
+        }
+    }
+
+    /// INV-10, and that every workload has exactly its identities.
+    pub(crate) fn converged(&mut self) -> Result<(), Broken> {
+        let now = self.now;
+        self.servers[0].follow(&mut self.db, now);
+        let registry = self.servers[0].registry.clone();
+        for agent in &self.agents {
+            let held: BTreeSet<(String, i64)> = agent
+                .held
+                .values()
+                .filter(|e| !e.is_expired(now.wall))
+                .map(|e| (e.id.to_string(), e.revision_number))
+                .collect();
+            invariants::inv10_converged(&registry, &agent.id, now.wall, &held)?;
+            invariants::inv1_entitled_only(&registry, &agent.id, now.wall)?;
+            let entitled = authorized_entries(&registry, &agent.id, now.wall);
+            for selectors in &agent.wanted {
+                let wanted: BTreeSet<EntryId> = entitled
+                    .iter()
+                    .filter(|e| e.selector_set().is_subset_of(selectors))
+                    .map(|e| e.id.clone())
+                    .collect();
+                let view = agent.views.get(selectors);
+                let got: BTreeSet<EntryId> =
+                    view.iter().flat_map(|v| &v.identities).map(|i| i.entry_id.clone()).collect();
+                if wanted != got {
+                    let what =
+                        format!("{selectors:?} of {} has {got:?}, is entitled to {wanted:?}", agent.id);
+                    return Err(Broken { number: 10, what });
+                }
+            }
+        }
+        Ok(())
+    }
+}
