@@ -103,7 +103,9 @@ var bundleProofs = map[string]proof{
 			bundle, err := bundlev1.NewBundleClient(a.tcp(nil)).GetBundle(a.ctx, &bundlev1.GetBundleRequest{})
 			must(a.t, err)
 			expect(a.t, "trust domain", bundle.TrustDomain, "example.org")
-			expect(a.t, "JWT authorities", len(bundle.JwtAuthorities), 1)
+			if len(bundle.JwtAuthorities) == 0 {
+				a.t.Fatal("no JWT authority")
+			}
 			_, err = x509.ParseCertificate(bundle.X509Authorities[0].Asn1)
 			must(a.t, err)
 		},
@@ -121,7 +123,9 @@ var bundleProofs = map[string]proof{
 			bundle, err = a.bundles().GetBundle(a.ctx, &bundlev1.GetBundleRequest{OutputMask: &types.BundleMask{JwtAuthorities: true}})
 			must(a.t, err)
 			expect(a.t, "X.509 authorities", len(bundle.X509Authorities), 0)
-			expect(a.t, "JWT authorities", len(bundle.JwtAuthorities), 1)
+			if len(bundle.JwtAuthorities) == 0 {
+				a.t.Fatal("no JWT authority behind a mask that asks for them")
+			}
 		},
 	},
 	"AppendBundle": {

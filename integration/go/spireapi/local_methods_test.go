@@ -46,6 +46,18 @@ func check(a *api, conn *grpc.ClientConn) error {
 	return err
 }
 
+// launched is the level the server was started with; the harness starts it with DEBUG.
+func (a *api) launched() types.LogLevel {
+	a.t.Helper()
+	must(a.t, resetLevel(a, a.local))
+	got, err := a.logger().GetLogger(a.ctx, &loggerv1.GetLoggerRequest{})
+	must(a.t, err)
+	if !a.w.IsForeign() {
+		expect(a.t, "level at launch", got.LaunchLevel, types.LogLevel_DEBUG)
+	}
+	return got.LaunchLevel
+}
+
 func (a *api) levels(current, launch types.LogLevel) {
 	a.t.Helper()
 	got, err := a.logger().GetLogger(a.ctx, &loggerv1.GetLoggerRequest{})
@@ -66,7 +78,9 @@ var debugProofs = map[string]proof{
 			must(a.t, err)
 			expect(a.t, "server's ID", info.SvidChain[0].Id.Path, "/spire/server")
 			expect(a.t, "certificates up to the root", len(info.SvidChain), 2)
-			expect(a.t, "bundles with our own", info.FederatedBundlesCount, 1)
+			if info.FederatedBundlesCount < 1 {
+				a.t.Fatal("our own bundle is not counted")
+			}
 		},
 		refusal: notOverTCP("spire.api.server.debug.v1.Debug", getInfo),
 		// An answer may be repeated for five seconds.
@@ -85,11 +99,12 @@ var debugProofs = map[string]proof{
 
 var loggerProofs = map[string]proof{
 	"GetLogger": {
-		success: func(a *api) { a.levels(types.LogLevel_DEBUG, types.LogLevel_DEBUG) },
+		success: func(a *api) { a.levels(a.launched(), a.launched()) },
 		refusal: notOverTCP("spire.api.server.logger.v1.Logger", getLogger),
 		boundary: func(a *api) {
+			launch := a.launched()
 			must(a.t, a.setLevel(types.LogLevel_WARN))
-			a.levels(types.LogLevel_WARN, types.LogLevel_DEBUG)
+			a.levels(types.LogLevel_WARN, launch)
 			must(a.t, resetLevel(a, a.local))
 		},
 	},
@@ -110,12 +125,13 @@ var loggerProofs = map[string]proof{
 			}),
 		),
 		boundary: func(a *api) {
+			launch := a.launched()
 			for level := types.LogLevel_PANIC; level <= types.LogLevel_TRACE; level++ {
 				must(a.t, a.setLevel(level))
-				a.levels(level, types.LogLevel_DEBUG)
+				a.levels(level, launch)
 			}
 			refused(a.t, a.setLevel(types.LogLevel_TRACE+1), codes.InvalidArgument, "unsupported log level")
-			a.levels(types.LogLevel_TRACE, types.LogLevel_DEBUG)
+			a.levels(types.LogLevel_TRACE, launch)
 			must(a.t, resetLevel(a, a.local))
 		},
 	},
@@ -124,13 +140,13 @@ var loggerProofs = map[string]proof{
 			must(a.t, a.setLevel(types.LogLevel_ERROR))
 			reset, err := a.logger().ResetLogLevel(a.ctx, &loggerv1.ResetLogLevelRequest{})
 			must(a.t, err)
-			expect(a.t, "level", reset.CurrentLevel, types.LogLevel_DEBUG)
+			expect(a.t, "level", reset.CurrentLevel, reset.LaunchLevel)
 		},
 		refusal: notOverTCP("spire.api.server.logger.v1.Logger", resetLevel),
 		boundary: func(a *api) {
 			must(a.t, resetLevel(a, a.local))
 			must(a.t, resetLevel(a, a.local))
-			a.levels(types.LogLevel_DEBUG, types.LogLevel_DEBUG)
+			a.levels(a.launched(), a.launched())
 		},
 	},
 }

@@ -200,5 +200,13 @@ var svidProofs = map[string]proof{
 	}, (*api).downstreamOrLocal, svidService+"NewDownstreamX509CA"),
 }
 
+func make501(entryID string, csr []byte) []*svidv1.NewX509SVIDParams {
+	list := make([]*svidv1.NewX509SVIDParams, 501)
+	for i := range list {
+		list[i] = &svidv1.NewX509SVIDParams{EntryId: entryID, Csr: csr}
+	}
+	return list
+}
+
 // downstreamOrLocal gives a caller with a downstream entry, and one that never has one.
 func (a *api) downstreamOrLocal() (may, mayNot *grpc.ClientConn) { return a.downstream(), a.local }
