@@ -126,6 +126,11 @@ async fn metrics_have_the_names_and_shapes_of_spires() {
         "# TYPE spire_server_rpc_agent_v1_agent_create_join_token_elapsed_time summary".to_owned(),
         format!("spire_server_rpc_entry_v1_entry_get_entry{{host=\"{host}\",status=\"InvalidArgument\"}} 1"),
         "# TYPE spire_server_uptime_in_ms gauge".to_owned(),
+        format!("spire_server_ca_manager_x509_ca_prepare{{host=\"{host}\",status=\"OK\"}} 1"),
+        format!("spire_server_ca_manager_x509_ca_activate{{host=\"{host}\",status=\"OK\"}} 1"),
+        format!("spire_server_ca_manager_jwt_key_prepare{{host=\"{host}\",status=\"OK\"}} 1"),
+        format!("spire_server_manager_jwt_key_activate{{host=\"{host}\",status=\"OK\"}} 1"),
+        format!("spire_server_svid_rotate{{host=\"{host}\",status=\"OK\"}} 1"),
         "# TYPE spire_server_manager_x509_ca_rotate_expiration gauge".to_owned(),
     ] {
         assert!(page.lines().any(|l| l == line), "{line} is not in:\n{page}");

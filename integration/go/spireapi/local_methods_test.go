@@ -181,6 +181,10 @@ func list(a *api, conn *grpc.ClientConn) error {
 }
 
 // SPIRE offers Check alone, and so do we.
-func watchIsNotBuilt(a *api) { refused(a.t, watch(a, a.local), codes.Unimplemented, "…") }
+func watchIsNotBuilt(a *api) {
+	refused(a.t, watch(a, a.local), codes.Unimplemented, "method Watch not implemented")
+}
 
-func listIsNotBuilt(a *api) { refused(a.t, list(a, a.local), codes.Unimplemented, "…") }
+func listIsNotBuilt(a *api) {
+	refused(a.t, list(a, a.local), codes.Unimplemented, "method List not implemented")
+}

@@ -254,6 +254,8 @@ fn log_refusal(fields: Map<String, Value>) {
 fn unknown_path(path: &str, found: Found) -> Status {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
     Status::unimplemented(match found {
+        // Known to the protocol and offered by nobody.
+        Found::NoMethod if service == "grpc.health.v1.Health" => format!("method {method} not implemented"),
         Found::NoMethod => format!("unknown method {method} for service {service}"),
         _ => format!("unknown service {service}"),
     })
@@ -480,5 +482,7 @@ mod tests {
             text("/spire.api.server.agent.v1.Agent/Nope"),
             "unknown method Nope for service spire.api.server.agent.v1.Agent"
         );
+        let list = "/grpc.health.v1.Health/List";
+        assert_eq!(unknown_path(list, find(list, true)).message(), "method List not implemented");
     }
 }

@@ -214,6 +214,20 @@ impl NodeVerifier for Slow {
 }
 
 #[tokio::test]
+async fn a_call_that_outlasts_the_patience_of_a_stopping_server_is_told_so() {
+    let slow = Arc::new(Slow { asked: Semaphore::new(0), may: Semaphore::new(0) });
+    let world = World::verifying(slow.clone()).await;
+    let attested = async { world.attest("slow", b"x", &new_csr(None)).await };
+    let stopped = async {
+        let _ = slow.asked.acquire().await.unwrap();
+        world.gate.drain.begun().cancel();
+        world.gate.drain.over().cancel();
+    };
+    let (attested, ()) = tokio::join!(attested, stopped);
+    assert_eq!(refusal(attested), (Code::Unavailable, "server is stopping".into()));
+}
+
+#[tokio::test]
 async fn a_stopping_server_answers_the_proof_that_it_has_begun_to_judge() {
     let slow = Arc::new(Slow { asked: Semaphore::new(0), may: Semaphore::new(0) });
     let world = World::verifying(slow.clone()).await;
