@@ -65,7 +65,7 @@ pub struct AgentUpdate {
 enum Pending {
     Nothing,
     /// Something has concerned it since it was told this registry.
-    Since(Registry),
+    Since(Box<Registry>),
     /// What it was told last is forgotten, because it did not read for so long.
     Lost,
 }
@@ -193,7 +193,7 @@ impl Feed {
         let behind = &mut state.behind;
         let mut wake = |(key, follower): (&Key, &mut Follower)| {
             if matches!(follower.pending, Pending::Nothing) {
-                follower.pending = Pending::Since(before.clone());
+                follower.pending = Pending::Since(Box::new(before.clone()));
                 behind.insert((before.position().revision, key.clone()));
             }
             follower.wake.notify_one();
@@ -316,8 +316,8 @@ impl Drop for AgentFeed {
 enum Taken {
     Stopped,
     Nothing,
-    Since { before: Registry, present: Registry },
-    Lost { present: Registry },
+    Since { before: Box<Registry>, present: Box<Registry> },
+    Lost { present: Box<Registry> },
 }
 
 impl AgentFeed {
@@ -409,8 +409,8 @@ impl AgentFeed {
             return Taken::Stopped;
         }
         match state.take(&self.key()) {
-            Pending::Since(before) => Taken::Since { before, present: state.present.clone() },
-            Pending::Lost => Taken::Lost { present: state.present.clone() },
+            Pending::Since(before) => Taken::Since { before, present: Box::new(state.present.clone()) },
+            Pending::Lost => Taken::Lost { present: Box::new(state.present.clone()) },
             Pending::Nothing => Taken::Nothing,
         }
     }
