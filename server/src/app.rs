@@ -130,6 +130,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     tracing::info!(subsystem_name = "endpoints", address = %config.socket_path.display(), network = "unix", "Starting Server APIs");
     serve_http(&config, &services, &store, &metrics, &stop).await?;
     metrics.started(VERSION);
+    tokio::spawn(metrics.clone().count_rotations(services.clone(), data.server_name.clone(), started.wall));
     notify(&[NotifyState::Ready]);
 
     keep_gauges(&metrics, &services, started.mono, &stop).await;

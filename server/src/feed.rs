@@ -1,18 +1,21 @@
 //! Wakes the agents that a commit concerns, and tells each what changed for it.
 //!
 //! Never queues: per agent one earlier registry is remembered, and what it is told is the difference to the
-//! present. A slow agent thus costs one reference, and later changes merge into one update.
+//! present. A slow agent thus costs one reference, and later changes merge into one update. One that is slower than
+//! the ring of registries is long costs not even that: it is told to begin anew.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use avouch_domain::{Bundle, Entry, EntryId, LogPosition, Revision, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
-use avouch_engine::entitle::{Concerned, Delta, KnownEntry, concerned_between, delta, visible_bundles};
+use avouch_engine::entitle::{
+    Concerned, Delta, KnownEntry, concerned_between, delta, digest, visible_bundles,
+};
 use avouch_engine::history::{History, KEPT, Standing, Start, resume};
 use avouch_store::Store;
 use parking_lot::Mutex;
@@ -58,16 +61,29 @@ pub struct AgentUpdate {
     pub position: LogPosition,
 }
 
+/// What an agent has still to be told.
+enum Pending {
+    Nothing,
+    /// Something has concerned it since it was told this registry.
+    Since(Box<Registry>),
+    /// What it was told last is forgotten, because it did not read for so long.
+    Lost,
+}
+
+/// One stream of one agent.
+type Key = (SpiffeId, u64);
+
 struct Follower {
-    /// The registry that the agent was told last, if something has concerned it since.
-    pending: Option<Registry>,
+    pending: Pending,
     wake: Arc<Notify>,
 }
 
 struct State {
     present: Registry,
     history: History,
-    followers: BTreeMap<(SpiffeId, u64), Follower>,
+    followers: BTreeMap<Key, Follower>,
+    /// The streams with a [`Pending::Since`], by the revision of its registry.
+    behind: BTreeSet<(Revision, Key)>,
     next: u64,
     acknowledged: BTreeMap<SpiffeId, Revision>,
     stopped: bool,
@@ -79,6 +95,35 @@ struct Inner {
     state: Mutex<State>,
     /// An agent has acknowledged something.
     acknowledgement: Notify,
+}
+
+impl State {
+    /// Lets go of registries that only streams hold which were told nothing for longer than the ring is long.
+    fn forget_the_slow(&mut self) {
+        while let Some((_, key)) = self.behind.first() {
+            let Some(follower) = self.followers.get_mut(key) else {
+                self.behind.pop_first();
+                continue;
+            };
+            if let Pending::Since(before) = &follower.pending
+                && matches!(self.history.standing(&before.position()), Standing::Known(_))
+            {
+                return;
+            }
+            follower.pending = Pending::Lost;
+            self.behind.pop_first();
+        }
+    }
+
+    /// What this stream has still to be told, which it then has been.
+    fn take(&mut self, key: &Key) -> Pending {
+        let Some(follower) = self.followers.get_mut(key) else { return Pending::Nothing };
+        let pending = std::mem::replace(&mut follower.pending, Pending::Nothing);
+        if let Pending::Since(before) = &pending {
+            self.behind.remove(&(before.position().revision, key.clone()));
+        }
+        pending
+    }
 }
 
 /// Handle to the feed. Cheap to clone.
@@ -106,6 +151,7 @@ impl Feed {
             history: History::new(present.clone(), KEPT),
             present,
             followers: BTreeMap::new(),
+            behind: BTreeSet::new(),
             next: 0,
             acknowledged: BTreeMap::new(),
             stopped: false,
@@ -140,24 +186,30 @@ impl Feed {
         } else {
             Concerned::Everyone
         };
-        let mut state = self.0.state.lock();
+        let mut guard = self.0.state.lock();
+        let state = &mut *guard;
         state.present = registry.clone();
         state.history.push(registry.clone());
-        let wake = |follower: &mut Follower| {
-            follower.pending.get_or_insert_with(|| before.clone());
+        let behind = &mut state.behind;
+        let mut wake = |(key, follower): (&Key, &mut Follower)| {
+            if matches!(follower.pending, Pending::Nothing) {
+                follower.pending = Pending::Since(Box::new(before.clone()));
+                behind.insert((before.position().revision, key.clone()));
+            }
             follower.wake.notify_one();
         };
         match concerned {
             Concerned::Nobody => {}
-            Concerned::Everyone => state.followers.values_mut().for_each(wake),
+            Concerned::Everyone => state.followers.iter_mut().for_each(wake),
             Concerned::Agents(agents) => {
                 for agent in agents {
                     let range = (agent.clone(), 0)..=(agent, u64::MAX);
-                    state.followers.range_mut(range).for_each(|(_, follower)| wake(follower));
+                    state.followers.range_mut(range).for_each(&mut wake);
                 }
             }
         }
-        let State { present, acknowledged, .. } = &mut *state;
+        state.forget_the_slow();
+        let State { present, acknowledged, .. } = state;
         acknowledged.retain(|agent, _| present.node(agent).is_some());
     }
 
@@ -214,7 +266,7 @@ impl Feed {
             let mut state = self.0.state.lock();
             state.next += 1;
             let id = state.next;
-            let follower = Follower { pending: None, wake: wake.clone() };
+            let follower = Follower { pending: Pending::Nothing, wake: wake.clone() };
             state.followers.insert((agent.clone(), id), follower);
             id
         };
@@ -254,17 +306,25 @@ impl fmt::Debug for AgentFeed {
 
 impl Drop for AgentFeed {
     fn drop(&mut self) {
-        self.feed.0.state.lock().followers.remove(&(self.agent.clone(), self.id));
+        let key = self.key();
+        let mut state = self.feed.0.state.lock();
+        state.take(&key);
+        state.followers.remove(&key);
     }
 }
 
 enum Taken {
     Stopped,
     Nothing,
-    Since { before: Registry, present: Registry },
+    Since { before: Box<Registry>, present: Box<Registry> },
+    Lost { present: Box<Registry> },
 }
 
 impl AgentFeed {
+    fn key(&self) -> Key {
+        (self.agent.clone(), self.id)
+    }
+
     /// The first call answers at once; later ones wait until something concerns this agent. `None`: the server
     /// stops. Cancel safe.
     pub async fn next(&mut self, clock: Clock) -> Option<AgentUpdate> {
@@ -282,6 +342,7 @@ impl AgentFeed {
                         return Some(update);
                     }
                 }
+                Taken::Lost { present } => return Some(self.tell_all(&present, clock().wall)),
             }
         }
     }
@@ -293,8 +354,8 @@ impl AgentFeed {
             return self.told;
         }
         let state = self.feed.0.state.lock();
-        match state.followers.get(&(self.agent.clone(), self.id)) {
-            Some(Follower { pending: None, .. }) => state.present.position(),
+        match state.followers.get(&self.key()) {
+            Some(Follower { pending: Pending::Nothing, .. }) => state.present.position(),
             _ => self.told,
         }
     }
@@ -323,9 +384,7 @@ impl AgentFeed {
             if state.stopped {
                 return None;
             }
-            if let Some(follower) = state.followers.get_mut(&(self.agent.clone(), self.id)) {
-                follower.pending = None;
-            }
+            state.take(&self.key());
             (state.present.clone(), position.as_ref().map(|p| state.history.standing(p)))
         };
         let wall = clock().wall;
@@ -349,24 +408,37 @@ impl AgentFeed {
         if state.stopped {
             return Taken::Stopped;
         }
-        let key = (self.agent.clone(), self.id);
-        match state.followers.get_mut(&key).and_then(|f| f.pending.take()) {
-            Some(before) => Taken::Since { before, present: state.present.clone() },
-            None => Taken::Nothing,
+        match state.take(&self.key()) {
+            Pending::Since(before) => Taken::Since { before, present: Box::new(state.present.clone()) },
+            Pending::Lost => Taken::Lost { present: Box::new(state.present.clone()) },
+            Pending::Nothing => Taken::Nothing,
         }
     }
 
+    /// Everything, for a stream whose last registry is forgotten.
+    fn tell_all(&mut self, present: &Registry, wall: Timestamp) -> AgentUpdate {
+        let all = digest(present, &self.agent, wall, &[]);
+        let kind = UpdateKind::Snapshot { entries: all.entries, unchanged: all.unchanged };
+        let (bundles, node) = self.standing(present, wall);
+        AgentUpdate { kind, resync: Some("the agent reads too slowly"), bundles, node, position: self.told }
+    }
+
     fn tell(&mut self, present: &Registry, wall: Timestamp, change: Delta) -> Option<AgentUpdate> {
-        self.told = present.position();
-        let bundles = self.bundle_changes(present, wall);
-        let node = node_state(present, &self.agent);
-        let node = (self.node != Some(node)).then_some(node);
-        self.node = node.or(self.node);
+        let (bundles, node) = self.standing(present, wall);
         if change.is_empty() && bundles.is_empty() && node.is_none() {
             return None;
         }
         let kind = UpdateKind::Delta { upserts: change.upserts, removed: change.removed };
         Some(AgentUpdate { kind, resync: None, bundles, node, position: self.told })
+    }
+
+    /// What else there is to tell with a registry: changed bundles, and a changed standing of the node.
+    fn standing(&mut self, present: &Registry, wall: Timestamp) -> (Vec<BundleChange>, Option<NodeChange>) {
+        self.told = present.position();
+        let node = node_state(present, &self.agent);
+        let changed = (self.node != Some(node)).then_some(node);
+        self.node = Some(node);
+        (self.bundle_changes(present, wall), changed)
     }
 
     fn bundle_changes(&mut self, present: &Registry, wall: Timestamp) -> Vec<BundleChange> {

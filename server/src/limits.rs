@@ -31,6 +31,8 @@ pub const CONNECTION_AGE: Duration = Duration::from_secs(180);
 pub const CONNECTION_AGE_SPREAD: f64 = 0.1;
 /// Time that the calls of a connection have after it was told to go away.
 pub const CONNECTION_GRACE: Duration = Duration::from_secs(30);
+/// Time in which a connection that is cut may still say so.
+pub const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Silence after which a peer is probed.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// A peer that leaves a probe unanswered for this long is gone.

@@ -6,6 +6,7 @@
 mod clients;
 mod command_line;
 mod nodes;
+mod operations;
 mod pushes;
 mod restarts;
 mod startup;

@@ -1,5 +1,6 @@
 // Package harness starts one server and one agent in a private folder, whichever SERVER_BIN and AGENT_BIN
-// name, and drives them by the command lines that SPIRE's users know.
+// name, and drives them by the command lines that SPIRE's users know. With SERVER_SOCKET (its admin socket) and
+// SERVER_ADDRESS (host:port of its TCP door) a server of example.org that runs already takes the place of the first.
 package harness
 
 import (
@@ -35,9 +36,13 @@ type World struct {
 	agent        *exec.Cmd
 }
 
-// Start runs a server and waits until it is healthy. The agent is started by StartAgent.
+// Start runs a server and waits until it is healthy, or takes the one that is said to run. The agent is started by
+// StartAgent.
 func Start(t testing.TB) *World {
 	t.Helper()
+	if socket := os.Getenv("SERVER_SOCKET"); socket != "" {
+		return &World{T: t, ServerSocket: socket}
+	}
 	dir, err := os.MkdirTemp("", "avi")
 	must(t, err)
 	w := &World{T: t, Dir: dir, Port: freePort(t)}
@@ -143,6 +148,20 @@ func (w *World) Server(args ...string) string {
 		w.T.Fatalf("%s: %v\n%s", strings.Join(all, " "), err, stderr.String())
 	}
 	return string(out)
+}
+
+// IsForeign says that the harness did not start the server.
+func (w *World) IsForeign() bool { return w.Dir == "" }
+
+// ServerAddress is the server's TCP door.
+func (w *World) ServerAddress() string {
+	if !w.IsForeign() {
+		return fmt.Sprintf("127.0.0.1:%d", w.Port)
+	}
+	if address := os.Getenv("SERVER_ADDRESS"); address != "" {
+		return address
+	}
+	return "127.0.0.1:8081"
 }
 
 // Addr of the agent's Workload API, as clients want it.

@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -49,16 +48,24 @@ func (a *api) tcp(cert *tls.Certificate) *grpc.ClientConn {
 	if cert != nil {
 		cfg.Certificates = []tls.Certificate{*cert}
 	}
-	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", a.w.Port), grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+	conn, err := grpc.NewClient(a.w.ServerAddress(), grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
 	must(a.t, err)
 	a.t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
 
+// token makes a join token of an hour.
+func (a *api) token() string {
+	a.t.Helper()
+	made, err := agentv1.NewAgentClient(a.local).CreateJoinToken(a.ctx, &agentv1.CreateJoinTokenRequest{Ttl: 3600})
+	must(a.t, err)
+	return made.Value
+}
+
 // attest spends a fresh join token and returns the agent's ID and certificate.
 func (a *api) attest() (*types.SPIFFEID, *tls.Certificate) {
 	a.t.Helper()
-	token := a.w.Token()
+	token := a.token()
 	key, csr := newCSR(a.t, "")
 	stream, err := agentv1.NewAgentClient(a.tcp(nil)).AttestAgent(a.ctx)
 	must(a.t, err)

@@ -1,7 +1,6 @@
 package spireapi
 
 import (
-	"fmt"
 	"testing"
 
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
@@ -22,7 +21,7 @@ func (a *api) create(entries ...*types.Entry) []*entryv1.BatchCreateEntryRespons
 
 func TestBatchCreateEntryAnswersPerItem(t *testing.T) {
 	a := start(t)
-	good := entry(id("/node"), "/web")
+	good := entry(id(fresh("node")), "/web")
 	noSelectors := entry(id("/node"), "/web2")
 	noSelectors.Selectors = nil
 	reserved := entry(id("/node"), "/spire/agent/x")
@@ -49,86 +48,6 @@ func TestBatchCreateEntryAnswersPerItem(t *testing.T) {
 	}
 }
 
-func TestGetEntry(t *testing.T) {
-	a := start(t)
-	made := a.create(entry(id("/node"), "/web"))[0].Entry
-	c := entryv1.NewEntryClient(a.local)
-	got, err := c.GetEntry(a.ctx, &entryv1.GetEntryRequest{Id: made.Id, OutputMask: &types.EntryMask{}})
-	must(t, err)
-	if got.SpiffeId != nil || got.Id != made.Id {
-		t.Fatalf("an empty mask gives the ID alone, got %v", got)
-	}
-	_, err = c.GetEntry(a.ctx, &entryv1.GetEntryRequest{})
-	refused(t, err, codes.InvalidArgument, "missing ID")
-	_, err = c.GetEntry(a.ctx, &entryv1.GetEntryRequest{Id: "nope"})
-	refused(t, err, codes.NotFound, "entry not found")
-}
-
-func TestBatchUpdateEntryBumpsTheRevision(t *testing.T) {
-	a := start(t)
-	made := a.create(entry(id("/node"), "/web"))[0].Entry
-	c := entryv1.NewEntryClient(a.local)
-	answer, err := c.BatchUpdateEntry(a.ctx, &entryv1.BatchUpdateEntryRequest{
-		Entries:   []*types.Entry{{Id: made.Id, X509SvidTtl: 77}, {Id: "nope"}},
-		InputMask: &types.EntryMask{X509SvidTtl: true},
-	})
-	must(t, err)
-	item(t, answer.Results[0].Status, codes.OK, "OK")
-	if e := answer.Results[0].Entry; e.X509SvidTtl != 77 || e.RevisionNumber != 1 || e.SpiffeId.Path != "/web" {
-		t.Fatalf("got %v", e)
-	}
-	item(t, answer.Results[1].Status, codes.NotFound, "failed to update entry")
-	empty, err := c.BatchUpdateEntry(a.ctx, &entryv1.BatchUpdateEntryRequest{Entries: []*types.Entry{{Id: made.Id}}, InputMask: &types.EntryMask{}})
-	must(t, err)
-	if empty.Results[0].Entry.RevisionNumber != 2 {
-		t.Fatalf("got revision %d", empty.Results[0].Entry.RevisionNumber)
-	}
-}
-
-func TestBatchDeleteEntry(t *testing.T) {
-	a := start(t)
-	made := a.create(entry(id("/node"), "/web"))[0].Entry
-	answer, err := entryv1.NewEntryClient(a.local).BatchDeleteEntry(a.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{made.Id, made.Id, ""}})
-	must(t, err)
-	item(t, answer.Results[0].Status, codes.OK, "OK")
-	item(t, answer.Results[1].Status, codes.NotFound, "entry not found")
-	item(t, answer.Results[2].Status, codes.InvalidArgument, "missing entry ID")
-}
-
-func TestListEntriesPagesUntilAnEmptyToken(t *testing.T) {
-	a := start(t)
-	for i := range 5 {
-		a.create(entry(id("/node"), fmt.Sprintf("/w%d", i)))
-	}
-	c := entryv1.NewEntryClient(a.local)
-	seen, token := map[string]bool{}, ""
-	for pages := 0; pages < 10; pages++ {
-		page, err := c.ListEntries(a.ctx, &entryv1.ListEntriesRequest{PageSize: 2, PageToken: token})
-		must(t, err)
-		for _, e := range page.Entries {
-			seen[e.Id] = true
-		}
-		if token = page.NextPageToken; token == "" {
-			break
-		}
-	}
-	if len(seen) != 5 {
-		t.Fatalf("paged over %d entries", len(seen))
-	}
-	all, err := c.ListEntries(a.ctx, &entryv1.ListEntriesRequest{})
-	must(t, err)
-	if len(all.Entries) != 5 || all.NextPageToken != "" {
-		t.Fatalf("page size 0 gave %d entries, token %q", len(all.Entries), all.NextPageToken)
-	}
-	_, err = c.ListEntries(a.ctx, &entryv1.ListEntriesRequest{Filter: &entryv1.ListEntriesRequest_Filter{BySelectors: &types.SelectorMatch{}}})
-	refused(t, err, codes.InvalidArgument, "malformed selectors filter: empty selector set")
-	one, err := c.CountEntries(a.ctx, &entryv1.CountEntriesRequest{Filter: &entryv1.CountEntriesRequest_Filter{BySpiffeId: id("/w3")}})
-	must(t, err)
-	if one.Count != 1 {
-		t.Fatalf("counted %d", one.Count)
-	}
-}
-
 func TestListEntriesMatchesSelectorsInFourWays(t *testing.T) {
 	a := start(t)
 	sel := func(values ...string) (list []*types.Selector) {
@@ -137,78 +56,19 @@ func TestListEntriesMatchesSelectorsInFourWays(t *testing.T) {
 		}
 		return list
 	}
+	parent := id(fresh("node"))
 	for path, values := range map[string][]string{"/a": {"a"}, "/ab": {"a", "b"}, "/abc": {"a", "b", "c"}, "/d": {"d"}} {
-		item(t, a.create(&types.Entry{ParentId: id("/node"), SpiffeId: id(path), Selectors: sel(values...)})[0].Status, codes.OK, "OK")
+		item(t, a.create(&types.Entry{ParentId: parent, SpiffeId: id(path), Selectors: sel(values...)})[0].Status, codes.OK, "OK")
 	}
 	for match, want := range map[types.SelectorMatch_MatchBehavior]int{
 		types.SelectorMatch_MATCH_EXACT: 1, types.SelectorMatch_MATCH_SUBSET: 2,
 		types.SelectorMatch_MATCH_SUPERSET: 2, types.SelectorMatch_MATCH_ANY: 3,
 	} {
 		page, err := entryv1.NewEntryClient(a.local).ListEntries(a.ctx, &entryv1.ListEntriesRequest{
-			Filter: &entryv1.ListEntriesRequest_Filter{BySelectors: &types.SelectorMatch{Selectors: sel("a", "b"), Match: match}}})
+			Filter: &entryv1.ListEntriesRequest_Filter{ByParentId: parent, BySelectors: &types.SelectorMatch{Selectors: sel("a", "b"), Match: match}}})
 		must(t, err)
 		if len(page.Entries) != want {
 			t.Fatalf("%s gave %d entries, expected %d", match, len(page.Entries), want)
 		}
 	}
-}
-
-func TestAnAgentSeesItsEntriesAtOnceAndNoOthers(t *testing.T) {
-	a := start(t)
-	agent, cert := a.attest()
-	mine := a.create(entry(agent, "/mine"), entry(id("/node"), "/other"))[0].Entry
-	nested := a.create(entry(id("/mine"), "/nested"))[0].Entry
-	c := entryv1.NewEntryClient(a.tcp(cert))
-	got, err := c.GetAuthorizedEntries(a.ctx, &entryv1.GetAuthorizedEntriesRequest{})
-	must(t, err)
-	ids := map[string]bool{}
-	for _, e := range got.Entries {
-		ids[e.Id] = true
-	}
-	if len(ids) != 2 || !ids[mine.Id] || !ids[nested.Id] {
-		t.Fatalf("got %v", ids)
-	}
-	_, err = c.ListEntries(a.ctx, &entryv1.ListEntriesRequest{})
-	refused(t, err, codes.PermissionDenied, "authorization denied for method /spire.api.server.entry.v1.Entry/ListEntries")
-}
-
-func TestSyncAuthorizedEntriesTurnsToRevisionsAbove500(t *testing.T) {
-	a := start(t)
-	agent, cert := a.attest()
-	var batch []*types.Entry
-	for i := range 500 {
-		batch = append(batch, entry(agent, fmt.Sprintf("/w%d", i)))
-	}
-	a.create(batch...)
-	c := entryv1.NewEntryClient(a.tcp(cert))
-	open := func(request *entryv1.SyncAuthorizedEntriesRequest) entryv1.Entry_SyncAuthorizedEntriesClient {
-		stream, err := c.SyncAuthorizedEntries(a.ctx)
-		must(t, err)
-		must(t, stream.Send(request))
-		return stream
-	}
-	first, err := open(&entryv1.SyncAuthorizedEntriesRequest{}).Recv()
-	must(t, err)
-	if len(first.Entries) != 500 || first.More || len(first.EntryRevisions) != 0 {
-		t.Fatalf("500 entries came as %d entries, %d revisions", len(first.Entries), len(first.EntryRevisions))
-	}
-	a.create(entry(agent, "/w500"))
-	stream := open(&entryv1.SyncAuthorizedEntriesRequest{})
-	first, err = stream.Recv()
-	must(t, err)
-	second, err := stream.Recv()
-	must(t, err)
-	if len(first.EntryRevisions) != 500 || !first.More || len(second.EntryRevisions) != 1 || second.More {
-		t.Fatalf("revisions came as %d, %d", len(first.EntryRevisions), len(second.EntryRevisions))
-	}
-	must(t, stream.Send(&entryv1.SyncAuthorizedEntriesRequest{Ids: []string{second.EntryRevisions[0].Id, "unknown"}}))
-	answer, err := stream.Recv()
-	must(t, err)
-	if len(answer.Entries) != 1 || answer.More {
-		t.Fatalf("got %d entries", len(answer.Entries))
-	}
-	_, err = open(&entryv1.SyncAuthorizedEntriesRequest{OutputMask: &types.EntryMask{SpiffeId: true}}).Recv()
-	refused(t, err, codes.InvalidArgument, "revision number cannot be masked")
-	_, err = open(&entryv1.SyncAuthorizedEntriesRequest{Ids: []string{"x"}}).Recv()
-	refused(t, err, codes.InvalidArgument, "specifying IDs on initial request is not supported")
 }

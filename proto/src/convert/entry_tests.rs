@@ -128,7 +128,8 @@ proptest! {
         parts.dns_names = vec!["web.example".into()];
         parts.hint = hint;
         (parts.admin, parts.downstream, parts.store_svid) = (admin, downstream, store_svid);
-        (parts.disable_x509_svid_prefetch, parts.jwt_svid_include_jti) = (prefetch, jti);
+        // No entry is stored for others and left unsigned at once.
+        (parts.disable_x509_svid_prefetch, parts.jwt_svid_include_jti) = (prefetch && !store_svid, jti);
         let entry = Entry::new(parts).unwrap();
         prop_assert_eq!(delivered_entry(&id("/other"), &entry_to_wire(&entry, None)).unwrap(), entry);
     }

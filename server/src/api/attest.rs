@@ -1,6 +1,7 @@
 //! One AttestAgent stream: the proof, challenges and answers, the agent's SVID.
 //!
-//! Bounded in rounds and time; ends when the agent leaves.
+//! Bounded in rounds and time; ends when the agent leaves. A stopping server asks nothing more, but what it has begun
+//! to judge it answers: the answer may have spent a token.
 
 use std::sync::Arc;
 
@@ -61,8 +62,7 @@ async fn attest(
     replies: &Replies,
 ) -> Result<Attested, Status> {
     call.wait_turn(1).await?;
-    let first = steps
-        .message()
+    let first = said(call, &mut steps)
         .await?
         .ok_or_else(|| Status::invalid_argument("failed to receive request from stream: EOF"))?;
     let (kind, payload, csr) = proof_of(first)?;
@@ -81,8 +81,7 @@ async fn attest(
         };
         let asked = AttestAgentResponse { step: Some(Reply::Challenge(challenge)) };
         replies.send(Ok(asked)).await.map_err(|_| Status::cancelled("agent went away"))?;
-        let answer = steps
-            .message()
+        let answer = said(call, &mut steps)
             .await?
             .ok_or_else(|| Status::invalid_argument("failed to receive challenge from stream: EOF"))?;
         let Some(Step::ChallengeResponse(answer)) = answer.step else {
@@ -91,6 +90,18 @@ async fn attest(
         step = attestation.answer(call.now(), answer).await;
     }
     Err(Status::invalid_argument("attestation has too many rounds"))
+}
+
+/// What the agent says next.
+async fn said(
+    call: &Call,
+    steps: &mut Streaming<AttestAgentRequest>,
+) -> Result<Option<AttestAgentRequest>, Status> {
+    tokio::select! {
+        biased;
+        said = steps.message() => said,
+        () = call.gate.drain.begun().cancelled() => Err(Status::unavailable("server is stopping")),
+    }
 }
 
 /// Type, payload and certificate request; the first missing part is named, in SPIRE's order.

@@ -44,6 +44,8 @@ pub struct Method {
     pub limit: Option<Limit>,
     /// The service exists only on the admin socket; over TCP it is unknown.
     pub local_only: bool,
+    /// When the server stops, the method ends its stream itself, between two steps.
+    pub drains_itself: bool,
 }
 
 impl Method {
@@ -66,7 +68,7 @@ impl Method {
 }
 
 const fn row(service: &'static str, name: &'static str, who: u8) -> Method {
-    Method { service, name, who, limit: None, local_only: false }
+    Method { service, name, who, limit: None, local_only: false, drains_itself: false }
 }
 
 const fn limited(
@@ -76,11 +78,18 @@ const fn limited(
     bucket: Bucket,
     work: &'static str,
 ) -> Method {
-    Method { service, name, who, limit: Some(Limit { bucket, work }), local_only: false }
+    Method {
+        service,
+        name,
+        who,
+        limit: Some(Limit { bucket, work }),
+        local_only: false,
+        drains_itself: false,
+    }
 }
 
 const fn local(service: &'static str, name: &'static str) -> Method {
-    Method { service, name, who: LOCAL, limit: None, local_only: true }
+    Method { service, name, who: LOCAL, limit: None, local_only: true, drains_itself: false }
 }
 
 const AGENT_SERVICE: &str = "spire.api.server.agent.v1.Agent";
@@ -100,7 +109,10 @@ pub const METHODS: &[Method] = &[
     row(AGENT_SERVICE, "DeleteAgent", LOCAL | ADMIN),
     row(AGENT_SERVICE, "BanAgent", LOCAL | ADMIN),
     row(AGENT_SERVICE, "CreateJoinToken", LOCAL | ADMIN),
-    limited(AGENT_SERVICE, "AttestAgent", ANY, Bucket::Attest, "attest agent"),
+    Method {
+        drains_itself: true,
+        ..limited(AGENT_SERVICE, "AttestAgent", ANY, Bucket::Attest, "attest agent")
+    },
     limited(AGENT_SERVICE, "RenewAgent", AGENT, Bucket::SignX509, "renew agent"),
     limited(AGENT_SERVICE, "PostStatus", AGENT, Bucket::PostStatus, "agent status posting"),
     row(BUNDLE, "GetBundle", ANY),

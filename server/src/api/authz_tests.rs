@@ -163,3 +163,18 @@ fn services_of_the_admin_socket_do_not_exist_over_tcp() {
     assert_eq!(find("/grpc.reflection.v1.ServerReflection/Info", true), Found::NoService);
     assert_eq!(find("", true), Found::NoService);
 }
+
+#[test]
+fn only_work_that_costs_is_limited() {
+    let limited: Vec<_> = METHODS.iter().filter_map(|m| Some((m.name, m.limit?.bucket))).collect();
+    assert_eq!(
+        limited,
+        [
+            ("AttestAgent", Bucket::Attest),
+            ("RenewAgent", Bucket::SignX509),
+            ("PostStatus", Bucket::PostStatus),
+            ("BatchNewX509SVID", Bucket::SignX509),
+            ("NewJWTSVID", Bucket::SignJwt),
+        ]
+    );
+}

@@ -19,6 +19,7 @@ use crate::api::caller::Peer;
 use crate::api::gate::Stack;
 use crate::limits::{
     CALLS_PER_CONNECTION, CONNECTION_GRACE, HEADER_LIST_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    LAST_WORDS,
 };
 
 /// Serves `io` until it closes. After `age` (`None` = never) the peer is told to go away; its running calls have
@@ -55,9 +56,13 @@ where
     leaving.cancel();
     served.as_mut().graceful_shutdown();
     tokio::select! {
-        result = served => note(result),
+        result = served.as_mut() => return note(result),
         () = tokio::time::sleep(CONNECTION_GRACE) => {}
         () = drain.over().cancelled() => {}
+    }
+    // Calls that are cut now say so; the words need a moment to leave.
+    if let Ok(result) = tokio::time::timeout(LAST_WORDS, served).await {
+        note(result);
     }
 }
 

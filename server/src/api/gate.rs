@@ -254,6 +254,8 @@ fn log_refusal(fields: Map<String, Value>) {
 fn unknown_path(path: &str, found: Found) -> Status {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
     Status::unimplemented(match found {
+        // Known to the protocol and offered by nobody.
+        Found::NoMethod if service == "grpc.health.v1.Health" => format!("method {method} not implemented"),
         Found::NoMethod => format!("unknown method {method} for service {service}"),
         _ => format!("unknown service {service}"),
     })
@@ -298,14 +300,40 @@ impl Ending {
     }
 
     /// Watches the body of the answer to its end; the drain of the server ends it with `Unavailable`.
-    fn follow(self, response: Response<Body>) -> Response<Body> {
+    fn follow(self, mut response: Response<Body>) -> Response<Body> {
+        reword(response.headers_mut());
         if let Some(code) = code_in(response.headers()) {
             self.report(code);
             return response;
         }
-        let stopping = self.gate.drain.begun().clone().cancelled_owned();
+        let drain = &self.gate.drain;
+        let stopping = if self.method.drains_itself { drain.over() } else { drain.begun() };
+        let stopping = stopping.clone().cancelled_owned();
         response.map(|inner| Body::new(Followed { inner, ending: Some(self), stopping: Box::pin(stopping) }))
     }
+}
+
+/// A request that is too large ends as it does at every other gRPC server; the library has a code of its own for it.
+fn reword(headers: &mut HeaderMap) {
+    if code_in(headers) != Some(Code::OutOfRange) {
+        return;
+    }
+    let Some(text) = Status::from_header_map(headers).and_then(|status| too_large(status.message())) else {
+        return;
+    };
+    let mut fresh = HeaderMap::new();
+    if Status::resource_exhausted(text).add_header(&mut fresh).is_ok() {
+        for (name, value) in &fresh {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+/// The text of gRPC for the library's text about a request that is too large.
+fn too_large(text: &str) -> Option<String> {
+    let sizes = text.strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, limit) = sizes.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
+    Some(format!("grpc: received message larger than max ({found} vs. {limit})"))
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
@@ -340,8 +368,9 @@ impl HttpBody for Followed {
             return Poll::Ready(None);
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(trailers) = frame.trailers_ref() {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    reword(trailers);
                     let code = code_in(trailers).unwrap_or(Code::Unknown);
                     self.finish(code);
                 }
@@ -388,6 +417,50 @@ impl Drop for Followed {
 mod tests {
     use super::*;
 
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    #[tokio::test]
+    async fn each_bucket_holds_the_work_of_one_second() {
+        let limits = Limits::new(true, true, crate::clock::now);
+        let buckets =
+            [(Bucket::Attest, 1), (Bucket::SignX509, 500), (Bucket::SignJwt, 500), (Bucket::PostStatus, 10)];
+        for (bucket, burst) in buckets {
+            let asked = burst + 1;
+            assert_eq!(
+                limits.take(bucket, ADDRESS, asked, None).await,
+                Err(RateError::Burst { asked, burst })
+            );
+            assert_eq!(limits.take(bucket, ADDRESS, burst, None).await, Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn limits_that_are_switched_off_let_everything_through_save_status() {
+        let limits = Limits::new(false, false, crate::clock::now);
+        for bucket in [Bucket::Attest, Bucket::SignX509, Bucket::SignJwt] {
+            assert_eq!(limits.take(bucket, ADDRESS, u32::MAX, None).await, Ok(()));
+        }
+        assert!(limits.take(Bucket::PostStatus, ADDRESS, 11, None).await.is_err());
+    }
+
+    #[test]
+    fn only_the_librarys_text_about_size_is_reworded() {
+        let reworded = |status: Status| {
+            let mut headers = HeaderMap::new();
+            status.add_header(&mut headers).unwrap();
+            reword(&mut headers);
+            let status = Status::from_header_map(&headers).unwrap();
+            (status.code(), status.message().to_owned())
+        };
+        let library = "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
+        assert_eq!(
+            reworded(Status::out_of_range(library)),
+            (Code::ResourceExhausted, "grpc: received message larger than max (5 vs. 4)".into())
+        );
+        let other = (Code::OutOfRange, "beyond the end".to_owned());
+        assert_eq!(reworded(Status::out_of_range("beyond the end")), other);
+    }
+
     #[test]
     fn a_timeout_header_has_up_to_eight_digits_and_a_unit() {
         let read = |text: &str| timeout_of(&HeaderValue::from_str(text).unwrap());
@@ -409,5 +482,7 @@ mod tests {
             text("/spire.api.server.agent.v1.Agent/Nope"),
             "unknown method Nope for service spire.api.server.agent.v1.Agent"
         );
+        let list = "/grpc.health.v1.Health/List";
+        assert_eq!(unknown_path(list, find(list, true)).message(), "method List not implemented");
     }
 }

@@ -160,3 +160,46 @@ async fn an_authority_is_known_everywhere_once_every_live_agent_has_said_so() {
         "an ended agent is not waited for"
     );
 }
+
+#[tokio::test]
+async fn a_stream_that_reads_too_slowly_is_told_to_begin_anew_and_holds_no_past() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    stream.next(clock).await.unwrap();
+    world.create("a", AGENT).await;
+    let behind = || world.feed.0.state.lock().behind.len();
+    let advanced = async |to: u64| {
+        while world.feed.0.state.lock().present.position().revision < Revision(to) {
+            tokio::task::yield_now().await;
+        }
+    };
+    advanced(2).await;
+    assert_eq!(behind(), 1, "one registry waits for the reader");
+    for n in 0..KEPT {
+        world.attest(Box::leak(format!("/spire/agent/t/x{n}").into_boxed_str())).await;
+    }
+    world.create("b", AGENT).await;
+    advanced(KEPT as u64 + 3).await;
+    assert_eq!(behind(), 0, "nothing old is kept for it");
+    let update = stream.next(clock).await.unwrap();
+    assert_eq!(update.resync, Some("the agent reads too slowly"));
+    let UpdateKind::Snapshot { entries, .. } = update.kind else { panic!("expected a snapshot") };
+    assert_eq!(entries.iter().map(|e| e.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    world.create("c", AGENT).await;
+    assert_eq!(upserts(&stream.next(clock).await.unwrap()), ["c"], "from there on it goes as before");
+}
+
+#[tokio::test]
+async fn what_a_dropped_stream_had_still_to_be_told_is_forgotten() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    stream.next(clock).await.unwrap();
+    world.create("a", AGENT).await;
+    while world.feed.0.state.lock().behind.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(stream);
+    assert!(world.feed.0.state.lock().behind.is_empty());
+}

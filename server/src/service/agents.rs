@@ -229,7 +229,8 @@ impl Services {
         };
         let row = JoinToken {
             digest: avouch_store::sha256(token.as_bytes()),
-            expires_at: now.wall + std::time::Duration::from_secs(ttl),
+            // Ends at the second that the caller is told.
+            expires_at: Timestamp::from_secs((now.wall + std::time::Duration::from_secs(ttl)).secs()),
         };
         Ok((token, row, alias))
     }

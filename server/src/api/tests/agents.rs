@@ -7,6 +7,11 @@ use avouch_proto::agent_v1::{
 use avouch_proto::convert::{DeniedReason, denied_reason};
 use avouch_proto::entry_v1::GetAuthorizedEntriesRequest;
 
+use avouch_attestors::Boxed;
+use avouch_attestors::node::{Exchange, NodeProof, Step as Judged, VerifyError};
+use avouch_domain::{Now, SelectorSet};
+use tokio::sync::Semaphore;
+
 use super::*;
 
 /// How an agent with this SVID fares: in, or refused for a reason.
@@ -184,4 +189,58 @@ async fn agent_ids_are_checked_before_anything_is_done() {
         assert_eq!(code, Code::InvalidArgument);
         assert!(text.starts_with("invalid agent ID: ") && text.contains(reason), "{text}");
     }
+}
+
+/// Accepts everybody, once it may.
+struct Slow {
+    asked: Semaphore,
+    may: Semaphore,
+}
+
+impl NodeVerifier for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn judge<'a>(&'a self, _: &'a Exchange, _: Now) -> Boxed<'a, Result<Judged, VerifyError>> {
+        Box::pin(async {
+            self.asked.add_permits(1);
+            let _ = self.may.acquire().await.unwrap();
+            let selectors = SelectorSet::new(Vec::new()).unwrap();
+            let agent_id = id("/spire/agent/slow/1");
+            Ok(Judged::Accept(NodeProof { agent_id, selectors, can_reattest: true }))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_outlasts_the_patience_of_a_stopping_server_is_told_so() {
+    let slow = Arc::new(Slow { asked: Semaphore::new(0), may: Semaphore::new(0) });
+    let world = World::verifying(slow.clone()).await;
+    let attested = async { world.attest("slow", b"x", &new_csr(None)).await };
+    let stopped = async {
+        let _ = slow.asked.acquire().await.unwrap();
+        world.gate.drain.begun().cancel();
+        world.gate.drain.over().cancel();
+    };
+    let (attested, ()) = tokio::join!(attested, stopped);
+    assert_eq!(refusal(attested), (Code::Unavailable, "server is stopping".into()));
+}
+
+#[tokio::test]
+async fn a_stopping_server_answers_the_proof_that_it_has_begun_to_judge() {
+    let slow = Arc::new(Slow { asked: Semaphore::new(0), may: Semaphore::new(0) });
+    let world = World::verifying(slow.clone()).await;
+    let attested = async { world.attest("slow", b"x", &new_csr(None)).await };
+    let stopped = async {
+        let _ = slow.asked.acquire().await.unwrap();
+        world.gate.drain.begun().cancel();
+        // The stream has time to be cut, were it cut now.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        slow.may.add_permits(1);
+    };
+    let (attested, ()) = tokio::join!(attested, stopped);
+    assert_eq!(attested.unwrap().id, id("/spire/agent/slow/1"));
 }

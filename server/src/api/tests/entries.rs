@@ -224,9 +224,22 @@ async fn agents_get_their_entries_both_ways() {
 }
 
 #[tokio::test]
-async fn a_request_over_the_limit_is_refused() {
+async fn a_request_over_the_limit_is_refused_with_the_code_of_every_grpc_server() {
     let world = World::start().await;
     let ids = vec!["x".repeat(255); 17_000];
     let refused = EntryClient::new(world.local()).batch_delete_entry(BatchDeleteEntryRequest { ids }).await;
-    assert_eq!(refusal(refused).0, Code::OutOfRange);
+    let text = "grpc: received message larger than max (4386000 vs. 4194304)";
+    assert_eq!(refusal(refused), (Code::ResourceExhausted, text.into()));
+}
+
+#[tokio::test]
+async fn a_message_of_a_stream_over_the_limit_is_refused_with_the_same_code() {
+    let world = World::start().await;
+    let agent = world.agent("t1").await;
+    let ask = SyncAuthorizedEntriesRequest { output_mask: None, ids: vec!["x".repeat(255); 17_000] };
+    let mut client = EntryClient::new(world.holder(&agent));
+    let mut replies = client.sync_authorized_entries(tokio_stream::iter([ask])).await.unwrap().into_inner();
+    let (code, text) = refusal(replies.message().await);
+    assert_eq!(code, Code::ResourceExhausted);
+    assert!(text.starts_with("grpc: received message larger than max ("), "{text}");
 }

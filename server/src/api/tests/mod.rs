@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use avouch::logs::{Level, LogHandle};
+use avouch_attestors::node::NodeVerifier;
 use avouch_credential::key::PrivateKey;
 use avouch_credential::x509::csr::{self, CsrTemplate};
 use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::name::Name;
 use avouch_domain::fixtures::{domain, id};
-use avouch_domain::{KeyType, SpiffeId};
+use avouch_domain::{KeyType, SpiffeId, TrustDomain};
 use avouch_proto::agent_v1::agent_client::AgentClient;
 use avouch_proto::agent_v1::attest_agent_request::{Params, Step};
 use avouch_proto::agent_v1::attest_agent_response::Step as Reply;
@@ -72,16 +73,35 @@ fn settings() -> Settings {
 
 impl World {
     async fn start() -> Self {
+        Self::with(domain(), settings(), &[]).await
+    }
+
+    /// A server that asks this verifier about nodes of its kind.
+    async fn verifying(verifier: Arc<dyn NodeVerifier>) -> Self {
+        Self::of(domain(), settings(), &[], vec![(verifier.name().into(), verifier)]).await
+    }
+
+    /// A server of this trust domain. `admins` are known by configuration, beside `/admin` of example.org.
+    async fn with(trust_domain: TrustDomain, settings: Settings, admins: &[SpiffeId]) -> Self {
+        Self::of(trust_domain, settings, admins, Vec::new()).await
+    }
+
+    async fn of(
+        trust_domain: TrustDomain,
+        settings: Settings,
+        admins: &[SpiffeId],
+        verifiers: Vec<(String, Arc<dyn NodeVerifier>)>,
+    ) -> Self {
         let (store, image) = Store::open(Path::new(":memory:"), clock::now().wall).unwrap();
         let stop = CancellationToken::new();
         let services = Services::start(Parts {
             store,
             image,
-            trust_domain: domain(),
+            trust_domain: trust_domain.clone(),
             server_name: "test".into(),
             keys: Arc::new(MemoryKeys::new()),
-            settings: settings(),
-            verifiers: Vec::new(),
+            settings,
+            verifiers,
             clock: clock::now,
             stop: stop.child_token(),
         })
@@ -95,9 +115,9 @@ impl World {
         };
         let gate = Arc::new(Gate {
             services,
-            admin_ids: [id("/admin")].into(),
+            admin_ids: admins.iter().cloned().chain([id("/admin")]).collect(),
             limits: Limits::new(true, true, clock::now),
-            metrics: Metrics::new(&telemetry, &domain()),
+            metrics: Metrics::new(&telemetry, &trust_domain),
             audit_log: true,
             clock: clock::now,
             drain: Drain::of(&stop),

@@ -1,7 +1,8 @@
 //! The watch stream, and how streams end when the server or the agent's standing does.
 
-use avouch_proto::agent_v1::BanAgentRequest;
+use avouch_proto::agent_v1::{BanAgentRequest, DeleteAgentRequest, RenewAgentRequest};
 use avouch_proto::convert::{DeniedReason, denied_reason};
+use avouch_proto::entry_v1::{BatchUpdateEntryRequest, SyncAuthorizedEntriesRequest};
 use avouch_proto::watch_v1::follow_request::Step as Ask;
 use avouch_proto::watch_v1::follow_response::Frame;
 use avouch_proto::watch_v1::watch_client::WatchClient;
@@ -119,6 +120,100 @@ async fn a_ban_is_told_and_ends_the_stream() {
 }
 
 #[tokio::test]
+async fn an_eviction_is_told_and_ends_the_stream() {
+    let world = World::start().await;
+    let agent = world.agent("t1").await;
+    let mut follower = Follower::open(&world, &agent, None).await;
+    follower.snapshot().await;
+    let request = DeleteAgentRequest { id: Some(spiffe_id_to_wire(&agent.id)) };
+    AgentClient::new(world.local()).delete_agent(request).await.unwrap();
+    assert!(matches!(follower.frame().await, Frame::Node(n) if n.state == i32::from(State::Evicted)));
+    let status = follower.end().await;
+    assert_eq!(denied_reason(&status), Some(DeniedReason::AgentNotAttested));
+}
+
+#[tokio::test]
+async fn an_svid_that_was_replaced_hears_nothing_more() {
+    let world = World::start().await;
+    let old = world.agent("t1").await;
+    let mut follower = Follower::open(&world, &old, None).await;
+    follower.snapshot().await;
+    let params = Some(AgentX509svidParams { csr: new_csr(None) });
+    let renewed =
+        AgentClient::new(world.holder(&old)).renew_agent(RenewAgentRequest { params }).await.unwrap();
+    let new = caller_of(&renewed.into_inner().svid.unwrap());
+    Follower::open(&world, &new, None).await.snapshot().await;
+    world.entry(&old.id, "/after").await;
+    let mut heard = Vec::new();
+    let status = loop {
+        match follower.frames.message().await {
+            Ok(frame) => heard.push(frame.unwrap().frame.unwrap()),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(!heard.iter().any(|frame| matches!(frame, Frame::Delta(_))), "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_silent_stream_beats_and_says_where_it_stands() {
+    let world = World::start().await;
+    let agent = world.agent("t1").await;
+    let mut follower = Follower::open(&world, &agent, None).await;
+    let (_, position) = follower.snapshot().await;
+    // From here on time passes as soon as nothing else happens.
+    tokio::time::pause();
+    let Frame::Heartbeat(beat) = follower.frame().await else { panic!("expected a heartbeat") };
+    assert!(beat.server_time_ms > 0);
+    assert_eq!(beat.position, Some(position));
+}
+
+#[tokio::test]
+async fn a_newer_agent_is_answered_with_the_version_of_the_server() {
+    let world = World::start().await;
+    let agent = world.agent("t1").await;
+    let hello = Hello { version: 7, ..Hello::default() };
+    let (asks, stream) = mpsc::channel(1);
+    asks.send(FollowRequest { step: Some(Ask::Hello(hello)) }).await.unwrap();
+    let mut client = WatchClient::new(world.holder(&agent));
+    let mut frames = client.follow(ReceiverStream::new(stream)).await.unwrap().into_inner();
+    let first = frames.message().await.unwrap().unwrap().frame.unwrap();
+    assert!(matches!(first, Frame::Welcome(welcome) if welcome.version == 1));
+}
+
+#[tokio::test]
+async fn what_a_slow_reader_missed_comes_merged_and_not_one_by_one() {
+    const CHANGES: usize = 400;
+    let world = World::start().await;
+    let agent = world.agent("t1").await;
+    // Each message has 20 kB; together they are more than windows, pipe and queue hold.
+    let selector = |n| types::Selector { r#type: "t".into(), value: format!("{n:0200}") };
+    let entry =
+        types::Entry { selectors: (0..100).map(selector).collect(), ..wire_entry(&agent.id, "/busy") };
+    let mut client = EntryClient::new(world.local());
+    let request = BatchCreateEntryRequest { entries: vec![entry], output_mask: None };
+    let made = client.batch_create_entry(request).await.unwrap().into_inner().results.remove(0);
+    let entry_id = made.entry.unwrap().id;
+    let mut follower = Follower::open(&world, &agent, None).await;
+    follower.snapshot().await;
+    for n in 0..CHANGES {
+        let entry = types::Entry { id: entry_id.clone(), hint: n.to_string(), ..Default::default() };
+        let input_mask = Some(types::EntryMask { hint: true, ..Default::default() });
+        let request = BatchUpdateEntryRequest { entries: vec![entry], input_mask, output_mask: None };
+        client.batch_update_entry(request).await.unwrap();
+    }
+    let mut deltas = 0;
+    loop {
+        let Frame::Delta(delta) = follower.frame().await else { continue };
+        deltas += 1;
+        if delta.upserts.iter().any(|e| e.hint == (CHANGES - 1).to_string()) {
+            break;
+        }
+    }
+    assert!(deltas < CHANGES, "{deltas} of {CHANGES}");
+}
+
+#[tokio::test]
 async fn a_stream_ends_with_the_svid_that_opened_it() {
     let world = World::start().await;
     let mut agent = world.agent("t1").await;
@@ -138,6 +233,28 @@ async fn a_stopping_server_ends_streams_with_unavailable() {
     let status = follower.end().await;
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     world.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_stopping_server_ends_every_other_stream_the_same_way() {
+    let world = World::start().await;
+    let agent = world.agent("t1").await;
+    let entry = |n: usize| wire_entry(&agent.id, &format!("/w{n}"));
+    let request = BatchCreateEntryRequest { entries: (0..501).map(entry).collect(), output_mask: None };
+    EntryClient::new(world.local()).batch_create_entry(request).await.unwrap();
+    let (asks, stream) = mpsc::channel(1);
+    asks.send(SyncAuthorizedEntriesRequest::default()).await.unwrap();
+    let mut client = EntryClient::new(world.holder(&agent));
+    let mut sync = client.sync_authorized_entries(ReceiverStream::new(stream)).await.unwrap().into_inner();
+    while sync.message().await.unwrap().unwrap().more {}
+    let (proofs, stream) = mpsc::channel::<AttestAgentRequest>(1);
+    let mut client = AgentClient::new(world.nobody());
+    let mut attest = client.attest_agent(ReceiverStream::new(stream)).await.unwrap().into_inner();
+    world.gate.drain.begun().cancel();
+    for code in [refusal(sync.message().await).0, refusal(attest.message().await).0] {
+        assert_eq!(code, Code::Unavailable);
+    }
+    drop((asks, proofs));
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use avouch_credential::tls::{
     IdentityCell, RootsCell, ServerExpectation, ServerPolicy, client_config, server_config, server_name,
 };
 use avouch_domain::{SpiffeId, X509Svid};
-use avouch_proto::bundle_v1::GetBundleRequest;
 use avouch_proto::bundle_v1::bundle_client::BundleClient;
+use avouch_proto::bundle_v1::{BatchSetFederatedBundleRequest, GetBundleRequest};
 use avouch_proto::entry_v1::GetAuthorizedEntriesRequest;
 use avouch_proto::svid_v1::MintX509svidRequest;
 use avouch_proto::svid_v1::svid_client::SvidClient;
@@ -24,7 +24,7 @@ fn open(world: &World) -> Door {
     let ca = world.gate.services.ca();
     let terms = TcpTerms {
         tls: server_config(ca.identity(), ca.roots(), ServerPolicy::GRPC).unwrap(),
-        trust_domain: domain(),
+        trust_domain: world.gate.services.trust_domain().clone(),
         admin_ids: Arc::new(world.gate.admin_ids.clone()),
     };
     let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -56,7 +56,7 @@ fn svid_of(wire: &types::X509svid, key: &PrivateKey) -> X509Svid {
     let id = wire.id.as_ref().unwrap();
     let chain: Vec<Arc<[u8]>> = wire.cert_chain.iter().map(|der| der.as_slice().into()).collect();
     X509Svid {
-        id: SpiffeId::new(&domain(), &id.path).unwrap(),
+        id: SpiffeId::new(&TrustDomain::new(&id.trust_domain).unwrap(), &id.path).unwrap(),
         chain: chain.into(),
         key: Arc::new(key.pkcs8()),
         not_before: clock::now().wall,
@@ -70,7 +70,8 @@ fn csr_with(key: &PrivateKey, id: Option<&SpiffeId>) -> Vec<u8> {
 
 async fn minted(world: &World, path: &str) -> X509Svid {
     let key = PrivateKey::generate(KeyType::EcP256).unwrap();
-    let csr = csr_with(&key, Some(&id(path)));
+    let id = SpiffeId::new(world.gate.services.trust_domain(), path).unwrap();
+    let csr = csr_with(&key, Some(&id));
     let reply =
         SvidClient::new(world.local()).mint_x509svid(MintX509svidRequest { csr, ttl: 0 }).await.unwrap();
     svid_of(&reply.into_inner().svid.unwrap(), &key)
@@ -141,4 +142,76 @@ async fn a_drained_door_ends_once_its_connections_have() {
     world.gate.drain.finish().await;
     assert!(client.get_bundle(GetBundleRequest::default()).await.is_err());
     assert!(TcpStream::connect(door.address).await.is_err(), "nobody listens any more");
+}
+
+/// The serial of the certificate that the server presents on a new connection.
+async fn presented(door: &Door) -> String {
+    let expected = ServerExpectation::Exactly(SpiffeId::server(&domain()));
+    let config = client_config(None, door.roots.clone(), expected).unwrap();
+    let stream = TcpStream::connect(door.address).await.unwrap();
+    let stream = TlsConnector::from(config).connect(server_name("localhost"), stream).await.unwrap();
+    let chain = stream.get_ref().1.peer_certificates().unwrap();
+    CertFacts::parse(&chain[0]).unwrap().serial_decimal.as_str().to_owned()
+}
+
+#[tokio::test]
+async fn a_new_certificate_of_the_server_drops_no_connection_and_shows_on_the_next() {
+    // Back-dated by ten seconds, so that half of its life is over two seconds from now.
+    let short = Settings { x509_svid_ttl: std::time::Duration::from_secs(14), ..settings() };
+    let world = World::with(domain(), short, &[]).await;
+    let door = open(&world);
+    let mut held = Held::open(&door).await;
+    let before = presented(&door).await;
+    held.ask().await;
+    while presented(&door).await == before {
+        held.ask().await;
+    }
+    held.ask().await;
+}
+
+/// One connection, which is never replaced by another.
+struct Held(BundleClient<Channel>);
+
+impl Held {
+    async fn open(door: &Door) -> Self {
+        let expected = ServerExpectation::Exactly(SpiffeId::server(&domain()));
+        let config = client_config(None, door.roots.clone(), expected).unwrap();
+        let stream = TcpStream::connect(door.address).await.unwrap();
+        let stream = TlsConnector::from(config).connect(server_name("localhost"), stream).await.unwrap();
+        let mut once = Some(TokioIo::new(stream));
+        let connect = tower::service_fn(move |_| {
+            let stream = once.take().ok_or_else(|| std::io::Error::other("the connection was dropped"));
+            async move { stream }
+        });
+        Self(BundleClient::new(Endpoint::from_static("http://server").connect_with_connector_lazy(connect)))
+    }
+
+    async fn ask(&mut self) {
+        self.0.get_bundle(GetBundleRequest::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_admin_needs_its_bundle_here_and_anybody_else_of_its_domain_stays_outside() {
+    let other_domain = TrustDomain::new("other.org").unwrap();
+    let foreign = World::with(other_domain.clone(), settings(), &[]).await;
+    let world = World::with(domain(), settings(), &[SpiffeId::new(&other_domain, "/admin").unwrap()]).await;
+    let door = open(&world);
+    let count = avouch_proto::entry_v1::CountEntriesRequest::default;
+    let admin = minted(&foreign, "/admin").await;
+    let other = minted(&foreign, "/other").await;
+    let refused = EntryClient::new(door.channel(Some(&admin))).count_entries(count()).await;
+    assert!(matches!(refusal(refused).0, Code::Unknown | Code::Unavailable), "its bundle is not known");
+    let bundle = BundleClient::new(foreign.local()).get_bundle(GetBundleRequest::default()).await.unwrap();
+    let request = BatchSetFederatedBundleRequest { bundle: vec![bundle.into_inner()], output_mask: None };
+    BundleClient::new(world.local()).batch_set_federated_bundle(request).await.unwrap();
+    // The roots follow the write in a task of their own.
+    while EntryClient::new(door.channel(Some(&admin))).count_entries(count()).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let refused = BundleClient::new(door.channel(Some(&other))).get_bundle(GetBundleRequest::default()).await;
+    assert!(
+        matches!(refusal(refused).0, Code::Unknown | Code::Unavailable),
+        "not even what anybody may call"
+    );
 }
