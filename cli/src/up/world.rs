@@ -25,8 +25,10 @@ pub struct World {
     pub dir: PathBuf,
     pub server_socket: PathBuf,
     pub agent_socket: PathBuf,
+    pub admin_socket: PathBuf,
     pub port: u16,
-    bin: PathBuf,
+    /// Where the three binaries are.
+    pub bin: PathBuf,
 }
 
 impl World {
@@ -50,6 +52,7 @@ impl World {
             trust_domain,
             server_socket: dir.join("server-admin/api.sock"),
             agent_socket: dir.join("agent-public/api.sock"),
+            admin_socket: dir.join("agent-admin/api.sock"),
             dir,
             port,
             bin,
@@ -80,10 +83,11 @@ impl World {
     pub fn start_agent(&self, token: &Zeroizing<String>) -> Result<Daemon, UpError> {
         let dir = self.dir.display();
         let text = format!(
-            "agent {{\n  data_dir = \"{dir}/agent\"\n  server_address = \"127.0.0.1\"\n  server_port = \"{}\"\n  trust_domain = \"{}\"\n  socket_path = \"{}\"\n  trust_bundle_path = \"{dir}/bundle.pem\"\n  join_token_file = \"{dir}/token\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n  KeyManager \"memory\" {{ plugin_data {{}} }}\n  WorkloadAttestor \"unix\" {{ plugin_data {{}} }}\n}}\n",
+            "agent {{\n  data_dir = \"{dir}/agent\"\n  server_address = \"127.0.0.1\"\n  server_port = \"{}\"\n  trust_domain = \"{}\"\n  socket_path = \"{}\"\n  admin_socket_path = \"{}\"\n  trust_bundle_path = \"{dir}/bundle.pem\"\n  join_token_file = \"{dir}/token\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n  KeyManager \"memory\" {{ plugin_data {{}} }}\n  WorkloadAttestor \"unix\" {{ plugin_data {{}} }}\n}}\n",
             self.port,
             self.trust_domain,
             self.agent_socket.display(),
+            self.admin_socket.display(),
         );
         self.make_dir("agent")?;
         self.write("token", token)?;
