@@ -13,3 +13,4 @@ mod pushes;
 mod readme;
 mod restarts;
 mod startup;
+mod verbs;

@@ -84,6 +84,26 @@ fn every_file_it_names_is_there() {
     }
 }
 
+/// Spans of code on a page of `docs/` that name something below one of the top folders.
+fn paths_of(page: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("docs").join(page)).unwrap();
+    let spans = text.split('`').skip(1).step_by(2).map(str::to_owned);
+    let tops = [".ci/", "agent/", "attestors/", "cli/", "core/", "docs/", "integration/", "proto/", "server/", "tests/"];
+    spans.filter(|s| tops.iter().any(|top| s.starts_with(top)) && !s.contains(' ')).collect()
+}
+
+#[test]
+fn every_place_that_the_pages_name_is_there() {
+    let pages = [("ARCHITECTURE.md", 15), ("SECURITY.md", 1)];
+    for (page, at_least) in pages {
+        let paths = paths_of(page);
+        assert!(paths.len() >= at_least, "{page}: {paths:?}");
+        for path in paths {
+            assert!(root().join(&path).exists(), "{page}: {path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_first_command_shows_the_lines_that_the_page_shows() {
     let said = cli::run("avouch", ["up", "--once"]).await;

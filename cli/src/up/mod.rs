@@ -155,6 +155,7 @@ async fn live(
             _ = redraw.tick() => out.redraw(&table::live(&seen, renewals, now())),
             next = watch.next() => {
                 seen = next?;
+                fetch::verify_x509(&seen)?;
                 renewals += 1;
             }
             fault = any_ended(daemons) => return Err(fault),
