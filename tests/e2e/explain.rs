@@ -69,6 +69,16 @@ async fn with_entry(change: impl FnOnce(&mut Entry)) -> World {
     world
 }
 
+/// The answer once the agent has heard of the entry.
+async fn granted(world: &World) -> Said {
+    eventually("a grant", async || {
+        let said = ask(world).run(&[]).await;
+        assert!(matches!(said.code, 0 | 5), "{said:?}");
+        (said.code == 0).then_some(said)
+    })
+    .await
+}
+
 /// The server goes on at another port: whoever asks on its socket is answered, the agent is not.
 async fn cut_off(server: &mut Server) {
     server.stop().await;
@@ -91,11 +101,7 @@ fn every_cause_of_the_table_is_produced_here() {
 #[tokio::test]
 async fn a_process_with_a_fitting_entry_gets_the_id() {
     let world = with_entry(|_| {}).await;
-    let said = eventually("a grant", async || {
-        let said = ask(&world).run(&[]).await;
-        (said.code == 0).then_some(said)
-    })
-    .await;
+    let said = granted(&world).await;
     assert!(said.out.starts_with("granted: the process gets this SPIFFE ID\n  entry: "), "{said:?}");
     // What is explained as given is given.
     assert_eq!(world.agent.workload().await.fetch_x509().await.unwrap().svids[0].spiffe_id, WEB);
@@ -294,8 +300,8 @@ async fn an_agent_that_looks_at_binaries_gives_what_asks_for_them() {
     let world = World::start_with(ServerOptions::default(), options).await;
     let binary = format!("unix:path:{}", std::env::current_exe().unwrap().display());
     world.server.create(entry(&world.agent.id, "/web", &[&binary])).await;
-    let said = ask(&world).run(&[]).await;
-    assert!(said.code == 0 && !said.out.contains("discover_workload_path"), "{said:?}");
+    let said = granted(&world).await;
+    assert!(!said.out.contains("discover_workload_path"), "{said:?}");
     assert_eq!(world.agent.workload().await.fetch_x509().await.unwrap().svids[0].spiffe_id, WEB);
 }
 

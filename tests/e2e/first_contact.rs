@@ -74,7 +74,8 @@ async fn once_ends_with_0_after_the_first_verified_fetch() {
     assert_eq!(up.end().await.code(), Some(0), "{}", up.log());
     let log = up.log();
     assert!(log.contains("you           spiffe://example.org/demo/you   valid "), "{log}");
-    let verified = "verified      X.509-SVID against the bundle, JWT-SVID for \"demo\" of spiffe://example.org/demo/you";
+    let verified =
+        "verified      X.509-SVID against the bundle, JWT-SVID for \"demo\" of spiffe://example.org/demo/you";
     assert!(log.contains(verified), "{log}");
     assert!(!log.contains('\u{1b}'), "no colours and no drawing where there is no terminal: {log}");
     newcomer.nothing_is_left();

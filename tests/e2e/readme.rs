@@ -88,7 +88,18 @@ fn every_file_it_names_is_there() {
 fn paths_of(page: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join("docs").join(page)).unwrap();
     let spans = text.split('`').skip(1).step_by(2).map(str::to_owned);
-    let tops = [".ci/", "agent/", "attestors/", "cli/", "core/", "docs/", "integration/", "proto/", "server/", "tests/"];
+    let tops = [
+        ".ci/",
+        "agent/",
+        "attestors/",
+        "cli/",
+        "core/",
+        "docs/",
+        "integration/",
+        "proto/",
+        "server/",
+        "tests/",
+    ];
     spans.filter(|s| tops.iter().any(|top| s.starts_with(top)) && !s.contains(' ')).collect()
 }
 

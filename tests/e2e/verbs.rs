@@ -101,7 +101,8 @@ async fn the_json_form_has_spires_names_and_hides_no_item() {
     assert!(bundle["x509_authorities"][0]["asn1"].is_string(), "{bundle}");
     let minted = json_of(&world, &["x509", "mint", "-spiffeID", "spiffe://example.org/m"]).await;
     assert!(minted["x509_svid"].is_string() && minted["private_key"].is_string(), "{minted}");
-    let jwt = json_of(&world, &["jwt", "mint", "-spiffeID", "spiffe://example.org/m", "-audience", "a"]).await;
+    let jwt =
+        json_of(&world, &["jwt", "mint", "-spiffeID", "spiffe://example.org/m", "-audience", "a"]).await;
     assert!(jwt["svid"]["token"].is_string(), "{jwt}");
     let said = server(&world, &["entry", "count", "-output", "xml"]).await;
     assert_eq!(said.code, 1, "{said:?}");
@@ -240,9 +241,8 @@ async fn secrets_are_written_for_their_owner_only() {
     assert_eq!(done(&world, &mint).await, format!("JWT-SVID written to {path}\n"));
     let folder = world.dir.path().to_str().unwrap();
     done(&world, &["x509", "mint", "-spiffeID", "spiffe://example.org/m", "-write", folder]).await;
-    let mode = |name: &str| {
-        std::fs::metadata(world.dir.path().join(name)).unwrap().permissions().mode() & 0o777
-    };
+    let mode =
+        |name: &str| std::fs::metadata(world.dir.path().join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!([mode("token"), mode("key.pem"), mode("svid.pem")], [0o600, 0o600, 0o644]);
 }
 

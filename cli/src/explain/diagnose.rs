@@ -163,14 +163,12 @@ fn judge(seen: &SeenEntry, agent: &AgentFacts, process: &ProcessFacts, now: Time
     if entry.store_svid {
         return refused(Cause::StoredSvid, named);
     }
-    let unseen = |s: &&Selector| {
-        s.kind() != "unix" || (of_binary(s) && agent.looks_at_binaries == Some(false))
-    };
+    let unseen =
+        |s: &&Selector| s.kind() != "unix" || (of_binary(s) && agent.looks_at_binaries == Some(false));
     if let Some(selector) = entry.selectors.iter().find(unseen) {
         return with(Cause::UnseenSelector, format!("selector: {selector}"));
     }
-    let missing: Vec<&Selector> =
-        entry.selectors.iter().filter(|s| !process.selectors.contains(s)).collect();
+    let missing: Vec<&Selector> = entry.selectors.iter().filter(|s| !process.selectors.contains(s)).collect();
     if !missing.is_empty() {
         let texts: Vec<_> = missing.iter().map(ToString::to_string).collect();
         let mut verdict = with(Cause::SelectorMissing, format!("missing: {}", texts.join(", ")));

@@ -16,9 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::Question;
-use super::diagnose::{
-    AgentFacts, Facts, KnownAgent, NoAgent, Parent, SeenEntry, ServerFacts, SocketState,
-};
+use super::diagnose::{AgentFacts, Facts, KnownAgent, NoAgent, Parent, SeenEntry, ServerFacts, SocketState};
 use super::{agent_config, process};
 use crate::clock;
 use crate::verbs::VerbError;

@@ -39,7 +39,8 @@ pub struct Question {
 
 /// Answers the question and gives the exit code: 0 if the process gets the ID, else that of the cause.
 pub async fn run(question: &Question, out: &mut Out) -> u8 {
-    let facts = out.during("looking at the process, the agent and the server", gather::gather(question)).await;
+    let facts =
+        out.during("looking at the process, the agent and the server", gather::gather(question)).await;
     let verdict = diagnose(&facts);
     let text = if question.json { json_answer(&verdict) } else { answer(&verdict, out) };
     out.say(&text);
@@ -99,6 +100,9 @@ mod tests {
         assert_eq!(text.lines().count(), 1);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["granted"], false);
-        assert_eq!((value["cause"].as_str(), value["details"][0].as_str()), (Some("process_gone"), Some("pid 7")));
+        assert_eq!(
+            (value["cause"].as_str(), value["details"][0].as_str()),
+            (Some("process_gone"), Some("pid 7"))
+        );
     }
 }

@@ -99,10 +99,12 @@ async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Ou
 
     let attesting = clock::now();
     let Registration { token, bundle_pem, agent_id } =
-        step("a join token", daemons, out, fetch::admit_agent(&world.server_socket, &world.trust_domain)).await?;
+        step("a join token", daemons, out, fetch::admit_agent(&world.server_socket, &world.trust_domain))
+            .await?;
     world.write_bundle(&bundle_pem)?;
     daemons.push(world.start_agent(&token)?);
-    step("your entry", daemons, out, fetch::register_caller(&world.server_socket, &agent_id, DEMO_PATH)).await?;
+    step("your entry", daemons, out, fetch::register_caller(&world.server_socket, &agent_id, DEMO_PATH))
+        .await?;
     let mut watch = step("the agent's start", daemons, out, fetch::Watch::open(&world.agent_socket)).await?;
     out.line(&format!("agent         attested (join token) {}", since(attesting)));
 
@@ -111,7 +113,9 @@ async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Ou
     out.line(&format!("you           {}", table::first(&seen, now())));
     out.line(&format!("verified      {verified}"));
     if once {
-        out.line("next          avouch up, without --once, keeps server and agent running for you to try them");
+        out.line(
+            "next          avouch up, without --once, keeps server and agent running for you to try them",
+        );
         return Ok(());
     }
     out.line(&next_steps(world, &agent_id));

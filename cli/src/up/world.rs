@@ -17,6 +17,8 @@ use super::UpError;
 
 /// How long a daemon may take to end after SIGTERM before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(12);
+/// Longest folder, in bytes, in which the names of the sockets still fit into the 107 bytes of a socket address.
+const BASE_MAX: usize = 50;
 
 /// Paths of one demonstration.
 #[derive(Debug)]
@@ -44,8 +46,7 @@ impl World {
                 return Err(UpError::MissingBinary { name, dir: bin });
             }
         }
-        let dir = base_dir().join(format!("avouch-up-{}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|e| UpError::folder(&dir, &e))?;
+        let dir = private_dir()?;
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(UpError::Port)?.port();
         Ok(Self {
@@ -175,12 +176,17 @@ impl Daemon {
     }
 }
 
-/// Unix socket paths are short: the run-time folder of the user, else /tmp.
-fn base_dir() -> PathBuf {
-    std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|p| p.is_dir())
-        .unwrap_or_else(|| PathBuf::from("/tmp"))
+/// A fresh folder of mode 0700 in the run-time folder of the user, else in /tmp: the variable may be that of another
+/// user (`su`, `sudo`), or too long for a socket path.
+fn private_dir() -> Result<PathBuf, UpError> {
+    let make = |base: &Path| {
+        let dir = base.join(format!("avouch-up-{}", std::process::id()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+        made.map(|()| dir.clone()).map_err(|e| UpError::folder(&dir, &e))
+    };
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let own = own.filter(|base| base.is_absolute() && base.as_os_str().len() <= BASE_MAX);
+    own.and_then(|base| make(&base).ok()).map_or_else(|| make(Path::new("/tmp")), Ok)
 }
 
 fn last_lines(log: &Path) -> String {

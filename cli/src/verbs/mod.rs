@@ -207,9 +207,7 @@ fn start(verb: &Verb, flags: Flags, out: &mut Out) -> Result<(), VerbError> {
     let what = format!("waiting for the answer to `{}`", verb.words);
     let mut call = Call { flags, place, json, out };
     let work = (verb.run)(&mut call);
-    runtime.block_on(async {
-        if verb.endless { work.await } else { progress.during(&what, work).await }
-    })
+    runtime.block_on(async { if verb.endless { work.await } else { progress.during(&what, work).await } })
 }
 
 fn usage(program: &Program<'_>) -> String {
@@ -441,7 +439,10 @@ mod tests {
     #[test]
     fn a_verb_of_a_part_that_is_not_built_says_so() {
         let (code, out, err) = call(&["federation", "list", "-output", "json"]);
-        assert_eq!((code, out.as_str(), err.as_str()), (1, "", "Error: not supported yet: federation list\n"));
+        assert_eq!(
+            (code, out.as_str(), err.as_str()),
+            (1, "", "Error: not supported yet: federation list\n")
+        );
     }
 
     #[test]

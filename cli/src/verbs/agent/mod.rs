@@ -63,7 +63,16 @@ fn admin(
     flags: fn(FlagSet) -> FlagSet,
     run: for<'a> fn(&'a mut Call<'_>) -> Running<'a>,
 ) -> Verb {
-    Verb { words, summary, door: AGENT_ADMIN, flags, output: true, run, error_prefix: "Error: ", endless: false }
+    Verb {
+        words,
+        summary,
+        door: AGENT_ADMIN,
+        flags,
+        output: true,
+        run,
+        error_prefix: "Error: ",
+        endless: false,
+    }
 }
 
 fn no_flags(set: FlagSet) -> FlagSet {

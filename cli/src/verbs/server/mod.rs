@@ -51,8 +51,7 @@ pub fn main_into(args: &[String], callbacks: &Callbacks, out: &mut Out) -> u8 {
         },
         Daemon { word: "restore", summary: "Replaces the store by a backup", run: callbacks.restore },
     ];
-    let program =
-        Program { name: "avouch-server", verbs: &verbs(), daemons: &daemons, not_yet: NOT_YET };
+    let program = Program { name: "avouch-server", verbs: &verbs(), daemons: &daemons, not_yet: NOT_YET };
     super::dispatch(&program, args, out)
 }
 
