@@ -129,13 +129,11 @@ async fn a_process_that_ended() {
 #[tokio::test]
 async fn an_agent_that_is_not_there_or_has_ended() {
     let mut world = World::start().await;
-    let sentence = "nobody listens on the agent's Workload API socket";
     let nowhere = Ask { agent: Path::new("/nonexistent/api.sock"), ..ask(&world) };
-    let said = nowhere.says("agent_down", 4, sentence).await;
-    assert!(said.contains("does not exist"), "{said}");
+    nowhere.says("socket_missing", 4, "the agent's Workload API socket does not exist").await;
     world.agent.stop().await;
-    let said = ask(&world).says("agent_down", 4, sentence).await;
-    assert!(said.contains("left over"), "{said}");
+    let sentence = "the Workload API socket is there, but nobody listens on it";
+    ask(&world).says("socket_deserted", 4, sentence).await;
 }
 
 #[tokio::test]
@@ -237,9 +235,14 @@ async fn an_agent_whose_own_svid_has_expired() {
 }
 
 #[tokio::test]
-async fn no_entry_of_that_id() {
+async fn no_entry_of_that_id_or_one_that_has_ended() {
     let world = World::start().await;
-    ask(&world).says("no_entry", 2, "no registration entry gives this SPIFFE ID").await;
+    let sentence = "no registration entry gives this SPIFFE ID";
+    ask(&world).says("no_entry", 2, sentence).await;
+    let mut ended = entry(&world.agent.id, "/web", &[&my_uid()]);
+    ended.expires_at = forge::now() - 1;
+    world.server.create(ended).await;
+    ask(&world).says("no_entry", 2, sentence).await;
 }
 
 #[tokio::test]
@@ -247,12 +250,6 @@ async fn an_entry_that_names_agents() {
     let world = with_entry(|e| e.parent_id = Some(wire_id("spiffe://example.org/spire/server"))).await;
     let sentence = "the entry's parent is the server, so it names agents and is never given to a workload";
     ask(&world).says("node_alias", 2, sentence).await;
-}
-
-#[tokio::test]
-async fn an_entry_that_has_ended() {
-    let world = with_entry(|e| e.expires_at = forge::now() - 1).await;
-    ask(&world).says("entry_expired", 2, "the entry's end has come").await;
 }
 
 #[tokio::test]

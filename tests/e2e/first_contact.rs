@@ -48,14 +48,15 @@ impl Newcomer {
     }
 
     /// Processes that were started from this user's binaries.
-    fn processes(&self) -> Vec<String> {
+    fn processes(&self) -> Vec<(i32, String)> {
         let bin = self.bin.path().to_str().unwrap();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().map_while(Result::ok) {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             if line.starts_with(bin) {
-                found.push(line);
+                found.push((pid, line));
             }
         }
         found
@@ -63,7 +64,16 @@ impl Newcomer {
 
     fn nothing_is_left(&self) {
         assert_eq!(self.left(), Vec::<String>::new());
-        assert_eq!(self.processes(), Vec::<String>::new());
+        assert_eq!(self.processes(), Vec::new());
+    }
+}
+
+/// A failed test leaves nothing behind either.
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        for (pid, _) in self.processes() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 }
 
@@ -127,4 +137,18 @@ async fn what_it_says_to_try_next_works_as_it_stands() {
             assert!(said.starts_with("granted: "), "{said}");
         }
     }
+    up.signal(Signal::SIGINT);
+    assert_eq!(up.end().await.code(), Some(0));
+    newcomer.nothing_is_left();
+}
+
+#[tokio::test]
+async fn a_missing_binary_is_named_with_what_to_build() {
+    let newcomer = Newcomer::new();
+    std::fs::remove_file(newcomer.bin.path().join("avouch-agent")).unwrap();
+    let up = newcomer.up(&["--once"]);
+    assert_eq!(up.end().await.code(), Some(1));
+    let text = up.log();
+    assert!(text.contains("`avouch-agent` is not in ") && text.contains("cargo build"), "{text}");
+    newcomer.nothing_is_left();
 }

@@ -7,7 +7,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     ProcessGone,
-    AgentDown,
+    SocketMissing,
+    SocketDeserted,
     SocketDenied,
     AgentUnreachable,
     AgentStarting,
@@ -19,7 +20,6 @@ pub enum Cause {
     AgentExpired,
     NoEntry,
     NodeAlias,
-    EntryExpired,
     ParentMissing,
     OtherAgent,
     StoredSvid,
@@ -55,11 +55,18 @@ pub const TABLE: [Row; 20] = [
         "check the process ID; a restarted process has a new one",
     ),
     row(
-        Cause::AgentDown,
-        "agent_down",
+        Cause::SocketMissing,
+        "socket_missing",
         4,
-        "nobody listens on the agent's Workload API socket",
+        "the agent's Workload API socket does not exist",
         "start the agent, or name its socket with --agent-socket",
+    ),
+    row(
+        Cause::SocketDeserted,
+        "socket_deserted",
+        4,
+        "the Workload API socket is there, but nobody listens on it",
+        "start the agent; the socket is left over from one that ended",
     ),
     row(
         Cause::SocketDenied,
@@ -137,13 +144,6 @@ pub const TABLE: [Row; 20] = [
         2,
         "the entry's parent is the server, so it names agents and is never given to a workload",
         "create an entry whose parent is the agent or this alias",
-    ),
-    row(
-        Cause::EntryExpired,
-        "entry_expired",
-        2,
-        "the entry's end has come",
-        "update the entry with a later -entryExpiry",
     ),
     row(
         Cause::ParentMissing,

@@ -105,10 +105,8 @@ pub fn diagnose(facts: &Facts) -> Verdict {
         return refused(Cause::ProcessGone, format!("pid {}", facts.pid));
     };
     match &facts.socket {
-        SocketState::Missing => return refused(Cause::AgentDown, "the socket does not exist"),
-        SocketState::Refused => {
-            return refused(Cause::AgentDown, "the socket is left over from an agent that ended");
-        }
+        SocketState::Missing => return Verdict { cause: Some(Cause::SocketMissing), details: Vec::new() },
+        SocketState::Refused => return Verdict { cause: Some(Cause::SocketDeserted), details: Vec::new() },
         SocketState::Denied(why) => return refused(Cause::SocketDenied, why.as_str()),
         SocketState::Answers => {}
     }
@@ -148,11 +146,12 @@ fn judge(seen: &SeenEntry, agent: &AgentFacts, process: &ProcessFacts, now: Time
     let entry = &seen.entry;
     let named = format!("entry: {}", entry.id);
     let with = |cause, detail: String| Verdict { cause: Some(cause), details: vec![named.clone(), detail] };
+    // Our server takes an entry away when it ends; others keep it for a while.
+    if entry.is_expired(now) {
+        return refused(Cause::NoEntry, format!("{named}, which has ended"));
+    }
     if entry.is_node_alias() {
         return refused(Cause::NodeAlias, named);
-    }
-    if entry.is_expired(now) {
-        return refused(Cause::EntryExpired, named);
     }
     let parent = format!("parent: {}", entry.parent_id);
     match seen.parent {

@@ -81,8 +81,8 @@ fn a_process_that_is_gone_gets_nothing() {
 
 #[test]
 fn a_socket_may_be_missing_deserted_or_forbidden() {
-    assert_eq!(cause(|f| f.socket = SocketState::Missing), Some(Cause::AgentDown));
-    assert_eq!(cause(|f| f.socket = SocketState::Refused), Some(Cause::AgentDown));
+    assert_eq!(cause(|f| f.socket = SocketState::Missing), Some(Cause::SocketMissing));
+    assert_eq!(cause(|f| f.socket = SocketState::Refused), Some(Cause::SocketDeserted));
     assert_eq!(cause(|f| f.socket = SocketState::Denied("/run".into())), Some(Cause::SocketDenied));
 }
 
@@ -115,7 +115,7 @@ fn without_an_entry_nothing_is_given() {
 #[test]
 fn each_property_of_an_entry_that_bars_it_is_named() {
     assert_eq!(of_entry(|e| e.parent_id = id("spiffe://example.org/spire/server")), Some(Cause::NodeAlias));
-    assert_eq!(of_entry(|e| e.expires_at = Some(Timestamp::from_secs(100))), Some(Cause::EntryExpired));
+    assert_eq!(of_entry(|e| e.expires_at = Some(Timestamp::from_secs(100))), Some(Cause::NoEntry));
     assert_eq!(of_entry(|e| e.store_svid = true), Some(Cause::StoredSvid));
     assert_eq!(of_entry(|e| e.selectors = selectors(&["k8s:ns:a"])), Some(Cause::UnseenSelector));
     assert_eq!(of_entry(|e| e.selectors = selectors(&["unix:uid:8"])), Some(Cause::SelectorMissing));
