@@ -3,10 +3,11 @@
 //! Prints for people; everything else of the command line is in the `avouch` crate.
 
 use avouch::out::Out;
+use avouch::verbs::flags::FlagSet;
 use nix::sys::stat::{Mode, umask};
 
 use crate::app;
-use crate::config::{self, AgentConfig};
+use crate::config::{self, AgentConfig, ConfigError};
 use crate::limits::WORKER_THREADS_MAX;
 
 const OK: u8 = 0;
@@ -17,12 +18,55 @@ fn fail(text: &str) -> u8 {
     FAILED
 }
 
+/// The flags of both verbs, for their help.
+fn known(verb: &'static str) -> FlagSet {
+    FlagSet::new(verb)
+        .text("config", "conf/agent/agent.conf", "Path to the configuration file")
+        .bool("expandEnv", false, "Expand environment variables in the configuration file")
+        .text("serverAddress", "", "Name or address of the server")
+        .text("serverPort", "", "TCP port of the server")
+        .text("trustDomain", "", "Name of the trust domain")
+        .text("dataDir", "", "Directory for what the agent keeps")
+        .text("socketPath", "", "Path of the Workload API's socket")
+        .text("trustBundle", "", "File with the server's authorities for the first contact")
+        .text("trustBundleFormat", "", "'pem' or 'spiffe'")
+        .bool("insecureBootstrap", false, "Trust whatever server answers first")
+        .text("rebootstrapMode", "", "'never'")
+        .text("joinToken", "", "One-time proof of the node; better in a file")
+        .text("joinTokenFile", "", "File with the join token")
+        .bool("allowUnauthenticatedVerifiers", false, "Give the bundle to processes without an identity too")
+        .text("logFile", "", "File to write logs to")
+        .text("logFormat", "", "'text' or 'json'")
+        .text("logLevel", "", "'error', 'warn', 'info', 'debug' or 'trace'")
+        .bool("logSourceLocation", false, "Add file and line to log lines")
+}
+
+/// Was help asked for? Then it has been given.
+fn helped(verb: &'static str, args: &[String]) -> bool {
+    let asked = args.iter().any(|a| matches!(a.as_str(), "-h" | "--h" | "-help" | "--help"));
+    if asked {
+        Out::standard().complain(&known(verb).usage());
+    }
+    asked
+}
+
+/// Reports a configuration that can't be used; a wrong flag after the flags there are.
+fn invalid(verb: &'static str, error: &ConfigError, gist: &str) -> u8 {
+    if matches!(error, ConfigError::Flag(_)) {
+        Out::standard().complain(&known(verb).usage());
+    }
+    fail(&format!("{gist}{error}"))
+}
+
 /// Runs the agent in the foreground.
 #[must_use]
 pub fn run(args: &[String]) -> u8 {
+    if helped("run", args) {
+        return OK;
+    }
     match config::load(args) {
         Ok(config) => start(config),
-        Err(error) => fail(&error.to_string()),
+        Err(error) => invalid("run", &error, ""),
     }
 }
 
@@ -45,11 +89,31 @@ fn start(config: AgentConfig) -> u8 {
 /// Checks the configuration and says what is wrong with it.
 #[must_use]
 pub fn validate(args: &[String]) -> u8 {
+    if helped("validate", args) {
+        return OK;
+    }
     match config::validate(args) {
         Ok(()) => {
             Out::standard().line("Avouch agent configuration file is valid.");
             OK
         }
-        Err(error) => fail(&format!("Avouch agent configuration file is invalid: {error}")),
+        Err(error) => invalid("validate", &error, "Avouch agent configuration file is invalid: "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+
+    #[test]
+    fn the_help_names_only_flags_that_are_taken() {
+        let usage = known("run").usage();
+        let names: Vec<_> = usage.lines().filter_map(|l| l.strip_prefix("  -")?.split(' ').next()).collect();
+        assert_eq!(names.len(), 18);
+        for name in names {
+            let taken = Flags::parse(&[format!("-{name}=true")]);
+            assert!(taken.is_ok(), "-{name}: {taken:?}");
+        }
     }
 }

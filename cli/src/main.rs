@@ -9,14 +9,32 @@ use avouch::explain;
 use avouch::out::Out;
 use avouch::up;
 use avouch::verbs::channel;
+use avouch_domain::SpiffeId;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Exit code of a call that can't be understood.
 const USAGE: u8 = 64;
 
+const EXAMPLES: &str = "Examples:
+  avouch up
+  avouch explain 4711 spiffe://example.org/web
+  avouch completions bash > ~/.local/share/bash-completion/completions/avouch";
+const UP_EXAMPLES: &str = "Examples:
+  avouch up           until Ctrl-C
+  avouch up --once    exit code 0 once the first SVIDs are fetched and verified";
+const EXPLAIN_EXAMPLES: &str = "Examples:
+  avouch explain 4711 spiffe://example.org/web
+  avouch explain --json $$ spiffe://example.org/web
+
+Exit codes: 0 the process gets the ID, 2 it does not, 4 somebody does not answer, 5 it will come by itself.";
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  avouch completions bash > ~/.local/share/bash-completion/completions/avouch
+  avouch completions zsh > \"${fpath[1]}/_avouch\"
+  avouch completions fish > ~/.config/fish/completions/avouch.fish";
+
 /// Workload identity that speaks SPIFFE.
 #[derive(Debug, Parser)]
-#[command(name = "avouch", version, disable_help_subcommand = true)]
+#[command(name = "avouch", version, disable_help_subcommand = true, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -24,14 +42,17 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(after_help = UP_EXAMPLES)]
     /// Start a private server and agent, register you, show your first SVIDs; Ctrl-C stops
     Up {
         /// Stop after the first verified fetch
         #[arg(long)]
         once: bool,
     },
+    #[command(after_help = EXPLAIN_EXAMPLES)]
     /// Why a process gets a SPIFFE ID, or why it does not
     Explain(Explain),
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
     /// The completion script for a shell
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -46,7 +67,10 @@ struct Explain {
     /// The process
     pid: i32,
     /// The SPIFFE ID it should have
-    spiffe_id: String,
+    spiffe_id: SpiffeId,
+    /// Answer in one line of JSON
+    #[arg(long)]
+    json: bool,
     /// The server's private socket
     #[arg(long, env = "SPIRE_SERVER_PRIVATE_SOCKET", default_value = channel::SERVER.default)]
     server_socket: PathBuf,
@@ -91,6 +115,7 @@ fn run(command: Command, out: &mut Out) -> u8 {
                 server_socket: e.server_socket,
                 agent_socket: e.agent_socket,
                 admin_socket: e.admin_socket,
+                json: e.json,
             };
             on_runtime(out, async |out| explain::run(&question, out).await)
         }
@@ -128,5 +153,19 @@ mod tests {
         let (mut out, captured) = Out::captured();
         assert_eq!(run(Command::Completions { shell: clap_complete::Shell::Bash }, &mut out), 0);
         assert!(captured.out().contains("explain") && captured.out().contains("completions"));
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Arguments::command().get_subcommands_mut().filter(|c| c.get_name() != "version") {
+            assert!(command.render_help().to_string().contains("Examples:"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_id_is_a_wrong_question() {
+        let asked = Arguments::try_parse_from(["avouch", "explain", "1", "example.org/web"]);
+        let error = asked.unwrap_err().to_string();
+        assert!(error.contains("invalid value 'example.org/web' for '<SPIFFE_ID>'"), "{error}");
     }
 }

@@ -101,7 +101,12 @@ pub fn backup(args: &[String]) -> u8 {
         Ok(given) => given,
         Err(error) => return invalid(&error, "Error: "),
     };
-    match avouch_store::backup(&config.datastore.file, &file, |_, _| {}) {
+    let (progress, begun) = (Out::standard().progress(), avouch::clock::now().mono);
+    let copied = avouch_store::backup(&config.datastore.file, &file, |done, all| {
+        progress.share("writing the backup", begun, done, all);
+    });
+    progress.clear();
+    match copied {
         Ok(position) => {
             let revision = position.revision.0;
             say(&format!("Backup written to {} at revision {revision}.", file.display()));

@@ -3,10 +3,15 @@
 //! Never: a rule proven only here, or a fixed pause.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // all of it is test code
 
+mod bad_input;
 mod clients;
 mod command_line;
+mod explain;
+mod first_contact;
 mod nodes;
 mod operations;
 mod pushes;
+mod readme;
 mod restarts;
 mod startup;
+mod verbs;

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod daemon;
 pub mod forge;
 pub mod mtls;
+pub mod node_pki;
 pub mod rules;
 pub mod server;
 pub mod wait;

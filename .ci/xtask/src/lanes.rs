@@ -1,6 +1,7 @@
 //! The lanes: what `up`, `test` and `ci` run, in order.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -22,12 +23,9 @@ pub fn up(rest: &[&str]) -> Outcome {
     eprintln!("building avouch (the first time takes about six minutes on two cores, later seconds)");
     files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--bins"])?;
     let avouch = files::root().join("target/ci/avouch");
-    let status = Command::new(&avouch)
-        .arg("up")
-        .args(rest)
-        .status()
-        .map_err(|e| format!("cannot start {}: {e}", avouch.display()))?;
-    if status.success() { Ok(()) } else { Err(format!("avouch up ended with {status}")) }
+    // In place of this process, so that Ctrl-C has one listener and the shell waits until everything has stopped.
+    let error = Command::new(&avouch).arg("up").args(rest).exec();
+    Err(format!("cannot start {}: {error}", avouch.display()))
 }
 
 /// Builds binaries and tests in one go: built apart, their dependencies would be compiled twice, with and without

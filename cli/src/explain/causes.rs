@@ -1,28 +1,29 @@
-//! The table of causes: one row each, with its name, its sentence, the next step and the exit code.
+//! The table of causes: why a process does not get a SPIFFE ID. One row each, with its name, its sentence, the next
+//! step and the exit code.
+//!
+//! Every row is produced by a test with real binaries that expects its sentence (`tests/e2e/explain.rs`).
 
-/// Why a process gets a SPIFFE ID or does not.
+/// Why a process does not get a SPIFFE ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    Granted,
-    MalformedId,
     ProcessGone,
     SocketMissing,
-    SocketRefused,
+    SocketDeserted,
     SocketDenied,
     AgentUnreachable,
+    AgentStarting,
     ServerUnreachable,
     ForeignTrustDomain,
     ReservedId,
-    AgentNotAttested,
+    AgentUnknown,
     AgentBanned,
     AgentExpired,
     NoEntry,
     NodeAlias,
-    EntryExpired,
     ParentMissing,
     OtherAgent,
     StoredSvid,
-    ForeignSelector,
+    UnseenSelector,
     SelectorMissing,
     AgentBehind,
 }
@@ -36,7 +37,7 @@ pub struct Row {
     pub sentence: &'static str,
     /// What to do next.
     pub next: &'static str,
-    /// 0 granted, 2 denied, 4 somebody can't be reached, 5 it will come by itself, 64 the question is wrong.
+    /// 2 denied, 4 somebody can't be reached, 5 it will come by itself.
     pub exit: u8,
 }
 
@@ -45,21 +46,7 @@ const fn row(cause: Cause, name: &'static str, exit: u8, sentence: &'static str,
 }
 
 /// All causes, in the order in which they are looked for; the order of [`Cause`].
-pub const TABLE: &[Row] = &[
-    row(
-        Cause::Granted,
-        "granted",
-        0,
-        "the process gets this SPIFFE ID",
-        "nothing; an open stream has it already",
-    ),
-    row(
-        Cause::MalformedId,
-        "malformed_id",
-        64,
-        "the text is no SPIFFE ID",
-        "write it as spiffe://trust-domain/path",
-    ),
+pub const TABLE: [Row; 20] = [
     row(
         Cause::ProcessGone,
         "process_gone",
@@ -75,10 +62,10 @@ pub const TABLE: &[Row] = &[
         "start the agent, or name its socket with --agent-socket",
     ),
     row(
-        Cause::SocketRefused,
-        "socket_refused",
+        Cause::SocketDeserted,
+        "socket_deserted",
         4,
-        "the Workload API socket is there but nobody listens on it",
+        "the Workload API socket is there, but nobody listens on it",
         "start the agent; the socket is left over from one that ended",
     ),
     row(
@@ -94,6 +81,13 @@ pub const TABLE: &[Row] = &[
         4,
         "the agent's administration socket does not answer",
         "set admin_socket_path in the agent's configuration, or name the socket with --admin-socket",
+    ),
+    row(
+        Cause::AgentStarting,
+        "agent_starting",
+        5,
+        "the agent runs, but the server has not admitted it yet",
+        "look into the agent's log: it says what it waits for, such as the server or a join token",
     ),
     row(
         Cause::ServerUnreachable,
@@ -117,10 +111,10 @@ pub const TABLE: &[Row] = &[
         "register another path",
     ),
     row(
-        Cause::AgentNotAttested,
-        "agent_not_attested",
+        Cause::AgentUnknown,
+        "agent_unknown",
         2,
-        "the server does not know this agent: it was evicted or never attested",
+        "the server does not know this agent: it was evicted or belongs to another server",
         "let the agent attest again, with a new join token if it uses one",
     ),
     row(
@@ -135,7 +129,7 @@ pub const TABLE: &[Row] = &[
         "agent_expired",
         2,
         "the agent's own SVID has expired",
-        "restart the agent so that it attests again",
+        "look at the agent's connection to the server: without it nothing is renewed",
     ),
     row(
         Cause::NoEntry,
@@ -150,13 +144,6 @@ pub const TABLE: &[Row] = &[
         2,
         "the entry's parent is the server, so it names agents and is never given to a workload",
         "create an entry whose parent is the agent or this alias",
-    ),
-    row(
-        Cause::EntryExpired,
-        "entry_expired",
-        2,
-        "the entry's end has come",
-        "update the entry with a later -entryExpiry",
     ),
     row(
         Cause::ParentMissing,
@@ -180,11 +167,11 @@ pub const TABLE: &[Row] = &[
         "read the SVID from the store, or make an entry without -storeSVID",
     ),
     row(
-        Cause::ForeignSelector,
-        "foreign_selector",
+        Cause::UnseenSelector,
+        "unseen_selector",
         2,
-        "the entry asks for a selector of a kind that can't be seen from here",
-        "look into the agent's log: the attestor of that kind must be configured and must have found it",
+        "the entry asks for a selector that this agent does not look for",
+        "configure the attestor of that kind; path and sha256 need discover_workload_path = true",
     ),
     row(
         Cause::SelectorMissing,
@@ -197,7 +184,7 @@ pub const TABLE: &[Row] = &[
         Cause::AgentBehind,
         "agent_behind",
         5,
-        "everything fits, but the agent has not synchronised since the entry was made",
+        "everything fits, but the agent has not heard from the server since the entry was made",
         "wait a moment; if it lasts, look at the agent's connection to the server",
     ),
 ];
@@ -206,7 +193,8 @@ impl Cause {
     /// The row of this cause.
     #[must_use]
     pub fn row(self) -> &'static Row {
-        const NONE: Row = row(Cause::Granted, "unknown", 1, "unknown cause", "report this as a fault");
+        const NONE: Row =
+            row(Cause::AgentBehind, "unknown", 1, "the cause has no row", "report this as a fault");
         TABLE.iter().find(|r| r.cause == self).unwrap_or(&NONE)
     }
 }
@@ -217,12 +205,13 @@ mod tests {
 
     #[test]
     fn every_cause_has_one_row_in_the_order_of_the_enum() {
-        let causes: Vec<_> = TABLE.iter().map(|r| r.cause).collect();
-        assert!(causes.is_sorted() && causes.last() == Some(&Cause::AgentBehind));
+        for (at, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.cause as usize, at, "{}", row.name);
+        }
+        assert_eq!(Cause::AgentBehind as usize, TABLE.len() - 1);
         let mut names: Vec<_> = TABLE.iter().map(|r| r.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 22);
-        assert_eq!(Cause::AgentBehind as usize, TABLE.len() - 1);
+        assert_eq!(names.len(), 20);
     }
 }

@@ -43,15 +43,17 @@ fn facts(change: impl FnOnce(&mut Facts)) -> Facts {
     let mut facts = Facts {
         now: Timestamp::from_secs(100),
         pid: 7,
-        asked: "spiffe://example.org/web".into(),
+        id: id("spiffe://example.org/web"),
         process: Some(ProcessFacts {
             selectors: SelectorSet::new(selectors(&["unix:uid:7", "unix:gid:7"])).unwrap(),
+            binary_seen: true,
         }),
         socket: SocketState::Answers,
         agent: Ok(AgentFacts {
             id: id(AGENT),
             expires_at: Timestamp::from_secs(200),
             last_sync: Timestamp::from_secs(90),
+            looks_at_binaries: Some(true),
         }),
         server: Ok(ServerFacts { agent: Some(KnownAgent { banned: false }), entries: vec![seen] }),
     };
@@ -59,76 +61,72 @@ fn facts(change: impl FnOnce(&mut Facts)) -> Facts {
     facts
 }
 
-fn cause(change: impl FnOnce(&mut Facts)) -> Cause {
+fn cause(change: impl FnOnce(&mut Facts)) -> Option<Cause> {
     diagnose(&facts(change)).cause
 }
 
-fn of_entry(change: impl FnOnce(&mut EntryParts)) -> Cause {
+fn of_entry(change: impl FnOnce(&mut EntryParts)) -> Option<Cause> {
     cause(|f| f.server.as_mut().unwrap().entries[0].entry = entry(change))
 }
 
 #[test]
 fn a_matching_entry_is_granted() {
-    assert_eq!(cause(|_| {}), Cause::Granted);
-}
-
-#[test]
-fn a_text_that_is_no_id_is_said_so() {
-    assert_eq!(cause(|f| f.asked = "example.org/web".into()), Cause::MalformedId);
+    assert_eq!(cause(|_| {}), None);
 }
 
 #[test]
 fn a_process_that_is_gone_gets_nothing() {
-    assert_eq!(cause(|f| f.process = None), Cause::ProcessGone);
+    assert_eq!(cause(|f| f.process = None), Some(Cause::ProcessGone));
 }
 
 #[test]
 fn a_socket_may_be_missing_deserted_or_forbidden() {
-    assert_eq!(cause(|f| f.socket = SocketState::Missing), Cause::SocketMissing);
-    assert_eq!(cause(|f| f.socket = SocketState::Refused), Cause::SocketRefused);
-    assert_eq!(cause(|f| f.socket = SocketState::Denied("/run".into())), Cause::SocketDenied);
+    assert_eq!(cause(|f| f.socket = SocketState::Missing), Some(Cause::SocketMissing));
+    assert_eq!(cause(|f| f.socket = SocketState::Refused), Some(Cause::SocketDeserted));
+    assert_eq!(cause(|f| f.socket = SocketState::Denied("/run".into())), Some(Cause::SocketDenied));
 }
 
 #[test]
 fn agent_and_server_may_be_out_of_reach() {
-    assert_eq!(cause(|f| f.agent = Err("no".into())), Cause::AgentUnreachable);
-    assert_eq!(cause(|f| f.server = Err("no".into())), Cause::ServerUnreachable);
+    assert_eq!(cause(|f| f.agent = Err(NoAgent::Unreachable("no".into()))), Some(Cause::AgentUnreachable));
+    assert_eq!(cause(|f| f.agent = Err(NoAgent::Starting)), Some(Cause::AgentStarting));
+    assert_eq!(cause(|f| f.server = Err("no".into())), Some(Cause::ServerUnreachable));
 }
 
 #[test]
 fn an_id_may_be_foreign_or_reserved() {
-    assert_eq!(cause(|f| f.asked = "spiffe://other.org/web".into()), Cause::ForeignTrustDomain);
-    assert_eq!(cause(|f| f.asked = AGENT.into()), Cause::ReservedId);
+    assert_eq!(cause(|f| f.id = id("spiffe://other.org/web")), Some(Cause::ForeignTrustDomain));
+    assert_eq!(cause(|f| f.id = id(AGENT)), Some(Cause::ReservedId));
 }
 
 #[test]
 fn an_agent_may_be_unknown_banned_or_expired() {
-    assert_eq!(cause(|f| f.server.as_mut().unwrap().agent = None), Cause::AgentNotAttested);
+    assert_eq!(cause(|f| f.server.as_mut().unwrap().agent = None), Some(Cause::AgentUnknown));
     let banned = Some(KnownAgent { banned: true });
-    assert_eq!(cause(|f| f.server.as_mut().unwrap().agent = banned), Cause::AgentBanned);
-    assert_eq!(cause(|f| f.now = Timestamp::from_secs(200)), Cause::AgentExpired);
+    assert_eq!(cause(|f| f.server.as_mut().unwrap().agent = banned), Some(Cause::AgentBanned));
+    assert_eq!(cause(|f| f.now = Timestamp::from_secs(200)), Some(Cause::AgentExpired));
 }
 
 #[test]
 fn without_an_entry_nothing_is_given() {
-    assert_eq!(cause(|f| f.server.as_mut().unwrap().entries.clear()), Cause::NoEntry);
+    assert_eq!(cause(|f| f.server.as_mut().unwrap().entries.clear()), Some(Cause::NoEntry));
 }
 
 #[test]
 fn each_property_of_an_entry_that_bars_it_is_named() {
-    assert_eq!(of_entry(|e| e.parent_id = id("spiffe://example.org/spire/server")), Cause::NodeAlias);
-    assert_eq!(of_entry(|e| e.expires_at = Some(Timestamp::from_secs(100))), Cause::EntryExpired);
-    assert_eq!(of_entry(|e| e.store_svid = true), Cause::StoredSvid);
-    assert_eq!(of_entry(|e| e.selectors = selectors(&["k8s:ns:a"])), Cause::ForeignSelector);
-    assert_eq!(of_entry(|e| e.selectors = selectors(&["unix:uid:8"])), Cause::SelectorMissing);
-    assert_eq!(of_entry(|e| e.created_at = Timestamp::from_secs(95)), Cause::AgentBehind);
+    assert_eq!(of_entry(|e| e.parent_id = id("spiffe://example.org/spire/server")), Some(Cause::NodeAlias));
+    assert_eq!(of_entry(|e| e.expires_at = Some(Timestamp::from_secs(100))), Some(Cause::NoEntry));
+    assert_eq!(of_entry(|e| e.store_svid = true), Some(Cause::StoredSvid));
+    assert_eq!(of_entry(|e| e.selectors = selectors(&["k8s:ns:a"])), Some(Cause::UnseenSelector));
+    assert_eq!(of_entry(|e| e.selectors = selectors(&["unix:uid:8"])), Some(Cause::SelectorMissing));
+    assert_eq!(of_entry(|e| e.created_at = Timestamp::from_secs(95)), Some(Cause::AgentBehind));
 }
 
 #[test]
 fn a_parent_may_be_missing_or_belong_to_another_agent() {
     let parent = |p| cause(|f| f.server.as_mut().unwrap().entries[0].parent = p);
-    assert_eq!(parent(Parent::Missing), Cause::ParentMissing);
-    assert_eq!(parent(Parent::OfAnother), Cause::OtherAgent);
+    assert_eq!(parent(Parent::Missing), Some(Cause::ParentMissing));
+    assert_eq!(parent(Parent::OfAnother), Some(Cause::OtherAgent));
 }
 
 #[test]
@@ -138,8 +136,8 @@ fn of_several_entries_the_one_that_came_furthest_is_explained() {
     let lacking = seen(entry(|e| e.selectors = selectors(&["unix:uid:8"])));
     let good = seen(entry(|_| {}));
     let with = |list: Vec<SeenEntry>| cause(|f| f.server.as_mut().unwrap().entries = list);
-    assert_eq!(with(vec![lacking.clone(), expired.clone()]), Cause::SelectorMissing);
-    assert_eq!(with(vec![good, lacking, expired]), Cause::Granted);
+    assert_eq!(with(vec![lacking.clone(), expired.clone()]), Some(Cause::SelectorMissing));
+    assert_eq!(with(vec![good, lacking, expired]), None);
 }
 
 #[test]
@@ -150,4 +148,26 @@ fn the_missing_selectors_are_listed_beside_what_the_process_has() {
         finding.details,
         ["entry: e", "missing: unix:user:web", "the process has: unix:gid:7, unix:uid:7"]
     );
+}
+
+#[test]
+fn selectors_of_the_binary_need_an_agent_that_looks_at_binaries() {
+    let with = |looks| {
+        cause(|f| {
+            f.agent.as_mut().unwrap().looks_at_binaries = looks;
+            let path = selectors(&["unix:path:/bin/web"]);
+            f.process.as_mut().unwrap().selectors = SelectorSet::new(path.clone()).unwrap();
+            f.server.as_mut().unwrap().entries[0].entry = entry(|e| e.selectors = path);
+        })
+    };
+    assert_eq!(with(Some(false)), Some(Cause::UnseenSelector));
+    assert_eq!((with(Some(true)), with(None)), (None, None));
+}
+
+#[test]
+fn a_grant_of_an_agent_that_is_cut_off_says_so() {
+    let verdict = diagnose(&facts(|f| f.now = Timestamp::from_secs(121)));
+    assert_eq!(verdict.cause, None);
+    assert!(verdict.details[1].contains("not heard from the server for 31 s"), "{verdict:?}");
+    assert_eq!(diagnose(&facts(|_| {})).details.len(), 1);
 }

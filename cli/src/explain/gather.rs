@@ -1,9 +1,10 @@
 //! Collects the facts: the kernel, the sockets, the agent, the server.
 //!
-//! Never fails as a whole: who does not answer becomes a fact.
+//! Never fails as a whole: who does not answer becomes a fact. Nobody is waited for longer than [`ANSWER_MAX`].
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use avouch_domain::{Entry, SelectorSet, SpiffeId, Timestamp};
 use avouch_proto::agent_debug_v1::{self, debug_client::DebugClient};
@@ -15,32 +16,38 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::Question;
-use super::diagnose::{AgentFacts, Facts, KnownAgent, Parent, SeenEntry, ServerFacts, SocketState};
-use super::process;
+use super::diagnose::{AgentFacts, Facts, KnownAgent, NoAgent, Parent, SeenEntry, ServerFacts, SocketState};
+use super::{agent_config, process};
 use crate::clock;
 use crate::verbs::VerbError;
 use crate::verbs::channel::{REPLY_MAX, connect};
 
 /// How far parents are followed upwards; real chains have two or three.
 const CLIMB_MAX: usize = 32;
+/// How long the agent and the server may each take to answer: a stopped process keeps its socket open.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 pub async fn gather(question: &Question) -> Facts {
     let agent = ask_agent(&question.admin_socket).await;
-    let id: Option<SpiffeId> = question.spiffe_id.parse().ok();
-    let server = match (&agent, id) {
-        (Ok(agent), Some(id)) => ask_server(&question.server_socket, &agent.id, &id).await,
-        // Without an agent or an ID the cause is found before the server is asked.
-        _ => Ok(ServerFacts::default()),
+    let server = match &agent {
+        Ok(agent) => in_time(ask_server(&question.server_socket, &agent.id, &question.spiffe_id)).await,
+        // Without an agent the cause is found before the server is asked.
+        Err(_) => Ok(ServerFacts::default()),
     };
     Facts {
         now: clock::now().wall,
         pid: question.pid,
-        asked: question.spiffe_id.clone(),
+        id: question.spiffe_id.clone(),
         process: process::look(question.pid),
         socket: look_at_socket(&question.agent_socket, question.pid).await,
-        agent: agent.map_err(|e| format!("{}: {e}", question.admin_socket.display())),
+        agent,
         server: server.map_err(|e| format!("{}: {e}", question.server_socket.display())),
     }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, VerbError>>) -> Result<T, VerbError> {
+    let late = |_| VerbError::Text(format!("no answer within {} s", ANSWER_MAX.as_secs()));
+    tokio::time::timeout(ANSWER_MAX, work).await.map_err(late)?
 }
 
 async fn look_at_socket(path: &Path, pid: i32) -> SocketState {
@@ -58,16 +65,25 @@ async fn look_at_socket(path: &Path, pid: i32) -> SocketState {
     }
 }
 
-async fn ask_agent(socket: &Path) -> Result<AgentFacts, VerbError> {
-    let mut client = DebugClient::new(connect(socket).await?);
-    let info = client.get_info(agent_debug_v1::GetInfoRequest {}).await?.into_inner();
-    let own = info.svid_chain.first().ok_or_else(|| Status::unavailable("the agent has no SVID"))?;
-    let id = convert::spiffe_id(own.id.as_ref()).map_err(|e| Status::internal(e.to_string()))?;
+async fn ask_agent(socket: &Path) -> Result<AgentFacts, NoAgent> {
+    let unreachable = |e: VerbError| NoAgent::Unreachable(format!("{}: {e}", socket.display()));
+    let info = in_time(agent_info(socket)).await.map_err(unreachable)?;
+    let own = info.svid_chain.first().ok_or(NoAgent::Starting)?;
+    let id = convert::spiffe_id(own.id.as_ref()).map_err(|e| unreachable(VerbError::Text(e.to_string())))?;
+    // Who listens on the socket is the agent.
+    let peer = UnixStream::connect(socket).await.and_then(|s| s.peer_cred());
+    let pid = peer.ok().and_then(|peer| peer.pid());
     Ok(AgentFacts {
         id,
         expires_at: Timestamp::from_secs(own.expires_at),
         last_sync: Timestamp::from_secs(info.last_sync_success),
+        looks_at_binaries: pid.and_then(agent_config::looks_at_binaries),
     })
+}
+
+async fn agent_info(socket: &Path) -> Result<agent_debug_v1::GetInfoResponse, VerbError> {
+    let mut client = DebugClient::new(connect(socket).await?);
+    Ok(client.get_info(agent_debug_v1::GetInfoRequest {}).await?.into_inner())
 }
 
 async fn ask_server(socket: &Path, agent: &SpiffeId, id: &SpiffeId) -> Result<ServerFacts, VerbError> {

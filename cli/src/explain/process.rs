@@ -16,6 +16,8 @@ const DIGEST_MAX: u64 = 512 << 20;
 #[derive(Clone, Debug)]
 pub struct ProcessFacts {
     pub selectors: SelectorSet,
+    /// Could its binary be looked at? Only root and the process's own user may.
+    pub binary_seen: bool,
 }
 
 /// Effective user, group and groups of a process.
@@ -52,12 +54,14 @@ pub fn look(pid: i32) -> Option<ProcessFacts> {
         texts.extend(group(gid).map(|name| format!("supplementary_group:{name}")));
     }
     let exe = format!("/proc/{pid}/exe");
-    if let Ok(path) = std::fs::read_link(&exe) {
+    let path = std::fs::read_link(&exe);
+    let binary_seen = path.is_ok();
+    if let Ok(path) = path {
         texts.push(format!("path:{}", path.display()));
         texts.extend(sha256(Path::new(&exe)).map(|hash| format!("sha256:{hash}")));
     }
     let selectors = texts.iter().filter_map(|value| Selector::new("unix", value).ok());
-    SelectorSet::new(selectors).ok().map(|selectors| ProcessFacts { selectors })
+    SelectorSet::new(selectors).ok().map(|selectors| ProcessFacts { selectors, binary_seen })
 }
 
 fn user(uid: u32) -> Option<String> {

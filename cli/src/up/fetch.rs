@@ -140,10 +140,13 @@ impl Watch {
     }
 }
 
-/// Verifies the X.509-SVIDs, then fetches and verifies a JWT-SVID; says what was checked.
-pub async fn verify(socket: &Path, seen: &Seen) -> Result<String, UpError> {
+fn not_verified(e: &dyn std::fmt::Display) -> UpError {
+    UpError::NotVerified(e.to_string())
+}
+
+/// Verifies each X.509-SVID against the bundle that came with it.
+pub fn verify_x509(seen: &Seen) -> Result<(), UpError> {
     let now = clock::now().wall;
-    let not_verified = |e: &dyn std::fmt::Display| UpError::NotVerified(e.to_string());
     for identity in &seen.identities {
         let authorities: Result<Vec<_>, _> =
             identity.bundle.iter().map(|der| x509::facts::check_authority(der)).collect();
@@ -157,6 +160,12 @@ pub async fn verify(socket: &Path, seen: &Seen) -> Result<String, UpError> {
             )));
         }
     }
+    Ok(())
+}
+
+/// Verifies the X.509-SVIDs, then fetches and verifies a JWT-SVID; says what was checked.
+pub async fn verify(socket: &Path, seen: &Seen) -> Result<String, UpError> {
+    verify_x509(seen)?;
     let mut client = SpiffeWorkloadApiClient::new(channel(socket).await?);
     let asked =
         with_header(workload::JwtsvidRequest { audience: vec![AUDIENCE.into()], spiffe_id: String::new() });
@@ -173,7 +182,7 @@ pub async fn verify(socket: &Path, seen: &Seen) -> Result<String, UpError> {
         let domain = TrustDomain::from_name_or_id(name).map_err(|e| not_verified(&e))?;
         bundles.push(bundle_doc::parse_workload_jwks(&domain, document).map_err(|e| not_verified(&e))?);
     }
-    let checked = verify_jwt(&svid.svid, &JwtKeys::new(&bundles), &[AUDIENCE.to_owned()], now)
+    let checked = verify_jwt(&svid.svid, &JwtKeys::new(&bundles), &[AUDIENCE.to_owned()], clock::now().wall)
         .map_err(|e| not_verified(&e))?;
     Ok(format!("X.509-SVID against the bundle, JWT-SVID for \"{AUDIENCE}\" of {}", checked.id))
 }

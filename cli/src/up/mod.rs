@@ -10,7 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use avouch_domain::{Timestamp, TrustDomain};
+use avouch_domain::{SpiffeId, Timestamp, TrustDomain};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock;
 use crate::out::Out;
@@ -61,7 +62,7 @@ pub async fn run(once: bool, out: &mut Out) -> Result<(), UpError> {
     let mut daemons = Vec::new();
     let outcome = tokio::select! {
         outcome = show(&world, &mut daemons, once, out) => outcome,
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = told_to_stop() => Ok(()),
     };
     for daemon in daemons.iter_mut().rev() {
         daemon.stop().await;
@@ -73,31 +74,51 @@ pub async fn run(once: bool, out: &mut Out) -> Result<(), UpError> {
     outcome
 }
 
+/// Ctrl-C, a polite kill, or the end of the terminal: in each case the daemons go first.
+async fn told_to_stop() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signals) => {
+            signals.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::hangup()) => {}
+    }
+}
+
 async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Out) -> Result<(), UpError> {
     let begun = clock::now();
     let since =
         |then: avouch_domain::Now| format!("{:.1} s", clock::now().mono.since(then.mono).as_secs_f64());
     daemons.push(world.start_server()?);
-    step("the server's start", daemons, fetch::server_ready(&world.server_socket)).await?;
+    step("the server's start", daemons, out, fetch::server_ready(&world.server_socket)).await?;
     out.line(&format!("trust domain  {:<21} server  ready {}", world.trust_domain.to_string(), since(begun)));
 
     let attesting = clock::now();
     let Registration { token, bundle_pem, agent_id } =
-        step("a join token", daemons, fetch::admit_agent(&world.server_socket, &world.trust_domain)).await?;
+        step("a join token", daemons, out, fetch::admit_agent(&world.server_socket, &world.trust_domain))
+            .await?;
     world.write_bundle(&bundle_pem)?;
     daemons.push(world.start_agent(&token)?);
-    step("your entry", daemons, fetch::register_caller(&world.server_socket, &agent_id, DEMO_PATH)).await?;
-    let mut watch = step("the agent's start", daemons, fetch::Watch::open(&world.agent_socket)).await?;
+    step("your entry", daemons, out, fetch::register_caller(&world.server_socket, &agent_id, DEMO_PATH))
+        .await?;
+    let mut watch = step("the agent's start", daemons, out, fetch::Watch::open(&world.agent_socket)).await?;
     out.line(&format!("agent         attested (join token) {}", since(attesting)));
 
-    let seen = step("your first SVID", daemons, watch.next()).await?;
-    let verified = step("verification", daemons, fetch::verify(&world.agent_socket, &seen)).await?;
+    let seen = step("your first SVID", daemons, out, watch.next()).await?;
+    let verified = step("verification", daemons, out, fetch::verify(&world.agent_socket, &seen)).await?;
     out.line(&format!("you           {}", table::first(&seen, now())));
     out.line(&format!("verified      {verified}"));
-    out.line(&next_steps(world));
     if once {
+        out.line(
+            "next          avouch up, without --once, keeps server and agent running for you to try them",
+        );
         return Ok(());
     }
+    out.line(&next_steps(world, &agent_id));
     live(daemons, watch, seen, out).await
 }
 
@@ -105,12 +126,16 @@ async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Ou
 async fn step<T>(
     name: &'static str,
     daemons: &mut [Daemon],
+    out: &mut Out,
     work: impl Future<Output = Result<T, UpError>>,
 ) -> Result<T, UpError> {
-    tokio::select! {
-        done = tokio::time::timeout(STEP_LIMIT, work) => done.unwrap_or(Err(UpError::TooSlow { step: name })),
-        fault = any_ended(daemons) => Err(fault),
-    }
+    let first = async {
+        tokio::select! {
+            done = tokio::time::timeout(STEP_LIMIT, work) => done.unwrap_or(Err(UpError::TooSlow { step: name })),
+            fault = any_ended(daemons) => Err(fault),
+        }
+    };
+    out.during(&format!("waiting for {name}"), first).await
 }
 
 async fn any_ended(daemons: &mut [Daemon]) -> UpError {
@@ -134,6 +159,7 @@ async fn live(
             _ = redraw.tick() => out.redraw(&table::live(&seen, renewals, now())),
             next = watch.next() => {
                 seen = next?;
+                fetch::verify_x509(&seen)?;
                 renewals += 1;
             }
             fault = any_ended(daemons) => return Err(fault),
@@ -141,11 +167,20 @@ async fn live(
     }
 }
 
-fn next_steps(world: &World) -> String {
-    let socket = world.server_socket.display();
+/// Whole commands, to be copied: another identity for the same processes, a look at it, and why it is given.
+fn next_steps(world: &World, agent_id: &SpiffeId) -> String {
+    let bin = world.bin.display();
+    let (server, agent, admin) =
+        (world.server_socket.display(), world.agent_socket.display(), world.admin_socket.display());
+    let second = format!("spiffe://{}/demo/second", world.trust_domain);
+    let uid = nix::unistd::getuid();
     format!(
-        "next          export SPIFFE_ENDPOINT_SOCKET=unix://{}\n              avouch-server entry show -socketPath {socket}\n              avouch-server entry create -socketPath {socket} -parentID … -spiffeID … -selector unix:uid:…",
-        world.agent_socket.display()
+        "next, in another terminal:
+  {bin}/avouch-server entry create -socketPath {server} -parentID {agent_id} -spiffeID {second} -selector unix:uid:{uid}
+  {bin}/avouch-agent api fetch x509 -socketPath {agent}
+  {bin}/avouch explain --server-socket {server} --agent-socket {agent} --admin-socket {admin} $$ {second}
+  export SPIFFE_ENDPOINT_SOCKET=unix://{agent}    # for your own SPIFFE client
+"
     )
 }
 

@@ -17,6 +17,8 @@ use super::UpError;
 
 /// How long a daemon may take to end after SIGTERM before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(12);
+/// Longest folder, in bytes, in which the names of the sockets still fit into the 107 bytes of a socket address.
+const BASE_MAX: usize = 50;
 
 /// Paths of one demonstration.
 #[derive(Debug)]
@@ -25,8 +27,10 @@ pub struct World {
     pub dir: PathBuf,
     pub server_socket: PathBuf,
     pub agent_socket: PathBuf,
+    pub admin_socket: PathBuf,
     pub port: u16,
-    bin: PathBuf,
+    /// Where the three binaries are.
+    pub bin: PathBuf,
 }
 
 impl World {
@@ -42,14 +46,14 @@ impl World {
                 return Err(UpError::MissingBinary { name, dir: bin });
             }
         }
-        let dir = base_dir().join(format!("avouch-up-{}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|e| UpError::folder(&dir, &e))?;
+        let dir = private_dir()?;
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(UpError::Port)?.port();
         Ok(Self {
             trust_domain,
             server_socket: dir.join("server-admin/api.sock"),
             agent_socket: dir.join("agent-public/api.sock"),
+            admin_socket: dir.join("agent-admin/api.sock"),
             dir,
             port,
             bin,
@@ -80,10 +84,11 @@ impl World {
     pub fn start_agent(&self, token: &Zeroizing<String>) -> Result<Daemon, UpError> {
         let dir = self.dir.display();
         let text = format!(
-            "agent {{\n  data_dir = \"{dir}/agent\"\n  server_address = \"127.0.0.1\"\n  server_port = \"{}\"\n  trust_domain = \"{}\"\n  socket_path = \"{}\"\n  trust_bundle_path = \"{dir}/bundle.pem\"\n  join_token_file = \"{dir}/token\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n  KeyManager \"memory\" {{ plugin_data {{}} }}\n  WorkloadAttestor \"unix\" {{ plugin_data {{}} }}\n}}\n",
+            "agent {{\n  data_dir = \"{dir}/agent\"\n  server_address = \"127.0.0.1\"\n  server_port = \"{}\"\n  trust_domain = \"{}\"\n  socket_path = \"{}\"\n  admin_socket_path = \"{}\"\n  trust_bundle_path = \"{dir}/bundle.pem\"\n  join_token_file = \"{dir}/token\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n  KeyManager \"memory\" {{ plugin_data {{}} }}\n  WorkloadAttestor \"unix\" {{ plugin_data {{}} }}\n}}\n",
             self.port,
             self.trust_domain,
             self.agent_socket.display(),
+            self.admin_socket.display(),
         );
         self.make_dir("agent")?;
         self.write("token", token)?;
@@ -171,12 +176,17 @@ impl Daemon {
     }
 }
 
-/// Unix socket paths are short: the run-time folder of the user, else /tmp.
-fn base_dir() -> PathBuf {
-    std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|p| p.is_dir())
-        .unwrap_or_else(|| PathBuf::from("/tmp"))
+/// A fresh folder of mode 0700 in the run-time folder of the user, else in /tmp: the variable may be that of another
+/// user (`su`, `sudo`), or too long for a socket path.
+fn private_dir() -> Result<PathBuf, UpError> {
+    let make = |base: &Path| {
+        let dir = base.join(format!("avouch-up-{}", std::process::id()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+        made.map(|()| dir.clone()).map_err(|e| UpError::folder(&dir, &e))
+    };
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let own = own.filter(|base| base.is_absolute() && base.as_os_str().len() <= BASE_MAX);
+    own.and_then(|base| make(&base).ok()).map_or_else(|| make(Path::new("/tmp")), Ok)
 }
 
 fn last_lines(log: &Path) -> String {

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod channel;
+mod examples;
 pub mod flags;
 mod json;
 pub mod place;
@@ -64,6 +65,8 @@ struct Verb {
     run: for<'a> fn(&'a mut Call<'_>) -> Running<'a>,
     /// What stands before an error on standard error.
     error_prefix: &'static str,
+    /// Goes on until it is stopped, so that waiting is what it is for.
+    endless: bool,
 }
 
 /// A verb that the daemon's own crate runs.
@@ -71,6 +74,15 @@ struct Daemon {
     word: &'static str,
     summary: &'static str,
     run: fn(&[String]) -> u8,
+}
+
+/// A command line: its name and what it knows.
+struct Program<'a> {
+    name: &'static str,
+    verbs: &'a [Verb],
+    daemons: &'a [Daemon],
+    /// First words of SPIRE's verbs whose parts are not built yet.
+    not_yet: &'static [&'static str],
 }
 
 /// One call of a verb.
@@ -102,42 +114,50 @@ impl Call<'_> {
 }
 
 /// Finds the verb that `args` begin with, runs it and gives its exit code: 0 done, 1 failed, 127 no such command.
-fn dispatch(program: &str, verbs: &[Verb], daemons: &[Daemon], args: &[String], out: &mut Out) -> u8 {
+fn dispatch(program: &Program<'_>, args: &[String], out: &mut Out) -> u8 {
     let words: Vec<&str> = args.iter().map_while(|a| (!a.starts_with('-')).then_some(a.as_str())).collect();
-    let asked = |names: &[&str]| {
-        args.iter()
-            .take_while(|a| *a != "--")
-            .any(|a| names.contains(&a.trim_start_matches('-')) && a.starts_with('-'))
-    };
     let Some(first) = words.first() else {
-        if asked(&["version", "v"]) {
+        if asks(args, &["version", "v"]) {
             out.complain(&format!("{}\n", env!("CARGO_PKG_VERSION")));
             return 0;
         }
-        out.complain(&usage(program, verbs, daemons));
-        return if asked(&["help", "h"]) { 0 } else { UNKNOWN_COMMAND };
+        out.complain(&usage(program));
+        return if asks(args, &["help", "h"]) { 0 } else { UNKNOWN_COMMAND };
     };
-    if let Some(daemon) = daemons.iter().find(|d| d.word == *first) {
-        return (daemon.run)(args.get(1..).unwrap_or_default());
-    }
     let fits = |v: &&Verb| {
         let mut mine = words.iter();
         v.words.split(' ').all(|w| mine.next() == Some(&w))
     };
-    if let Some(verb) = verbs.iter().filter(fits).max_by_key(|v| v.words.len()) {
+    if let Some(verb) = program.verbs.iter().filter(fits).max_by_key(|v| v.words.len()) {
         let taken = verb.words.split(' ').count();
-        return run(verb, args.get(taken..).unwrap_or_default(), out);
+        return run(program.name, verb, args.get(taken..).unwrap_or_default(), out);
     }
-    let known = verbs.iter().any(|v| v.words.split(' ').next() == Some(first));
-    if known {
-        out.complain(&group_usage(first, verbs));
-        return u8::from(!asked(&["help", "h"]));
+    if let Some(daemon) = program.daemons.iter().find(|d| d.word == *first) {
+        let rest = args.get(1..).unwrap_or_default();
+        if asks(rest, &["help", "h"]) {
+            out.complain(&examples::text(program.name, daemon.word));
+        }
+        return (daemon.run)(rest);
     }
-    out.complain(&usage(program, verbs, daemons));
+    if program.not_yet.contains(first) {
+        out.complain(&format!("Error: not supported yet: {}\n", words.join(" ")));
+        return 1;
+    }
+    if program.verbs.iter().any(|v| v.words.split(' ').next() == Some(first)) {
+        out.complain(&group_usage(first, program.verbs));
+        return u8::from(!asks(args, &["help", "h"]));
+    }
+    out.complain(&usage(program));
     UNKNOWN_COMMAND
 }
 
-fn run(verb: &Verb, args: &[String], out: &mut Out) -> u8 {
+/// Does one of the arguments before `--` say one of these names, with one dash or two?
+fn asks(args: &[String], names: &[&str]) -> bool {
+    let mut flags = args.iter().take_while(|a| *a != "--").filter(|a| a.starts_with('-'));
+    flags.any(|a| names.contains(&a.trim_start_matches('-')))
+}
+
+fn run(program: &str, verb: &Verb, args: &[String], out: &mut Out) -> u8 {
     let mut set = (verb.flags)(verb.door.flags(FlagSet::new(verb.words)));
     if verb.output {
         set = set.text("output", "pretty", "Form of the output: pretty or json");
@@ -145,7 +165,7 @@ fn run(verb: &Verb, args: &[String], out: &mut Out) -> u8 {
     let flags = match set.parse(args) {
         Ok(flags) => flags,
         Err(FlagError::Help(usage)) => {
-            out.complain(&usage);
+            out.complain(&format!("{}{usage}", examples::text(program, verb.words)));
             return 0;
         }
         Err(FlagError::Bad { message, usage }) => {
@@ -183,19 +203,24 @@ fn start(verb: &Verb, flags: Flags, out: &mut Out) -> Result<(), VerbError> {
         .enable_all()
         .build()
         .map_err(|e| VerbError::Text(format!("cannot start the runtime: {e}")))?;
+    let progress = out.progress();
+    let what = format!("waiting for the answer to `{}`", verb.words);
     let mut call = Call { flags, place, json, out };
-    runtime.block_on((verb.run)(&mut call))
+    let work = (verb.run)(&mut call);
+    runtime.block_on(async { if verb.endless { work.await } else { progress.during(&what, work).await } })
 }
 
-fn usage(program: &str, verbs: &[Verb], daemons: &[Daemon]) -> String {
+fn usage(program: &Program<'_>) -> String {
+    let name = program.name;
     let mut text =
-        format!("Usage: {program} [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n");
-    let mut rows: Vec<_> = verbs.iter().map(|v| (v.words, v.summary)).collect();
-    rows.extend(daemons.iter().map(|d| (d.word, d.summary)));
+        format!("Usage: {name} [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n");
+    let mut rows: Vec<_> = program.verbs.iter().map(|v| (v.words, v.summary)).collect();
+    rows.extend(program.daemons.iter().map(|d| (d.word, d.summary)));
     rows.sort_unstable();
     for (words, summary) in rows {
         text.push_str(&format!("    {words:<24}{summary}\n"));
     }
+    text.push_str(&format!("\n`{name} <command> -help` shows an example and the flags.\n"));
     text
 }
 
@@ -340,6 +365,7 @@ mod tests {
                 })
             },
             error_prefix: "Error: ",
+            endless: false,
         };
         vec![verb("agent show"), verb("api fetch"), verb("api fetch jwt")]
     }
@@ -349,7 +375,9 @@ mod tests {
         let args: Vec<_> = args.iter().map(|a| (*a).to_owned()).collect();
         let daemons =
             [Daemon { word: "run", summary: "Runs", run: |args| u8::try_from(args.len()).unwrap() }];
-        let code = dispatch("avouch-server", &verbs(), &daemons, &args, &mut out);
+        let program =
+            Program { name: "avouch-server", verbs: &verbs(), daemons: &daemons, not_yet: &["federation"] };
+        let code = dispatch(&program, &args, &mut out);
         (code, captured.out(), captured.err())
     }
 
@@ -406,5 +434,22 @@ mod tests {
     #[test]
     fn a_daemon_verb_gets_the_arguments_after_it() {
         assert_eq!(call(&["run", "-config", "x"]).0, 2);
+    }
+
+    #[test]
+    fn a_verb_of_a_part_that_is_not_built_says_so() {
+        let (code, out, err) = call(&["federation", "list", "-output", "json"]);
+        assert_eq!(
+            (code, out.as_str(), err.as_str()),
+            (1, "", "Error: not supported yet: federation list\n")
+        );
+    }
+
+    #[test]
+    fn help_begins_with_an_example() {
+        let (code, _, err) = call(&["agent", "show", "-help"]);
+        assert_eq!(code, 0);
+        assert!(err.starts_with("Example:\n    avouch-server agent show "), "{err}");
+        assert!(err.contains("\nUsage of agent show:\n"), "{err}");
     }
 }

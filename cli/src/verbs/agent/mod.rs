@@ -18,7 +18,7 @@ use tonic::{Request, Status};
 
 use super::channel::{AGENT, AGENT_ADMIN, REPLY_MAX};
 use super::flags::FlagSet;
-use super::{Call, Daemon, Running, Verb, VerbError};
+use super::{Call, Daemon, Program, Running, Verb, VerbError};
 use crate::out::Out;
 use crate::verbs::{json, text};
 
@@ -42,7 +42,8 @@ pub fn main_into(args: &[String], callbacks: &Callbacks, out: &mut Out) -> u8 {
         Daemon { word: "run", summary: "Runs the agent", run: callbacks.run },
         Daemon { word: "validate", summary: "Validates a configuration file", run: callbacks.validate },
     ];
-    super::dispatch("avouch-agent", &verbs(), &daemons, args, out)
+    let program = Program { name: "avouch-agent", verbs: &verbs(), daemons: &daemons, not_yet: &[] };
+    super::dispatch(&program, args, out)
 }
 
 /// A verb on the Workload API socket: its errors stand alone.
@@ -52,7 +53,7 @@ fn api(
     flags: fn(FlagSet) -> FlagSet,
     run: for<'a> fn(&'a mut Call<'_>) -> Running<'a>,
 ) -> Verb {
-    Verb { words, summary, door: AGENT, flags, output: true, run, error_prefix: "" }
+    Verb { words, summary, door: AGENT, flags, output: true, run, error_prefix: "", endless: false }
 }
 
 /// A verb on the administration socket.
@@ -62,7 +63,16 @@ fn admin(
     flags: fn(FlagSet) -> FlagSet,
     run: for<'a> fn(&'a mut Call<'_>) -> Running<'a>,
 ) -> Verb {
-    Verb { words, summary, door: AGENT_ADMIN, flags, output: true, run, error_prefix: "Error: " }
+    Verb {
+        words,
+        summary,
+        door: AGENT_ADMIN,
+        flags,
+        output: true,
+        run,
+        error_prefix: "Error: ",
+        endless: false,
+    }
 }
 
 fn no_flags(set: FlagSet) -> FlagSet {
@@ -79,10 +89,12 @@ fn verbs() -> Vec<Verb> {
         api("api fetch x509", "Fetches X509-SVIDs", x509::flags, |c| Box::pin(x509::fetch(c))),
         Verb {
             output: false,
+            endless: true,
             ..api("api watch", "Shows every X509-SVID as it comes", no_flags, |c| Box::pin(x509::watch(c)))
         },
         api("api fetch jwt", "Fetches a JWT-SVID", jwt::fetch_flags, |c| Box::pin(jwt::fetch(c))),
         api("api validate jwt", "Validates a JWT-SVID", jwt::validate_flags, |c| Box::pin(jwt::validate(c))),
+        api("validate jwt", "Validates a JWT-SVID", jwt::validate_flags, |c| Box::pin(jwt::validate(c))),
         Verb {
             output: false,
             ..api("healthcheck", "Asks whether the agent is healthy", super::health_flags, |c| {
@@ -229,5 +241,22 @@ mod tests {
         assert!(err.starts_with("rpc error: code = Unavailable desc = connection error: "), "{err}");
         assert_eq!(run(&["api"]).0, 1);
         assert_eq!(run(&["api", "fetch", "jwt"]), (1, "audience must be specified\n".into()));
+    }
+
+    #[test]
+    fn every_verb_explains_its_flags_with_an_example() {
+        for verb in verbs() {
+            let args: Vec<_> = verb.words.split(' ').chain(["-help"]).collect();
+            let (code, err) = run(&args);
+            assert_eq!(code, 0, "{}", verb.words);
+            assert!(err.starts_with(&format!("Example:\n    avouch-agent {}", verb.words)), "{err}");
+            assert!(err.contains("  -socketPath string\n"), "{err}");
+        }
+    }
+
+    #[test]
+    fn validate_is_of_a_configuration_and_validate_jwt_of_a_token() {
+        assert_eq!(run(&["validate", "-config", "x"]), (0, String::new()));
+        assert_eq!(run(&["validate", "jwt"]), (1, "audience must be specified\n".into()));
     }
 }
