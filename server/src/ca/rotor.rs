@@ -24,7 +24,7 @@ use avouch_engine::rotation::timing::{KEEP_AFTER_END, RETRY_AFTER, half_life};
 use avouch_engine::rotation::{Effect, Input, Rotation, Settings as RotationSettings};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ca, roots};
+use super::{Ca, Part, roots};
 use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::keys::{KeyManager, key_id};
@@ -85,7 +85,7 @@ impl Rotor {
             rotor.machines.insert(kind, machine);
         }
         rotor.turn().await;
-        if let Some(trouble) = rotor.parts.ca.0.trouble.lock().clone() {
+        if let Some(trouble) = rotor.parts.ca.trouble() {
             return Err(trouble);
         }
         Ok(rotor)
@@ -163,12 +163,12 @@ impl Rotor {
             let Some(effect) = machine.poll() else { return };
             input = Some(match self.perform(kind, effect).await {
                 Ok(answer) => {
-                    *self.parts.ca.0.trouble.lock() = None;
+                    self.parts.ca.note(Part::Authority(kind), Ok(()));
                     answer
                 }
                 Err(e) => {
                     tracing::error!(error = %e, ?kind, subsystem_name = "ca_manager", "Rotation step failed");
-                    *self.parts.ca.0.trouble.lock() = Some(e);
+                    self.parts.ca.note(Part::Authority(kind), Err(e));
                     Input::Failed
                 }
             });
@@ -338,7 +338,12 @@ impl Rotor {
                     self.made.insert((kind, slot), made);
                     usable.push(row.clone());
                 }
-                None => lost.push(slot),
+                None => {
+                    if row.state == SlotState::Old || row.not_after <= wall {
+                        self.destroy(kind, slot).await;
+                    }
+                    lost.push(slot);
+                }
             }
         }
         if !lost.is_empty() {
@@ -350,6 +355,16 @@ impl Rotor {
                 .map_err(|e| e.to_string())?;
         }
         Ok(usable)
+    }
+
+    /// Removes the key of an authority that signs no more: a crash may have come between its last use and this.
+    async fn destroy(&self, kind: AuthorityKind, slot: Slot) {
+        let keys = self.parts.keys.clone();
+        let removed = blocking(move || keys.remove(key_id(kind, slot)).map_err(|e| e.to_string())).await;
+        if let Err(e) = removed {
+            // It can wait: the next authority of this slot replaces it.
+            tracing::warn!(error = %e, ?kind, ?slot, subsystem_name = "ca_manager", "Could not remove an old key");
+        }
     }
 
     fn at_hand(&self, row: &Authority, bundle: Option<&Bundle>, wall: Timestamp) -> Option<Made> {
@@ -377,6 +392,7 @@ impl Rotor {
         let now = (self.parts.clock)().wall;
         match self.server_svid(now).await {
             Ok(svid) => {
+                self.parts.ca.note(Part::ServerSvid, Ok(()));
                 self.renew_at = half_life(svid.not_before, svid.not_after);
                 tracing::debug!(
                     subsystem_name = "svid_rotator",
@@ -386,7 +402,8 @@ impl Rotor {
             }
             Err(e) => {
                 tracing::error!(error = %e, subsystem_name = "svid_rotator", "Could not rotate server SVID");
-                *self.parts.ca.0.trouble.lock() = Some(format!("could not rotate the server SVID: {e}"));
+                let why = format!("could not rotate the server SVID: {e}");
+                self.parts.ca.note(Part::ServerSvid, Err(why));
                 self.renew_at = now + RETRY_AFTER;
             }
         }
