@@ -157,8 +157,9 @@ impl Feed {
                 }
             }
         }
-        let State { present, acknowledged, .. } = &mut *state;
-        acknowledged.retain(|agent, _| present.node(agent).is_some());
+        for agent in before.changed_nodes(registry).filter(|id| registry.node(id).is_none()) {
+            state.acknowledged.remove(agent);
+        }
     }
 
     fn end(&self) {
