@@ -18,7 +18,7 @@ mod plugins;
 pub mod table;
 
 pub use flags::Flags;
-pub use plugins::{DatastoreConfig, KeyManagerConfig, NodeAttestorConfig, X509popConfig};
+pub use plugins::{DatastoreConfig, KeyManagerConfig, NodeAttestorConfig};
 
 /// Why the configuration can't be used. `Display` is what follows "configuration file is invalid: ".
 #[derive(Debug, thiserror::Error)]

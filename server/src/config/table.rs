@@ -191,11 +191,11 @@ pub static NOTHING: Table = Table { name: "plugin_data", keys: &[] };
 pub static X509POP: Table = Table {
     name: "NodeAttestor.x509pop.plugin_data",
     keys: &[
-        KeySpec::text("mode", "\"external_pki\"", "external_pki."),
+        KeySpec::text("mode", "\"external_pki\"", "external_pki: foreign certificates; spiffe: X509-SVIDs of the own trust domain."),
         KeySpec::text(
             "ca_bundle_path",
             "\"/etc/avouch/node-ca.pem\"",
-            "Roots of the nodes' certificates (PEM). One of ca_bundle_path and ca_bundle_paths is required.",
+            "Roots of the nodes' certificates (PEM). Mode external_pki wants one of ca_bundle_path and ca_bundle_paths.",
         )
         .live(),
         KeySpec::texts("ca_bundle_paths", "[]", "The same, several files."),
@@ -205,9 +205,13 @@ pub static X509POP: Table = Table {
         KeySpec::text(
             "agent_path_template",
             "\"/{{.PluginName}}/{{.Fingerprint}}\"",
-            "Path of the agents' IDs; only the default is built.",
+            "Path of the agents' IDs below /spire/agent. Default in mode spiffe: /{{.PluginName}}/{{.SVIDPathTrimmed}}.",
         ),
-        KeySpec::text("spiffe_prefix", "\"\"", "Path prefix of mode spiffe.").not_yet(),
+        KeySpec::text(
+            "spiffe_prefix",
+            "\"/spire-exchange/\"",
+            "Path prefix of the X509-SVIDs that prove a node. Mode spiffe only.",
+        ),
     ],
 };
 
