@@ -170,6 +170,7 @@ pub static DATASTORE_SQL: Table = Table {
         KeySpec::int("max_open_conns", "100", "Accepted without effect: one file needs one connection."),
         KeySpec::int("max_idle_conns", "2", "Accepted without effect: one file needs one connection."),
         KeySpec::text("conn_max_lifetime", "\"\"", "Accepted without effect: one file needs one connection."),
+        KeySpec::bool("log_sql", "false", "Accepted without effect: statements are not logged."),
     ],
 };
 
