@@ -490,3 +490,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
 }
+
+#[cfg(test)]
+mod tests;
