@@ -11,6 +11,10 @@ mod list;
 mod pruner;
 mod svids;
 #[cfg(test)]
+mod attest_tests;
+#[cfg(test)]
+mod end_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

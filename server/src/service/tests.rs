@@ -37,10 +37,9 @@ fn settings() -> Settings {
     }
 }
 
-async fn start(path: &Path, name: &str, keys: Arc<dyn KeyManager>) -> (Services, CancellationToken) {
-    let (store, image) = Store::open(path, NOW.wall).unwrap();
-    let stop = CancellationToken::new();
-    let parts = Parts {
+pub(super) fn parts(path: &Path, name: &str, keys: Arc<dyn KeyManager>, clock: Clock) -> Parts {
+    let (store, image) = Store::open(path, clock().wall).unwrap();
+    Parts {
         store,
         image,
         trust_domain: domain(),
@@ -49,8 +48,20 @@ async fn start(path: &Path, name: &str, keys: Arc<dyn KeyManager>) -> (Services,
         settings: settings(),
         verifiers: vec![],
         clock,
-        stop: stop.clone(),
-    };
+        stop: CancellationToken::new(),
+    }
+}
+
+async fn start(path: &Path, name: &str, keys: Arc<dyn KeyManager>) -> (Services, CancellationToken) {
+    let parts = parts(path, name, keys, clock);
+    let stop = parts.stop.clone();
+    (Services::start(parts).await.unwrap(), stop)
+}
+
+/// Fresh services in memory with a clock of the test's own.
+pub(super) async fn start_with(clock: Clock) -> (Services, CancellationToken) {
+    let parts = parts(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new()), clock);
+    let stop = parts.stop.clone();
     (Services::start(parts).await.unwrap(), stop)
 }
 
@@ -58,12 +69,12 @@ async fn fresh() -> (Services, CancellationToken) {
     start(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new())).await
 }
 
-fn csr() -> Vec<u8> {
+pub(super) fn csr() -> Vec<u8> {
     let key = PrivateKey::generate(KeyType::EcP256).unwrap();
     build(&CsrTemplate { subject: &Name::svid_default(), id: None, dns_names: &[] }, &key).unwrap()
 }
 
-fn workload(path: &str, parent: SpiffeId) -> NewEntry {
+pub(super) fn workload(path: &str, parent: SpiffeId) -> NewEntry {
     NewEntry {
         id: None,
         spiffe_id: id(path),
@@ -83,14 +94,18 @@ fn workload(path: &str, parent: SpiffeId) -> NewEntry {
     }
 }
 
-fn by_token(token: &str, csr: Vec<u8>) -> AttestRequest {
+pub(super) fn by_token(token: &str, csr: Vec<u8>) -> AttestRequest {
     AttestRequest { kind: "join_token".into(), payload: token.as_bytes().to_vec(), csr, peer: None }
 }
 
-async fn join(services: &Services) -> Attested {
+pub(super) async fn join(services: &Services) -> Attested {
+    join_at(services, NOW).await
+}
+
+pub(super) async fn join_at(services: &Services, now: Now) -> Attested {
     let wanted = NewJoinToken { token: None, ttl: 600, agent_id: None };
-    let token = services.create_join_token(NOW, "me", wanted).await.unwrap().unwrap();
-    match services.attest(NOW, by_token(&token.token, csr())).await.unwrap() {
+    let token = services.create_join_token(now, "me", wanted).await.unwrap().unwrap();
+    match services.attest(now, by_token(&token.token, csr())).await.unwrap() {
         AttestStep::Done(attested) => attested,
         AttestStep::Challenge(..) => panic!("a token needs no challenge"),
     }
