@@ -9,3 +9,4 @@ mod nodes;
 mod pushes;
 mod restarts;
 mod startup;
+mod storage;

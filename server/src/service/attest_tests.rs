@@ -4,8 +4,8 @@ use std::path::Path;
 
 use avouch_attestors::Boxed;
 use avouch_attestors::node::{Exchange, NodeProof, Reason, Step, VerifyError};
-use avouch_domain::{Now, Selector};
 use avouch_domain::fixtures::{domain, set};
+use avouch_domain::{Now, Selector};
 
 use super::tests::{csr, parts};
 use super::*;
@@ -35,11 +35,7 @@ impl NodeVerifier for Gullible {
         let agent_id = SpiffeId::new(&domain(), &text(&seen.payload)).unwrap();
         let step = match answer.as_str() {
             "lie" => Err(refused),
-            _ => Ok(Step::Accept(NodeProof {
-                agent_id,
-                selectors: set(&[&answer]),
-                can_reattest: true,
-            })),
+            _ => Ok(Step::Accept(NodeProof { agent_id, selectors: set(&[&answer]), can_reattest: true })),
         };
         Box::pin(async move { step })
     }
@@ -53,8 +49,7 @@ async fn services(own_selector: bool) -> Services {
 }
 
 async fn prove(services: &Services, path: &str, answer: &str) -> Result<Attested, AttestError> {
-    let request =
-        AttestRequest { kind: "gullible".into(), payload: path.into(), csr: csr(), peer: None };
+    let request = AttestRequest { kind: "gullible".into(), payload: path.into(), csr: csr(), peer: None };
     let AttestStep::Challenge(attestation, challenge) = services.attest(NOW, request).await? else {
         panic!("accepted without a challenge")
     };

@@ -5,15 +5,15 @@
 
 mod agents;
 mod attest;
+#[cfg(test)]
+mod attest_tests;
 mod bundles;
+#[cfg(test)]
+mod end_tests;
 mod entries;
 mod list;
 mod pruner;
 mod svids;
-#[cfg(test)]
-mod attest_tests;
-#[cfg(test)]
-mod end_tests;
 #[cfg(test)]
 mod tests;
 
