@@ -25,7 +25,7 @@ use avouch_engine::rotation::{Effect, Input, Rotation, Settings as RotationSetti
 use tokio_util::sync::CancellationToken;
 
 use super::{Ca, Part, roots};
-use crate::clock::Clock;
+use crate::clock::{Clock, log_time};
 use crate::feed::Feed;
 use crate::keys::{KeyManager, key_id};
 use crate::limits::{ACKNOWLEDGEMENT_PAUSE, PROPAGATION_BOUND, WALL_SLEEP_MAX};
@@ -293,8 +293,8 @@ impl Rotor {
             subsystem_name = "ca_manager",
             slot = ?slot,
             local_authority_id = %made.id,
-            issued_at = made.issued_at.secs(),
-            expiration = made.not_after.secs(),
+            issued_at = log_time(made.issued_at),
+            expiration = log_time(made.not_after),
             "{what} {done}"
         );
     }
@@ -396,7 +396,7 @@ impl Rotor {
                 self.renew_at = half_life(svid.not_before, svid.not_after);
                 tracing::debug!(
                     subsystem_name = "svid_rotator",
-                    expiration = svid.not_after.secs(),
+                    expiration = log_time(svid.not_after),
                     "Server SVID rotated"
                 );
             }

@@ -11,6 +11,7 @@ mod bundles;
 #[cfg(test)]
 mod end_tests;
 mod entries;
+mod lifetimes;
 mod list;
 mod pruner;
 mod svids;
@@ -26,7 +27,6 @@ use avouch_attestors::node::NodeVerifier;
 use avouch_credential::x509::name::Name;
 use avouch_domain::{Holder, Image, KeyType, LogPosition, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
-use avouch_engine::rotation::timing::longest_uncut;
 use avouch_store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -233,21 +233,7 @@ fn check_trust_domain(registry: &Registry, expected: &TrustDomain) -> Result<(),
 }
 
 fn warn_of_cut_lifetimes(settings: &Settings) {
-    let longest = longest_uncut(settings.ca_ttl);
-    let svids = [
-        ("default_x509_svid_ttl", settings.x509_svid_ttl),
-        ("agent_ttl", settings.agent_ttl),
-        ("default_jwt_svid_ttl", settings.jwt_svid_ttl),
-    ];
-    for (key, ttl) in svids.into_iter().filter(|(_, ttl)| *ttl > longest) {
-        tracing::warn!(
-            key,
-            ttl_seconds = ttl.as_secs(),
-            ca_ttl_seconds = settings.ca_ttl.as_secs(),
-            longest_uncut_seconds = longest.as_secs(),
-            "SVIDs may end earlier than {key} says: an authority hands over with {} s left; use a ca_ttl of at least {} s",
-            longest.as_secs(),
-            ttl.as_secs().saturating_mul(6),
-        );
+    for cut in lifetimes::of_settings(settings) {
+        tracing::warn!(key = cut.key, "{}", cut.text());
     }
 }

@@ -49,6 +49,18 @@ fn a_database_opened_again_shows_the_same_epoch_position_and_rows() {
 }
 
 #[test]
+fn a_commit_waits_until_the_disk_has_it() {
+    let (_folder, path) = place();
+    let db = Db::open(&path, EPOCH).unwrap();
+    let ask = |name: &str| -> String {
+        let text = |r: &rusqlite::Row<'_>| r.get::<_, rusqlite::types::Value>(0);
+        format!("{:?}", db.connection().pragma_query_value(None, name, text).unwrap())
+    };
+    // 2 = FULL: each transaction of the write-ahead log is flushed before it counts.
+    assert_eq!((ask("synchronous"), ask("journal_mode")), ("Integer(2)".into(), "Text(\"wal\")".into()));
+}
+
+#[test]
 fn a_newer_database_is_refused_with_both_versions_and_nothing_is_touched() {
     let (folder, path) = place();
     filled(&path);
