@@ -260,3 +260,44 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
     let bad = PageRequest { size: 2, token: "a b".into() };
     assert_eq!(services.list_entries(&filter, &bad), Err(BadToken("a b".into())));
 }
+
+#[tokio::test]
+async fn every_change_has_its_audit_rows_in_its_own_revision() {
+    let parts = parts(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new()), clock);
+    let store = parts.store.clone();
+    let services = Services::start(parts).await.unwrap();
+    let wanted = NewJoinToken { token: Some("t".into()), ttl: 600, agent_id: Some(id("/alias")) };
+    services.create_join_token(NOW, "me", wanted).await.unwrap().unwrap();
+    let AttestStep::Done(agent) = services.attest(NOW, by_token("t", csr())).await.unwrap() else { panic!() };
+    let agent = agent.svid.id;
+    let new = services.renew_agent(NOW, &agent, &csr()).await.unwrap();
+    services.authorize_agent(NOW, &agent, &new.serial).await.unwrap().unwrap();
+    services.post_status(NOW, &agent, "1.2").await.unwrap().unwrap();
+    let foreign = avouch_domain::TrustDomain::new("other.org").unwrap();
+    let bundle = avouch_domain::Bundle::empty(foreign.clone());
+    services.create_federated_bundles(NOW, "me", vec![bundle.clone()]).await.unwrap().remove(0).unwrap();
+    let bundle = avouch_domain::Bundle { refresh_hint: 7, ..bundle };
+    services.set_federated_bundles(NOW, "me", vec![bundle]).await.unwrap().remove(0).unwrap();
+    let entry = NewEntry { federates_with: vec![foreign.clone()], ..workload("/w", agent.clone()) };
+    let entry = services.create_entries(NOW, "me", vec![entry]).await.unwrap().remove(0).unwrap();
+    let patch = EntryPatch { hint: Some("h".into()), ..EntryPatch::empty(entry.id.clone()) };
+    services.update_entries(NOW, "me", vec![patch]).await.unwrap().remove(0).unwrap();
+    let dissociate = services.delete_federated_bundles(NOW, "me", vec![foreign], DeleteMode::Dissociate);
+    dissociate.await.unwrap().remove(0).unwrap();
+    services.delete_entries(NOW, "me", vec![entry.id.clone()]).await.unwrap().remove(0).unwrap();
+    services.ban_agent(NOW, "me", &agent).await.unwrap().unwrap();
+    services.delete_agent(NOW, "me", &agent).await.unwrap().unwrap();
+    let root = services.bundle().x509_authorities[0].clone();
+    let other = start(Path::new(":memory:"), "o", Arc::new(MemoryKeys::new())).await.0;
+    services
+        .append_bundle(NOW, "me", vec![other.bundle().x509_authorities[0].clone(), root], vec![])
+        .await
+        .unwrap();
+
+    let told: std::collections::BTreeSet<u64> =
+        store.audit(0, 10_000).await.unwrap().iter().map(|row| row.revision.0).collect();
+    let last = services.registry().position().revision.0;
+    assert!(last >= 16, "{last}");
+    let silent: Vec<_> = (1..=last).filter(|revision| !told.contains(revision)).collect();
+    assert!(silent.is_empty(), "revisions without an audit row: {silent:?} of {last}");
+}
