@@ -10,5 +10,6 @@ mod command_line;
 mod nodes;
 mod pushes;
 mod restarts;
+mod rotations;
 mod startup;
 mod storage;

@@ -78,6 +78,13 @@ pub(super) fn datastore(plugins: &Section<'_>) -> Result<DatastoreConfig, Config
     if name != "sql" {
         return Err(not_built("DataStore", &name));
     }
+    // A database in a cloud has its settings where the others have a word.
+    let block = section.any("plugin_data").and_then(|data| data.labelled("database_type").pop());
+    if let Some((kind @ ("aws_postgres" | "aws_mysql"), _)) =
+        block.as_ref().map(|(kind, s)| (kind.as_str(), s))
+    {
+        return Err(ConfigError::NotYet(format!("DataStore.sql.plugin_data.database_type \"{kind}\"")));
+    }
     let data = data(&section, &DATASTORE_SQL)?;
     let text = |key| data.as_ref().and_then(|d| d.text(key)).unwrap_or_default();
     match text("database_type").as_str() {

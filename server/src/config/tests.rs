@@ -166,6 +166,9 @@ fn plugins_are_counted_and_known() {
     let postgres = sql.replace("sqlite3", "postgres");
     let text = error_of(&format!("plugins {{\n{postgres}KeyManager \"memory\" {{}}\n}}"));
     assert!(text.starts_with("not supported yet: ") && text.contains("postgres"), "{text}");
+    let aws = sql.replace("database_type = \"sqlite3\"", "database_type \"aws_mysql\" { region = \"r\" }");
+    let text = error_of(&format!("plugins {{\n{aws}KeyManager \"memory\" {{}}\n}}"));
+    assert_eq!(text, "not supported yet: DataStore.sql.plugin_data.database_type \"aws_mysql\"");
 }
 
 #[test]

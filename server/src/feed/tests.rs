@@ -160,3 +160,25 @@ async fn an_authority_is_known_everywhere_once_every_live_agent_has_said_so() {
         "an ended agent is not waited for"
     );
 }
+
+#[tokio::test]
+async fn what_a_deleted_agent_had_said_does_not_count_for_its_successor() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    let seen = async |revision: u64| {
+        let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+        let mut update = stream.next(clock).await.unwrap();
+        while update.position.revision < Revision(revision) {
+            update = stream.next(clock).await.unwrap();
+        }
+        stream
+    };
+    seen(1).await.acknowledge(Revision(1));
+    assert!(world.feed.known_everywhere(Timestamp(0), Revision(1)));
+    let delete = |r: &Registry| nodes::delete(r, Timestamp(0), "me", &id(AGENT));
+    world.writer.write(delete).await.unwrap().unwrap();
+    drop(seen(2).await);
+    world.attest(AGENT).await;
+    drop(seen(3).await);
+    assert!(!world.feed.known_everywhere(Timestamp(0), Revision(1)));
+}
