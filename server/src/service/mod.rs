@@ -24,8 +24,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_attestors::node::NodeVerifier;
+use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::name::Name;
-use avouch_domain::{Holder, Image, KeyType, LogPosition, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{AuthorityKind, Holder, Image, KeyType, LogPosition, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
 use avouch_store::Store;
 use tokio::sync::watch;
@@ -93,7 +94,10 @@ impl fmt::Debug for Parts {
 /// Why the services could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the store belongs to trust domain {found}, expected {expected}")]
+    #[error(
+        "the store belongs to trust domain {found}, the configuration says {expected}: set trust_domain to {found} or \
+         choose another store"
+    )]
     TrustDomain { found: TrustDomain, expected: TrustDomain },
     #[error("no authority could be made ready: {0}")]
     Ca(String),
@@ -223,11 +227,17 @@ pub struct Counts {
     pub bundles: usize,
 }
 
-/// A store with entries or nodes of another trust domain is another server's.
+/// A store with entries, nodes or authorities of another trust domain is another server's: going on would make its
+/// roots foreign ones and put new keys in the place of its own.
 fn check_trust_domain(registry: &Registry, expected: &TrustDomain) -> Result<(), StartError> {
-    let entry = registry.entries().next().map(|e| e.spiffe_id.trust_domain());
-    match entry.filter(|found| *found != expected) {
-        Some(found) => Err(StartError::TrustDomain { found: found.clone(), expected: expected.clone() }),
+    let entry = registry.entries().next().map(|e| e.spiffe_id.trust_domain().clone());
+    let node = registry.nodes().next().map(|n| n.id.trust_domain().clone());
+    let authorities = registry.authorities().filter(|a| a.kind == AuthorityKind::X509);
+    let authority = authorities
+        .filter_map(|a| CertFacts::parse(&a.public).ok())
+        .find_map(|facts| facts.uri_sans.first().and_then(|uri| TrustDomain::from_name_or_id(uri).ok()));
+    match [entry, node, authority].into_iter().flatten().find(|found| found != expected) {
+        Some(found) => Err(StartError::TrustDomain { found, expected: expected.clone() }),
         None => Ok(()),
     }
 }

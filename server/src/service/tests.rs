@@ -301,3 +301,17 @@ async fn every_change_has_its_audit_rows_in_its_own_revision() {
     let silent: Vec<_> = (1..=last).filter(|revision| !told.contains(revision)).collect();
     assert!(silent.is_empty(), "revisions without an audit row: {silent:?} of {last}");
 }
+
+#[tokio::test]
+async fn a_store_of_another_trust_domain_is_refused_and_its_keys_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
+    let (_, stop) = start(&path, "s", Arc::new(DiskKeys::open(&file).unwrap())).await;
+    stop.cancel();
+    let before = std::fs::read(&file).unwrap();
+    let mut parts = parts(&path, "s", Arc::new(DiskKeys::open(&file).unwrap()), clock);
+    parts.trust_domain = avouch_domain::TrustDomain::new("other.org").unwrap();
+    let refused = Services::start(parts).await.unwrap_err().to_string();
+    assert!(refused.contains("belongs to trust domain example.org"), "{refused}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}
