@@ -259,10 +259,16 @@ impl Drop for AgentFeed {
     }
 }
 
+/// What lies between what an agent was told last and the present.
+struct Span {
+    before: Registry,
+    present: Registry,
+}
+
 enum Taken {
     Stopped,
     Nothing,
-    Since { before: Registry, present: Registry },
+    Since(Box<Span>),
 }
 
 impl AgentFeed {
@@ -276,7 +282,8 @@ impl AgentFeed {
             match self.take() {
                 Taken::Stopped => return None,
                 Taken::Nothing => self.wake.notified().await,
-                Taken::Since { before, present } => {
+                Taken::Since(span) => {
+                    let Span { before, present } = *span;
                     let wall = clock().wall;
                     let change = delta(&before, &present, &self.agent, wall);
                     if let Some(update) = self.tell(&present, wall, change) {
@@ -352,7 +359,7 @@ impl AgentFeed {
         }
         let key = (self.agent.clone(), self.id);
         match state.followers.get_mut(&key).and_then(|f| f.pending.take()) {
-            Some(before) => Taken::Since { before, present: state.present.clone() },
+            Some(before) => Taken::Since(Box::new(Span { before, present: state.present.clone() })),
             None => Taken::Nothing,
         }
     }

@@ -9,6 +9,12 @@ use avouch_domain::{Timestamp, TrustDomain, X509Authority};
 use avouch_proto::workload::X509svidResponse;
 use avouch_tests::{AgentOptions, ServerOptions, World, within};
 
+#[allow(clippy::disallowed_methods)] // certificates are verified at the real time
+fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    Timestamp(i64::try_from(now).unwrap())
+}
+
 /// Splits certificates that stand one after the other.
 fn split(mut der: &[u8]) -> Vec<Vec<u8>> {
     use x509_parser::prelude::{FromDer, X509Certificate};
@@ -29,8 +35,7 @@ fn verified(answer: &X509svidResponse) -> String {
         .map(|der| X509Authority { der: der.into(), tainted: false })
         .collect();
     let chain: Vec<std::sync::Arc<[u8]>> = split(&svid.x509_svid).into_iter().map(Into::into).collect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-    let wall = Timestamp(i64::try_from(now).unwrap());
+    let wall = now();
     let domain = TrustDomain::new("example.org").unwrap();
     let id = verify_svid(&chain, &TrustRoots::new(&roots), &domain, wall).unwrap();
     assert_eq!(id.as_str(), svid.spiffe_id);

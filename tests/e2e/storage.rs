@@ -7,6 +7,7 @@ use avouch_tests::world::my_uid;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, cli, entry, eventually};
 use tonic::Code;
 
+#[allow(clippy::disallowed_methods)] // ends by time are compared with the real one
 fn now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }

@@ -302,8 +302,7 @@ impl Rotor {
     /// Takes ended authorities out of the own bundle.
     async fn prune(&self) -> Result<(), String> {
         let (clock, domain) = (self.parts.clock, self.parts.ca.0.trust_domain.clone());
-        let pruned = self
-            .parts
+        self.parts
             .writer
             .write(move |registry| {
                 let at = clock().wall;
@@ -317,8 +316,7 @@ impl Rotor {
                 }
             })
             .await
-            .map_err(|e| e.to_string())?;
-        pruned
+            .map_err(|e| e.to_string())?
     }
 
     /// The slots of the journal whose key is at hand and whose public part is published; the others are freed.
