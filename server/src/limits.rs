@@ -78,6 +78,9 @@ pub const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
 /// One health check that takes longer has failed.
 pub const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Time between two lines of progress of a verb that copies a store.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
 /// Longest socket path in bytes that Linux accepts (`sun_path` without its final zero).
 pub const SOCKET_PATH_MAX: usize = 107;
 /// Worker threads: signing runs in slices, so more threads than this only cost memory.

@@ -2,15 +2,16 @@
 //!
 //! Prints for people; everything else of the command line is in the `avouch` crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use avouch::out::Out;
 use avouch::verbs::flags::FlagError;
+use avouch_domain::Tick;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
 use crate::config::{self, ConfigError, Flags, ServerConfig};
-use crate::limits::WORKER_THREADS_MAX;
+use crate::limits::{PROGRESS_EVERY, WORKER_THREADS_MAX};
 use crate::{app, clock};
 
 const OK: u8 = 0;
@@ -88,9 +89,44 @@ pub fn validate(args: &[String]) -> u8 {
 fn with_file(args: &[String]) -> Result<(ServerConfig, PathBuf), ConfigError> {
     let flags = Flags::parse(args)?;
     match flags.rest.as_slice() {
-        [file] => Ok((config::load_with(&flags)?, file.into())),
-        [] => Err(ConfigError::Required("FILE, after the flags,")),
+        [file] => {
+            let config = config::load_with(&flags)?;
+            if config.datastore.file == Path::new(":memory:") {
+                return Err(ConfigError::Plugin(
+                    "the configured store is in memory: it ends with its server".into(),
+                ));
+            }
+            Ok((config, file.into()))
+        }
+        [] => Err(ConfigError::Plugin("expected the name of a FILE after the flags".into())),
         [_, unexpected, ..] => Err(ConfigError::Argument(unexpected.clone())),
+    }
+}
+
+/// Says how far a copy is, once a second; a short one says nothing.
+struct Progress {
+    what: &'static str,
+    said: Tick,
+}
+
+impl Progress {
+    fn new(what: &'static str) -> Self {
+        Self { what, said: clock::now().mono }
+    }
+
+    fn step(&mut self, done: u64, all: u64) {
+        if let Some(line) = self.line(clock::now().mono, done, all) {
+            Out::standard().complain(&line);
+        }
+    }
+
+    fn line(&mut self, now: Tick, done: u64, all: u64) -> Option<String> {
+        if now.since(self.said) < PROGRESS_EVERY {
+            return None;
+        }
+        self.said = now;
+        let percent = done.saturating_mul(100) / all.max(1);
+        Some(format!("{}: {percent} % of {all} pages\n", self.what))
     }
 }
 
@@ -101,7 +137,8 @@ pub fn backup(args: &[String]) -> u8 {
         Ok(given) => given,
         Err(error) => return invalid(&error, "Error: "),
     };
-    match avouch_store::backup(&config.datastore.file, &file, |_, _| {}) {
+    let mut progress = Progress::new("Backup");
+    match avouch_store::backup(&config.datastore.file, &file, |done, all| progress.step(done, all)) {
         Ok(position) => {
             let revision = position.revision.0;
             say(&format!("Backup written to {} at revision {revision}.", file.display()));
@@ -118,7 +155,8 @@ pub fn restore(args: &[String]) -> u8 {
         Ok(given) => given,
         Err(error) => return invalid(&error, "Error: "),
     };
-    match avouch_store::restore(&file, &config.datastore.file, clock::now().wall) {
+    let (now, mut progress) = (clock::now().wall, Progress::new("Restore"));
+    match avouch_store::restore(&file, &config.datastore.file, now, |done, all| progress.step(done, all)) {
         Ok(restored) => {
             let revision = restored.position.revision.0;
             say(&format!("Restored {} at revision {revision}, in a new epoch.", file.display()));
@@ -128,5 +166,19 @@ pub fn restore(args: &[String]) -> u8 {
             OK
         }
         Err(error) => fail(&format!("Error: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_tells_how_far_it_is_once_a_second() {
+        let mut progress = Progress { what: "Backup", said: Tick(0) };
+        assert_eq!(progress.line(Tick(999), 10, 200), None);
+        assert_eq!(progress.line(Tick(1000), 50, 200).as_deref(), Some("Backup: 25 % of 200 pages\n"));
+        assert_eq!(progress.line(Tick(1500), 60, 200), None);
+        assert!(progress.line(Tick(2000), 200, 200).is_some());
     }
 }
