@@ -42,7 +42,7 @@ static SERVER: Table = Table {
         KeySpec::bool("prune_tofu_nodes", "false", "Forgets also nodes that can't attest again."),
         KeySpec::int("prune_attested_nodes_batch_size", "1000", "Nodes forgotten in one write."),
         KeySpec::texts("proxy_protocol_trusted_cidrs", "[]", "Load balancers whose PROXY header is believed.").not_yet(),
-        KeySpec::text("max_attested_node_info_staleness", "\"0s\"", "Accepted without effect: what the server knows of nodes is never stale."),
+        KeySpec::duration("max_attested_node_info_staleness", "\"0s\"", "Accepted without effect: what the server knows of nodes is never stale.").unit("Go duration"),
         KeySpec::bool("profiling_enabled", "false", "Profiling endpoint.").not_yet(),
         KeySpec::int("profiling_port", "0", "Port of the profiling endpoint.").not_yet(),
         KeySpec::int("profiling_freq", "0", "Time between profile dumps.").not_yet(),

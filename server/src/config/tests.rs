@@ -114,6 +114,9 @@ fn bad_values_name_their_key() {
         ("log_format = \"xml\"", "log_format"),
         ("prune_attested_nodes_batch_size = 0", "prune_attested_nodes_batch_size"),
         ("ca_ttl = \"1d\"", "1d"),
+        ("ca_ttl = \"-1h\"", "is negative"),
+        ("max_attested_node_info_staleness = \"soon\"", "max_attested_node_info_staleness"),
+        ("experimental { cache_reload_interval = \"soon\" }", "cache_reload_interval"),
         (
             "ca_key_type = \"ec-p521\"",
             "key type \"ec-p521\" is unknown; must be one of [rsa-2048, rsa-4096, ec-p256, ec-p384]",
@@ -231,4 +234,13 @@ fn the_example_file_shows_every_key_and_is_valid() {
     let example = include_str!("../../../deploy/config/server.conf");
     assert_eq!(example, table::example_file(), "write deploy/config/server.conf anew");
     read(example, Path::new("server.conf"), &Flags::default()).unwrap();
+}
+
+#[test]
+fn an_empty_or_zero_lifetime_means_the_default() {
+    for value in ["\"\"", "\"0\"", "\"0s\""] {
+        let config = parse(&format!("ca_ttl = {value}\n default_x509_svid_ttl = {value}")).unwrap();
+        assert_eq!(config.ca_ttl, Duration::from_secs(24 * 3600), "{value}");
+        assert_eq!(config.default_x509_svid_ttl, Duration::from_secs(3600), "{value}");
+    }
 }
