@@ -2,7 +2,6 @@
 //!
 //! Never: no attestor is reachable but through its row, and no row builds half of one.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use avouch_domain::TrustDomain;
@@ -78,12 +77,13 @@ pub const NODE_VERIFIERS: &[Row<Arc<dyn NodeVerifier>>] = &[Row {
         "mode",
         "ca_bundle_path",
         "ca_bundle_paths",
+        "spiffe_prefix",
         "agent_path_template",
         "max_intermediates",
         "max_rsa_key_size",
         "verify_client_ip",
     ],
-    unbuilt_keys: &["spiffe_prefix"],
+    unbuilt_keys: &[],
     doc: "GLOSSARY.md#node-attestation",
     build: build_x509pop_verifier,
 }];
@@ -103,63 +103,12 @@ pub fn find<T>(rows: &'static [Row<T>], name: &str) -> Option<&'static Row<T>> {
     rows.iter().find(|row| row.name == name)
 }
 
-#[derive(serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct VerifierBlock {
-    mode: String,
-    ca_bundle_path: Option<PathBuf>,
-    ca_bundle_paths: Vec<PathBuf>,
-    agent_path_template: String,
-    max_intermediates: usize,
-    max_rsa_key_size: usize,
-    verify_client_ip: bool,
-}
-
-impl Default for VerifierBlock {
-    fn default() -> Self {
-        let base = x509pop::VerifierConfig::default();
-        Self {
-            mode: "external_pki".to_owned(),
-            ca_bundle_path: None,
-            ca_bundle_paths: Vec::new(),
-            agent_path_template: x509pop::DEFAULT_AGENT_PATH_TEMPLATE.to_owned(),
-            max_intermediates: base.max_intermediates,
-            max_rsa_key_size: base.max_rsa_key_size,
-            verify_client_ip: base.verify_client_ip,
-        }
-    }
-}
-
 fn build_x509pop_verifier(block: &Block, context: &Context) -> Result<Arc<dyn NodeVerifier>, BuildError> {
     let name = x509pop::NAME;
-    refuse_unbuilt(name, block, &["spiffe_prefix"])?;
     let config = |message: String| BuildError::Config { name, message };
-    let block: VerifierBlock = decode(name, block)?;
-    match block.mode.as_str() {
-        "external_pki" => {}
-        "spiffe" => return Err(BuildError::NotBuilt { name, key: "mode = \"spiffe\"".to_owned() }),
-        other => {
-            let message = format!("mode can only be either \"spiffe\" or \"external_pki\", not \"{other}\"");
-            return Err(config(message));
-        }
-    }
-    if !x509pop::is_default_template(&block.agent_path_template) {
-        return Err(BuildError::NotBuilt { name, key: "agent_path_template".to_owned() });
-    }
-    if block.ca_bundle_path.is_some() && !block.ca_bundle_paths.is_empty() {
-        return Err(config(
-            "only one of ca_bundle_path or ca_bundle_paths can be configured, not both".to_owned(),
-        ));
-    }
-    let paths = block.ca_bundle_path.into_iter().chain(block.ca_bundle_paths).collect();
-    let settings = x509pop::VerifierConfig {
-        ca_bundle_paths: paths,
-        max_intermediates: block.max_intermediates,
-        max_rsa_key_size: block.max_rsa_key_size,
-        verify_client_ip: block.verify_client_ip,
-    };
-    let verifier =
-        x509pop::Verifier::load(context.trust_domain.clone(), settings).map_err(|e| config(e.to_string()))?;
+    let keys: x509pop::VerifierKeys = decode(name, block)?;
+    let verifier = x509pop::Verifier::load(context.trust_domain.clone(), keys.check().map_err(config)?)
+        .map_err(|e| config(e.to_string()))?;
     Ok(Arc::new(verifier))
 }
 
@@ -198,20 +147,6 @@ mod tests {
     fn each_name_stands_once_in_its_table() {
         assert!(find(NODE_PROVERS, "join_token").is_some() && find(NODE_PROVERS, "x509pop").is_some());
         assert!(find(WORKLOAD_LOOKERS, "unix").is_some() && find(WORKLOAD_LOOKERS, "docker").is_none());
-    }
-
-    #[test]
-    fn what_is_not_built_is_named() {
-        assert_eq!(
-            verifier_error(serde_json::json!({"mode": "spiffe"})),
-            "x509pop: not supported yet: mode = \"spiffe\""
-        );
-        let template = serde_json::json!({"agent_path_template": "/{{ .Subject.CommonName }}"});
-        assert_eq!(verifier_error(template), "x509pop: not supported yet: agent_path_template");
-        assert!(
-            verifier_error(serde_json::json!({"spiffe_prefix": "/a/"}))
-                .ends_with("not supported yet: spiffe_prefix")
-        );
     }
 
     #[test]

@@ -178,13 +178,7 @@ fn load_verifiers(config: &ServerConfig) -> Result<Verifiers, AppError> {
             // The services spend tokens themselves, in the write of the node.
             NodeAttestorConfig::JoinToken => {}
             NodeAttestorConfig::X509pop(settings) => {
-                let verifier = x509pop::VerifierConfig {
-                    ca_bundle_paths: settings.ca_bundle_paths.clone(),
-                    max_intermediates: settings.max_intermediates,
-                    max_rsa_key_size: settings.max_rsa_key_size,
-                    verify_client_ip: settings.verify_client_ip,
-                };
-                let verifier = x509pop::Verifier::load(config.trust_domain.clone(), verifier)
+                let verifier = x509pop::Verifier::load(config.trust_domain.clone(), settings.clone())
                     .map_err(|e| AppError::Attestor(e.to_string()))?;
                 verifiers.push(("x509pop".into(), Arc::new(verifier)));
             }

@@ -20,3 +20,22 @@ pub fn now() -> Now {
         mono: Tick(u64::try_from(mono.as_millis()).unwrap_or(u64::MAX)),
     }
 }
+
+/// A time as it stands in log fields, in the form of SPIRE's: `2026-11-22 11:24:21 +0000 UTC`.
+#[must_use]
+pub fn log_time(at: Timestamp) -> String {
+    let utc =
+        time::OffsetDateTime::from_unix_timestamp(at.secs()).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let (hour, minute, second) = utc.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02} +0000 UTC", utc.date())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_a_log_field_has_spires_form() {
+        assert_eq!(log_time(Timestamp(1_795_346_661_999)), "2026-11-22 11:24:21 +0000 UTC");
+    }
+}

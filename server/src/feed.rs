@@ -209,8 +209,9 @@ impl Feed {
             }
         }
         state.forget_the_slow();
-        let State { present, acknowledged, .. } = state;
-        acknowledged.retain(|agent, _| present.node(agent).is_some());
+        for agent in before.changed_nodes(registry).filter(|id| registry.node(id).is_none()) {
+            state.acknowledged.remove(agent);
+        }
     }
 
     fn end(&self) {
@@ -313,10 +314,16 @@ impl Drop for AgentFeed {
     }
 }
 
+/// What lies between what an agent was told last and the present.
+struct Span {
+    before: Registry,
+    present: Registry,
+}
+
 enum Taken {
     Stopped,
     Nothing,
-    Since { before: Box<Registry>, present: Box<Registry> },
+    Since(Box<Span>),
     Lost { present: Box<Registry> },
 }
 
@@ -335,7 +342,8 @@ impl AgentFeed {
             match self.take() {
                 Taken::Stopped => return None,
                 Taken::Nothing => self.wake.notified().await,
-                Taken::Since { before, present } => {
+                Taken::Since(span) => {
+                    let Span { before, present } = *span;
                     let wall = clock().wall;
                     let change = delta(&before, &present, &self.agent, wall);
                     if let Some(update) = self.tell(&present, wall, change) {
@@ -409,7 +417,9 @@ impl AgentFeed {
             return Taken::Stopped;
         }
         match state.take(&self.key()) {
-            Pending::Since(before) => Taken::Since { before, present: Box::new(state.present.clone()) },
+            Pending::Since(before) => {
+                Taken::Since(Box::new(Span { before: *before, present: state.present.clone() }))
+            }
             Pending::Lost => Taken::Lost { present: Box::new(state.present.clone()) },
             Pending::Nothing => Taken::Nothing,
         }

@@ -105,5 +105,8 @@ pub const PROPAGATION_BOUND: Duration = Duration::from_secs(60);
 pub const ACKNOWLEDGEMENT_PAUSE: Duration = Duration::from_millis(500);
 /// Longest sleep of a task that waits for a wall-clock time, so that a step of the clock is noticed.
 pub const WALL_SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How long an ended join token is remembered, so that an agent that comes late with it hears "expired", not
+/// "unknown".
+pub const TOKEN_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Time between two looks for agents that ended long ago, if the configuration asks for it. As SPIRE.
 pub const NODE_PRUNE_INTERVAL: Duration = Duration::from_secs(3600);

@@ -2,7 +2,7 @@
 //!
 //! Prints for people; everything else of the command line is in the `avouch` crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use avouch::out::Out;
 use avouch::verbs::flags::FlagError;
@@ -88,8 +88,16 @@ pub fn validate(args: &[String]) -> u8 {
 fn with_file(args: &[String]) -> Result<(ServerConfig, PathBuf), ConfigError> {
     let flags = Flags::parse(args)?;
     match flags.rest.as_slice() {
-        [file] => Ok((config::load_with(&flags)?, file.into())),
-        [] => Err(ConfigError::Required("FILE, after the flags,")),
+        [file] => {
+            let config = config::load_with(&flags)?;
+            if config.datastore.file == Path::new(":memory:") {
+                return Err(ConfigError::Plugin(
+                    "the configured store is in memory: it ends with its server".into(),
+                ));
+            }
+            Ok((config, file.into()))
+        }
+        [] => Err(ConfigError::Plugin("expected the name of a FILE after the flags".into())),
         [_, unexpected, ..] => Err(ConfigError::Argument(unexpected.clone())),
     }
 }
@@ -123,7 +131,12 @@ pub fn restore(args: &[String]) -> u8 {
         Ok(given) => given,
         Err(error) => return invalid(&error, "Error: "),
     };
-    match avouch_store::restore(&file, &config.datastore.file, clock::now().wall) {
+    let (progress, begun) = (Out::standard().progress(), avouch::clock::now().mono);
+    let restored = avouch_store::restore(&file, &config.datastore.file, clock::now().wall, |done, all| {
+        progress.share("restoring the backup", begun, done, all);
+    });
+    progress.clear();
+    match restored {
         Ok(restored) => {
             let revision = restored.position.revision.0;
             say(&format!("Restored {} at revision {revision}, in a new epoch.", file.display()));

@@ -3,6 +3,8 @@
 //! Never: a rule proven only here, or a fixed pause.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // all of it is test code
 
+mod agents;
+mod audit;
 mod bad_input;
 mod clients;
 mod command_line;
@@ -13,5 +15,7 @@ mod operations;
 mod pushes;
 mod readme;
 mod restarts;
+mod rotations;
 mod startup;
+mod storage;
 mod verbs;

@@ -126,3 +126,35 @@ async fn a_node_entry_gives_its_agents_what_lies_below_it() {
     let answer = agent.workload().await.fetch_x509().await.unwrap();
     assert_eq!(answer.svids[0].spiffe_id, "spiffe://example.org/web");
 }
+
+#[tokio::test]
+async fn a_node_that_can_prove_itself_again_is_told_to_when_it_renews() {
+    use base64::Engine as _;
+    let pki_dir = avouch_tests::server::private_dir();
+    let pki = NodePki::new(pki_dir.path());
+    let plugins = format!(
+        "NodeAttestor \"x509pop\" {{\n plugin_data {{\n ca_bundle_path = \"{}\"\n }}\n }}",
+        pki.root.display()
+    );
+    let server = Server::start_with(ServerOptions { plugins, ..ServerOptions::default() }).await;
+    let proof = Proof::X509pop(pki.leaf.clone(), pki.key.clone());
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    agent.restart().await;
+    // Its own SVID and key, from its state: nobody else can call as this agent.
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(agent.data_dir.join(name)).unwrap()).unwrap()
+    };
+    let decode = |text: &serde_json::Value| {
+        base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap()).unwrap()
+    };
+    let pem = decode(&read("agent-data.json")["svid"][0]);
+    let (_, block) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
+    let keys = read("keys.json");
+    let key = decode(keys["keys"].as_object().unwrap().values().next().unwrap());
+    let (channel, _) = avouch_tests::mtls::channel(server.address(), &[block.contents], &key).await.unwrap();
+    let mut client = agent_v1::agent_client::AgentClient::new(channel);
+    let refused = client.renew_agent(agent_v1::RenewAgentRequest::default()).await.unwrap_err();
+    assert_eq!(refused.message(), "agent must reattest instead of renew");
+    let reason = avouch_proto::convert::denied_reason(&refused);
+    assert_eq!(reason, Some(avouch_proto::convert::DeniedReason::AgentMustReattest));
+}

@@ -7,6 +7,7 @@ pub mod join_token;
 pub mod x509pop;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use avouch_domain::{Now, SelectorSet, SpiffeId};
 use zeroize::Zeroizing;
@@ -47,6 +48,8 @@ pub struct Exchange {
     pub rounds: Vec<Round>,
     /// Where the agent's connection comes from.
     pub peer: Option<IpAddr>,
+    /// Roots of the own trust domain at this moment (DER), for who takes its SVIDs as proof.
+    pub own_roots: Vec<Arc<[u8]>>,
 }
 
 /// What the verifier wants next.

@@ -326,12 +326,16 @@ impl Registry {
             .find_map(|(_, _, id)| self.entries.get(id))
     }
 
-    /// The earliest end of an entry or join token: when the next one expires.
+    /// The earliest end of an entry.
     #[must_use]
-    pub fn next_end(&self) -> Option<Timestamp> {
-        let entry = self.entry_ends.get_min().map(|(end, _)| *end);
-        let token = self.token_ends.get_min().map(|(end, _)| *end);
-        entry.into_iter().chain(token).min()
+    pub fn next_entry_end(&self) -> Option<Timestamp> {
+        self.entry_ends.get_min().map(|(end, _)| *end)
+    }
+
+    /// The earliest end of a join token.
+    #[must_use]
+    pub fn next_token_end(&self) -> Option<Timestamp> {
+        self.token_ends.get_min().map(|(end, _)| *end)
     }
 
     /// Entries whose end has come, earliest first.

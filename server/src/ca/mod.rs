@@ -6,6 +6,7 @@
 mod roots;
 mod rotor;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use avouch_credential::random;
 use avouch_credential::tls::{IdentityCell, RootsCell};
 use avouch_credential::x509::issue::{Issuer, LeafTemplate};
 use avouch_credential::x509::name::Name;
-use avouch_domain::{KeyType, SpiffeId, Timestamp, TrustDomain, X509Svid};
+use avouch_domain::{AuthorityKind, KeyType, SpiffeId, Timestamp, TrustDomain, X509Svid};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -56,6 +57,13 @@ impl fmt::Debug for IssuedJwt {
     }
 }
 
+/// What may be in trouble, each for itself: one that works says nothing of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Authority(AuthorityKind),
+    ServerSvid,
+}
+
 /// What a certificate is asked to say.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
@@ -88,8 +96,8 @@ struct Inner {
     identity: Arc<IdentityCell>,
     roots: Arc<RootsCell>,
     server_svid: ArcSwapOption<X509Svid>,
-    /// Why the last step of a rotation did not work out.
-    trouble: Mutex<Option<String>>,
+    /// Why the last step of a part did not work out; a part that works is not here.
+    troubles: Mutex<BTreeMap<Part, String>>,
     lanes: Semaphore,
 }
 
@@ -114,7 +122,7 @@ impl Ca {
             identity: Arc::new(IdentityCell::empty()),
             roots: Arc::new(RootsCell::empty()),
             server_svid: ArcSwapOption::empty(),
-            trouble: Mutex::new(None),
+            troubles: Mutex::new(BTreeMap::new()),
             lanes: Semaphore::new(cores),
         }))
     }
@@ -136,7 +144,7 @@ impl Ca {
     /// # Errors
     /// The reason in words.
     pub fn health(&self, wall: Timestamp) -> Result<(), String> {
-        if let Some(trouble) = self.0.trouble.lock().clone() {
+        if let Some(trouble) = self.trouble() {
             return Err(trouble);
         }
         match self.0.x509.load().as_ref() {
@@ -144,6 +152,20 @@ impl Ca {
             Some(issuer) if issuer.not_after() <= wall => Err("the active X.509 authority has ended".into()),
             Some(_) => Ok(()),
         }
+    }
+
+    /// What does not work at the moment, the first of it.
+    fn trouble(&self) -> Option<String> {
+        self.0.troubles.lock().values().next().cloned()
+    }
+
+    /// Notes how the last step of a part went.
+    fn note(&self, part: Part, outcome: Result<(), String>) {
+        let mut troubles = self.0.troubles.lock();
+        match outcome {
+            Ok(()) => troubles.remove(&part),
+            Err(why) => troubles.insert(part, why),
+        };
     }
 
     #[must_use]

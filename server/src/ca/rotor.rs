@@ -24,8 +24,8 @@ use avouch_engine::rotation::timing::{KEEP_AFTER_END, RETRY_AFTER, half_life};
 use avouch_engine::rotation::{Effect, Input, Rotation, Settings as RotationSettings};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ca, roots};
-use crate::clock::Clock;
+use super::{Ca, Part, roots};
+use crate::clock::{Clock, log_time};
 use crate::feed::Feed;
 use crate::keys::{KeyManager, key_id};
 use crate::limits::{ACKNOWLEDGEMENT_PAUSE, PROPAGATION_BOUND, WALL_SLEEP_MAX};
@@ -85,7 +85,7 @@ impl Rotor {
             rotor.machines.insert(kind, machine);
         }
         rotor.turn().await;
-        if let Some(trouble) = rotor.parts.ca.0.trouble.lock().clone() {
+        if let Some(trouble) = rotor.parts.ca.trouble() {
             return Err(trouble);
         }
         Ok(rotor)
@@ -163,12 +163,12 @@ impl Rotor {
             let Some(effect) = machine.poll() else { return };
             input = Some(match self.perform(kind, effect).await {
                 Ok(answer) => {
-                    *self.parts.ca.0.trouble.lock() = None;
+                    self.parts.ca.note(Part::Authority(kind), Ok(()));
                     answer
                 }
                 Err(e) => {
                     tracing::error!(error = %e, ?kind, subsystem_name = "ca_manager", "Rotation step failed");
-                    *self.parts.ca.0.trouble.lock() = Some(e);
+                    self.parts.ca.note(Part::Authority(kind), Err(e));
                     Input::Failed
                 }
             });
@@ -293,8 +293,8 @@ impl Rotor {
             subsystem_name = "ca_manager",
             slot = ?slot,
             local_authority_id = %made.id,
-            issued_at = made.issued_at.secs(),
-            expiration = made.not_after.secs(),
+            issued_at = log_time(made.issued_at),
+            expiration = log_time(made.not_after),
             "{what} {done}"
         );
     }
@@ -302,8 +302,7 @@ impl Rotor {
     /// Takes ended authorities out of the own bundle.
     async fn prune(&self) -> Result<(), String> {
         let (clock, domain) = (self.parts.clock, self.parts.ca.0.trust_domain.clone());
-        let pruned = self
-            .parts
+        self.parts
             .writer
             .write(move |registry| {
                 let at = clock().wall;
@@ -317,8 +316,7 @@ impl Rotor {
                 }
             })
             .await
-            .map_err(|e| e.to_string())?;
-        pruned
+            .map_err(|e| e.to_string())?
     }
 
     /// The slots of the journal whose key is at hand and whose public part is published; the others are freed.
@@ -338,7 +336,12 @@ impl Rotor {
                     self.made.insert((kind, slot), made);
                     usable.push(row.clone());
                 }
-                None => lost.push(slot),
+                None => {
+                    if row.state == SlotState::Old || row.not_after <= wall {
+                        self.destroy(kind, slot).await;
+                    }
+                    lost.push(slot);
+                }
             }
         }
         if !lost.is_empty() {
@@ -350,6 +353,16 @@ impl Rotor {
                 .map_err(|e| e.to_string())?;
         }
         Ok(usable)
+    }
+
+    /// Removes the key of an authority that signs no more: a crash may have come between its last use and this.
+    async fn destroy(&self, kind: AuthorityKind, slot: Slot) {
+        let keys = self.parts.keys.clone();
+        let removed = blocking(move || keys.remove(key_id(kind, slot)).map_err(|e| e.to_string())).await;
+        if let Err(e) = removed {
+            // It can wait: the next authority of this slot replaces it.
+            tracing::warn!(error = %e, ?kind, ?slot, subsystem_name = "ca_manager", "Could not remove an old key");
+        }
     }
 
     fn at_hand(&self, row: &Authority, bundle: Option<&Bundle>, wall: Timestamp) -> Option<Made> {
@@ -377,16 +390,18 @@ impl Rotor {
         let now = (self.parts.clock)().wall;
         match self.server_svid(now).await {
             Ok(svid) => {
+                self.parts.ca.note(Part::ServerSvid, Ok(()));
                 self.renew_at = half_life(svid.not_before, svid.not_after);
                 tracing::debug!(
                     subsystem_name = "svid_rotator",
-                    expiration = svid.not_after.secs(),
+                    expiration = log_time(svid.not_after),
                     "Server SVID rotated"
                 );
             }
             Err(e) => {
                 tracing::error!(error = %e, subsystem_name = "svid_rotator", "Could not rotate server SVID");
-                *self.parts.ca.0.trouble.lock() = Some(format!("could not rotate the server SVID: {e}"));
+                let why = format!("could not rotate the server SVID: {e}");
+                self.parts.ca.note(Part::ServerSvid, Err(why));
                 self.renew_at = now + RETRY_AFTER;
             }
         }
@@ -473,3 +488,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
 }
+
+#[cfg(test)]
+mod tests;

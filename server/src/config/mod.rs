@@ -18,7 +18,7 @@ mod plugins;
 pub mod table;
 
 pub use flags::Flags;
-pub use plugins::{DatastoreConfig, KeyManagerConfig, NodeAttestorConfig, X509popConfig};
+pub use plugins::{DatastoreConfig, KeyManagerConfig, NodeAttestorConfig};
 
 /// Why the configuration can't be used. `Display` is what follows "configuration file is invalid: ".
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +193,7 @@ impl Reader<'_> {
         let rates = server.block("ratelimit");
         let rate = |key| rates.as_ref().and_then(|r| r.bool(key)).unwrap_or(true);
         let experimental = server.block("experimental");
+        check_idle(server, experimental.as_ref())?;
         let (ca_subject, warning) = ca_subject(server.block("ca_subject"));
         Ok(ServerConfig {
             bind: self.bind()?,
@@ -240,7 +241,7 @@ impl Reader<'_> {
     }
 
     fn duration(&self, key: &'static str) -> Result<Option<Duration>, ConfigError> {
-        self.server.duration(key).map_err(ConfigError::Keys).map(|d| d.filter(|d| !d.is_zero()))
+        duration(self.server, key)
     }
 
     fn bind(&self) -> Result<SocketAddr, ConfigError> {
@@ -325,6 +326,30 @@ impl Reader<'_> {
             problem: "expected a number above zero".into(),
         })
     }
+}
+
+/// A length of time; an empty text or zero means the default, as in SPIRE.
+fn duration(section: &Section<'_>, key: &str) -> Result<Option<Duration>, ConfigError> {
+    if section.text(key).is_some_and(|text| text.is_empty()) {
+        return Ok(None);
+    }
+    section.duration(key).map_err(ConfigError::Keys).map(|d| d.filter(|d| !d.is_zero()))
+}
+
+/// Keys without effect must make sense all the same: who mistypes one wants something else than it does.
+fn check_idle(server: &Section<'_>, experimental: Option<&Section<'_>>) -> Result<(), ConfigError> {
+    duration(server, "max_attested_node_info_staleness")?;
+    let Some(experimental) = experimental else { return Ok(()) };
+    for key in [
+        "cache_reload_interval",
+        "full_cache_reload_interval",
+        "prune_events_older_than",
+        "event_timeout",
+        "sql_transaction_timeout",
+    ] {
+        duration(experimental, key)?;
+    }
+    Ok(())
 }
 
 fn port(key: &'static str, number: i64) -> Result<u16, ConfigError> {

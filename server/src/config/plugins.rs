@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use avouch::config::decode::Section;
 use avouch::config::table::Table;
-use avouch_attestors::node::x509pop::DEFAULT_AGENT_PATH_TEMPLATE;
+use avouch_attestors::node::x509pop::{VerifierConfig, VerifierKeys};
 
 use crate::config::ConfigError;
 use crate::config::table::{DATASTORE_SQL, KEYS_DISK, NOTHING, PLUGINS_NOT_YET, X509POP};
@@ -29,16 +29,7 @@ pub enum KeyManagerConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeAttestorConfig {
     JoinToken,
-    X509pop(X509popConfig),
-}
-
-/// Settings of x509pop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct X509popConfig {
-    pub ca_bundle_paths: Vec<PathBuf>,
-    pub max_intermediates: usize,
-    pub max_rsa_key_size: usize,
-    pub verify_client_ip: bool,
+    X509pop(VerifierConfig),
 }
 
 /// The enabled plugins of one type, in file order. A name given twice is refused.
@@ -86,6 +77,13 @@ pub(super) fn datastore(plugins: &Section<'_>) -> Result<DatastoreConfig, Config
     let (name, section) = exactly_one(plugins, "DataStore")?;
     if name != "sql" {
         return Err(not_built("DataStore", &name));
+    }
+    // A database in a cloud has its settings where the others have a word.
+    let block = section.any("plugin_data").and_then(|data| data.labelled("database_type").pop());
+    if let Some((kind @ ("aws_postgres" | "aws_mysql"), _)) =
+        block.as_ref().map(|(kind, s)| (kind.as_str(), s))
+    {
+        return Err(ConfigError::NotYet(format!("DataStore.sql.plugin_data.database_type \"{kind}\"")));
     }
     let data = data(&section, &DATASTORE_SQL)?;
     let text = |key| data.as_ref().and_then(|d| d.text(key)).unwrap_or_default();
@@ -151,51 +149,30 @@ pub(super) fn node_attestors(plugins: &Section<'_>) -> Result<Vec<NodeAttestorCo
     enabled(plugins, "NodeAttestor")?.into_iter().map(read).collect()
 }
 
-fn x509pop(section: &Section<'_>) -> Result<X509popConfig, ConfigError> {
-    let data = data(section, &X509POP)?;
-    let text = |key| data.as_ref().and_then(|d| d.text(key)).filter(|t| !t.is_empty());
-    match text("mode").as_deref() {
-        None | Some("external_pki") => {}
-        Some("spiffe") => {
-            return Err(ConfigError::NotYet("NodeAttestor.x509pop.plugin_data.mode = \"spiffe\"".into()));
-        }
-        Some(other) => {
-            return Err(ConfigError::Plugin(format!(
-                "nodeattestor(x509pop): mode can only be either spiffe or external_pki, got {other}"
-            )));
-        }
-    }
-    if text("agent_path_template").is_some_and(|t| t != DEFAULT_AGENT_PATH_TEMPLATE) {
-        return Err(ConfigError::NotYet("NodeAttestor.x509pop.plugin_data.agent_path_template".into()));
-    }
-    let several = data.as_ref().and_then(|d| d.texts("ca_bundle_paths")).unwrap_or_default();
-    let paths = match (text("ca_bundle_path"), several.is_empty()) {
-        (Some(one), true) => vec![one],
-        (None, false) => several,
-        (None, true) => {
-            return Err(ConfigError::Required("one of ca_bundle_path or ca_bundle_paths of x509pop"));
-        }
-        (Some(_), false) => {
-            return Err(ConfigError::Plugin(
-                "nodeattestor(x509pop): only one of ca_bundle_path or ca_bundle_paths can be configured, not both"
-                    .into(),
-            ));
-        }
+fn x509pop(section: &Section<'_>) -> Result<VerifierConfig, ConfigError> {
+    let bad = |problem: String| ConfigError::Plugin(format!("nodeattestor(x509pop): {problem}"));
+    let Some(data) = data(section, &X509POP)? else { return VerifierKeys::default().check().map_err(bad) };
+    let text = |key| data.text(key).filter(|t| !t.is_empty());
+    let number = |key| match data.int(key) {
+        None => Ok(None),
+        Some(n) => usize::try_from(n).map(Some).map_err(|_| bad(format!("{key} is {n}, expected 0 or more"))),
     };
-    let number = |key, default: usize| {
-        let value = data.as_ref().and_then(|d| d.int(key));
-        value.map_or(Some(default), |n| usize::try_from(n).ok())
+    let keys = VerifierKeys {
+        mode: text("mode"),
+        ca_bundle_path: text("ca_bundle_path").map(PathBuf::from),
+        ca_bundle_paths: data
+            .texts("ca_bundle_paths")
+            .unwrap_or_default()
+            .into_iter()
+            .map(PathBuf::from)
+            .collect(),
+        spiffe_prefix: text("spiffe_prefix"),
+        agent_path_template: text("agent_path_template"),
+        max_intermediates: number("max_intermediates")?,
+        max_rsa_key_size: number("max_rsa_key_size")?,
+        verify_client_ip: data.bool("verify_client_ip"),
     };
-    let positive = |key: &'static str, default| {
-        number(key, default)
-            .ok_or_else(|| ConfigError::Plugin(format!("{key} of x509pop: expected a positive number")))
-    };
-    Ok(X509popConfig {
-        ca_bundle_paths: paths.into_iter().map(PathBuf::from).collect(),
-        max_intermediates: positive("max_intermediates", 4)?,
-        max_rsa_key_size: positive("max_rsa_key_size", 8192)?,
-        verify_client_ip: data.as_ref().and_then(|d| d.bool("verify_client_ip")).unwrap_or(false),
-    })
+    keys.check().map_err(bad)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ static SERVER: Table = Table {
         KeySpec::bool("prune_tofu_nodes", "false", "Forgets also nodes that can't attest again."),
         KeySpec::int("prune_attested_nodes_batch_size", "1000", "Nodes forgotten in one write."),
         KeySpec::texts("proxy_protocol_trusted_cidrs", "[]", "Load balancers whose PROXY header is believed.").not_yet(),
-        KeySpec::text("max_attested_node_info_staleness", "\"0s\"", "Accepted without effect: what the server knows of nodes is never stale."),
+        KeySpec::duration("max_attested_node_info_staleness", "\"0s\"", "Accepted without effect: what the server knows of nodes is never stale.").unit("Go duration"),
         KeySpec::bool("profiling_enabled", "false", "Profiling endpoint.").not_yet(),
         KeySpec::int("profiling_port", "0", "Port of the profiling endpoint.").not_yet(),
         KeySpec::int("profiling_freq", "0", "Time between profile dumps.").not_yet(),
@@ -170,6 +170,7 @@ pub static DATASTORE_SQL: Table = Table {
         KeySpec::int("max_open_conns", "100", "Accepted without effect: one file needs one connection."),
         KeySpec::int("max_idle_conns", "2", "Accepted without effect: one file needs one connection."),
         KeySpec::text("conn_max_lifetime", "\"\"", "Accepted without effect: one file needs one connection."),
+        KeySpec::bool("log_sql", "false", "Accepted without effect: statements are not logged."),
     ],
 };
 
@@ -191,11 +192,11 @@ pub static NOTHING: Table = Table { name: "plugin_data", keys: &[] };
 pub static X509POP: Table = Table {
     name: "NodeAttestor.x509pop.plugin_data",
     keys: &[
-        KeySpec::text("mode", "\"external_pki\"", "external_pki."),
+        KeySpec::text("mode", "\"external_pki\"", "external_pki: foreign certificates; spiffe: X509-SVIDs of the own trust domain."),
         KeySpec::text(
             "ca_bundle_path",
             "\"/etc/avouch/node-ca.pem\"",
-            "Roots of the nodes' certificates (PEM). One of ca_bundle_path and ca_bundle_paths is required.",
+            "Roots of the nodes' certificates (PEM). Mode external_pki wants one of ca_bundle_path and ca_bundle_paths.",
         )
         .live(),
         KeySpec::texts("ca_bundle_paths", "[]", "The same, several files."),
@@ -205,9 +206,13 @@ pub static X509POP: Table = Table {
         KeySpec::text(
             "agent_path_template",
             "\"/{{.PluginName}}/{{.Fingerprint}}\"",
-            "Path of the agents' IDs; only the default is built.",
+            "Path of the agents' IDs below /spire/agent. Default in mode spiffe: /{{.PluginName}}/{{.SVIDPathTrimmed}}.",
         ),
-        KeySpec::text("spiffe_prefix", "\"\"", "Path prefix of mode spiffe.").not_yet(),
+        KeySpec::text(
+            "spiffe_prefix",
+            "\"/spire-exchange/\"",
+            "Path prefix of the X509-SVIDs that prove a node. Mode spiffe only.",
+        ),
     ],
 };
 

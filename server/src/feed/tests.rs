@@ -203,3 +203,25 @@ async fn what_a_dropped_stream_had_still_to_be_told_is_forgotten() {
     drop(stream);
     assert!(world.feed.0.state.lock().behind.is_empty());
 }
+
+#[tokio::test]
+async fn what_a_deleted_agent_had_said_does_not_count_for_its_successor() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    let seen = async |revision: u64| {
+        let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+        let mut update = stream.next(clock).await.unwrap();
+        while update.position.revision < Revision(revision) {
+            update = stream.next(clock).await.unwrap();
+        }
+        stream
+    };
+    seen(1).await.acknowledge(Revision(1));
+    assert!(world.feed.known_everywhere(Timestamp(0), Revision(1)));
+    let delete = |r: &Registry| nodes::delete(r, Timestamp(0), "me", &id(AGENT));
+    world.writer.write(delete).await.unwrap().unwrap();
+    drop(seen(2).await);
+    world.attest(AGENT).await;
+    drop(seen(3).await);
+    assert!(!world.feed.known_everywhere(Timestamp(0), Revision(1)));
+}

@@ -140,7 +140,8 @@ impl Services {
         }
         let verifier = self.0.verifiers.get(&kind).cloned();
         let verifier = verifier.ok_or_else(|| AttestError::UnknownType(kind.clone()))?;
-        let exchange = Exchange { payload, rounds: Vec::new(), peer };
+        let own_roots = self.bundle().x509_authorities.iter().map(|root| root.der.clone()).collect();
+        let exchange = Exchange { payload, rounds: Vec::new(), peer, own_roots };
         let services = self.clone();
         Attestation { services, kind, csr, verifier, exchange, challenge: Vec::new() }.judge(now).await
     }

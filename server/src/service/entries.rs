@@ -5,9 +5,8 @@
 use avouch_domain::{Entry, EntryId, Now, SpiffeId, Timestamp};
 use avouch_engine::entitle;
 use avouch_engine::plan::entries::{self, EntryPatch, EntryWriteError, NewEntry};
-use avouch_engine::rotation::timing::longest_uncut;
 
-use super::{BadToken, EntryFilter, Page, PageRequest, Services, WriteError};
+use super::{BadToken, EntryFilter, Page, PageRequest, Services, WriteError, lifetimes};
 
 type Outcomes<T> = Result<Vec<Result<T, EntryWriteError>>, WriteError>;
 
@@ -88,18 +87,9 @@ impl Services {
     }
 
     fn warn_of_cut_entries(&self, outcomes: &[Result<Entry, EntryWriteError>]) {
-        let settings = self.settings();
-        let longest = longest_uncut(settings.ca_ttl);
         for entry in outcomes.iter().flatten() {
-            let ttl = entry.x509_svid_ttl.or(settings.x509_svid_ttl);
-            if ttl > longest && entry.x509_svid_ttl.0 > 0 {
-                tracing::warn!(
-                    entry_id = %entry.id,
-                    x509_svid_ttl = ttl.as_secs(),
-                    longest_uncut = longest.as_secs(),
-                    ca_ttl = settings.ca_ttl.as_secs(),
-                    "SVIDs of this entry may end earlier than it says: they never outlive their authority"
-                );
+            for cut in lifetimes::of_entry(self.settings(), entry) {
+                tracing::warn!(entry_id = %entry.id, key = cut.key, "{}", cut.text());
             }
         }
     }

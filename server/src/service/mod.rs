@@ -5,8 +5,13 @@
 
 mod agents;
 mod attest;
+#[cfg(test)]
+mod attest_tests;
 mod bundles;
+#[cfg(test)]
+mod end_tests;
 mod entries;
+mod lifetimes;
 mod list;
 mod pruner;
 mod svids;
@@ -16,12 +21,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use avouch_attestors::node::NodeVerifier;
-use avouch_domain::{Holder, Image, LogPosition, SpiffeId, Timestamp, TrustDomain};
+use avouch_credential::x509::facts::CertFacts;
+use avouch_domain::{AuthorityKind, Holder, Image, LogPosition, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
-use avouch_engine::rotation::timing::longest_uncut;
 use avouch_store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +74,10 @@ impl fmt::Debug for Parts {
 /// Why the services could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the store belongs to trust domain {found}, expected {expected}")]
+    #[error(
+        "the store belongs to trust domain {found}, the configuration says {expected}: set trust_domain to {found} or \
+         choose another store"
+    )]
     TrustDomain { found: TrustDomain, expected: TrustDomain },
     #[error("no authority could be made ready: {0}")]
     Ca(String),
@@ -200,31 +207,23 @@ pub struct Counts {
     pub bundles: usize,
 }
 
-/// A store with entries or nodes of another trust domain is another server's.
+/// A store with entries, nodes or authorities of another trust domain is another server's: going on would make its
+/// roots foreign ones and put new keys in the place of its own.
 fn check_trust_domain(registry: &Registry, expected: &TrustDomain) -> Result<(), StartError> {
-    let entry = registry.entries().next().map(|e| e.spiffe_id.trust_domain());
-    match entry.filter(|found| *found != expected) {
-        Some(found) => Err(StartError::TrustDomain { found: found.clone(), expected: expected.clone() }),
+    let entry = registry.entries().next().map(|e| e.spiffe_id.trust_domain().clone());
+    let node = registry.nodes().next().map(|n| n.id.trust_domain().clone());
+    let authorities = registry.authorities().filter(|a| a.kind == AuthorityKind::X509);
+    let authority = authorities
+        .filter_map(|a| CertFacts::parse(&a.public).ok())
+        .find_map(|facts| facts.uri_sans.first().and_then(|uri| TrustDomain::from_name_or_id(uri).ok()));
+    match [entry, node, authority].into_iter().flatten().find(|found| found != expected) {
+        Some(found) => Err(StartError::TrustDomain { found, expected: expected.clone() }),
         None => Ok(()),
     }
 }
 
 fn warn_of_cut_lifetimes(settings: &Settings) {
-    let longest = longest_uncut(settings.ca_ttl);
-    let svids = [
-        ("default_x509_svid_ttl", settings.x509_svid_ttl),
-        ("agent_ttl", settings.agent_ttl),
-        ("default_jwt_svid_ttl", settings.jwt_svid_ttl),
-    ];
-    for (key, ttl) in svids.into_iter().filter(|(_, ttl)| *ttl > longest) {
-        tracing::warn!(
-            key,
-            ttl_seconds = ttl.as_secs(),
-            ca_ttl_seconds = settings.ca_ttl.as_secs(),
-            longest_uncut_seconds = longest.as_secs(),
-            "SVIDs may end earlier than {key} says: an authority hands over with {} s left; use a ca_ttl of at least {} s",
-            longest.as_secs(),
-            ttl.as_secs().saturating_mul(6),
-        );
+    for cut in lifetimes::of_settings(settings) {
+        tracing::warn!(key = cut.key, "{}", cut.text());
     }
 }

@@ -1,4 +1,4 @@
-//! Frees rows whose time is over: entries and join tokens at the second they end, nodes long after.
+//! Frees rows whose time is over: entries at the second they end, join tokens and nodes some time after.
 //!
 //! Never is what makes them end: that is judged by time wherever they are used. Sleeps until the next end.
 
@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_domain::Timestamp;
+use avouch_engine::Registry;
 use avouch_engine::plan::{entries, nodes, tokens};
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, WriteError};
 use crate::clock::Clock;
-use crate::limits::{NODE_PRUNE_INTERVAL, WALL_SLEEP_MAX};
+use crate::limits::{NODE_PRUNE_INTERVAL, TOKEN_KEPT, WALL_SLEEP_MAX};
 use crate::writer::Writer;
 
 /// Works until `stop`.
@@ -21,7 +22,7 @@ pub(super) async fn run(writer: Writer, settings: Arc<Settings>, clock: Clock, s
     loop {
         let now = clock().wall;
         let mut pause = WALL_SLEEP_MAX;
-        if let Some(end) = writer.registry().next_end() {
+        if let Some(end) = next_due(&writer.registry()) {
             if end <= now {
                 if let Err(e) = prune(&writer, clock).await {
                     tracing::warn!(error = %e, "Could not prune ended entries and tokens");
@@ -47,12 +48,23 @@ pub(super) async fn run(writer: Writer, settings: Arc<Settings>, clock: Clock, s
     }
 }
 
+/// When the next row is to go.
+fn next_due(registry: &Registry) -> Option<Timestamp> {
+    let token = registry.next_token_end().map(|end| end + TOKEN_KEPT);
+    registry.next_entry_end().into_iter().chain(token).min()
+}
+
 async fn prune(writer: &Writer, clock: Clock) -> Result<(), WriteError> {
     let ended = writer.write(move |registry| entries::prune(registry, clock().wall, "server")).await?;
     for id in &ended {
         tracing::info!(entry_id = %id, "Pruned an expired registration");
     }
-    writer.write(move |registry| tokens::prune(registry, clock().wall)).await?;
+    writer
+        .write(move |registry| {
+            let now = clock().wall;
+            tokens::prune(registry, now, now - TOKEN_KEPT)
+        })
+        .await?;
     Ok(())
 }
 

@@ -38,10 +38,9 @@ fn settings() -> Settings {
     }
 }
 
-async fn start(path: &Path, name: &str, keys: Arc<dyn KeyManager>) -> (Services, CancellationToken) {
-    let (store, image) = Store::open(path, NOW.wall).unwrap();
-    let stop = CancellationToken::new();
-    let parts = Parts {
+pub(super) fn parts(path: &Path, name: &str, keys: Arc<dyn KeyManager>, clock: Clock) -> Parts {
+    let (store, image) = Store::open(path, clock().wall).unwrap();
+    Parts {
         store,
         image,
         trust_domain: domain(),
@@ -50,8 +49,20 @@ async fn start(path: &Path, name: &str, keys: Arc<dyn KeyManager>) -> (Services,
         settings: settings(),
         verifiers: vec![],
         clock,
-        stop: stop.clone(),
-    };
+        stop: CancellationToken::new(),
+    }
+}
+
+async fn start(path: &Path, name: &str, keys: Arc<dyn KeyManager>) -> (Services, CancellationToken) {
+    let parts = parts(path, name, keys, clock);
+    let stop = parts.stop.clone();
+    (Services::start(parts).await.unwrap(), stop)
+}
+
+/// Fresh services in memory with a clock of the test's own.
+pub(super) async fn start_with(clock: Clock) -> (Services, CancellationToken) {
+    let parts = parts(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new()), clock);
+    let stop = parts.stop.clone();
     (Services::start(parts).await.unwrap(), stop)
 }
 
@@ -59,12 +70,12 @@ async fn fresh() -> (Services, CancellationToken) {
     start(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new())).await
 }
 
-fn csr() -> Vec<u8> {
+pub(super) fn csr() -> Vec<u8> {
     let key = PrivateKey::generate(KeyType::EcP256).unwrap();
     build(&CsrTemplate { subject: &Name::svid_default(), id: None, dns_names: &[] }, &key).unwrap()
 }
 
-fn workload(path: &str, parent: SpiffeId) -> NewEntry {
+pub(super) fn workload(path: &str, parent: SpiffeId) -> NewEntry {
     NewEntry {
         id: None,
         spiffe_id: id(path),
@@ -84,14 +95,18 @@ fn workload(path: &str, parent: SpiffeId) -> NewEntry {
     }
 }
 
-fn by_token(token: &str, csr: Vec<u8>) -> AttestRequest {
+pub(super) fn by_token(token: &str, csr: Vec<u8>) -> AttestRequest {
     AttestRequest { kind: "join_token".into(), payload: token.as_bytes().to_vec(), csr, peer: None }
 }
 
-async fn join(services: &Services) -> Attested {
+pub(super) async fn join(services: &Services) -> Attested {
+    join_at(services, NOW).await
+}
+
+pub(super) async fn join_at(services: &Services, now: Now) -> Attested {
     let wanted = NewJoinToken { token: None, ttl: 600, agent_id: None };
-    let token = services.create_join_token(NOW, "me", wanted).await.unwrap().unwrap();
-    match services.attest(NOW, by_token(&token.token, csr())).await.unwrap() {
+    let token = services.create_join_token(now, "me", wanted).await.unwrap().unwrap();
+    match services.attest(now, by_token(&token.token, csr())).await.unwrap() {
         AttestStep::Done(attested) => attested,
         AttestStep::Challenge(..) => panic!("a token needs no challenge"),
     }
@@ -245,4 +260,59 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
     assert!(seen.len() == 5 && seen.is_sorted());
     let bad = PageRequest { size: 2, token: "a b".into() };
     assert_eq!(services.list_entries(&filter, &bad), Err(BadToken("a b".into())));
+}
+
+#[tokio::test]
+async fn every_change_has_its_audit_rows_in_its_own_revision() {
+    let parts = parts(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new()), clock);
+    let store = parts.store.clone();
+    let services = Services::start(parts).await.unwrap();
+    let wanted = NewJoinToken { token: Some("t".into()), ttl: 600, agent_id: Some(id("/alias")) };
+    services.create_join_token(NOW, "me", wanted).await.unwrap().unwrap();
+    let AttestStep::Done(agent) = services.attest(NOW, by_token("t", csr())).await.unwrap() else { panic!() };
+    let agent = agent.svid.id;
+    let new = services.renew_agent(NOW, &agent, &csr()).await.unwrap();
+    services.authorize_agent(NOW, &agent, &new.serial).await.unwrap().unwrap();
+    services.post_status(NOW, &agent, "1.2").await.unwrap().unwrap();
+    let foreign = avouch_domain::TrustDomain::new("other.org").unwrap();
+    let bundle = avouch_domain::Bundle::empty(foreign.clone());
+    services.create_federated_bundles(NOW, "me", vec![bundle.clone()]).await.unwrap().remove(0).unwrap();
+    let bundle = avouch_domain::Bundle { refresh_hint: 7, ..bundle };
+    services.set_federated_bundles(NOW, "me", vec![bundle]).await.unwrap().remove(0).unwrap();
+    let entry = NewEntry { federates_with: vec![foreign.clone()], ..workload("/w", agent.clone()) };
+    let entry = services.create_entries(NOW, "me", vec![entry]).await.unwrap().remove(0).unwrap();
+    let patch = EntryPatch { hint: Some("h".into()), ..EntryPatch::empty(entry.id.clone()) };
+    services.update_entries(NOW, "me", vec![patch]).await.unwrap().remove(0).unwrap();
+    let dissociate = services.delete_federated_bundles(NOW, "me", vec![foreign], DeleteMode::Dissociate);
+    dissociate.await.unwrap().remove(0).unwrap();
+    services.delete_entries(NOW, "me", vec![entry.id.clone()]).await.unwrap().remove(0).unwrap();
+    services.ban_agent(NOW, "me", &agent).await.unwrap().unwrap();
+    services.delete_agent(NOW, "me", &agent).await.unwrap().unwrap();
+    let root = services.bundle().x509_authorities[0].clone();
+    let other = start(Path::new(":memory:"), "o", Arc::new(MemoryKeys::new())).await.0;
+    services
+        .append_bundle(NOW, "me", vec![other.bundle().x509_authorities[0].clone(), root], vec![])
+        .await
+        .unwrap();
+
+    let told: std::collections::BTreeSet<u64> =
+        store.audit(0, 10_000).await.unwrap().iter().map(|row| row.revision.0).collect();
+    let last = services.registry().position().revision.0;
+    assert!(last >= 16, "{last}");
+    let silent: Vec<_> = (1..=last).filter(|revision| !told.contains(revision)).collect();
+    assert!(silent.is_empty(), "revisions without an audit row: {silent:?} of {last}");
+}
+
+#[tokio::test]
+async fn a_store_of_another_trust_domain_is_refused_and_its_keys_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
+    let (_, stop) = start(&path, "s", Arc::new(DiskKeys::open(&file).unwrap())).await;
+    stop.cancel();
+    let before = std::fs::read(&file).unwrap();
+    let mut parts = parts(&path, "s", Arc::new(DiskKeys::open(&file).unwrap()), clock);
+    parts.trust_domain = avouch_domain::TrustDomain::new("other.org").unwrap();
+    let refused = Services::start(parts).await.unwrap_err().to_string();
+    assert!(refused.contains("belongs to trust domain example.org"), "{refused}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
 }

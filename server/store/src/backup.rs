@@ -31,9 +31,7 @@ pub struct Restored {
 /// # Errors
 /// If `from` is damaged, newer or foreign, or `to` exists.
 pub fn backup(from: &Path, to: &Path, mut progress: impl FnMut(u64, u64)) -> Result<LogPosition, StoreError> {
-    if schema::inspect(from)? == Found::Fresh {
-        return Err(StoreError::Foreign { path: from.to_owned() });
-    }
+    refuse_missing(from)?;
     let source = schema::open_to_read(from)?;
     write_copy(&source, to, &mut progress)
 }
@@ -52,14 +50,17 @@ pub(crate) fn write_copy(
 }
 
 /// Puts the backup at `from` in the place `to`, with a new epoch, so that agents and servers read everything anew. The
-/// database that was at `to` is renamed, with its side files, to `…replaced-<now in ms>`.
+/// database that was at `to` is renamed, with its side files, to `…replaced-<now in ms>`. `progress` as for [`backup`].
 ///
 /// # Errors
 /// [`StoreError::InUse`] while a server runs on `to`; nothing is changed if `from` is damaged, newer or foreign.
-pub fn restore(from: &Path, to: &Path, now: Timestamp) -> Result<Restored, StoreError> {
-    if schema::inspect(from)? == Found::Fresh {
-        return Err(StoreError::Foreign { path: from.to_owned() });
-    }
+pub fn restore(
+    from: &Path,
+    to: &Path,
+    now: Timestamp,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Restored, StoreError> {
+    refuse_missing(from)?;
     let _alone = FileLock::alone(to)?;
     let source = schema::open_to_read(from)?;
     tail::verify_chain(&source).map_err(|e| e.in_file(from))?;
@@ -67,7 +68,7 @@ pub fn restore(from: &Path, to: &Path, now: Timestamp) -> Result<Restored, Store
     // Later than the epoch before even if this machine's clock is behind: an older epoch would be refused by agents.
     let epoch = Epoch { started: now.0.max(old.started.saturating_add(1)), random: store::random_bits()? };
     let partial = Partial::create(to)?;
-    partial.fill(&source, &mut |_, _| {})?;
+    partial.fill(&source, &mut progress)?;
     let position = partial.renew(epoch)?;
     let set_aside = set_aside(to, now)?;
     partial.place(to)?;
@@ -99,6 +100,15 @@ pub(crate) fn copy_pages(
     drop(copy);
     snapshot.commit()?;
     Ok(position)
+}
+
+/// There must be a sound database to copy from.
+fn refuse_missing(path: &Path) -> Result<(), StoreError> {
+    fs::metadata(path).map_err(StoreError::io(path))?;
+    match schema::inspect(path)? {
+        Found::Schema(_) => Ok(()),
+        Found::Fresh => Err(StoreError::Foreign { path: path.to_owned() }),
+    }
 }
 
 fn refuse_existing(path: &Path) -> Result<(), StoreError> {

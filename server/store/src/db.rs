@@ -3,7 +3,7 @@
 //!
 //! Never asks a clock or a random source: the epoch of a new database is an argument.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -173,8 +173,21 @@ fn prepare(conn: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Creates an empty file that others can't read, whatever the umask; an existing one is left as it is.
+/// Creates an empty file that others can't read, whatever the umask; an existing one is left as it is. Its name is on
+/// the disk when this returns: a commit is worth nothing in a file that a power cut takes out of its folder.
 pub(crate) fn create_private(path: &Path, mode: u32) -> Result<(), StoreError> {
-    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path);
-    open.map(|_| ()).map_err(StoreError::io(path))
+    let open = |new: bool| {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(new).truncate(false).mode(mode).open(path)
+    };
+    match open(true) {
+        Ok(_) => {
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(folder).and_then(|f| f.sync_all()).map_err(StoreError::io(folder))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            open(false).map(drop).map_err(StoreError::io(path))
+        }
+        Err(e) => Err(StoreError::io(path)(e)),
+    }
 }

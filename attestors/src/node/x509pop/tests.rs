@@ -1,6 +1,6 @@
 //! Prover against verifier, and each way a proof can be wrong.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use avouch_domain::fixtures::domain;
 use avouch_domain::{Now, Tick, Timestamp};
@@ -61,8 +61,8 @@ impl Pki {
     }
 
     fn verifier_with(&self, change: impl FnOnce(&mut VerifierConfig)) -> Verifier {
-        let mut config =
-            VerifierConfig { ca_bundle_paths: vec![self.path("ca.pem")], ..VerifierConfig::default() };
+        let keys = VerifierKeys { ca_bundle_path: Some(self.path("ca.pem")), ..VerifierKeys::default() };
+        let mut config = keys.check().unwrap();
         change(&mut config);
         Verifier::load(domain(), config).unwrap()
     }
@@ -86,7 +86,7 @@ impl Pki {
 }
 
 fn exchange(payload: &[u8]) -> Exchange {
-    Exchange { payload: payload.to_vec(), rounds: Vec::new(), peer: None }
+    Exchange { payload: payload.to_vec(), rounds: Vec::new(), peer: None, own_roots: Vec::new() }
 }
 
 /// Plays both sides to the end; `twist` may change the response on its way.
@@ -413,14 +413,90 @@ async fn the_address_of_the_client_may_be_required() {
 
 #[test]
 fn roots_must_be_there_and_readable() {
-    let load = |paths: &[&Path]| {
-        let config = VerifierConfig {
-            ca_bundle_paths: paths.iter().map(|p| p.to_path_buf()).collect(),
-            ..VerifierConfig::default()
-        };
-        Verifier::load(domain(), config).unwrap_err().to_string()
+    let load = |path: &str| {
+        let keys = VerifierKeys { ca_bundle_paths: vec![path.into()], ..VerifierKeys::default() };
+        Verifier::load(domain(), keys.check().unwrap()).unwrap_err().to_string()
     };
-    assert!(load(&[]).contains("must be configured"));
-    assert!(load(&[Path::new("/nonexistent/ca.pem")]).contains("could not read /nonexistent/ca.pem"));
-    assert!(load(&[Path::new("/dev/null")]).contains("no PEM certificate in /dev/null"));
+    assert!(load("/nonexistent/ca.pem").contains("could not read /nonexistent/ca.pem"));
+    assert!(load("/dev/null").contains("no PEM certificate in /dev/null"));
+}
+
+#[tokio::test]
+async fn a_template_makes_the_agent_id_of_what_the_certificate_says() {
+    let (pki, key) = (Pki::new(), p256());
+    let mut params = node("node-7");
+    params.distinguished_name.push(DnType::OrganizationName, "Acme");
+    params.subject_alt_names.push(SanType::DnsName("n7.example.org".try_into().unwrap()));
+    params.subject_alt_names.push(SanType::URI("x509pop://example.org/zone/a".try_into().unwrap()));
+    let mut prover = pki.prover(&params, &key);
+    for (template, path) in [
+        ("/pop/{{ .Subject.CommonName }}", "/pop/node-7"),
+        ("/{{ .PluginName }}/{{ .TrustDomain }}/{{ .SerialNumberHex }}", "/x509pop/example.org/0abc"),
+        ("/{{ .SerialNumber }}/{{ .Issuer.CommonName }}", "/2748/root"),
+        ("/{{ index .Subject.Organization 0 | lower }}/{{ first .DNSNames }}", "/acme/n7.example.org"),
+        ("/zone/{{ .URISanSelectors.zone }}", "/zone/a"),
+    ] {
+        let verifier = pki.verifier_with(|c| c.template = Template::parse(template).unwrap());
+        let proof = play(&mut prover, &verifier).await.unwrap();
+        assert_eq!(proof.agent_id.as_str(), format!("spiffe://example.org/spire/agent{path}"), "{template}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_makes_no_valid_id_is_refused_with_the_reason() {
+    let (pki, key) = (Pki::new(), p256());
+    let mut prover = pki.prover(&node("no such id"), &key);
+    for (template, part) in [
+        ("/{{ .Subject.CommonName }}", "failed to create agent ID: "),
+        ("/{{ .URISanSelectors.zone }}", "the certificate has no .URISanSelectors.zone"),
+    ] {
+        let verifier = pki.verifier_with(|c| c.template = Template::parse(template).unwrap());
+        let error = play(&mut prover, &verifier).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Internal);
+        assert!(error.message.contains(part), "{error}");
+    }
+}
+
+/// A verifier that takes the trust domain's own SVIDs, and a prover that shows one with these URI names.
+fn svid_mode(pki: &Pki, uris: &[&str]) -> (Prover, Verifier) {
+    let (key, mut params) = (p256(), node("n"));
+    for uri in uris {
+        params.subject_alt_names.push(SanType::URI((*uri).try_into().unwrap()));
+    }
+    let keys = VerifierKeys { mode: Some("spiffe".into()), ..VerifierKeys::default() };
+    (pki.prover(&params, &key), Verifier::load(domain(), keys.check().unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn in_mode_spiffe_an_svid_of_the_trust_domain_proves_a_node() {
+    let pki = Pki::new();
+    let (mut prover, verifier) = svid_mode(&pki, &["spiffe://example.org/spire-exchange/rack/7"]);
+    let mut seen = exchange(&prover.open().await.unwrap());
+    assert_eq!(verifier.judge(&seen, NOW).await.unwrap_err().reason, Reason::Refused, "no root, no trust");
+    seen.own_roots = vec![pki.root_der.as_slice().into()];
+    let Step::Ask(challenge) = verifier.judge(&seen, NOW).await.unwrap() else { panic!() };
+    let response = prover.answer(&challenge).await.unwrap();
+    seen.rounds.push(Round { challenge, response });
+    let Step::Accept(proof) = verifier.judge(&seen, NOW).await.unwrap() else { panic!() };
+    assert_eq!(proof.agent_id.as_str(), "spiffe://example.org/spire/agent/x509pop/rack/7");
+}
+
+#[tokio::test]
+async fn in_mode_spiffe_what_is_no_svid_below_the_prefix_gets_no_challenge() {
+    let pki = Pki::new();
+    for (uris, part) in [
+        (&[][..], "has 0 URI names"),
+        (&["spiffe://example.org/spire-exchange/a", "https://example.org/"], "has 2 URI names"),
+        (&["https://example.org/spire-exchange/a"], "is no X509-SVID"),
+        (&["spiffe://other.org/spire-exchange/a"], "is not a member of trust domain"),
+        (&["spiffe://example.org/workload"], "is not below spiffe_prefix"),
+        (&["spiffe://example.org/spire/agent/x"], "is not below spiffe_prefix"),
+        (&["spiffe://example.org/spire-exchange"], "is not below spiffe_prefix"),
+    ] {
+        let (mut prover, verifier) = svid_mode(&pki, uris);
+        let mut seen = exchange(&prover.open().await.unwrap());
+        seen.own_roots = vec![pki.root_der.as_slice().into()];
+        let error = verifier.judge(&seen, NOW).await.unwrap_err();
+        assert!(error.reason == Reason::Refused && error.message.contains(part), "{uris:?}: {error}");
+    }
 }

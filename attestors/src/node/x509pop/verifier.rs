@@ -2,6 +2,7 @@
 //!
 //! Never: no challenge is made for a chain that does not verify, and a response counts for its challenge only.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,12 @@ use aws_lc_rs::signature::{
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::der_parser::asn1_rs::Oid;
+use x509_parser::oid_registry::{
+    OID_X509_COUNTRY_NAME, OID_X509_LOCALITY_NAME, OID_X509_ORGANIZATION_NAME, OID_X509_ORGANIZATIONAL_UNIT,
+    OID_X509_POSTAL_CODE, OID_X509_SERIALNUMBER, OID_X509_STATE_OR_PROVINCE_NAME, OID_X509_STREET_ADDRESS,
+};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate, X509Name};
 use x509_parser::public_key::PublicKey;
 
 use super::NAME;
@@ -22,51 +28,35 @@ use super::message::{
     write,
 };
 use super::prover::read_file;
+use super::settings::{Trust, VerifierConfig};
+use super::template::{Facts, NAME_LISTS, NAME_TEXTS, Value};
 use crate::Boxed;
 use crate::limits::{X509POP_MESSAGE_MAX, X509POP_NONCE, X509POP_PAYLOAD_MAX};
 use crate::node::{Exchange, NodeProof, NodeVerifier, Reason, Step, VerifyError};
 
-/// What the configuration says. Mode `spiffe` and other agent path templates are not built.
-#[derive(Clone, Debug)]
-pub struct VerifierConfig {
-    /// PEM files of roots; at least one.
-    pub ca_bundle_paths: Vec<PathBuf>,
-    /// Most certificates beside the leaf.
-    pub max_intermediates: usize,
-    /// Longest RSA key, in bits.
-    pub max_rsa_key_size: usize,
-    /// The connection must come from an IP address that the certificate names.
-    pub verify_client_ip: bool,
-}
-
-impl Default for VerifierConfig {
-    fn default() -> Self {
-        Self {
-            ca_bundle_paths: Vec::new(),
-            max_intermediates: 4,
-            max_rsa_key_size: 8192,
-            verify_client_ip: false,
-        }
-    }
-}
-
 /// Why a verifier can't be built.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("one of ca_bundle_path or ca_bundle_paths must be configured")]
-    NoBundle,
     #[error("{0}")]
     File(String),
     #[error("no PEM certificate in {0}")]
     Empty(PathBuf),
 }
 
-/// Judges certificates of one foreign PKI.
+/// Judges certificates of one PKI.
 #[derive(Debug)]
 pub struct Verifier {
     trust_domain: TrustDomain,
     config: VerifierConfig,
+    /// Of the files; empty if the trust domain vouches.
     roots: Vec<Vec<u8>>,
+}
+
+/// What the chain of a certificate has shown.
+struct Chain<'a> {
+    leaf_der: &'a [u8],
+    leaf: &'a X509Certificate<'a>,
+    issuers: BTreeSet<Vec<u8>>,
 }
 
 type Refusal = (Reason, String);
@@ -80,12 +70,11 @@ impl Verifier {
     /// # Errors
     /// [`LoadError`] names the file and what was wrong with it.
     pub fn load(trust_domain: TrustDomain, config: VerifierConfig) -> Result<Self, LoadError> {
-        if config.ca_bundle_paths.is_empty() {
-            return Err(LoadError::NoBundle);
-        }
         let mut roots = Vec::new();
-        for path in &config.ca_bundle_paths {
-            roots.extend(read_roots(path)?);
+        if let Trust::Files(paths) = &config.trust {
+            for path in paths {
+                roots.extend(read_roots(path)?);
+            }
         }
         Ok(Self { trust_domain, config, roots })
     }
@@ -111,8 +100,17 @@ impl Verifier {
         }
         self.check_rsa_size(&leaf)?;
         let intermediates: Vec<_> = rest.iter().map(|b| b.0.clone()).collect();
-        let issuers = chain::issuers(&leaf_der.0, &intermediates, &self.roots, now.wall)
+        let own_roots: Vec<Vec<u8>>;
+        let roots = match &self.config.trust {
+            Trust::Files(_) => &self.roots,
+            Trust::OwnBundle { .. } => {
+                own_roots = seen.own_roots.iter().map(|root| root.to_vec()).collect();
+                &own_roots
+            }
+        };
+        let issuers = chain::issuers(&leaf_der.0, &intermediates, roots, now.wall)
             .map_err(|e| refused(format!("certificate verification failed: {e}")))?;
+        let svid_path = self.svid_path(&leaf)?;
         if self.config.verify_client_ip {
             check_ip(&leaf, seen.peer)?;
         }
@@ -120,8 +118,8 @@ impl Verifier {
             [] => ask(&leaf).map(Step::Ask),
             [round] => {
                 check_answer(&leaf, &round.challenge, &round.response)?;
-                let proof = self.proof(&leaf_der.0, &leaf, &issuers)?;
-                Ok(Step::Accept(proof))
+                let chain = Chain { leaf_der: &leaf_der.0, leaf: &leaf, issuers };
+                self.proof(&chain, svid_path).map(Step::Accept)
             }
             _ => Err(malformed("more than one answer to one challenge")),
         }
@@ -140,48 +138,91 @@ impl Verifier {
         Ok(())
     }
 
-    fn proof<'a>(
-        &self,
-        leaf_der: &[u8],
-        leaf: &X509Certificate<'_>,
-        issuers: impl IntoIterator<Item = &'a Vec<u8>>,
-    ) -> Result<NodeProof, Refusal> {
+    /// What is left of the SVID's path behind the prefix; `None` if foreign certificates are taken.
+    fn svid_path(&self, leaf: &X509Certificate<'_>) -> Result<Option<String>, Refusal> {
+        let Trust::OwnBundle { prefix } = &self.config.trust else { return Ok(None) };
+        let uris: Vec<_> = uris(leaf).collect();
+        let [uri] = uris.as_slice() else {
+            return Err(refused(format!("certificate has {} URI names, an X509-SVID has one", uris.len())));
+        };
+        let id = SpiffeId::parse(uri).map_err(|e| refused(format!("certificate is no X509-SVID: {e}")))?;
+        if *id.trust_domain() != self.trust_domain {
+            return Err(refused(format!(
+                "\"{id}\" is not a member of trust domain \"{}\"",
+                self.trust_domain
+            )));
+        }
+        let rest = id.path().strip_prefix(prefix.as_str()).filter(|rest| !rest.is_empty());
+        let rest =
+            rest.ok_or_else(|| refused(format!("\"{id}\" is not below spiffe_prefix \"{prefix}\"")))?;
+        Ok(Some(rest.to_owned()))
+    }
+
+    fn proof(&self, chain: &Chain<'_>, svid_path: Option<String>) -> Result<NodeProof, Refusal> {
         let internal =
             |e: &dyn std::fmt::Display| (Reason::Internal, format!("unable to build selectors: {e}"));
+        let leaf = chain.leaf;
         let mut values = Vec::new();
-        let name = leaf.subject().iter_common_name().last().and_then(|cn| cn.as_str().ok());
-        if let Some(name) = name.filter(|n| !n.is_empty()) {
+        let name = common_name(leaf.subject());
+        if !name.is_empty() {
             values.push(format!("subject:cn:{name}"));
         }
-        values.extend(issuers.into_iter().map(|der| format!("ca:fingerprint:{}", fingerprint(der))));
-        let serial = minimal(leaf.raw_serial());
-        values.push(format!("serialnumber:{}", hex::encode(if serial.is_empty() { &[0] } else { serial })));
-        values.extend(self.san_selectors(leaf));
+        values.extend(chain.issuers.iter().map(|der| format!("ca:fingerprint:{}", fingerprint(der))));
+        values.push(format!("serialnumber:{}", serial_hex(leaf)));
+        let sans = self.san_selectors(leaf);
+        values.extend(sans.iter().map(|(key, value)| format!("san:{key}:{value}")));
         let selectors = values
             .iter()
             .map(|value| Selector::new(NAME, value))
             .collect::<Result<Vec<_>, _>>()
             .and_then(SelectorSet::new)
             .map_err(|e| internal(&e))?;
-        let agent_id =
-            SpiffeId::agent(&self.trust_domain, NAME, &fingerprint(leaf_der)).map_err(|e| internal(&e))?;
-        Ok(NodeProof { agent_id, selectors, can_reattest: true })
+        let facts = self.facts(chain, sans, svid_path);
+        let no_id = |e: &dyn std::fmt::Display| (Reason::Internal, format!("failed to create agent ID: {e}"));
+        let path = self.config.template.render(&facts).map_err(|e| no_id(&e))?;
+        let agent_id = SpiffeId::new(&self.trust_domain, &format!("/spire/agent{path}"));
+        Ok(NodeProof { agent_id: agent_id.map_err(|e| no_id(&e))?, selectors, can_reattest: true })
+    }
+
+    /// What a template may name.
+    fn facts(&self, chain: &Chain<'_>, sans: Vec<(String, String)>, svid_path: Option<String>) -> Facts {
+        let leaf = chain.leaf;
+        let mut facts = Facts::new();
+        let mut text = |name: &str, value: String| facts.insert(name.to_owned(), Value::Text(value));
+        text("PluginName", NAME.to_owned());
+        text("TrustDomain", self.trust_domain.to_string());
+        text("Fingerprint", fingerprint(chain.leaf_der));
+        text("SerialNumberHex", serial_hex(leaf));
+        text("SerialNumber", leaf.tbs_certificate.serial.to_string());
+        if let Some(path) = svid_path {
+            text("SVIDPathTrimmed", path);
+        }
+        let sans = sans.into_iter().map(|(key, value)| (key, Value::Text(value))).collect();
+        facts.insert("URISanSelectors".to_owned(), Value::Map(sans));
+        facts.insert("Subject".to_owned(), name_facts(leaf.subject()));
+        facts.insert("Issuer".to_owned(), name_facts(leaf.issuer()));
+        let (mut dns, mut mails) = (Vec::new(), Vec::new());
+        for name in names(leaf) {
+            match name {
+                GeneralName::DNSName(name) => dns.push((*name).to_owned()),
+                GeneralName::RFC822Name(name) => mails.push((*name).to_owned()),
+                _ => {}
+            }
+        }
+        facts.insert("DNSNames".to_owned(), Value::List(dns));
+        facts.insert("EmailAddresses".to_owned(), Value::List(mails));
+        facts
     }
 
     /// `x509pop://<trust domain>/<key>/<value…>` in a URI SAN becomes `san:<key>:<value…>`. A URI that would
     /// need decoding gives nothing: what is not plainly written must not become a selector.
-    fn san_selectors(&self, leaf: &X509Certificate<'_>) -> Vec<String> {
+    fn san_selectors(&self, leaf: &X509Certificate<'_>) -> Vec<(String, String)> {
         let prefix = format!("{NAME}://{}/", self.trust_domain);
-        names(leaf)
-            .iter()
-            .filter_map(|name| match name {
-                GeneralName::URI(uri) => Some(*uri),
-                _ => None,
-            })
+        uris(leaf)
             .filter(|uri| !uri.contains(['%', '?', '#']))
             .filter_map(|uri| uri.strip_prefix(&prefix)?.split_once('/'))
             .filter(|(key, value)| !key.is_empty() && !value.is_empty())
-            .map(|(key, value)| format!("san:{key}:{value}"))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect()
     }
 }
@@ -225,6 +266,47 @@ fn names<'a>(leaf: &'a X509Certificate<'_>) -> &'a [GeneralName<'a>] {
         .flatten()
         .map(|san| san.value.general_names.as_slice())
         .unwrap_or_default()
+}
+
+fn uris<'a>(leaf: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a str> {
+    names(leaf).iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    })
+}
+
+/// The last common name, as Go takes it.
+fn common_name<'a>(name: &'a X509Name<'_>) -> &'a str {
+    name.iter_common_name().last().and_then(|cn| cn.as_str().ok()).unwrap_or_default()
+}
+
+/// Lower hex of whole bytes.
+fn serial_hex(leaf: &X509Certificate<'_>) -> String {
+    let serial = minimal(leaf.raw_serial());
+    hex::encode(if serial.is_empty() { &[0] } else { serial })
+}
+
+/// The fields of a subject or issuer; texts that can't be read are left out.
+fn name_facts(name: &X509Name<'_>) -> Value {
+    let all = |oid: &Oid<'static>| -> Vec<String> {
+        name.iter_by_oid(oid).filter_map(|a| a.as_str().ok()).map(str::to_owned).collect()
+    };
+    let mut facts = Facts::new();
+    for field in NAME_TEXTS.iter().chain(NAME_LISTS) {
+        let value = match *field {
+            "CommonName" => Value::Text(common_name(name).to_owned()),
+            "SerialNumber" => Value::Text(all(&OID_X509_SERIALNUMBER).pop().unwrap_or_default()),
+            "Country" => Value::List(all(&OID_X509_COUNTRY_NAME)),
+            "Organization" => Value::List(all(&OID_X509_ORGANIZATION_NAME)),
+            "OrganizationalUnit" => Value::List(all(&OID_X509_ORGANIZATIONAL_UNIT)),
+            "Locality" => Value::List(all(&OID_X509_LOCALITY_NAME)),
+            "Province" => Value::List(all(&OID_X509_STATE_OR_PROVINCE_NAME)),
+            "StreetAddress" => Value::List(all(&OID_X509_STREET_ADDRESS)),
+            _ => Value::List(all(&OID_X509_POSTAL_CODE)),
+        };
+        facts.insert((*field).to_owned(), value);
+    }
+    Value::Map(facts)
 }
 
 fn check_ip(leaf: &X509Certificate<'_>, peer: Option<IpAddr>) -> Result<(), Refusal> {

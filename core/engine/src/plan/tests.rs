@@ -216,7 +216,7 @@ fn a_token_ends_at_its_second_whether_or_not_it_was_pruned() {
     let attest = |r: &Registry, at| nodes::attest(r, at, "a", &joining(Some([3; 32]))).1;
     assert!(attest(&registry, Timestamp(NOW.0 - 1)).is_ok());
     assert_eq!(attest(&registry, NOW), Err(AttestRefusal::TokenExpired));
-    let (plan, count) = tokens::prune(&registry, NOW);
+    let (plan, count) = tokens::prune(&registry, NOW, NOW);
     assert_eq!(count, 1);
     commit(&mut registry, &plan);
     assert_eq!(attest(&registry, NOW), Err(AttestRefusal::TokenUnknown));

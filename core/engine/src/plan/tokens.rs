@@ -48,7 +48,8 @@ pub fn create(
 }
 
 fn create_in(draft: &mut Draft<'_>, token: &JoinToken, alias: Option<&Alias>) -> Result<(), JoinTokenError> {
-    if draft.after.token(&token.digest).is_some() {
+    // One that has ended is only remembered; its text may be given out anew.
+    if draft.after.token(&token.digest).is_some_and(|old| old.expires_at > draft.at) {
         return Err(JoinTokenError::Duplicate);
     }
     draft.note(
@@ -77,11 +78,12 @@ fn create_in(draft: &mut Draft<'_>, token: &JoinToken, alias: Option<&Alias>) ->
     create_one(draft, &alias.entry_id, &item).map(drop).map_err(JoinTokenError::Alias)
 }
 
-/// Deletes tokens whose end has come, at most [`PRUNE_BATCH`].
+/// Deletes tokens whose end had come at `ended_by`, at most [`PRUNE_BATCH`]. A token is void from its end on,
+/// deleted or not; while its row is there, whoever brings it hears why.
 #[must_use]
-pub fn prune(registry: &Registry, at: Timestamp) -> (Plan, usize) {
+pub fn prune(registry: &Registry, at: Timestamp, ended_by: Timestamp) -> (Plan, usize) {
     let mut draft = Draft::new(registry, at, "server");
-    let ended: Vec<_> = registry.expired_tokens(at).take(PRUNE_BATCH).map(|t| t.digest).collect();
+    let ended: Vec<_> = registry.expired_tokens(ended_by).take(PRUNE_BATCH).map(|t| t.digest).collect();
     for digest in &ended {
         draft.note(AuditEvent::JoinTokenExpired, "join token");
         draft.delete(RowKey::JoinToken(*digest));

@@ -93,17 +93,18 @@ fn nodes_are_found_by_the_selectors_they_carry() {
 }
 
 #[test]
-fn the_next_end_is_the_earliest_of_entries_and_tokens() {
+fn the_earliest_ends_of_entries_and_tokens_are_found() {
     let mut parts = entry_parts("a", "/x", "/p", &["a:1"]);
     parts.expires_at = Some(Timestamp(500));
     let mut registry = with(vec![
         Row::Entry(Entry::new(parts).unwrap()),
         Row::JoinToken(JoinToken { digest: [1; 32], expires_at: Timestamp(300) }),
     ]);
-    assert_eq!(registry.next_end(), Some(Timestamp(300)));
+    assert_eq!(registry.next_token_end(), Some(Timestamp(300)));
+    assert_eq!(registry.next_entry_end(), Some(Timestamp(500)));
     assert_eq!(registry.expired_tokens(Timestamp(300)).count(), 1);
     registry.delete(&RowKey::JoinToken([1; 32]));
-    assert_eq!(registry.next_end(), Some(Timestamp(500)));
+    assert_eq!(registry.next_token_end(), None);
     assert_eq!(ids(registry.expired_entries(Timestamp(499))), Vec::<String>::new());
     assert_eq!(ids(registry.expired_entries(Timestamp(500))), ["a"]);
 }

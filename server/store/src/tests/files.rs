@@ -49,6 +49,18 @@ fn a_database_opened_again_shows_the_same_epoch_position_and_rows() {
 }
 
 #[test]
+fn a_commit_waits_until_the_disk_has_it() {
+    let (_folder, path) = place();
+    let db = Db::open(&path, EPOCH).unwrap();
+    let ask = |name: &str| -> String {
+        let text = |r: &rusqlite::Row<'_>| r.get::<_, rusqlite::types::Value>(0);
+        format!("{:?}", db.connection().pragma_query_value(None, name, text).unwrap())
+    };
+    // 2 = FULL: each transaction of the write-ahead log is flushed before it counts.
+    assert_eq!((ask("synchronous"), ask("journal_mode")), ("Integer(2)".into(), "Text(\"wal\")".into()));
+}
+
+#[test]
 fn a_newer_database_is_refused_with_both_versions_and_nothing_is_touched() {
     let (folder, path) = place();
     filled(&path);
@@ -229,10 +241,10 @@ async fn a_restore_under_a_running_server_is_refused() {
     let (store, _) = Store::open(&path, NOW).unwrap();
     let copy = folder.path().join("backup");
     store.backup(copy.clone(), |_, _| {}).await.unwrap();
-    let refused = restore(&copy, &path, NOW);
+    let refused = restore(&copy, &path, NOW, |_, _| {});
     assert!(matches!(refused, Err(StoreError::InUse { .. })), "{refused:?}");
     store.close().await;
-    assert!(restore(&copy, &path, NOW).is_ok());
+    assert!(restore(&copy, &path, NOW, |_, _| {}).is_ok());
 }
 
 #[test]
@@ -243,7 +255,7 @@ fn a_restore_has_a_newer_epoch_and_sets_the_old_database_aside() {
     backup(&path, &copy, |_, _| {}).unwrap();
     let late = last(&Db::open(&path, EPOCH).unwrap().commit(end, &[moved("late")]).unwrap());
     // A clock that went back must not make an epoch that agents take for an old one.
-    let restored = restore(&copy, &path, Timestamp(0)).unwrap();
+    let restored = restore(&copy, &path, Timestamp(0), |_, _| {}).unwrap();
     assert!(restored.position.epoch > end.epoch);
     assert_eq!((restored.position.revision, restored.position.head), (end.revision, end.head));
     let mut db = Db::open(&path, EPOCH).unwrap();
@@ -261,8 +273,11 @@ fn a_damaged_backup_is_refused_and_the_database_stays() {
     backup(&path, &copy, |_, _| {}).unwrap();
     let whole = fs::read(&copy).unwrap();
     fs::write(&copy, &whole[..whole.len() / 2]).unwrap();
-    assert!(matches!(restore(&copy, &path, NOW), Err(StoreError::Corrupt { .. })));
-    assert!(matches!(restore(&folder.path().join("none"), &path, NOW), Err(StoreError::Foreign { .. })));
+    assert!(matches!(restore(&copy, &path, NOW, |_, _| {}), Err(StoreError::Corrupt { .. })));
+    assert!(matches!(
+        restore(&folder.path().join("none"), &path, NOW, |_, _| {}),
+        Err(StoreError::Io { .. })
+    ));
     assert_eq!(Db::open(&path, EPOCH).unwrap().position().unwrap(), end);
 }
 

@@ -1,0 +1,261 @@
+//! Rotation with a real store and real keys, turn by turn, on a clock that the test sets.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use avouch_domain::fixtures::{domain, node};
+use avouch_domain::{Image, KeyType, Now, Row, Tick};
+use avouch_engine::Registry;
+use avouch_store::Store;
+
+use super::*;
+use crate::keys::disk::DiskKeys;
+use crate::keys::memory::MemoryKeys;
+use crate::keys::{KeyError, KeyManager};
+use crate::service::Settings;
+
+const START: Timestamp = Timestamp(1_800_000_000_000);
+const CA_TTL: Duration = Duration::from_secs(24 * 3600);
+const HOUR: Duration = Duration::from_secs(3600);
+
+thread_local! {
+    static WALL: Cell<Timestamp> = const { Cell::new(START) };
+}
+
+fn clock() -> Now {
+    Now { wall: WALL.get(), mono: Tick(0) }
+}
+
+/// Keys whose disk may fail.
+#[derive(Debug)]
+struct Flaky {
+    inner: MemoryKeys,
+    broken: AtomicBool,
+}
+
+impl Flaky {
+    fn check(&self) -> Result<(), KeyError> {
+        match self.broken.load(Ordering::Relaxed) {
+            true => Err(KeyError::Key("the disk is full".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl KeyManager for Flaky {
+    fn generate(&self, id: &str, key_type: KeyType) -> Result<Arc<dyn Signer>, KeyError> {
+        self.check()?;
+        self.inner.generate(id, key_type)
+    }
+    fn get(&self, id: &str) -> Option<Arc<dyn Signer>> {
+        self.inner.get(id)
+    }
+    fn remove(&self, id: &str) -> Result<(), KeyError> {
+        self.check()?;
+        self.inner.remove(id)
+    }
+}
+
+struct World {
+    rotor: Rotor,
+    ca: Ca,
+    writer: Writer,
+    feed: Feed,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+fn settings() -> Settings {
+    Settings {
+        ca_ttl: CA_TTL,
+        agent_ttl: HOUR,
+        x509_svid_ttl: HOUR,
+        jwt_svid_ttl: HOUR,
+        ca_key_type: KeyType::EcP384,
+        jwt_key_type: KeyType::EcP256,
+        ca_subject: Name::ca_default(),
+        jwt_issuer: String::new(),
+        jwt_disabled: false,
+        agent_spiffe_id_as_selector: false,
+        prune_attested_nodes_expired_for: None,
+        prune_tofu_nodes: false,
+        prune_attested_nodes_batch_size: 1,
+    }
+}
+
+async fn world_on(store: Store, image: Image, keys: Arc<dyn KeyManager>) -> World {
+    let stop = CancellationToken::new();
+    let holder = Holder::Server("s".into());
+    let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
+    let (feed, _) = Feed::start(&writer, store, domain(), stop.clone());
+    let ca = Ca::new(domain(), Arc::new(settings()));
+    let parts =
+        RotorParts { ca: ca.clone(), writer: writer.clone(), feed: feed.clone(), keys, holder, clock };
+    let rotor = Rotor::start(parts).await.unwrap();
+    World { rotor, ca, writer, feed, _stop: stop.drop_guard() }
+}
+
+async fn world(keys: Arc<dyn KeyManager>) -> World {
+    WALL.set(START);
+    let (store, image) = Store::open(std::path::Path::new(":memory:"), START).unwrap();
+    world_on(store, image, keys).await
+}
+
+impl World {
+    async fn turn_at(&mut self, wall: Timestamp) {
+        WALL.set(wall);
+        self.rotor.turn().await;
+    }
+
+    fn signs(&self) -> (Arc<str>, Arc<str>) {
+        let facts = self.ca.facts();
+        (facts.x509_authority_id, facts.jwt_key_id)
+    }
+
+    fn published(&self) -> (usize, usize) {
+        let registry = self.writer.registry();
+        let bundle = registry.bundle(&domain()).unwrap();
+        (bundle.x509_authorities.len(), bundle.jwt_authorities.len())
+    }
+
+    /// A node that lives to the end of the test and has a stream open.
+    async fn join(&self) -> SpiffeId {
+        let node = node("/spire/agent/x509pop/n", &[], i64::MAX / 2);
+        let id = node.id.clone();
+        let put = move |registry: &Registry| {
+            let row = Row::Node(node.clone());
+            let change = avouch_domain::Change {
+                revision: registry.position().revision.next(),
+                key: row.key(),
+                deleted: false,
+                parent_before: None,
+                parent_after: None,
+            };
+            (Plan { puts: vec![row], changes: vec![change], ..Plan::default() }, ())
+        };
+        self.writer.write(put).await.unwrap();
+        self.settled().await;
+        id
+    }
+
+    /// Waits until the feed has seen what was written.
+    async fn settled(&self) {
+        let agent = SpiffeId::server(&domain());
+        let mut probe = self.feed.follow(&agent, None, Vec::new());
+        while probe.next(clock).await.unwrap().position != self.writer.registry().position() {
+            probe = self.feed.follow(&agent, None, Vec::new());
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_authority_is_published_at_half_of_its_predecessors_life_and_signs_in_the_last_sixth() {
+    let mut world = world(Arc::new(MemoryKeys::new())).await;
+    let (first, end) = (world.signs(), START + CA_TTL);
+    world.turn_at(START + CA_TTL / 2 - Duration::from_secs(1)).await;
+    assert_eq!(world.published(), (1, 1));
+    world.turn_at(START + CA_TTL / 2).await;
+    assert_eq!((world.published(), world.signs()), ((2, 2), first.clone()), "published, but not in use");
+    world.turn_at(end - CA_TTL / 6 - Duration::from_secs(1)).await;
+    assert_eq!(world.signs(), first);
+    world.settled().await;
+    world.turn_at(end - CA_TTL / 6).await;
+    world.turn_at(end - CA_TTL / 6 + Duration::from_secs(1)).await;
+    let second = world.signs();
+    assert!(second.0 != first.0 && second.1 != first.1, "no agent is there to wait for");
+    assert_eq!(world.published(), (2, 2), "what the old ones signed is still trusted");
+}
+
+#[tokio::test]
+async fn an_authority_does_not_sign_before_every_live_agent_knows_it_or_the_bound_has_passed() {
+    for acknowledges in [true, false] {
+        let mut world = world(Arc::new(MemoryKeys::new())).await;
+        let agent = world.join().await;
+        let first = world.signs();
+        let due = START + CA_TTL - CA_TTL / 6;
+        world.turn_at(START + CA_TTL / 2).await;
+        world.turn_at(due).await;
+        assert_eq!(world.signs(), first, "a live agent has not heard of it");
+        if acknowledges {
+            world.settled().await;
+            world.feed.acknowledge(&agent, world.writer.registry().position().revision);
+            world.turn_at(due + Duration::from_secs(1)).await;
+        } else {
+            world.turn_at(due + PROPAGATION_BOUND - Duration::from_secs(1)).await;
+            assert_eq!(world.signs(), first);
+            world.turn_at(due + PROPAGATION_BOUND).await;
+        }
+        assert_ne!(world.signs().0, first.0, "acknowledges: {acknowledges}");
+    }
+}
+
+#[tokio::test]
+async fn ended_authorities_leave_the_bundle_a_day_later() {
+    let mut world = world(Arc::new(MemoryKeys::new())).await;
+    let mut at = START;
+    // Past the first pair's end and a day, with a look each hour.
+    while at < START + CA_TTL + KEEP_AFTER_END - HOUR {
+        at = at + HOUR;
+        world.turn_at(at).await;
+    }
+    let before = world.published();
+    for _ in 0..8 {
+        at = at + HOUR;
+        world.turn_at(at).await;
+    }
+    let registry = world.writer.registry();
+    let bundle = registry.bundle(&domain()).unwrap();
+    let over = |end: Timestamp| end + KEEP_AFTER_END + Duration::from_secs(6 * 3600) <= at;
+    assert!(before.0 >= 3, "{before:?}");
+    assert!(!bundle.x509_authorities.iter().any(|r| over(CertFacts::parse(&r.der).unwrap().not_after)));
+    assert!(!bundle.jwt_authorities.iter().any(|k| over(k.expires_at.unwrap())));
+}
+
+#[tokio::test]
+async fn a_failing_key_manager_is_trouble_until_its_own_step_works_and_the_old_authority_goes_on() {
+    let keys = Arc::new(Flaky { inner: MemoryKeys::new(), broken: AtomicBool::new(false) });
+    let mut world = world(keys.clone()).await;
+    let (first, half) = (world.signs(), START + CA_TTL / 2);
+    keys.broken.store(true, Ordering::Relaxed);
+    world.turn_at(half).await;
+    assert!(world.ca.health(half).unwrap_err().contains("the disk is full"));
+    assert_eq!((world.signs(), world.published()), (first, (1, 1)));
+    keys.broken.store(false, Ordering::Relaxed);
+    world.turn_at(half + RETRY_AFTER).await;
+    assert_eq!((world.ca.health(half), world.published()), (Ok(()), (2, 2)));
+}
+
+#[test]
+fn one_part_that_works_does_not_hide_the_trouble_of_another() {
+    let ca = Ca::new(domain(), Arc::new(settings()));
+    ca.note(Part::ServerSvid, Err("no server SVID".into()));
+    ca.note(Part::Authority(AuthorityKind::X509), Ok(()));
+    assert_eq!(ca.trouble().as_deref(), Some("no server SVID"));
+    ca.note(Part::ServerSvid, Ok(()));
+    assert_eq!(ca.trouble(), None);
+}
+
+#[tokio::test]
+async fn the_key_of_a_retired_authority_is_removed_at_the_next_start_if_a_crash_kept_it() {
+    WALL.set(START);
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
+    let (store, image) = Store::open(&path, START).unwrap();
+    let mut world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    world.turn_at(START + CA_TTL / 2).await;
+    let with_old_keys = std::fs::read(&file).unwrap();
+    let at = START + CA_TTL - CA_TTL / 6;
+    world.turn_at(at).await;
+    world.turn_at(at + PROPAGATION_BOUND).await;
+    let signs = world.signs();
+    drop(world);
+    store.close().await;
+    // As a crash between the activation and the removal would leave it.
+    std::fs::write(&file, with_old_keys).unwrap();
+    let (store, image) = Store::open(&path, START).unwrap();
+    let world = world_on(store, image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    assert_eq!(world.signs(), signs, "the authorities in use are kept");
+    let keys = DiskKeys::open(&file).unwrap();
+    let left = ["x509-CA-A", "JWT-Signer-A"].map(|id| keys.get(id).is_some());
+    assert_eq!(left, [false, false]);
+}
