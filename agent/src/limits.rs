@@ -84,8 +84,12 @@ pub const MINT_CALLS: usize = 64;
 pub const SLEEP_MAX: Duration = Duration::from_secs(30);
 /// SVIDs of a tainted authority are replaced within this time, spread over it.
 pub const TAINT_SPREAD: Duration = Duration::from_secs(30);
-/// A trust bundle fetched by URL is at most this big.
+/// The trust bundle of the first contact is at most this big: thousands of authorities.
 pub const BOOTSTRAP_BUNDLE_MAX: usize = 4 * 1024 * 1024;
+/// Longest fetch of that bundle by URL, redirects included.
+pub const BOOTSTRAP_FETCH_MAX: Duration = Duration::from_secs(30);
+/// Most redirects on the way to that bundle (as Go's client, which SPIRE's agent is).
+pub const BOOTSTRAP_REDIRECTS_MAX: usize = 10;
 /// Refusals by the server that wait to be acted on; more of them say nothing new.
 pub const REFUSALS_WAITING: usize = 8;
 /// Time between updates of the slow gauges.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch::metrics_text::{Registry, code_name, snake_rpc};
-use avouch_domain::TrustDomain;
+use avouch_domain::{Timestamp, TrustDomain};
 
 /// The agent's series. Cheap to clone; all clones share one registry.
 #[derive(Clone, Debug)]
@@ -119,6 +119,15 @@ impl Metrics {
     pub fn clock_skew(&self, skew_ms: i64) {
         #[allow(clippy::cast_precision_loss)] // milliseconds of skew are far below 2^52
         self.registry.gauge("clock_skew_ms", &[], skew_ms as f64);
+    }
+
+    /// The agent looks for its first trust: which attempt this is, and since when.
+    pub fn bootstrapping(&self, attempt: u32, since: Timestamp) {
+        let mode = [("mode", "bootstrap")];
+        self.registry.gauge("bootstrapped", &[], 0.0);
+        self.registry.gauge("bootstrap_attempts", &mode, f64::from(attempt));
+        #[allow(clippy::cast_precision_loss)] // seconds since 1970 are far below 2^52
+        self.registry.gauge("bootstrap_seconds", &mode, since.secs() as f64);
     }
 
     /// True once the agent has a state of its own.

@@ -5,6 +5,7 @@
 
 mod clients;
 mod command_line;
+mod foreign;
 mod nodes;
 mod pushes;
 mod restarts;

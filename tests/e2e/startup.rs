@@ -143,3 +143,18 @@ async fn sockets_and_state_have_the_modes_of_spire() {
     assert_eq!(mode(&world.agent.data_dir.join("keys.json")), 0o600);
     assert_eq!(mode(&world.server.data_dir().join("keys.json")), 0o600);
 }
+
+#[tokio::test]
+async fn a_trust_bundle_that_comes_late_is_read_when_it_is_there() {
+    let server = Server::start().await;
+    let proof = Proof::JoinToken(server.token().await);
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    let bundle = server.dir.path().join("ab.pem");
+    let text = std::fs::read(&bundle).unwrap();
+    std::fs::remove_file(&bundle).unwrap();
+    let daemon = agent.spawn();
+    let line = daemon.line("could not parse trust bundle").await;
+    assert!(line.contains("ab.pem") && line.contains("retry_interval"), "{line}");
+    std::fs::write(&bundle, text).unwrap();
+    agent.adopt(daemon).await;
+}

@@ -253,7 +253,7 @@ impl Task {
                 self.count_sync();
             }
             Event::FollowEnded(stream, failure) => {
-                tracing::debug!(?failure, subsystem_name = "manager", "Stream of changes ended");
+                self.tell_of_end(&failure);
                 self.to_sync(sync::Input::FollowEnded { stream, failure });
             }
             Event::BundlesFetched(Ok(bundles)) => self.to_sync(sync::Input::BundlesFetched { bundles }),
@@ -286,6 +286,16 @@ impl Task {
                 self.to_cache(cache::Input::JwtFailed { ticket, failure });
                 self.refused_by(&error);
             }
+        }
+    }
+
+    /// A stream that ends is normal life, one that can't be opened is not.
+    fn tell_of_end(&self, failure: &Failure) {
+        match failure {
+            Failure::Away(error) if !self.sync.is_pushed() => {
+                tracing::warn!(%error, subsystem_name = "manager", "Server not reached; will try again");
+            }
+            _ => tracing::debug!(?failure, subsystem_name = "manager", "Stream of changes ended"),
         }
     }
 

@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-pub use channel::Target;
+pub(crate) use channel::connect_tcp;
+pub use channel::{Resolve, System, Target};
 pub use spire::{AttestError, Attestation};
 
 /// How a call failed.
@@ -148,6 +149,7 @@ pub trait Upstream: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Server {
     target: Target,
+    resolver: Arc<dyn Resolve>,
     trust_domain: TrustDomain,
     identity: Arc<IdentityCell>,
     roots: Arc<RootsCell>,
@@ -169,14 +171,16 @@ impl Server {
     /// [`TlsError`] if the library refuses its own configuration.
     pub fn new(
         target: Target,
+        resolver: Arc<dyn Resolve>,
         trust_domain: TrustDomain,
         identity: Arc<IdentityCell>,
         roots: Arc<RootsCell>,
     ) -> Result<Self, TlsError> {
         let expected = ServerExpectation::Exactly(SpiffeId::server(&trust_domain));
-        let channel = channel::open(&target, Some(identity.clone()), roots.clone(), expected)?;
+        let shown = Some(identity.clone());
+        let channel = channel::open(&target, resolver.clone(), shown, roots.clone(), expected)?;
         let line = Line { channel, agent: trust_domain.id(), generation: 0 };
-        Ok(Self { target, trust_domain, identity, roots, line: RwLock::new(line) })
+        Ok(Self { target, resolver, trust_domain, identity, roots, line: RwLock::new(line) })
     }
 
     /// Calls from now on use a new connection, which shows the identity of now. Calls under way end on the old.
@@ -185,7 +189,9 @@ impl Server {
     /// As [`Server::new`].
     pub fn turn(&self, agent: SpiffeId) -> Result<(), TlsError> {
         let expected = ServerExpectation::Exactly(SpiffeId::server(&self.trust_domain));
-        let channel = channel::open(&self.target, Some(self.identity.clone()), self.roots.clone(), expected)?;
+        let shown = Some(self.identity.clone());
+        let channel =
+            channel::open(&self.target, self.resolver.clone(), shown, self.roots.clone(), expected)?;
         let mut line = self.line.write();
         *line = Line { channel, agent, generation: line.generation + 1 };
         Ok(())

@@ -90,12 +90,10 @@ impl Server {
         csr: Vec<u8>,
         insecure: bool,
     ) -> Result<Attestation, AttestError> {
-        let expected = if insecure {
-            ServerExpectation::Insecure
-        } else {
-            ServerExpectation::Exactly(SpiffeId::server(&self.trust_domain))
-        };
-        let channel = channel::open(&self.target, None, self.roots.clone(), expected)?;
+        let id = SpiffeId::server(&self.trust_domain);
+        let expected =
+            if insecure { ServerExpectation::Insecure(id) } else { ServerExpectation::Exactly(id) };
+        let channel = channel::open(&self.target, self.resolver.clone(), None, self.roots.clone(), expected)?;
         let session = attest(channel.clone(), prover, csr);
         let (chain, reattestable) = timeout(ATTEST_MAX, session).await.map_err(|_| {
             CallError::Unreachable(format!("no attestation within {} s", ATTEST_MAX.as_secs()))
