@@ -54,6 +54,8 @@ pub const CLOCK_SKEW_WARN_MS: i64 = 5000;
 pub const WORKER_THREADS_MAX: usize = 4;
 /// Longest call to the server, answer included (as SPIRE's agent).
 pub const CALL_MAX: Duration = Duration::from_secs(30);
+/// How often in a row a call is made again because its connection ended under it; more is no coincidence.
+pub const INTERRUPTIONS_MAX: u32 = 3;
 /// Longest attestation of the node: several rounds, and the server may pace them.
 pub const ATTEST_MAX: Duration = Duration::from_secs(60);
 /// Longest attempt to connect, all addresses of the server together.

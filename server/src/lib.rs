@@ -16,5 +16,6 @@ pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod service;
+mod sys;
 pub mod verbs;
 pub mod writer;

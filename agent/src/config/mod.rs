@@ -71,7 +71,7 @@ pub enum ConfigError {
 }
 
 /// Everything the agent is told. Plain data, checked.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AgentConfig {
     pub server_address: String,
     pub server_port: u16,

@@ -299,6 +299,41 @@ fn the_example_file_has_every_key_and_is_valid() {
     read_with(&text, &[]).unwrap();
 }
 
+/// The example file with every commented key put in force, but for the plugins that stand for a choice and the metrics
+/// page, which is on by being there.
+fn everything_in_force(example: &str) -> String {
+    let mut text = String::new();
+    let mut left_out = None;
+    for line in example.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let body = line.trim_start();
+        let key = body.strip_prefix('#').filter(|b| !b.is_empty() && !b.starts_with(' ')).unwrap_or(body);
+        let choice = ["NodeAttestor", "KeyManager", "Prometheus"].iter().any(|name| key.starts_with(name));
+        if left_out.is_none() && body.starts_with('#') && choice {
+            left_out = Some(indent);
+        }
+        if left_out.is_none() {
+            text.push_str(key);
+            text.push('\n');
+        } else if left_out == Some(indent) && key == "}" {
+            left_out = None;
+        }
+    }
+    text
+}
+
+#[test]
+fn every_default_of_the_example_file_is_what_the_code_does_without_the_key() {
+    let text = std::fs::read_to_string(from_root("deploy/config/agent.conf")).unwrap();
+    let full = everything_in_force(&text);
+    for key in ["admin_socket_path", "no_identity_hold", "live_path", "MetricPrefix", "workload_size_limit"] {
+        assert!(full.contains(&format!("\n{key} = ")), "{key} is not in force in\n{full}");
+    }
+    let (as_it_stands, spelt_out) = (read_with(&text, &[]).unwrap(), read_with(&full, &[]).unwrap());
+    // Naming an experimental key is worth a warning, even with its default.
+    assert!(as_it_stands == AgentConfig { warnings: vec![], ..spelt_out });
+}
+
 #[test]
 fn the_list_of_keys_not_supported_yet_only_shrinks() {
     let path = from_root("tests/golden/not_supported_agent.txt");

@@ -14,7 +14,7 @@ use avouch_credential::key::PrivateKey;
 use avouch_credential::tls::{IdentityCell, RootsCell, TlsError};
 use avouch_credential::x509::facts::CertFacts;
 use avouch_domain::{Bundle, Now, SpiffeId, Tick, Timestamp, TrustDomain, X509Svid};
-use avouch_engine::backoff::{Jitter, Policy};
+use avouch_engine::backoff::{Backoff, Jitter, Policy};
 use avouch_engine::renew::renew_after;
 use avouch_engine::sync::AgentRefusal;
 use tokio::sync::{mpsc, watch};
@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::shell::{OwnSvid, Shell};
 use crate::upstream::{AttestError, CallError, Server, Upstream as _};
 
-/// Pauses between attempts to attest or renew (as SPIRE's agent).
+/// Pauses between attempts to attest or renew (as SPIRE's agent, but spread wider: a fleet returns over half of each).
 const AGAIN: Policy =
     Policy { first: Duration::from_secs(5), most: Duration::from_secs(120), growth_percent: 150 };
 /// A server that answers, but not with an SVID, is asked this long; one that can't be reached, for ever.
@@ -137,7 +137,7 @@ impl std::fmt::Display for Attempt {
 pub struct Join {
     parts: Parts,
     jitter: Jitter,
-    failures: u32,
+    again: Backoff,
     /// The authorities in use are the server's own word, of now or of an earlier life.
     met: bool,
     attempts: u32,
@@ -154,7 +154,8 @@ impl Join {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let since = (parts.clock)().wall;
-        Self { jitter: Jitter::new(parts.seed), parts, failures: 0, met: false, attempts: 0, since }
+        let (jitter, again) = (Jitter::new(parts.seed), Backoff::new(AGAIN));
+        Self { jitter, again, parts, met: false, attempts: 0, since }
     }
 
     /// Joins and keeps the SVID until something ends the agent, which is what it returns.
@@ -193,7 +194,7 @@ impl Join {
                             if current.not_after <= now.wall && !current.reattestable {
                                 return JoinError::Expired;
                             }
-                            again_at = Some(now.mono + self.pause());
+                            again_at = Some(now.mono + self.again.failed(&mut self.jitter));
                         }
                     }
                 }
@@ -206,12 +207,6 @@ impl Join {
         let due = current.renew_at.since(now.wall);
         let again = again_at.map_or(Duration::ZERO, |at| at.since(now.mono));
         due.max(again).min(SLEEP_MAX)
-    }
-
-    fn pause(&mut self) -> Duration {
-        self.failures = self.failures.saturating_add(1);
-        let pause = AGAIN.pause(self.failures);
-        self.jitter.around(pause)
     }
 
     async fn begin(&mut self, shell: &Shell) -> Result<Current, JoinError> {
@@ -245,6 +240,7 @@ impl Join {
         }
         match self.use_svid(&key, &data.svid, data.reattestable) {
             Ok(current) => {
+                self.parts.metrics.bootstrapped(true);
                 tracing::info!(
                     spiffe_id = %current.id,
                     subsystem_name = "attestor",
@@ -287,7 +283,7 @@ impl Join {
 
     /// The pause after a failed attestation.
     async fn rest(&mut self, error: &str) {
-        let pause = self.pause();
+        let pause = self.again.failed(&mut self.jitter);
         let retry_interval = format!("{:.1}s", pause.as_secs_f64());
         tracing::error!(
             error,
@@ -308,6 +304,9 @@ impl Join {
         let result = self.parts.server.attest(prover.as_mut(), csr, insecure).await;
         let elapsed = (self.parts.clock)().mono.since(begun);
         self.parts.metrics.node_attested(name, result.is_ok(), elapsed);
+        if current.is_some() {
+            self.parts.metrics.node_reattested(result.is_ok(), elapsed);
+        }
         let attestation = result.map_err(|error| judge(error, current.is_some()))?;
         if attestation.bundle.x509_authorities.is_empty() {
             return Err(Attempt::Answered("the server has no X.509 authority".to_owned()));
@@ -332,7 +331,7 @@ impl Join {
             subsystem_name = "attestor",
             "Node attestation was successful"
         );
-        self.failures = 0;
+        self.again.succeeded();
         self.parts.metrics.bootstrapped(true);
         shell.identity(Some(bundle)).await;
         Ok(current)
@@ -434,7 +433,7 @@ impl Join {
             subsystem_name = "rotator",
             "Agent SVID renewed"
         );
-        self.failures = 0;
+        self.again.succeeded();
         shell.identity(None).await;
         Ok(current)
     }

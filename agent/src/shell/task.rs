@@ -362,7 +362,10 @@ impl Task {
                     subsystem_name = "manager",
                     "Entries changed"
                 );
+                let (before, came, gone) = (self.cache.counts().entries, upserts.len(), removed.len());
                 self.to_cache_quietly(cache::Input::Entries { upserts, removed });
+                let added = (self.cache.counts().entries + gone).saturating_sub(before).min(came);
+                self.parts.metrics.entries_changed(added, came - added, gone);
             }
             Effect::Bundles { upserts, removed } => self.take_bundles(upserts, removed),
             Effect::Synced => {

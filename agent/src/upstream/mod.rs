@@ -21,6 +21,8 @@ pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
 pub use spire::{AttestError, Attestation};
 
+use crate::limits::{CALL_MAX, INTERRUPTIONS_MAX};
+
 /// How a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -28,6 +30,9 @@ pub enum CallError {
     Unimplemented,
     #[error("{message}")]
     Refused { refusal: AgentRefusal, message: String },
+    /// The connection ended before the server took up the call: it may be made again at once.
+    #[error("{0}")]
+    Interrupted(String),
     /// The call did not come through, or its answer did not.
     #[error("{0}")]
     Unreachable(String),
@@ -43,7 +48,9 @@ impl CallError {
         match self {
             Self::Unimplemented => Failure::Unimplemented,
             Self::Refused { refusal, .. } => Failure::Refused(*refusal),
-            Self::Unreachable(_) | Self::Failed { .. } => Failure::Away(self.to_string()),
+            Self::Interrupted(_) | Self::Unreachable(_) | Self::Failed { .. } => {
+                Failure::Away(self.to_string())
+            }
         }
     }
 }
@@ -61,6 +68,7 @@ impl From<Status> for CallError {
         });
         match (refusal, status.code()) {
             (Some(refusal), _) => Self::Refused { refusal, message },
+            (None, _) if was_interrupted(&status) => Self::Interrupted(message),
             (None, Code::Unimplemented) => Self::Unimplemented,
             (None, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown) => {
                 Self::Unreachable(message)
@@ -68,6 +76,24 @@ impl From<Status> for CallError {
             (None, code) => Self::Failed { code, message },
         }
     }
+}
+
+/// Servers end their connections every few minutes (GOAWAY). What was about to go over one was not looked at.
+fn was_interrupted(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let unsent = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        let turned_away = error.downcast_ref::<h2::Error>().is_some_and(|e| {
+            let reason = e.reason();
+            reason == Some(h2::Reason::REFUSED_STREAM)
+                || (e.is_go_away() && e.is_remote() && reason == Some(h2::Reason::NO_ERROR))
+        });
+        if unsent || turned_away {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The message with the causes below it: "transport error" alone helps nobody.
@@ -199,6 +225,25 @@ impl Server {
 
     fn line(&self) -> Line {
         self.line.read().clone()
+    }
+
+    /// Makes a call, and again while connections end before the server takes it up.
+    async fn call<T, F>(&self, call: impl Fn(Line) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let mut left = INTERRUPTIONS_MAX;
+        loop {
+            let line = self.line();
+            let result = match tokio::time::timeout(CALL_MAX, call(line.clone())).await {
+                Ok(result) => result,
+                Err(_) => Err(CallError::Unreachable(format!("no answer within {} s", CALL_MAX.as_secs()))),
+            };
+            match result {
+                Err(CallError::Interrupted(_)) if left > 0 => left -= 1,
+                result => return result.map_err(|e| self.judged(&line, e)),
+            }
+        }
     }
 
     /// A refusal of an SVID that has been replaced since says nothing about the present one.
