@@ -30,7 +30,7 @@ use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
 use crate::shell::{self, Shell};
 use crate::supply::Supply;
-use crate::upstream::{Server, Target};
+use crate::upstream::{self, Server, Target};
 use crate::workload::WorkloadAttestor;
 
 /// Version of this program, for logs, metrics and the server.
@@ -93,7 +93,9 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let identity = Arc::new(IdentityCell::empty());
     let roots = Arc::new(RootsCell::empty());
     let target = Target::from((config.server_address.as_str(), config.server_port));
-    let server = Arc::new(Server::new(target, config.trust_domain.clone(), identity.clone(), roots.clone())?);
+    let domain = config.trust_domain.clone();
+    let server =
+        Arc::new(Server::new(target, Arc::new(upstream::System), domain, identity.clone(), roots.clone())?);
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
@@ -122,6 +124,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let join = Join::new(join::Parts {
         trust_domain: config.trust_domain.clone(),
         trust,
+        server_address: config.server_address.clone(),
+        server_port: config.server_port,
         attestor: config.node_attestor.clone(),
         join_token: config.join_token.clone(),
         server,
@@ -136,7 +140,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         seed: seed()?,
     });
     let keeper = tokio::spawn(join::keep_bundle(bundle, roots, state));
-    let beat = beat(metrics, started.mono);
+    let beat = beat(metrics, supply, started.mono);
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
         error = join.run(shell, refusals) => Err(AppError::Join(error)),
@@ -184,6 +188,9 @@ fn trust(config: &AgentConfig) -> Trust {
     match &config.bootstrap {
         Bootstrap::Insecure => Trust::Insecure,
         Bootstrap::File { path, format } => Trust::File { path: path.clone(), format: *format },
+        Bootstrap::Url { url, socket, format } => {
+            Trust::Url { url: url.clone(), socket: socket.clone(), format: *format }
+        }
     }
 }
 
@@ -239,6 +246,7 @@ fn open_doors(
         clock: clock::now,
     };
     let mut doors = JoinSet::new();
+    tracing::info!(subsystem_name = "endpoints", "Starting agent APIs");
     doors.spawn(api::serve_workload(workload, supply.clone(), parts, stop.clone()));
     tracing::info!(address = %config.socket_path.display(), network = "unix", subsystem_name = "endpoints", "Starting Workload and SDS APIs");
     if let Some(path) = &config.admin_socket_path {
@@ -295,10 +303,11 @@ fn spawn_signals(stop: CancellationToken, logs: LogHandle) -> Result<(), AppErro
     Ok(())
 }
 
-/// Keeps the watchdog quiet and the uptime gauge moving. Never ends.
-async fn beat(metrics: Metrics, started: avouch_domain::Tick) {
+/// Keeps the watchdog quiet and the uptime gauge moving. Never ends; a middle that no longer answers silences it.
+async fn beat(metrics: Metrics, supply: Arc<dyn Supply>, started: avouch_domain::Tick) {
     let every = sd_notify::watchdog_enabled().map_or(GAUGE_INTERVAL, |limit| limit / 2).min(GAUGE_INTERVAL);
     loop {
+        let _ = supply.facts().await;
         metrics.uptime(clock::tick().since(started));
         notify(&[NotifyState::Watchdog]);
         tokio::time::sleep(every.max(Duration::from_millis(100))).await;

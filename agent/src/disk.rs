@@ -225,6 +225,46 @@ mod tests {
     }
 
     #[test]
+    fn a_file_torn_at_any_byte_is_refused_with_its_name_and_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let whole = render(&data());
+        for end in 0..whole.len() {
+            fs::write(&path, &whole.as_bytes()[..end]).unwrap();
+            let error = StateFile::open(dir.path()).expect_err("half a state").to_string();
+            assert!(error.contains("agent-data.json") && error.contains("move the file away"), "{error}");
+            assert_eq!(fs::read(&path).unwrap().len(), end, "it stays as it was found");
+        }
+        fs::write(&path, whole).unwrap();
+        assert_eq!(StateFile::open(dir.path()).unwrap().get(), data());
+    }
+
+    #[test]
+    fn a_write_cut_off_at_any_byte_leaves_the_state_of_before() {
+        let dir = tempfile::tempdir().unwrap();
+        StateFile::open(dir.path()).unwrap().update(|d| *d = data()).unwrap();
+        let next = render(&AgentData { svid: vec![b"next".to_vec()], ..data() });
+        for end in 0..=next.len() {
+            // What a crash before the rename leaves behind.
+            fs::write(dir.path().join("agent-data.json.tmp"), &next.as_bytes()[..end]).unwrap();
+            assert_eq!(StateFile::open(dir.path()).unwrap().get(), data());
+        }
+    }
+
+    #[test]
+    fn a_state_that_can_not_be_written_leaves_file_and_memory_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateFile::open(dir.path()).unwrap();
+        state.update(|d| *d = data()).unwrap();
+        // A directory in the way of the new file: even root can't write over it.
+        fs::create_dir(dir.path().join("agent-data.json.tmp")).unwrap();
+        let error = state.update(|d| d.svid.clear()).unwrap_err().to_string();
+        assert!(error.contains("agent-data.json.tmp"), "{error}");
+        assert_eq!(state.get(), data());
+        assert_eq!(StateFile::open(dir.path()).unwrap().get(), data());
+    }
+
+    #[test]
     fn a_leftover_of_a_crash_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("agent-data.json.tmp"), "half").unwrap();

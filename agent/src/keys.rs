@@ -33,7 +33,7 @@ const SLOTS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
 pub enum KeysError {
     #[error(transparent)]
     Disk(#[from] DiskError),
-    #[error("unable to read {path}: {problem}")]
+    #[error("unable to read {path}: {problem}; move the file away to attest anew")]
     Unreadable { path: PathBuf, problem: String },
     #[error("unable to make a key: {0}")]
     Key(#[from] KeyError),
@@ -203,9 +203,46 @@ mod tests {
     }
 
     #[test]
+    fn a_crash_between_the_new_key_and_its_certificate_leaves_the_old_key_loadable() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = OwnKeys::on_disk(dir.path()).unwrap();
+        let old = keys.make(None).unwrap();
+        let new = keys.make(Some(old.public_key().pkix())).unwrap();
+        let again = OwnKeys::on_disk(dir.path()).unwrap();
+        assert!(again.find(old.public_key().pkix()).is_some(), "the certificate on disk is still for this");
+        assert!(again.find(new.public_key().pkix()).is_some());
+    }
+
+    #[test]
+    fn a_key_file_torn_at_any_byte_is_refused_with_its_name_and_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        OwnKeys::on_disk(dir.path()).unwrap().make(None).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for end in 0..whole.len() {
+            fs::write(&path, &whole[..end]).unwrap();
+            let error = OwnKeys::on_disk(dir.path()).expect_err("half a file").to_string();
+            assert!(error.contains("keys.json") && error.contains("move the file away"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_file_write_cut_off_at_any_byte_leaves_the_keys_of_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = OwnKeys::on_disk(dir.path()).unwrap().make(None).unwrap();
+        let whole = fs::read(dir.path().join(FILE)).unwrap();
+        for end in 0..=whole.len() {
+            fs::write(dir.path().join("keys.json.tmp"), &whole[..end]).unwrap();
+            assert!(OwnKeys::on_disk(dir.path()).unwrap().find(key.public_key().pkix()).is_some());
+        }
+    }
+
+    #[test]
     fn a_damaged_key_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), r#"{"keys":{"agent-svid-A":"AAAA"}}"#).unwrap();
-        assert!(matches!(OwnKeys::on_disk(dir.path()), Err(KeysError::Unreadable { .. })));
+        for bad in [r#"{"keys":{"agent-svid-A":"AAAA"}}"#, r#"{"keys":{"agent-svid-A":"!"}}"#, "[]"] {
+            fs::write(dir.path().join(FILE), bad).unwrap();
+            assert!(matches!(OwnKeys::on_disk(dir.path()), Err(KeysError::Unreadable { .. })), "{bad}");
+        }
     }
 }

@@ -54,6 +54,8 @@ pub const CLOCK_SKEW_WARN_MS: i64 = 5000;
 pub const WORKER_THREADS_MAX: usize = 4;
 /// Longest call to the server, answer included (as SPIRE's agent).
 pub const CALL_MAX: Duration = Duration::from_secs(30);
+/// How often in a row a call is made again because its connection ended under it; more is no coincidence.
+pub const INTERRUPTIONS_MAX: u32 = 3;
 /// Longest attestation of the node: several rounds, and the server may pace them.
 pub const ATTEST_MAX: Duration = Duration::from_secs(60);
 /// Longest attempt to connect, all addresses of the server together.
@@ -84,8 +86,12 @@ pub const MINT_CALLS: usize = 64;
 pub const SLEEP_MAX: Duration = Duration::from_secs(30);
 /// SVIDs of a tainted authority are replaced within this time, spread over it.
 pub const TAINT_SPREAD: Duration = Duration::from_secs(30);
-/// A trust bundle fetched by URL is at most this big.
+/// The trust bundle of the first contact is at most this big: thousands of authorities.
 pub const BOOTSTRAP_BUNDLE_MAX: usize = 4 * 1024 * 1024;
+/// Longest fetch of that bundle by URL, redirects included.
+pub const BOOTSTRAP_FETCH_MAX: Duration = Duration::from_secs(30);
+/// Most redirects on the way to that bundle (as Go's client, which SPIRE's agent is).
+pub const BOOTSTRAP_REDIRECTS_MAX: usize = 10;
 /// Refusals by the server that wait to be acted on; more of them say nothing new.
 pub const REFUSALS_WAITING: usize = 8;
 /// Time between updates of the slow gauges.

@@ -123,6 +123,13 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     let terms = TcpTerms { tls, trust_domain: config.trust_domain.clone(), admin_ids };
     let tcp = bind_tcp(config.bind)?;
     let admin = bind_admin(&config.socket_path)?;
+    if crate::sys::unclaimed() > 0 {
+        tracing::warn!(
+            subsystem_name = "endpoints",
+            unclaimed = crate::sys::unclaimed(),
+            "The service manager passed sockets that are neither bind_address and bind_port nor socket_path"
+        );
+    }
     let mut doors = tokio::task::JoinSet::new();
     doors.spawn(serve_tcp(tcp, terms, tcp_stack(&gate)));
     doors.spawn(serve_admin(admin, admin_stack(&gate, logs, started.mono)));

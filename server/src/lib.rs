@@ -17,5 +17,6 @@ pub mod limits;
 pub mod metrics;
 pub mod service;
 pub mod settings;
+mod sys;
 pub mod verbs;
 pub mod writer;

@@ -10,6 +10,7 @@ mod clients;
 mod command_line;
 mod explain;
 mod first_contact;
+mod foreign;
 mod nodes;
 mod operations;
 mod pushes;

@@ -158,3 +158,83 @@ async fn a_node_that_can_prove_itself_again_is_told_to_when_it_renews() {
     let reason = avouch_proto::convert::denied_reason(&refused);
     assert_eq!(reason, Some(avouch_proto::convert::DeniedReason::AgentMustReattest));
 }
+
+/// A web server on the loopback that hands out `body`, and the file with the private authority that signed it.
+async fn web_server(dir: &std::path::Path, body: String) -> (u16, std::path::PathBuf) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut root = CertificateParams::new(Vec::new()).unwrap();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let path = dir.join("web-root.pem");
+    std::fs::write(&path, root.self_signed(&root_key).unwrap().pem()).unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &Issuer::new(root, root_key)).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![leaf.der().clone()],
+            rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = vec![0; 4096];
+            let _ = stream.read(&mut head).await;
+            let length = body.len();
+            let _ = stream
+                .write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").as_bytes())
+                .await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (port, path)
+}
+
+#[tokio::test]
+async fn the_first_trust_may_come_from_a_url_whose_server_the_systems_authorities_vouch_for() {
+    let server = Server::start().await;
+    let proof = Proof::JoinToken(server.token().await);
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    let (port, root) = web_server(server.dir.path(), server.bundle_pem().await).await;
+    let text = std::fs::read_to_string(&agent.config).unwrap();
+    let line = text.lines().find(|l| l.contains("trust_bundle_path")).unwrap();
+    let url = format!("  trust_bundle_url = \"https://localhost:{port}/bundle.pem\"");
+    std::fs::write(&agent.config, text.replace(line, &url)).unwrap();
+    let start = |roots: &std::path::Path| {
+        let mut command = std::process::Command::new(avouch_tests::daemon::binary("avouch-agent"));
+        command.args(["run", "-config"]).arg(&agent.config).env("SSL_CERT_FILE", roots);
+        avouch_tests::daemon::Daemon::spawn("agent", &mut command)
+    };
+    // Without the private authority nothing is believed, and the agent goes on trying.
+    let stranger = server.dir.path().join("ab.pem");
+    let wary = start(&stranger);
+    let line = wary.line("unable to fetch trust bundle URL https://localhost").await;
+    assert!(line.contains("SSL_CERT_FILE"), "{line}");
+    assert!(wary.status().is_none());
+    wary.stop().await;
+    let daemon = start(&root);
+    agent.adopt(daemon).await;
+    assert_eq!(server.nodes().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_on_insecure_bootstrap_takes_the_server_at_its_word_once_and_pins_what_it_got() {
+    let server = Server::start().await;
+    let proof = Proof::JoinToken(server.token().await);
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    let text = std::fs::read_to_string(&agent.config).unwrap();
+    let line = text.lines().find(|l| l.contains("trust_bundle_path")).unwrap().to_owned();
+    std::fs::write(&agent.config, text.replace(&line, "  insecure_bootstrap = true")).unwrap();
+    agent.restart().await;
+    assert!(agent.daemon().log().contains("Insecure bootstrap enabled"));
+    agent.stop().await;
+    agent.restart().await;
+    assert!(!agent.daemon().log().contains("Insecure bootstrap enabled"), "the second time it knows");
+}

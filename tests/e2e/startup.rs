@@ -143,3 +143,62 @@ async fn sockets_and_state_have_the_modes_of_spire() {
     assert_eq!(mode(&world.agent.data_dir.join("keys.json")), 0o600);
     assert_eq!(mode(&world.server.data_dir().join("keys.json")), 0o600);
 }
+
+#[tokio::test]
+async fn a_trust_bundle_that_comes_late_is_read_when_it_is_there() {
+    let server = Server::start().await;
+    let proof = Proof::JoinToken(server.token().await);
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    let bundle = server.dir.path().join("ab.pem");
+    let text = std::fs::read(&bundle).unwrap();
+    std::fs::remove_file(&bundle).unwrap();
+    let daemon = agent.spawn();
+    let line = daemon.line("could not parse trust bundle").await;
+    assert!(line.contains("ab.pem") && line.contains("retry_interval"), "{line}");
+    std::fs::write(&bundle, text).unwrap();
+    agent.adopt(daemon).await;
+}
+
+/// The status and body of one GET.
+async fn get(port: u16, path: &str) -> Option<(String, String)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
+}
+
+#[tokio::test]
+async fn an_agents_health_and_metrics_tell_of_its_way_from_start_to_first_sync() {
+    let mut server = Server::start().await;
+    let proof = Proof::JoinToken(server.token().await);
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    let (health, page) = (avouch_tests::server::free_port(), avouch_tests::server::free_port());
+    let more = format!(
+        "health_checks {{\n listener_enabled = true\n bind_port = \"{health}\"\n bind_address = \"127.0.0.1\"\n }}\ntelemetry {{\n Prometheus {{\n host = \"127.0.0.1\"\n port = {page}\n }}\n }}\n"
+    );
+    let text = std::fs::read_to_string(&agent.config).unwrap();
+    std::fs::write(&agent.config, text + &more).unwrap();
+    server.stop().await;
+    let daemon = agent.spawn();
+    daemon.line("Failed to attest the node; will try again").await;
+    assert_eq!(get(health, "/live").await.unwrap().0, "200", "a restart would cure nothing");
+    let (status, body) = get(health, "/ready").await.unwrap();
+    assert_eq!((status.as_str(), body.contains("workload api is unavailable")), ("500", true), "{body}");
+    let metrics = get(page, "/metrics").await.unwrap().1;
+    assert!(
+        metrics.lines().any(|l| l.starts_with("spire_agent_bootstrapped{") && l.ends_with(" 0")),
+        "{metrics}"
+    );
+    server.restart().await;
+    agent.adopt(daemon).await;
+    let ready = async || get(health, "/ready").await.filter(|(status, _)| status == "200");
+    assert_eq!(avouch_tests::eventually("a ready agent", ready).await.1.trim(), "{\"agent\":{}}");
+    let metrics = get(page, "/metrics").await.unwrap().1;
+    for name in ["started", "bootstrapped", "node_attestor_new_svid", "clock_skew_ms", "sync_bundles_total"] {
+        assert!(metrics.contains(&format!("\nspire_agent_{name}{{")), "{name}: {metrics}");
+    }
+}

@@ -124,6 +124,11 @@ plugins {{
     /// Starts the stopped agent again with the same folder, and waits until it answers its callers.
     pub async fn restart(&mut self) {
         let daemon = self.spawn();
+        self.adopt(daemon).await;
+    }
+
+    /// Takes a process of this agent's that somebody else started, and waits until it answers its callers.
+    pub async fn adopt(&mut self, daemon: Daemon) {
         let socket = self.socket.clone();
         eventually("an agent that answers", async || {
             assert!(daemon.status().is_none(), "the agent ended: {}", daemon.log());

@@ -8,7 +8,9 @@
 pub mod agent;
 pub mod cli;
 pub mod daemon;
+pub mod foreign;
 pub mod forge;
+pub mod manager;
 pub mod mtls;
 pub mod node_pki;
 pub mod rules;

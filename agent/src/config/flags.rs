@@ -17,6 +17,7 @@ pub struct Flags {
     pub data_dir: Option<String>,
     pub socket_path: Option<String>,
     pub trust_bundle: Option<String>,
+    pub trust_bundle_url: Option<String>,
     pub trust_bundle_format: Option<String>,
     pub insecure_bootstrap: bool,
     pub rebootstrap_mode: Option<String>,
@@ -87,14 +88,14 @@ impl Flags {
             "dataDir" => &mut self.data_dir,
             "socketPath" => &mut self.socket_path,
             "trustBundle" => &mut self.trust_bundle,
+            "trustBundleUrl" => &mut self.trust_bundle_url,
             "trustBundleFormat" => &mut self.trust_bundle_format,
             "rebootstrapMode" => &mut self.rebootstrap_mode,
             "joinTokenFile" => &mut self.join_token_file,
             "logFile" => &mut self.log_file,
             "logFormat" => &mut self.log_format,
             "logLevel" => &mut self.log_level,
-            "trustBundleUrl" | "disableWorkloadAPI" | "disableSDSAPI" | "rebootstrapDelay"
-            | "namedPipeName" => {
+            "disableWorkloadAPI" | "disableSDSAPI" | "rebootstrapDelay" | "namedPipeName" => {
                 return Err(ConfigError::NotYet(format!("-{name}")));
             }
             _ => return Err(ConfigError::Flag(format!("flag provided but not defined: -{name}"))),

@@ -10,6 +10,7 @@ use avouch::config::{env, hcl};
 use avouch::logs;
 use avouch_attestors::workload::unix;
 use avouch_domain::{KeyType, TrustDomain};
+use http::Uri;
 use zeroize::Zeroizing;
 
 mod flags;
@@ -58,16 +59,19 @@ pub enum ConfigError {
     Plugin(String),
     #[error("only one of {0} or {1} can be specified, not both")]
     Both(&'static str, &'static str),
-    #[error("unable to read join token file {path}: {source}")]
+    /// In SPIRE's words.
+    #[error("{0}")]
+    Plain(String),
+    #[error("unable to read join token file {path:?}: {source}")]
     JoinTokenFile { path: PathBuf, source: std::io::Error },
-    #[error("join token file {0} is empty")]
+    #[error("join token file is empty: {0}")]
     JoinTokenEmpty(PathBuf),
     #[error(transparent)]
     Socket(#[from] crate::api::listener::ListenError),
 }
 
 /// Everything the agent is told. Plain data, checked.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AgentConfig {
     pub server_address: String,
     pub server_port: u16,
@@ -114,6 +118,12 @@ pub enum Bootstrap {
     Insecure,
     File {
         path: PathBuf,
+        format: BundleFormat,
+    },
+    /// By https, or by http over a Unix socket.
+    Url {
+        url: Uri,
+        socket: Option<PathBuf>,
         format: BundleFormat,
     },
 }
@@ -273,17 +283,46 @@ impl Reader<'_> {
             Some(mode @ ("auto" | "always")) => {
                 return Err(ConfigError::NotYet(format!("agent.rebootstrap_mode = \"{mode}\"")));
             }
-            Some(mode) => return Err(wrong("rebootstrap_mode", mode, "expected never, auto or always")),
+            Some(mode) => {
+                return Err(ConfigError::Plain(format!(
+                    "unknown rebootstrap mode specified: {mode} (expected never, auto or always)"
+                )));
+            }
         }
         let insecure =
             self.flags.insecure_bootstrap || self.agent.bool("insecure_bootstrap").unwrap_or(false);
         let path = self.path("trust_bundle_path", self.flags.trust_bundle.as_ref());
+        let url = self.text("trust_bundle_url", self.flags.trust_bundle_url.as_ref());
+        let socket = self.path("trust_bundle_unix_socket", None);
+        let refuse = |text: &str| Err(ConfigError::Plain(text.to_owned()));
+        match (insecure, &url, &path) {
+            (true, Some(_), Some(_)) => {
+                return refuse(
+                    "only one of insecure_bootstrap, trust_bundle_url, or trust_bundle_path can be specified, not the three options",
+                );
+            }
+            (true, Some(_), None) => return Err(ConfigError::Both("insecure_bootstrap", "trust_bundle_url")),
+            (true, None, Some(_)) => {
+                return Err(ConfigError::Both("insecure_bootstrap", "trust_bundle_path"));
+            }
+            (false, Some(_), Some(_)) => {
+                return Err(ConfigError::Both("trust_bundle_url", "trust_bundle_path"));
+            }
+            (false, None, None) => {
+                return refuse(
+                    "trust_bundle_path or trust_bundle_url must be configured unless insecure_bootstrap is set",
+                );
+            }
+            _ => {}
+        }
         let format = self.bundle_format()?;
-        match (insecure, path) {
-            (true, None) => Ok(Bootstrap::Insecure),
-            (false, Some(path)) => Ok(Bootstrap::File { path, format }),
-            (true, Some(_)) => Err(ConfigError::Both("insecure_bootstrap", "trust_bundle_path")),
-            (false, None) => Err(ConfigError::Required("trust_bundle_path or insecure_bootstrap")),
+        if socket.is_some() && url.is_none() {
+            return refuse("if trust_bundle_unix_socket is specified, so must be trust_bundle_url");
+        }
+        match (url, path) {
+            (Some(url), _) => Ok(Bootstrap::Url { url: bundle_url(&url, socket.is_some())?, socket, format }),
+            (None, Some(path)) => Ok(Bootstrap::File { path, format }),
+            (None, None) => Ok(Bootstrap::Insecure),
         }
     }
 
@@ -292,7 +331,9 @@ impl Reader<'_> {
         match text.as_deref() {
             None | Some("pem") => Ok(BundleFormat::Pem),
             Some("spiffe") => Ok(BundleFormat::Spiffe),
-            Some(other) => Err(wrong("trust_bundle_format", other, "expected pem or spiffe")),
+            Some(other) => Err(ConfigError::Plain(format!(
+                "invalid value for trust_bundle_format, expected \"pem\" or \"spiffe\", got {other:?}"
+            ))),
         }
     }
 
@@ -335,8 +376,8 @@ impl Reader<'_> {
         let target = Self::duration(self.agent, "availability_target")?;
         match target.filter(|t| !t.is_zero()) {
             Some(t) if t < AVAILABILITY_MIN => {
-                let value = format!("{}s", t.as_secs());
-                Err(wrong("availability_target", &value, "expected at least 24h"))
+                let asked = t.as_secs();
+                Err(ConfigError::Plain(format!("availability_target must be at least 24h0m0s, got {asked}s")))
             }
             target => Ok(target),
         }
@@ -362,7 +403,7 @@ impl Reader<'_> {
         match usize::try_from(number) {
             Ok(0) => Ok(CACHE_SIZE),
             Ok(size) => Ok(size),
-            Err(_) => Err(wrong(key, &number.to_string(), "expected a number that is not negative")),
+            Err(_) => Err(ConfigError::Plain(format!("{key} should not be negative, got {number}"))),
         }
     }
 
@@ -396,6 +437,32 @@ impl Reader<'_> {
         }
         warnings
     }
+}
+
+/// Checks the URL of the trust bundle, in SPIRE's words.
+fn bundle_url(text: &str, over_socket: bool) -> Result<Uri, ConfigError> {
+    let refuse = |text: String| Err(ConfigError::Plain(text));
+    let url: Uri = match text.parse() {
+        Ok(url) => url,
+        Err(error) => return refuse(format!("unable to parse trust bundle URL: {error}")),
+    };
+    if !over_socket {
+        return match url.scheme_str() {
+            Some("https") => Ok(url),
+            _ => refuse("trust bundle URL must start with https://".into()),
+        };
+    }
+    if url.scheme_str() != Some("http") {
+        return refuse(
+            "trust bundle URL must start with http:// when used with trust bundle unix socket".into(),
+        );
+    }
+    for prefix in ["spiffe-", "spire-"] {
+        if url.query().unwrap_or_default().split('&').any(|p| p.starts_with(prefix)) {
+            return refuse(format!("trust_bundle_url query params can not start with {prefix}"));
+        }
+    }
+    Ok(url)
 }
 
 fn port(key: &'static str, number: i64) -> Result<u16, ConfigError> {

@@ -88,7 +88,10 @@ fn required_keys_are_named() {
         assert_eq!(error(&text), format!("{key} must be configured"));
     }
     let text = agent("").replace(" insecure_bootstrap = true\n", "");
-    assert_eq!(error(&text), "trust_bundle_path or insecure_bootstrap must be configured");
+    assert_eq!(
+        error(&text),
+        "trust_bundle_path or trust_bundle_url must be configured unless insecure_bootstrap is set"
+    );
     assert_eq!(error("agent {}"), "plugins section must be configured");
 }
 
@@ -98,7 +101,66 @@ fn only_one_source_of_trust_is_allowed() {
         error(&agent("trust_bundle_path = \"/b\"")),
         "only one of insecure_bootstrap or trust_bundle_path can be specified, not both"
     );
-    assert!(error(&agent("trust_bundle_url = \"https://x/b\"")).contains("not supported yet"));
+    assert_eq!(
+        error(&agent("trust_bundle_url = \"https://x/b\"")),
+        "only one of insecure_bootstrap or trust_bundle_url can be specified, not both"
+    );
+    assert_eq!(
+        error(&agent("trust_bundle_url = \"https://x/b\"\n trust_bundle_path = \"/b\"")),
+        "only one of insecure_bootstrap, trust_bundle_url, or trust_bundle_path can be specified, not the three options"
+    );
+    assert_eq!(
+        error(&trusting("trust_bundle_url = \"https://x/b\"\n trust_bundle_path = \"/b\"")),
+        "only one of trust_bundle_url or trust_bundle_path can be specified, not both"
+    );
+}
+
+/// As [`agent`], without insecure bootstrap.
+fn trusting(extra: &str) -> String {
+    agent(extra).replace(" insecure_bootstrap = true\n", "")
+}
+
+#[test]
+fn a_trust_bundle_url_is_https_or_http_over_a_socket() {
+    let config = read_with(&trusting("trust_bundle_url = \"https://x:8443/b?a=1\""), &[]).unwrap();
+    let url: Uri = "https://x:8443/b?a=1".parse().unwrap();
+    assert_eq!(config.bootstrap, Bootstrap::Url { url, socket: None, format: BundleFormat::Pem });
+    let socket = "trust_bundle_format = \"spiffe\"\n trust_bundle_unix_socket = \"/s\"\n trust_bundle_url =";
+    let config = read_with(&trusting(&format!("{socket} \"http://x/b\"")), &[]).unwrap();
+    let url: Uri = "http://x/b".parse().unwrap();
+    let socket_path = Some("/s".into());
+    assert_eq!(config.bootstrap, Bootstrap::Url { url, socket: socket_path, format: BundleFormat::Spiffe });
+    let flag = read_with(&trusting(""), &["-trustBundleUrl", "https://y/b"]).unwrap();
+    assert!(matches!(flag.bootstrap, Bootstrap::Url { socket: None, .. }));
+    for (extra, text) in [
+        ("trust_bundle_url = \"foo.bar\"".to_owned(), "trust bundle URL must start with https://"),
+        ("trust_bundle_url = \"http://x/b\"".to_owned(), "trust bundle URL must start with https://"),
+        (
+            format!("{socket} \"https://x/b\""),
+            "trust bundle URL must start with http:// when used with trust bundle unix socket",
+        ),
+        (
+            format!("{socket} \"http://x/b?spiffe-a=b\""),
+            "trust_bundle_url query params can not start with spiffe-",
+        ),
+        (
+            format!("{socket} \"http://x/b?a=b&spire-a=b\""),
+            "trust_bundle_url query params can not start with spire-",
+        ),
+        (
+            "trust_bundle_path = \"/b\"\n trust_bundle_unix_socket = \"/s\"".to_owned(),
+            "if trust_bundle_unix_socket is specified, so must be trust_bundle_url",
+        ),
+    ] {
+        assert_eq!(error(&trusting(&extra)), text, "{extra}");
+    }
+    let text = error(&trusting("trust_bundle_url = \"https://a b/\""));
+    assert!(text.starts_with("unable to parse trust bundle URL: "), "{text}");
+    let text = error(&trusting("trust_bundle_path = \"/b\"\n trust_bundle_format = \"der\""));
+    assert!(
+        text.starts_with("invalid value for trust_bundle_format, expected \"pem\" or \"spiffe\""),
+        "{text}"
+    );
 }
 
 #[test]
@@ -112,7 +174,7 @@ fn the_join_token_comes_from_a_file_or_directly_but_not_both() {
     let both = read_with(&agent(&file), &["-joinToken=x"]);
     assert_eq!(both.unwrap_err(), "only one of join_token or join_token_file can be specified, not both");
     std::fs::write(&path, "\n").unwrap();
-    assert!(error(&agent(&file)).ends_with("is empty"));
+    assert!(error(&agent(&file)).starts_with("join token file is empty"));
 }
 
 #[test]
@@ -124,15 +186,16 @@ fn the_token_is_in_no_debug_output() {
 #[test]
 fn limits_of_single_keys_hold() {
     for (extra, part) in [
-        ("availability_target = \"1h\"", "expected at least 24h"),
+        ("availability_target = \"1h\"", "availability_target must be at least 24h0m0s"),
         ("workload_x509_svid_key_type = \"ec-p521\"", "expected rsa-2048, ec-p256 or ec-p384"),
-        ("x509_svid_cache_max_size = -1", "not negative"),
+        ("x509_svid_cache_max_size = -1", "x509_svid_cache_max_size should not be negative"),
         ("experimental { no_identity_hold = \"2m\" }", "expected at most 1m"),
         ("log_level = \"loud\"", "log_level"),
         (
             "admin_socket_path = \"/tmp/spire-agent/public/x/a.sock\"",
             "admin socket cannot be in the same directory",
         ),
+        ("rebootstrap_mode = \"sometimes\"", "unknown rebootstrap mode specified: sometimes"),
         ("rebootstrap_mode = \"auto\"", "not supported yet: agent.rebootstrap_mode"),
         ("sds { default_svid_name = \"x\" }", "not supported yet"),
     ] {
@@ -234,6 +297,41 @@ fn the_example_file_has_every_key_and_is_valid() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(text, expected, "run this test with AVOUCH_WRITE_GOLDEN=1 to write the file anew");
     read_with(&text, &[]).unwrap();
+}
+
+/// The example file with every commented key put in force, but for the plugins that stand for a choice and the metrics
+/// page, which is on by being there.
+fn everything_in_force(example: &str) -> String {
+    let mut text = String::new();
+    let mut left_out = None;
+    for line in example.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let body = line.trim_start();
+        let key = body.strip_prefix('#').filter(|b| !b.is_empty() && !b.starts_with(' ')).unwrap_or(body);
+        let choice = ["NodeAttestor", "KeyManager", "Prometheus"].iter().any(|name| key.starts_with(name));
+        if left_out.is_none() && body.starts_with('#') && choice {
+            left_out = Some(indent);
+        }
+        if left_out.is_none() {
+            text.push_str(key);
+            text.push('\n');
+        } else if left_out == Some(indent) && key == "}" {
+            left_out = None;
+        }
+    }
+    text
+}
+
+#[test]
+fn every_default_of_the_example_file_is_what_the_code_does_without_the_key() {
+    let text = std::fs::read_to_string(from_root("deploy/config/agent.conf")).unwrap();
+    let full = everything_in_force(&text);
+    for key in ["admin_socket_path", "no_identity_hold", "live_path", "MetricPrefix", "workload_size_limit"] {
+        assert!(full.contains(&format!("\n{key} = ")), "{key} is not in force in\n{full}");
+    }
+    let (as_it_stands, spelt_out) = (read_with(&text, &[]).unwrap(), read_with(&full, &[]).unwrap());
+    // Naming an experimental key is worth a warning, even with its default.
+    assert!(as_it_stands == AgentConfig { warnings: vec![], ..spelt_out });
 }
 
 #[test]

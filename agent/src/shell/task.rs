@@ -254,7 +254,7 @@ impl Task {
                 self.count_sync();
             }
             Event::FollowEnded(stream, failure) => {
-                tracing::debug!(?failure, subsystem_name = "manager", "Stream of changes ended");
+                self.tell_of_end(&failure);
                 self.to_sync(sync::Input::FollowEnded { stream, failure });
             }
             Event::BundlesFetched(Ok(bundles)) => self.to_sync(sync::Input::BundlesFetched { bundles }),
@@ -287,6 +287,16 @@ impl Task {
                 self.to_cache(cache::Input::JwtFailed { ticket, failure });
                 self.refused_by(&error);
             }
+        }
+    }
+
+    /// A stream that ends is normal life, one that can't be opened is not.
+    fn tell_of_end(&self, failure: &Failure) {
+        match failure {
+            Failure::Away(error) if !self.sync.is_pushed() => {
+                tracing::warn!(%error, subsystem_name = "manager", "Server not reached; will try again");
+            }
+            _ => tracing::debug!(?failure, subsystem_name = "manager", "Stream of changes ended"),
         }
     }
 
@@ -353,7 +363,10 @@ impl Task {
                     subsystem_name = "manager",
                     "Entries changed"
                 );
+                let (before, came, gone) = (self.cache.counts().entries, upserts.len(), removed.len());
                 self.to_cache_quietly(cache::Input::Entries { upserts, removed });
+                let added = (self.cache.counts().entries + gone).saturating_sub(before).min(came);
+                self.parts.metrics.entries_changed(added, came - added, gone);
             }
             Effect::Bundles { upserts, removed } => self.take_bundles(upserts, removed),
             Effect::Synced => {

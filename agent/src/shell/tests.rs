@@ -153,6 +153,7 @@ struct Rig {
     follows: mpsc::Receiver<Hello>,
     refusals: mpsc::Receiver<AgentRefusal>,
     stop: CancellationToken,
+    metrics: Metrics,
     _own: watch::Sender<Option<OwnSvid>>,
 }
 
@@ -181,8 +182,9 @@ async fn rig(push: bool, poison: Option<&str>) -> Rig {
         clock: clock::now,
         version: "0".into(),
     };
+    let metrics = parts.metrics.clone();
     let (shell, _) = Shell::start(parts, stop.clone());
-    Rig { shell, fake, follows, refusals, stop, _own: own_tx }
+    Rig { shell, fake, follows, refusals, stop, metrics, _own: own_tx }
 }
 
 impl Rig {
@@ -205,6 +207,26 @@ async fn names(feed: &mut Box<dyn Feed>, count: usize) -> Vec<String> {
             return update.identities.iter().map(|i| i.entry_id.to_string()).collect();
         }
     }
+}
+
+#[tokio::test]
+async fn a_clock_that_differs_from_the_servers_shows_in_facts_and_metrics() {
+    let mut rig = rig(true, None).await;
+    rig.joined(vec![]).await;
+    let ahead = clock::now().wall + Duration::from_secs(60);
+    rig.fake.frame(Frame::Heartbeat { server_time: ahead, position: None }).await;
+    let skew = loop {
+        let skew = rig.shell.facts().await.clock_skew_ms;
+        if skew > 1000 {
+            break skew;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!((55_000..=60_000).contains(&skew), "{skew}");
+    let page = rig.metrics.registry().render();
+    let line = page.lines().find(|l| l.starts_with("spire_agent_clock_skew_ms")).unwrap();
+    let shown: f64 = line.split(' ').next_back().unwrap().parse().unwrap();
+    assert!((55_000.0..=60_000.0).contains(&shown), "{line}");
 }
 
 #[tokio::test]

@@ -17,8 +17,11 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-pub use channel::Target;
+pub(crate) use channel::connect_tcp;
+pub use channel::{Resolve, System, Target};
 pub use spire::{AttestError, Attestation};
+
+use crate::limits::{CALL_MAX, INTERRUPTIONS_MAX};
 
 /// How a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +30,9 @@ pub enum CallError {
     Unimplemented,
     #[error("{message}")]
     Refused { refusal: AgentRefusal, message: String },
+    /// The connection ended before the server took up the call: it may be made again at once.
+    #[error("{0}")]
+    Interrupted(String),
     /// The call did not come through, or its answer did not.
     #[error("{0}")]
     Unreachable(String),
@@ -42,7 +48,9 @@ impl CallError {
         match self {
             Self::Unimplemented => Failure::Unimplemented,
             Self::Refused { refusal, .. } => Failure::Refused(*refusal),
-            Self::Unreachable(_) | Self::Failed { .. } => Failure::Away(self.to_string()),
+            Self::Interrupted(_) | Self::Unreachable(_) | Self::Failed { .. } => {
+                Failure::Away(self.to_string())
+            }
         }
     }
 }
@@ -60,6 +68,7 @@ impl From<Status> for CallError {
         });
         match (refusal, status.code()) {
             (Some(refusal), _) => Self::Refused { refusal, message },
+            (None, _) if was_interrupted(&status) => Self::Interrupted(message),
             (None, Code::Unimplemented) => Self::Unimplemented,
             (None, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown) => {
                 Self::Unreachable(message)
@@ -67,6 +76,24 @@ impl From<Status> for CallError {
             (None, code) => Self::Failed { code, message },
         }
     }
+}
+
+/// Servers end their connections every few minutes (GOAWAY). What was about to go over one was not looked at.
+fn was_interrupted(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let unsent = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        let turned_away = error.downcast_ref::<h2::Error>().is_some_and(|e| {
+            let reason = e.reason();
+            reason == Some(h2::Reason::REFUSED_STREAM)
+                || (e.is_go_away() && e.is_remote() && reason == Some(h2::Reason::NO_ERROR))
+        });
+        if unsent || turned_away {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The message with the causes below it: "transport error" alone helps nobody.
@@ -148,6 +175,7 @@ pub trait Upstream: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Server {
     target: Target,
+    resolver: Arc<dyn Resolve>,
     trust_domain: TrustDomain,
     identity: Arc<IdentityCell>,
     roots: Arc<RootsCell>,
@@ -169,14 +197,16 @@ impl Server {
     /// [`TlsError`] if the library refuses its own configuration.
     pub fn new(
         target: Target,
+        resolver: Arc<dyn Resolve>,
         trust_domain: TrustDomain,
         identity: Arc<IdentityCell>,
         roots: Arc<RootsCell>,
     ) -> Result<Self, TlsError> {
         let expected = ServerExpectation::Exactly(SpiffeId::server(&trust_domain));
-        let channel = channel::open(&target, Some(identity.clone()), roots.clone(), expected)?;
+        let shown = Some(identity.clone());
+        let channel = channel::open(&target, resolver.clone(), shown, roots.clone(), expected)?;
         let line = Line { channel, agent: trust_domain.id(), generation: 0 };
-        Ok(Self { target, trust_domain, identity, roots, line: RwLock::new(line) })
+        Ok(Self { target, resolver, trust_domain, identity, roots, line: RwLock::new(line) })
     }
 
     /// Calls from now on use a new connection, which shows the identity of now. Calls under way end on the old.
@@ -185,7 +215,9 @@ impl Server {
     /// As [`Server::new`].
     pub fn turn(&self, agent: SpiffeId) -> Result<(), TlsError> {
         let expected = ServerExpectation::Exactly(SpiffeId::server(&self.trust_domain));
-        let channel = channel::open(&self.target, Some(self.identity.clone()), self.roots.clone(), expected)?;
+        let shown = Some(self.identity.clone());
+        let channel =
+            channel::open(&self.target, self.resolver.clone(), shown, self.roots.clone(), expected)?;
         let mut line = self.line.write();
         *line = Line { channel, agent, generation: line.generation + 1 };
         Ok(())
@@ -193,6 +225,25 @@ impl Server {
 
     fn line(&self) -> Line {
         self.line.read().clone()
+    }
+
+    /// Makes a call, and again while connections end before the server takes it up.
+    async fn call<T, F>(&self, call: impl Fn(Line) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let mut left = INTERRUPTIONS_MAX;
+        loop {
+            let line = self.line();
+            let result = match tokio::time::timeout(CALL_MAX, call(line.clone())).await {
+                Ok(result) => result,
+                Err(_) => Err(CallError::Unreachable(format!("no answer within {} s", CALL_MAX.as_secs()))),
+            };
+            match result {
+                Err(CallError::Interrupted(_)) if left > 0 => left -= 1,
+                result => return result.map_err(|e| self.judged(&line, e)),
+            }
+        }
     }
 
     /// A refusal of an SVID that has been replaced since says nothing about the present one.

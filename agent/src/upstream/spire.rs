@@ -90,12 +90,10 @@ impl Server {
         csr: Vec<u8>,
         insecure: bool,
     ) -> Result<Attestation, AttestError> {
-        let expected = if insecure {
-            ServerExpectation::Insecure
-        } else {
-            ServerExpectation::Exactly(SpiffeId::server(&self.trust_domain))
-        };
-        let channel = channel::open(&self.target, None, self.roots.clone(), expected)?;
+        let id = SpiffeId::server(&self.trust_domain);
+        let expected =
+            if insecure { ServerExpectation::Insecure(id) } else { ServerExpectation::Exactly(id) };
+        let channel = channel::open(&self.target, self.resolver.clone(), None, self.roots.clone(), expected)?;
         let session = attest(channel.clone(), prover, csr);
         let (chain, reattestable) = timeout(ATTEST_MAX, session).await.map_err(|_| {
             CallError::Unreachable(format!("no attestation within {} s", ATTEST_MAX.as_secs()))
@@ -154,7 +152,13 @@ async fn federated_bundle(channel: Channel, domain: TrustDomain) -> Result<Optio
 
 /// Bundles of foreign domains: those that came, and those the server does not have. One that can't be fetched
 /// for another reason is in neither list: the old one stays.
-async fn federated_bundles(channel: &Channel, domains: Vec<TrustDomain>) -> (Vec<Bundle>, Vec<TrustDomain>) {
+///
+/// # Errors
+/// [`CallError::Interrupted`] alone.
+async fn federated_bundles(
+    channel: &Channel,
+    domains: Vec<TrustDomain>,
+) -> Result<(Vec<Bundle>, Vec<TrustDomain>), CallError> {
     let (mut came, mut gone) = (Vec::new(), Vec::new());
     let mut waiting = domains.into_iter();
     let mut fetches = tokio::task::JoinSet::new();
@@ -165,12 +169,13 @@ async fn federated_bundles(channel: &Channel, domains: Vec<TrustDomain>) -> (Vec
             fetches.spawn(async move { (domain.clone(), federated_bundle(channel, domain).await) });
         }
         match fetches.join_next().await {
-            None => return (came, gone),
+            None => return Ok((came, gone)),
             Some(Ok((_, Ok(Some(bundle))))) => came.push(bundle),
             Some(Ok((domain, Ok(None)))) => {
                 tracing::warn!(trust_domain_id = %domain.id(), "Bundle of a federated trust domain not found");
                 gone.push(domain);
             }
+            Some(Ok((_, Err(error @ CallError::Interrupted(_))))) => return Err(error),
             Some(Ok((domain, Err(error)))) => {
                 tracing::warn!(trust_domain_id = %domain.id(), %error, "Failed to fetch a federated bundle");
             }
@@ -303,15 +308,13 @@ fn key_id(token: &str) -> Option<Arc<str>> {
 #[tonic::async_trait]
 impl Upstream for Server {
     async fn follow(&self, hello: Hello) -> Result<Following, CallError> {
-        let line = self.line();
-        let opened = within(CALL_MAX, super::watch::follow(&line, hello)).await;
-        opened.map_err(|e| self.judged(&line, e))
+        let hello = &hello;
+        self.call(|line| async move { super::watch::follow(&line, hello).await }).await
     }
 
     async fn fetch_bundles(&self, domains: Vec<TrustDomain>) -> Result<Vec<Bundle>, CallError> {
-        let line = self.line();
-        let fetched = within(CALL_MAX, super::watch::fetch_bundles(&line, domains)).await;
-        fetched.map_err(|e| self.judged(&line, e))
+        let domains = &domains;
+        self.call(|line| async move { super::watch::fetch_bundles(&line, domains).await }).await
     }
 
     async fn poll(
@@ -320,79 +323,80 @@ impl Upstream for Server {
         known: Known,
         federated: Vec<TrustDomain>,
     ) -> Result<Polled, CallError> {
-        let line = self.line();
-        let round = async {
+        let (known, federated) = (&known, &federated);
+        self.call(|line| async move {
             let (entries, unchanged) =
-                if whole { all_entries(&line).await? } else { sync_entries(&line, &known).await? };
+                if whole { all_entries(&line).await? } else { sync_entries(&line, known).await? };
             let own = own_bundle(line.channel.clone()).await?;
-            let mut domains: std::collections::BTreeSet<_> = federated.into_iter().collect();
+            let mut domains: std::collections::BTreeSet<_> = federated.iter().cloned().collect();
             domains.extend(entries.iter().flat_map(|e| e.federates_with.iter().cloned()));
             domains.remove(&self.trust_domain);
             let domains = domains.into_iter().collect();
-            let (mut bundles, bundles_gone) = federated_bundles(&line.channel, domains).await;
+            let (mut bundles, bundles_gone) = federated_bundles(&line.channel, domains).await?;
             bundles.push(own);
             Ok(Polled { entries, unchanged, bundles, bundles_gone })
-        };
-        within(CALL_MAX, round).await.map_err(|e| self.judged(&line, e))
+        })
+        .await
     }
 
     async fn sign_x509(
         &self,
         batch: Vec<(EntryId, Vec<u8>)>,
     ) -> Result<Vec<Result<SignedChain, String>>, CallError> {
-        let line = self.line();
         let asked = batch.len();
-        let params =
+        let params: Vec<_> =
             batch.into_iter().map(|(id, csr)| NewX509svidParams { entry_id: id.to_string(), csr }).collect();
-        let call = async {
-            let mut client =
-                SvidClient::new(line.channel.clone()).max_decoding_message_size(ANSWER_FROM_SERVER_MAX);
-            let answer = client.batch_new_x509svid(BatchNewX509svidRequest { params }).await?;
-            let results = answer.into_inner().results;
+        let params = &params;
+        self.call(|line| async move {
+            let mut client = SvidClient::new(line.channel).max_decoding_message_size(ANSWER_FROM_SERVER_MAX);
+            let request = BatchNewX509svidRequest { params: params.clone() };
+            let results = client.batch_new_x509svid(request).await?.into_inner().results;
             if results.len() != asked {
                 return Err(malformed(format!("{} results for {asked} requests", results.len())));
             }
-            let one = |result: avouch_proto::svid_v1::batch_new_x509svid_response::Result| {
-                status_of_item(result.status.as_ref()).map_err(|s| s.message().to_owned())?;
-                match result.svid {
-                    Some(svid) if !svid.cert_chain.is_empty() => Ok(SignedChain { chain: svid.cert_chain }),
-                    _ => Err("the server sent no certificate".to_owned()),
-                }
-            };
-            Ok(results.into_iter().map(one).collect())
-        };
-        within(CALL_MAX, call).await.map_err(|e| self.judged(&line, e))
+            Ok(results.into_iter().map(signed_chain).collect())
+        })
+        .await
     }
 
     async fn sign_jwt(&self, entry: &EntryId, audience: &[String]) -> Result<SignedJwt, CallError> {
-        let line = self.line();
-        let request = NewJwtsvidRequest { entry_id: entry.to_string(), audience: audience.to_vec() };
-        let call = async {
-            let answer = SvidClient::new(line.channel.clone()).new_jwtsvid(request).await?.into_inner();
+        self.call(|line| async move {
+            let request = NewJwtsvidRequest { entry_id: entry.to_string(), audience: audience.to_vec() };
+            let answer = SvidClient::new(line.channel).new_jwtsvid(request).await?.into_inner();
             token(answer.svid.ok_or_else(|| malformed("an answer without JWT-SVID"))?)
-        };
-        within(CALL_MAX, call).await.map_err(|e| self.judged(&line, e))
+        })
+        .await
     }
 
     async fn renew(&self, csr: Vec<u8>) -> Result<SignedChain, CallError> {
-        let line = self.line();
-        let request = RenewAgentRequest { params: Some(AgentX509svidParams { csr }) };
-        let call = async {
-            let answer = AgentClient::new(line.channel.clone()).renew_agent(request).await?.into_inner();
+        let csr = &csr;
+        self.call(|line| async move {
+            let request = RenewAgentRequest { params: Some(AgentX509svidParams { csr: csr.clone() }) };
+            let answer = AgentClient::new(line.channel).renew_agent(request).await?.into_inner();
             let svid = answer.svid.ok_or_else(|| malformed("a renewal without SVID"))?;
             Ok(SignedChain { chain: svid.cert_chain })
-        };
-        within(CALL_MAX, call).await.map_err(|e| self.judged(&line, e))
+        })
+        .await
     }
 
     async fn post_status(&self, version: &str) -> Result<(), CallError> {
-        let line = self.line();
-        let request = PostStatusRequest { agent_version: version.to_owned(), ..PostStatusRequest::default() };
-        let call = async {
-            AgentClient::new(line.channel.clone()).post_status(request).await?;
+        self.call(|line| async move {
+            let request =
+                PostStatusRequest { agent_version: version.to_owned(), ..PostStatusRequest::default() };
+            AgentClient::new(line.channel).post_status(request).await?;
             Ok(())
-        };
-        within(CALL_MAX, call).await.map_err(|e| self.judged(&line, e))
+        })
+        .await
+    }
+}
+
+fn signed_chain(
+    result: avouch_proto::svid_v1::batch_new_x509svid_response::Result,
+) -> Result<SignedChain, String> {
+    status_of_item(result.status.as_ref()).map_err(|s| s.message().to_owned())?;
+    match result.svid {
+        Some(svid) if !svid.cert_chain.is_empty() => Ok(SignedChain { chain: svid.cert_chain }),
+        _ => Err("the server sent no certificate".to_owned()),
     }
 }
 

@@ -28,9 +28,9 @@ fn malformed(what: impl std::fmt::Display) -> CallError {
     CallError::Failed { code: Code::Internal, message: format!("malformed frame: {what}") }
 }
 
-pub(super) async fn follow(line: &Line, hello: Hello) -> Result<Following, CallError> {
+pub(super) async fn follow(line: &Line, hello: &Hello) -> Result<Following, CallError> {
     let (acks, ack_queue) = mpsc::channel::<Revision>(FRAMES_WAITING);
-    let first = tokio_stream::once(FollowRequest { step: Some(Step::Hello(say_hello(&hello))) });
+    let first = tokio_stream::once(FollowRequest { step: Some(Step::Hello(say_hello(hello))) });
     let ack =
         |revision: Revision| FollowRequest { step: Some(Step::Ack(watch_v1::Ack { revision: revision.0 })) };
     let requests = first.chain(ReceiverStream::new(ack_queue).map(ack));
@@ -153,7 +153,7 @@ fn entries(agent: &avouch_domain::SpiffeId, wire: &[types::Entry]) -> Vec<avouch
     wire.iter().filter_map(one).collect()
 }
 
-pub(super) async fn fetch_bundles(line: &Line, domains: Vec<TrustDomain>) -> Result<Vec<Bundle>, CallError> {
+pub(super) async fn fetch_bundles(line: &Line, domains: &[TrustDomain]) -> Result<Vec<Bundle>, CallError> {
     let mut client = WatchClient::new(line.channel.clone()).max_decoding_message_size(ANSWER_FROM_SERVER_MAX);
     let trust_domains = domains.iter().map(ToString::to_string).collect();
     let answer = client.fetch_bundles(FetchBundlesRequest { trust_domains }).await?.into_inner();

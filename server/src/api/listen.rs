@@ -25,6 +25,7 @@ use crate::limits::{
     ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, BACKLOG, CONNECTION_AGE, CONNECTION_AGE_SPREAD, HANDSHAKE_TIME_MAX,
     HANDSHAKES_MAX, SOCKET_PATH_MAX, TCP_CONNECTIONS_MAX,
 };
+use crate::sys;
 
 /// Why a door can't be opened. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +50,16 @@ pub enum ListenError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// Opens the TCP door.
+/// Opens the TCP door, or takes it over from the service manager.
 ///
 /// # Errors
 /// [`ListenError::Tcp`].
 pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
     let bind = || {
+        if let Some(given) = sys::tcp_listener_for(address)? {
+            given.set_nonblocking(true)?;
+            return TcpListener::from_std(given);
+        }
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -63,7 +68,7 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
     bind().map_err(|source| ListenError::Tcp { address, source })
 }
 
-/// Opens the admin door: makes the directory with mode 0750 if need be, removes a socket that nobody listens on, and
+/// Opens the admin door, or takes it over from the service manager: makes the directory with mode 0750 if need be, removes a socket that nobody listens on, and
 /// gives the new one mode 0770.
 ///
 /// # Errors
@@ -75,6 +80,10 @@ pub fn bind_admin(path: &Path) -> Result<UnixListener, ListenError> {
     }
     let directory = path.parent().ok_or_else(|| ListenError::NoDirectory(path.into()))?;
     let io = |source| ListenError::Io { path: path.into(), source };
+    if let Some(given) = sys::unix_listener_for(path).map_err(io)? {
+        given.set_nonblocking(true).map_err(io)?;
+        return UnixListener::from_std(given).map_err(io);
+    }
     if !directory.as_os_str().is_empty() {
         std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory).map_err(io)?;
     }

@@ -15,8 +15,8 @@ use rustls::client::Resumption as ClientResumption;
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
-use rustls_pki_types::{Ipv4Addr, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, Ipv4Addr, ServerName};
 
 use crate::key::KeyError;
 use cells::NoIdentity;
@@ -130,6 +130,25 @@ pub fn client_config_with(
     build_client(identity, roots, expectation, alpn, Resumption::Off, VERSIONS).map(Arc::new)
 }
 
+/// The configuration of a client of ordinary web servers (ALPN `http/1.1`): the server's name is what is checked, with
+/// `roots`. Those that can't be read are left out. For SPIFFE peers this is the wrong one.
+///
+/// # Errors
+/// [`TlsError::Library`] if the library refuses the provider or versions.
+pub fn web_client_config(
+    roots: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = ClientResumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// The name sent in the handshake. Nothing is checked against it; for a host that can't be sent, none is.
 #[must_use]
 pub fn server_name(host: &str) -> ServerName<'static> {
@@ -182,7 +201,9 @@ fn build_client(
         ServerExpectation::Exactly(id) => {
             builder.with_custom_certificate_verifier(Arc::new(SpiffeVerifier::of_server(roots, id)))
         }
-        ServerExpectation::Insecure => builder.with_custom_certificate_verifier(Arc::new(InsecureVerifier)),
+        ServerExpectation::Insecure(id) => {
+            builder.with_custom_certificate_verifier(Arc::new(InsecureVerifier { expected: id }))
+        }
     };
     let mut config = match identity {
         Some(identity) => builder.with_client_cert_resolver(identity),

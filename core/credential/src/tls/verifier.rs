@@ -23,8 +23,9 @@ use crate::x509::verify::{Purpose, VerifyError, leaf_id, verify_path};
 pub enum ServerExpectation {
     /// Only the server with this SPIFFE ID, verified with the roots of its trust domain.
     Exactly(SpiffeId),
-    /// Any server at all: first contact without a bundle, on the operator's explicit word.
-    Insecure,
+    /// Any server that names itself by this SPIFFE ID, its chain unverified: first contact without a bundle, on the
+    /// operator's explicit word.
+    Insecure(SpiffeId),
 }
 
 /// The reason in words. The library prints `Debug` of what it carries, so that is the text, too.
@@ -204,19 +205,26 @@ impl ServerCertVerifier for SpiffeVerifier {
     }
 }
 
-/// Accepts any server certificate; the server still has to hold its key.
+/// Accepts any certificate that names the server; the server still has to hold its key. What it keeps out is another
+/// trust domain's server, or anything else on a wrong address: mistakes, not attackers.
 #[derive(Debug)]
-pub(super) struct InsecureVerifier;
+pub(super) struct InsecureVerifier {
+    pub expected: SpiffeId,
+}
 
 impl ServerCertVerifier for InsecureVerifier {
     fn verify_server_cert(
         &self,
-        _leaf: &CertificateDer<'_>,
+        leaf: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _host: &ServerName<'_>,
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let id = leaf_id(leaf).map_err(refused)?;
+        if id != self.expected {
+            return Err(other(format!("unexpected ID \"{id}\", expected \"{}\"", self.expected)));
+        }
         Ok(ServerCertVerified::assertion())
     }
 

@@ -3,33 +3,36 @@
 //! A new SVID is on disk before it is used, its key before that. Never asks for an SVID with the key of the present
 //! one, and never goes on when the server has banned this node.
 
-use std::path::PathBuf;
+mod fetch;
+mod trust;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_attestors::node::{NodeProver, ProveError, join_token, x509pop};
-use avouch_credential::bundle_doc;
 use avouch_credential::key::PrivateKey;
 use avouch_credential::tls::{IdentityCell, RootsCell, TlsError};
 use avouch_credential::x509::facts::CertFacts;
-use avouch_credential::x509::pem;
-use avouch_domain::{Bundle, Now, SpiffeId, Tick, Timestamp, TrustDomain, X509Authority, X509Svid};
-use avouch_engine::backoff::{Jitter, Policy};
+use avouch_domain::{Bundle, Now, SpiffeId, Tick, Timestamp, TrustDomain, X509Svid};
+use avouch_engine::backoff::{Backoff, Jitter, Policy};
 use avouch_engine::renew::renew_after;
 use avouch_engine::sync::AgentRefusal;
 use tokio::sync::{mpsc, watch};
 use tonic::Code;
 use zeroize::Zeroizing;
 
-use crate::config::{BundleFormat, NodeAttestorConfig};
+pub use trust::Trust;
+use trust::{Occasion, TrustError, bundle_of};
+
+use crate::config::NodeAttestorConfig;
 use crate::disk::{DiskError, StateFile};
 use crate::keys::{KeysError, OwnKeys, own_request};
-use crate::limits::{BOOTSTRAP_BUNDLE_MAX, SLEEP_MAX};
+use crate::limits::SLEEP_MAX;
 use crate::metrics::Metrics;
 use crate::shell::{OwnSvid, Shell};
 use crate::upstream::{AttestError, CallError, Server, Upstream as _};
 
-/// Pauses between attempts to attest or renew (as SPIRE's agent).
+/// Pauses between attempts to attest or renew (as SPIRE's agent, but spread wider: a fleet returns over half of each).
 const AGAIN: Policy =
     Policy { first: Duration::from_secs(5), most: Duration::from_secs(120), growth_percent: 150 };
 /// A server that answers, but not with an SVID, is asked this long; one that can't be reached, for ever.
@@ -40,9 +43,13 @@ const ANSWERED_BUDGET: Duration = Duration::from_secs(60);
 pub enum JoinError {
     #[error("agent is banned: {0}")]
     Banned(String),
-    #[error("the server refused this agent ({0:?}), which can't attest again by itself")]
+    #[error(
+        "the server does not serve this agent any more ({0:?}), and its node can't be attested twice: start it with a new join token"
+    )]
     CannotReattest(AgentRefusal),
-    #[error("the agent's SVID has expired and could not be renewed")]
+    #[error(
+        "the agent's SVID has expired before the server could renew it, and its node can't be attested twice: start it with a new join token"
+    )]
     Expired,
     #[error("failed to attest: {0}")]
     Attest(String),
@@ -52,27 +59,19 @@ pub enum JoinError {
     Keys(#[from] KeysError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("the state on disk has an SVID but no trust bundle; remove agent-data.json to attest anew")]
+    #[error(
+        "agent-data.json has an SVID but no trust bundle, which no agent writes: move it away to attest anew"
+    )]
     NoBundle,
-    #[error("unable to load the trust bundle {path}: {problem}")]
-    Bootstrap { path: PathBuf, problem: String },
-}
-
-/// Where the first trust comes from.
-#[derive(Clone, Debug)]
-pub enum Trust {
-    /// Whoever answers is believed, once.
-    Insecure,
-    File {
-        path: PathBuf,
-        format: BundleFormat,
-    },
 }
 
 /// What joining needs.
 pub struct Parts {
     pub trust_domain: TrustDomain,
     pub trust: Trust,
+    /// For a helper that hands out the first trust.
+    pub server_address: String,
+    pub server_port: u16,
     pub attestor: NodeAttestorConfig,
     /// A secret; given, the node is proved by it.
     pub join_token: Option<Zeroizing<String>>,
@@ -138,7 +137,11 @@ impl std::fmt::Display for Attempt {
 pub struct Join {
     parts: Parts,
     jitter: Jitter,
-    failures: u32,
+    again: Backoff,
+    /// The authorities in use are the server's own word, of now or of an earlier life.
+    met: bool,
+    attempts: u32,
+    since: Timestamp,
 }
 
 impl std::fmt::Debug for Join {
@@ -150,7 +153,9 @@ impl std::fmt::Debug for Join {
 impl Join {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self { jitter: Jitter::new(parts.seed), parts, failures: 0 }
+        let since = (parts.clock)().wall;
+        let (jitter, again) = (Jitter::new(parts.seed), Backoff::new(AGAIN));
+        Self { jitter, again, parts, met: false, attempts: 0, since }
     }
 
     /// Joins and keeps the SVID until something ends the agent, which is what it returns.
@@ -189,7 +194,7 @@ impl Join {
                             if current.not_after <= now.wall && !current.reattestable {
                                 return JoinError::Expired;
                             }
-                            again_at = Some(now.mono + self.pause());
+                            again_at = Some(now.mono + self.again.failed(&mut self.jitter));
                         }
                     }
                 }
@@ -204,19 +209,13 @@ impl Join {
         due.max(again).min(SLEEP_MAX)
     }
 
-    fn pause(&mut self) -> Duration {
-        self.failures = self.failures.saturating_add(1);
-        let pause = AGAIN.pause(self.failures);
-        self.jitter.around(pause)
-    }
-
     async fn begin(&mut self, shell: &Shell) -> Result<Current, JoinError> {
         if let Some(current) = self.resume()? {
             shell.identity(None).await;
             return Ok(current);
         }
-        let current = self.attest_until_done(None, shell).await?;
-        Ok(current)
+        tracing::info!(subsystem_name = "attestor", "SVID is not found. Starting node attestation");
+        self.attest_until_done(None, shell).await
     }
 
     /// The SVID of an earlier life, if it is still good and its key is here.
@@ -224,6 +223,7 @@ impl Join {
         let data = self.parts.state.get();
         if !data.bundle.is_empty() {
             self.parts.roots.set(&bundle_of(&self.parts.trust_domain, &data.bundle));
+            self.met = true;
         }
         let Some(leaf) = data.svid.first() else { return Ok(None) };
         let Ok(facts) = CertFacts::parse(leaf) else { return Ok(None) };
@@ -239,7 +239,15 @@ impl Join {
             return Err(JoinError::NoBundle);
         }
         match self.use_svid(&key, &data.svid, data.reattestable) {
-            Ok(current) => Ok(Some(current)),
+            Ok(current) => {
+                self.parts.metrics.bootstrapped(true);
+                tracing::info!(
+                    spiffe_id = %current.id,
+                    subsystem_name = "attestor",
+                    "Took up the agent SVID of an earlier life"
+                );
+                Ok(Some(current))
+            }
             Err(attempt) => {
                 tracing::warn!(error = %attempt, subsystem_name = "attestor", "Agent SVID not usable; attesting anew");
                 Ok(None)
@@ -263,16 +271,27 @@ impl Join {
                     if now.since(since) >= ANSWERED_BUDGET {
                         return Err(JoinError::Attest(text));
                     }
-                    tracing::error!(error = %text, subsystem_name = "attestor", "Failed to attest; will try again");
+                    self.rest(&text).await;
                 }
                 Err(Attempt::Unreachable(text)) => {
                     answered_since = None;
-                    tracing::error!(error = %text, subsystem_name = "attestor", "Server not reached; will try again");
+                    self.rest(&text).await;
                 }
             }
-            let pause = self.pause();
-            tokio::time::sleep(pause).await;
         }
+    }
+
+    /// The pause after a failed attestation.
+    async fn rest(&mut self, error: &str) {
+        let pause = self.again.failed(&mut self.jitter);
+        let retry_interval = format!("{:.1}s", pause.as_secs_f64());
+        tracing::error!(
+            error,
+            retry_interval,
+            subsystem_name = "attestor",
+            "Failed to attest the node; will try again"
+        );
+        tokio::time::sleep(pause).await;
     }
 
     /// One attestation.
@@ -280,11 +299,14 @@ impl Join {
         let begun = (self.parts.clock)().mono;
         let mut prover = self.prover()?;
         let name = prover.name();
-        let insecure = self.first_trust()?;
+        let insecure = self.first_trust().await?;
         let (key, csr) = self.new_key(current).await?;
         let result = self.parts.server.attest(prover.as_mut(), csr, insecure).await;
         let elapsed = (self.parts.clock)().mono.since(begun);
         self.parts.metrics.node_attested(name, result.is_ok(), elapsed);
+        if current.is_some() {
+            self.parts.metrics.node_reattested(result.is_ok(), elapsed);
+        }
         let attestation = result.map_err(|error| judge(error, current.is_some()))?;
         if attestation.bundle.x509_authorities.is_empty() {
             return Err(Attempt::Answered("the server has no X.509 authority".to_owned()));
@@ -300,6 +322,7 @@ impl Join {
         })
         .await?;
         self.parts.roots.set(&bundle);
+        self.met = true;
         let current = self.use_svid(&key, &attestation.chain, attestation.reattestable)?;
         tracing::info!(
             reattestable = current.reattestable,
@@ -308,7 +331,7 @@ impl Join {
             subsystem_name = "attestor",
             "Node attestation was successful"
         );
-        self.failures = 0;
+        self.again.succeeded();
         self.parts.metrics.bootstrapped(true);
         shell.identity(Some(bundle)).await;
         Ok(current)
@@ -335,26 +358,33 @@ impl Join {
     }
 
     /// Makes sure that there is something to trust the server by; true if whoever answers is to be believed.
-    fn first_trust(&self) -> Result<bool, JoinError> {
-        let domain = &self.parts.trust_domain;
-        if self.parts.roots.get(domain).is_some_and(|roots| !roots.is_empty()) {
+    async fn first_trust(&mut self) -> Result<bool, Attempt> {
+        if self.met {
             return Ok(false);
         }
-        match &self.parts.trust {
-            Trust::Insecure => {
+        self.attempts = self.attempts.saturating_add(1);
+        self.parts.metrics.bootstrapping(self.attempts, self.since);
+        let occasion = Occasion {
+            attempt: self.attempts,
+            since: self.since,
+            server_address: self.parts.server_address.clone(),
+            server_port: self.parts.server_port,
+        };
+        match trust::read(&self.parts.trust, &self.parts.trust_domain, &occasion).await {
+            Ok(Some(bundle)) => {
+                self.parts.roots.set(&bundle);
+                Ok(false)
+            }
+            Ok(None) => {
                 tracing::warn!(
                     subsystem_name = "attestor",
                     "Insecure bootstrap enabled; skipping server certificate verification"
                 );
                 Ok(true)
             }
-            Trust::File { path, format } => {
-                let fail = |problem: String| JoinError::Bootstrap { path: path.clone(), problem };
-                let bytes = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
-                let bundle = parse_trust(domain, &bytes, *format).map_err(fail)?;
-                self.parts.roots.set(&bundle);
-                Ok(false)
-            }
+            Err(error @ TrustError::Fetch(_)) => Err(Attempt::Unreachable(error.to_string())),
+            // Like a server that refuses: most likely a mistake in the configuration.
+            Err(error) => Err(Attempt::Answered(error.to_string())),
         }
     }
 
@@ -403,7 +433,7 @@ impl Join {
             subsystem_name = "rotator",
             "Agent SVID renewed"
         );
-        self.failures = 0;
+        self.again.succeeded();
         shell.identity(None).await;
         Ok(current)
     }
@@ -415,12 +445,14 @@ impl Join {
         current: &Current,
         shell: &Shell,
     ) -> Result<Current, JoinError> {
+        let error =
+            format!("failed to fetch authorized entries: the server refuses this agent ({refusal:?})");
         if refusal == AgentRefusal::Banned {
-            tracing::warn!(subsystem_name = "manager", "Agent is banned: removing SVID and shutting down");
+            tracing::warn!(%error, subsystem_name = "manager", "Agent is banned: removing SVID and shutting down");
             self.forget_svid().await?;
             return Err(JoinError::Banned(current.id.to_string()));
         }
-        tracing::warn!(reason = ?refusal, subsystem_name = "manager", "Agent needs to attest again");
+        tracing::warn!(%error, subsystem_name = "manager", "Agent needs to attest again");
         if !current.reattestable {
             self.forget_svid().await?;
             return Err(JoinError::CannotReattest(refusal));
@@ -518,28 +550,6 @@ fn judge(error: AttestError, had_svid: bool) -> Attempt {
     }
 }
 
-fn bundle_of(domain: &TrustDomain, ders: &[Vec<u8>]) -> Bundle {
-    let mut bundle = Bundle::empty(domain.clone());
-    let one = |der: &Vec<u8>| X509Authority { der: der.as_slice().into(), tainted: false };
-    bundle.x509_authorities = ders.iter().map(one).collect();
-    bundle
-}
-
-/// Reads a trust bundle an operator gave.
-fn parse_trust(domain: &TrustDomain, bytes: &[u8], format: BundleFormat) -> Result<Bundle, String> {
-    if bytes.len() > BOOTSTRAP_BUNDLE_MAX {
-        return Err(format!("it has {} bytes, expected at most {BOOTSTRAP_BUNDLE_MAX}", bytes.len()));
-    }
-    let bundle = match format {
-        BundleFormat::Pem => bundle_of(domain, &pem::certificates(bytes).map_err(|e| e.to_string())?),
-        BundleFormat::Spiffe => bundle_doc::parse(domain, bytes).map_err(|e| e.to_string())?,
-    };
-    if bundle.x509_authorities.is_empty() {
-        return Err("it has no certificate".to_owned());
-    }
-    Ok(bundle)
-}
-
 /// Keeps each own bundle the server sends: for the next handshake, and for the next life.
 pub async fn keep_bundle(
     mut bundles: watch::Receiver<Option<Arc<Bundle>>>,
@@ -564,8 +574,6 @@ pub async fn keep_bundle(
 
 #[cfg(test)]
 mod tests {
-    use avouch_domain::fixtures::domain;
-
     use super::*;
 
     fn failed(code: Code) -> AttestError {
@@ -583,11 +591,5 @@ mod tests {
     fn an_agent_that_has_an_svid_outlasts_a_confused_server() {
         assert!(matches!(judge(failed(Code::Internal), true), Attempt::Unreachable(_)));
         assert!(matches!(judge(failed(Code::InvalidArgument), false), Attempt::Answered(_)));
-    }
-
-    #[test]
-    fn an_empty_trust_bundle_is_refused() {
-        assert!(parse_trust(&domain(), b"", BundleFormat::Pem).is_err());
-        assert!(parse_trust(&domain(), b"{\"keys\":[]}", BundleFormat::Spiffe).is_err());
     }
 }
