@@ -14,6 +14,8 @@ pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 pub const CONNECTIONS_MIN: usize = 16;
 /// Most open calls on the workload socket: about 11 kB each, so a few hundred megabytes at worst.
 pub const CALLS_MAX: usize = 32_768;
+/// Most JWT-SVID calls that wait for minting: few enough that one process's flood delays nobody for long.
+pub const MINTING_MAX: usize = 1024;
 /// Most open calls on one connection. A client library keeps two to four streams.
 pub const CALLS_PER_CONNECTION: u32 = 128;
 /// Most attestations that wait or run at once.
@@ -36,12 +38,15 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const CLOSE_GRACE: Duration = Duration::from_millis(100);
 /// Longest wait for callers to take their last answer when the agent stops.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// A first answer that has one SVID waits this long at most for the next that is being signed: the caller's default
+/// identity is then the right one from the start, and one slow signature holds nobody up.
+pub const INCOMPLETE_WAIT: Duration = Duration::from_secs(2);
 /// Biggest answer that every client library takes.
 pub const ANSWER_MAX: usize = 4 * 1024 * 1024;
 /// Answers above this are warned about: they grow with each federation and are near the limit.
 pub const ANSWER_WARN: usize = 1024 * 1024;
-/// Biggest request: a token to validate is the largest, and header lists of tokens are bounded anyway.
-pub const REQUEST_MAX: usize = 1024 * 1024;
+/// Biggest request: a token to validate is the largest, and one beyond 16 KiB fits no HTTP header.
+pub const REQUEST_MAX: usize = 64 * 1024;
 /// Most audiences in one request: rust clients refuse tokens with more.
 pub const AUDIENCES_MAX: usize = 32;
 /// Refusals of one process leave one log line in this time.

@@ -222,6 +222,8 @@ impl Cache {
         let policy = if slot.away { AWAY } else { REFUSED };
         let pause = policy.pause(slot.failures);
         slot.retry_at = Some(self.now.mono + (pause / 2 + self.jitter.within(pause / 2)));
+        // Whoever waits for all of its SVIDs no longer waits for this one.
+        self.mark_groups_of(id);
         self.reconcile(id);
     }
 
