@@ -3,9 +3,11 @@
 //! Never: a rule proven only here, or a fixed pause.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // all of it is test code
 
+mod away;
 mod clients;
 mod command_line;
 mod nodes;
+mod processes;
 mod pushes;
 mod restarts;
 mod startup;
