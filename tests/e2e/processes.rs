@@ -1,14 +1,10 @@
 //! Which facts of a process decide what it gets, and what the operator can read about a refusal.
 
 use avouch_tests::cli;
+use avouch_tests::workload::Workload;
 use avouch_tests::world::my_uid;
-use avouch_tests::{AgentOptions, ServerOptions, World, entry};
+use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, entry, eventually};
 use tonic::Code;
-
-async fn with_paths(more: &str) -> World {
-    let unix = format!("discover_workload_path = true\n{more}");
-    World::start_with(ServerOptions::default(), AgentOptions { unix, ..AgentOptions::default() }).await
-}
 
 fn digest_of(path: &std::path::Path) -> String {
     let bytes = std::fs::read(path).unwrap();
@@ -36,7 +32,8 @@ fn mine() -> Vec<String> {
 
 #[tokio::test]
 async fn an_entry_with_every_selector_of_a_process_is_for_that_process() {
-    let world = with_paths("").await;
+    let options = AgentOptions { unix: "discover_workload_path = true".into(), ..AgentOptions::default() };
+    let world = World::start_with(ServerOptions::default(), options).await;
     let all = mine();
     let all: Vec<_> = all.iter().map(String::as_str).collect();
     world.server.create(entry(&world.agent.id, "/all", &all)).await;
@@ -49,11 +46,21 @@ async fn an_entry_with_every_selector_of_a_process_is_for_that_process() {
 
 #[tokio::test]
 async fn a_binary_over_the_size_limit_is_not_attested() {
-    let world = with_paths("workload_size_limit = 1000").await;
-    world.grant("/web").await;
-    let status = world.agent.workload().await.fetch_x509().await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "workload attestation failed"));
-    let line = world.agent.daemon().line("Workload attestation failed").await;
+    let server = Server::start().await;
+    let proof = Proof::JoinToken(server.token().await);
+    let unix = "discover_workload_path = true\nworkload_size_limit = 1000".into();
+    let agent = Agent::prepare(&server, "a", &proof, &AgentOptions { unix, ..AgentOptions::default() }).await;
+    server.create(entry(&agent.id, "/web", &[&my_uid()])).await;
+    let daemon = agent.spawn();
+    let line = eventually("an attestation that fails", async || {
+        let status = Workload::connect(&agent.socket).await.ok()?.fetch_x509().await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        if status.message() != "workload attestation failed" {
+            return None; // not in sync yet
+        }
+        Some(daemon.line("Workload attestation failed").await)
+    })
+    .await;
     assert!(line.contains("exceeds size limit 1000"), "the operator learns why: {line}");
 }
 

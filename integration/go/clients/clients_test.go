@@ -5,8 +5,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -277,7 +279,13 @@ func overARotation(_ *testing.T, w *harness.World, start func(string) *client) {
 	start("follow").succeeds()
 }
 
-func beforeTheAgent(_ *testing.T, w *harness.World, start func(string) *client) {
+// The socket of an earlier agent is there, and nobody listens: without the file the Python client gives up at once.
+func beforeTheAgent(t *testing.T, w *harness.World, start func(string) *client) {
+	must(t, os.MkdirAll(filepath.Dir(w.AgentSocket), 0o755))
+	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: w.AgentSocket, Net: "unix"})
+	must(t, err)
+	old.SetUnlinkOnClose(false)
+	must(t, old.Close())
 	c := start("wait")
 	c.hears("asking")
 	w.StartAgent()
