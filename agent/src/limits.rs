@@ -8,10 +8,12 @@ pub const SOCKET_PATH_MAX: usize = 107;
 pub const BACKLOG: i32 = i32::MAX;
 /// Descriptors kept for files, server connections and listeners; the rest of the limit is for workloads.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// Descriptors a workload connection costs: its socket and its process handle.
+/// Descriptors a workload connection costs: its socket, and its process handle if no other has it.
 pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 /// Connections served whatever the descriptor limit says, so that a tiny limit still works.
 pub const CONNECTIONS_MIN: usize = 16;
+/// Connections served at most, however many descriptors there are: some 20 kB each.
+pub const CONNECTIONS_MAX: usize = 32_768;
 /// Most open calls on the workload socket: about 11 kB each, so a few hundred megabytes at worst.
 pub const CALLS_MAX: usize = 32_768;
 /// Most JWT-SVID calls that wait for minting: few enough that one process's flood delays nobody for long.
@@ -51,8 +53,9 @@ pub const REQUEST_MAX: usize = 64 * 1024;
 pub const AUDIENCES_MAX: usize = 32;
 /// Refusals of one process leave one log line in this time.
 pub const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(10);
-/// Processes whose last refusal is remembered.
-pub const REFUSALS_REMEMBERED_MAX: usize = 1024;
+/// Processes whose last refusal is remembered, and so the most lines in one period: each looks at all entries for the
+/// nearest one.
+pub const REFUSALS_REMEMBERED_MAX: usize = 128;
 /// Difference to the server's clock above which health and log warn.
 pub const CLOCK_SKEW_WARN_MS: i64 = 5000;
 /// Worker threads, whatever the cores: the agent must not crowd out its node's workloads.

@@ -172,4 +172,9 @@ async fn without_authorities_no_certificate_is_valid() {
     let leaf = Authority::fresh("spiffe://example.org").leaf(GOOD);
     let at = Timestamp::from_secs(now());
     assert!(verify_svid(&[&leaf.der], &TrustRoots::new(&[]), &fixtures::domain(), at).is_err());
+    // The server has no authority of this trust domain at all.
+    let world = World::shared().await;
+    let stranger = Authority::fresh("spiffe://unknown.org");
+    let leaf = stranger.leaf("spiffe://unknown.org/a");
+    refused(&world, "a trust domain without bundle", &stranger, &[leaf.der], &leaf.key).await;
 }

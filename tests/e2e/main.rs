@@ -3,6 +3,7 @@
 //! Never: a rule proven only here, or a fixed pause.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // all of it is test code
 
+mod activation;
 mod away;
 mod clients;
 mod command_line;

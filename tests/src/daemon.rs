@@ -53,8 +53,13 @@ pub struct Daemon {
 impl Daemon {
     /// Starts a command with its output captured.
     pub fn spawn(name: &str, command: &mut Command) -> Self {
+        Self::spawn_with(name, command, Stdio::null())
+    }
+
+    /// As [`Daemon::spawn`], with something for its standard input.
+    pub fn spawn_with(name: &str, command: &mut Command, stdin: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -205,6 +205,4 @@ pub struct Counts {
     pub jwt_held: usize,
     /// Distinct selector sets subscribed.
     pub subscribed_sets: usize,
-    /// Entries whose last signature failed.
-    pub failing: usize,
 }
