@@ -8,12 +8,16 @@ pub const SOCKET_PATH_MAX: usize = 107;
 pub const BACKLOG: i32 = i32::MAX;
 /// Descriptors kept for files, server connections and listeners; the rest of the limit is for workloads.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// Descriptors a workload connection costs: its socket and its process handle.
+/// Descriptors a workload connection costs: its socket, and its process handle if no other has it.
 pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 /// Connections served whatever the descriptor limit says, so that a tiny limit still works.
 pub const CONNECTIONS_MIN: usize = 16;
+/// Connections served at most, however many descriptors there are: some 20 kB each.
+pub const CONNECTIONS_MAX: usize = 32_768;
 /// Most open calls on the workload socket: about 11 kB each, so a few hundred megabytes at worst.
 pub const CALLS_MAX: usize = 32_768;
+/// Most JWT-SVID calls that wait for minting: few enough that one process's flood delays nobody for long.
+pub const MINTING_MAX: usize = 1024;
 /// Most open calls on one connection. A client library keeps two to four streams.
 pub const CALLS_PER_CONNECTION: u32 = 128;
 /// Most attestations that wait or run at once.
@@ -36,18 +40,22 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const CLOSE_GRACE: Duration = Duration::from_millis(100);
 /// Longest wait for callers to take their last answer when the agent stops.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// A first answer that has one SVID waits this long at most for the next that is being signed: the caller's default
+/// identity is then the right one from the start, and one slow signature holds nobody up.
+pub const INCOMPLETE_WAIT: Duration = Duration::from_secs(2);
 /// Biggest answer that every client library takes.
 pub const ANSWER_MAX: usize = 4 * 1024 * 1024;
 /// Answers above this are warned about: they grow with each federation and are near the limit.
 pub const ANSWER_WARN: usize = 1024 * 1024;
-/// Biggest request: a token to validate is the largest, and header lists of tokens are bounded anyway.
-pub const REQUEST_MAX: usize = 1024 * 1024;
+/// Biggest request: a token to validate is the largest, and one beyond 16 KiB fits no HTTP header.
+pub const REQUEST_MAX: usize = 64 * 1024;
 /// Most audiences in one request: rust clients refuse tokens with more.
 pub const AUDIENCES_MAX: usize = 32;
 /// Refusals of one process leave one log line in this time.
 pub const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(10);
-/// Processes whose last refusal is remembered.
-pub const REFUSALS_REMEMBERED_MAX: usize = 1024;
+/// Processes whose last refusal is remembered, and so the most lines in one period: each looks at all entries for the
+/// nearest one.
+pub const REFUSALS_REMEMBERED_MAX: usize = 128;
 /// Difference to the server's clock above which health and log warn.
 pub const CLOCK_SKEW_WARN_MS: i64 = 5000;
 /// Worker threads, whatever the cores: the agent must not crowd out its node's workloads.

@@ -1,6 +1,7 @@
-//! Socket peer → pinned process: whom the kernel names at accept, pinned at the first need and watched after.
+//! Socket peer → pinned process: whom the kernel names at accept, pinned at once and watched after.
 //!
-//! Accepting never waits for /proc. A connection whose process is gone or changed is closed, so that the client
+//! Accepting never waits for /proc; the process is pinned when its connection is served for the first time, before it
+//! has asked anything: what it becomes by an exec after that is not what connected. A connection whose process is gone or changed is closed, so that the client
 //! connects anew and is looked at anew.
 
 use std::future::Future;
@@ -106,6 +107,7 @@ pub struct PeerStream {
     inner: Mended<UnixStream>,
     caller: Arc<Caller>,
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pinned: bool,
     done: bool,
 }
 
@@ -124,7 +126,7 @@ impl PeerStream {
             closing.cancelled().await;
             tokio::time::sleep(CLOSE_GRACE).await;
         });
-        Self { inner: Mended::new(inner), caller, closed, done: false }
+        Self { inner: Mended::new(inner), caller, closed, pinned: false, done: false }
     }
 }
 
@@ -142,6 +144,10 @@ impl AsyncRead for PeerStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !std::mem::replace(&mut this.pinned, true) {
+            // A failure closes the connection, and says so to whoever still asks.
+            let _ = this.caller.process();
+        }
         if this.done || this.closed.as_mut().poll(cx).is_ready() {
             this.done = true;
             return Poll::Ready(Ok(())); // end of stream
@@ -203,5 +209,40 @@ mod tests {
         assert!(caller.still_same().is_err());
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "end of stream");
         assert!(caller.process().is_err(), "and for good");
+    }
+
+    #[tokio::test]
+    async fn what_a_caller_becomes_after_it_connected_is_not_who_connected() {
+        use std::io::{BufRead, BufReader, Write};
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("sh")
+            .args(["-c", "echo ready; read go; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let peer = Peer { pid: i32::try_from(child.id()).unwrap(), ..myself() };
+        let caller = Arc::new(Caller::new(peer, Arc::default(), None));
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut stream = PeerStream::new(ours, caller.clone());
+        // The connection is served, and nothing is asked yet.
+        assert!(
+            std::future::poll_fn(|cx| {
+                let mut byte = [0];
+                Poll::Ready(Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending())
+            })
+            .await
+        );
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"go\necho of cat\n").unwrap();
+        line.clear();
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, "echo of cat\n", "cat runs now");
+        assert!(matches!(caller.process(), Err(ProcessGone::Changed("binary"))));
+        drop(stdin);
+        child.wait().unwrap();
     }
 }

@@ -194,11 +194,10 @@ impl PinnedProcess {
             Some(exe) => Some(self.exe_path(exe)?),
             None => None,
         };
-        let cgroup = sys::read_proc(&format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let facts = ProcessFacts {
             key: self.key.clone(),
             exe_path,
-            cgroup: String::from_utf8_lossy(&cgroup).into(),
+            cgroup: control_group(pid),
             namespaces: read_namespaces(pid),
         };
         self.still_same()?;
@@ -262,6 +261,13 @@ impl PinnedProcess {
             Err(source) => Err(ProcessGone::Unreadable { what: "the pidfd", source }),
         }
     }
+}
+
+/// The control groups of whatever process has this pid now, as one text; empty if unreadable. For sharing out what is
+/// scarce only: unlike [`ProcessFacts::cgroup`] it proves nothing about a caller.
+#[must_use]
+pub fn control_group(pid: i32) -> Arc<str> {
+    String::from_utf8_lossy(&sys::read_proc(&format!("/proc/{pid}/cgroup")).unwrap_or_default()).into()
 }
 
 /// Shares one pin, and so one pidfd, between all connections of one process.

@@ -100,9 +100,7 @@ fn x509_jwk(authority: &Authority) -> Value {
 
 /// A document with one good authority and one odd JWK keeps the good one and nothing of the odd one.
 async fn odd_key_is_left_out(odd: Value) {
-    let world = World::shared().await;
     let server = Server::start().await;
-    drop(world);
     let good = Authority::fresh("spiffe://other.org");
     let bundle = import(&server, &json!({"keys": [odd.clone(), x509_jwk(&good)]})).await;
     let bundle = bundle.unwrap_or_else(|said| panic!("{odd}: {said:?}"));

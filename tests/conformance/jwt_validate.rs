@@ -1,6 +1,8 @@
 //! JWT-SVID, the validator's rules: forged tokens at the Workload API. Each is signed by the server's own key unless
 //! the signature is the fault, so that nothing but the fault can be the reason.
 
+use std::sync::Arc;
+
 use avouch_tests::forge::{Token, now, open};
 use avouch_tests::{Server, World, conforms};
 use aws_lc_rs::hmac;
@@ -13,38 +15,63 @@ use crate::ids::jwt_key;
 
 const ID: &str = "spiffe://example.org/forged";
 
-/// A good token's makings: kid and key of the shared world.
-async fn key() -> (String, Vec<u8>) {
-    jwt_key(&World::shared().await.server).await
+/// The shared world with the makings of a good token. Whoever forges holds the world: the key dies with it.
+struct Forge {
+    world: Arc<World>,
+    kid: String,
+    key: Vec<u8>,
 }
 
-async fn judge(token: &str) -> Result<(), Code> {
-    let world = World::shared().await;
-    let answer = world.agent.workload().await.validate("x", token).await;
-    answer.map(|_| ()).map_err(|s| s.code())
-}
-
-async fn refused(token: &str) {
-    assert_eq!(judge(token).await, Err(Code::InvalidArgument), "{token}");
-}
-
-/// A good token passes; with each of these changes it does not.
-async fn faults(changes: impl IntoIterator<Item = (&'static str, &'static str, Value)>) {
-    let (kid, key) = key().await;
-    assert_eq!(judge(&Token::new(&kid, ID).sign(&key)).await, Ok(()));
-    for (part, name, value) in changes {
-        let token = Token::new(&kid, ID);
-        let token =
-            if part == "header" { token.with_header(name, value) } else { token.with_claim(name, value) };
-        refused(&token.sign(&key)).await;
+impl Forge {
+    async fn open() -> Self {
+        let world = World::shared().await;
+        let (kid, key) = jwt_key(&world.server).await;
+        Self { world, kid, key }
     }
+
+    /// A good token, not signed yet.
+    fn token(&self) -> Token {
+        Token::new(&self.kid, ID)
+    }
+
+    fn sign(&self, token: &Token) -> String {
+        token.sign(&self.key)
+    }
+
+    async fn judge(&self, token: &str) -> Result<(), Code> {
+        let answer = self.world.agent.workload().await.validate("x", token).await;
+        answer.map(|_| ()).map_err(|s| s.code())
+    }
+
+    async fn takes(&self, token: &Token) {
+        assert_eq!(self.judge(&self.sign(token)).await, Ok(()), "{token:?}");
+    }
+
+    async fn refuses(&self, token: &str) {
+        assert_eq!(self.judge(token).await, Err(Code::InvalidArgument), "{token}");
+    }
+
+    /// A good token passes; with each of these changes it does not.
+    async fn faults(&self, changes: impl IntoIterator<Item = (&'static str, &'static str, Value)>) {
+        self.takes(&self.token()).await;
+        for (part, name, value) in changes {
+            let token = self.token();
+            let token =
+                if part == "header" { token.with_header(name, value) } else { token.with_claim(name, value) };
+            self.refuses(&self.sign(&token)).await;
+        }
+    }
+}
+
+async fn faults(changes: impl IntoIterator<Item = (&'static str, &'static str, Value)>) {
+    Forge::open().await.faults(changes).await;
 }
 
 #[tokio::test]
 async fn json_serialization_is_refused() {
     conforms!("JWT-01", "JWT-02");
-    let (kid, key) = key().await;
-    let token = Token::new(&kid, ID).sign(&key);
+    let forge = Forge::open().await;
+    let token = forge.sign(&forge.token());
     let parts: Vec<_> = token.split('.').collect();
     let flat = json!({"protected": parts[0], "payload": parts[1], "signature": parts[2]});
     let general =
@@ -52,36 +79,31 @@ async fn json_serialization_is_refused() {
     for form in
         [flat.to_string(), general.to_string(), format!("{}.{}", parts[0], parts[1]), token.clone() + ".x"]
     {
-        refused(&form).await;
+        forge.refuses(&form).await;
     }
 }
 
 #[tokio::test]
 async fn other_algorithms_are_refused() {
     conforms!("JWT-05");
-    faults(["none", "es256", "EdDSA", "ES256K"].map(|alg| ("header", "alg", json!(alg)))).await;
-    let (kid, _) = key().await;
-    let world = World::shared().await;
-    let none = Token::new(&kid, ID).with_header("alg", json!("none"));
-    refused(&format!("{}.", none.unsigned())).await;
+    let forge = Forge::open().await;
+    forge.faults(["none", "es256", "EdDSA", "ES256K"].map(|alg| ("header", "alg", json!(alg)))).await;
+    let none = forge.token().with_header("alg", json!("none"));
+    forge.refuses(&format!("{}.", none.unsigned())).await;
     // The classic: the public key, taken as the secret of an HMAC.
-    let public = &world.server.bundle().await.jwt_authorities[0].public_key;
-    let token = Token::new(&kid, ID).with_header("alg", json!("HS256")).unsigned();
+    let public = &forge.world.server.bundle().await.jwt_authorities[0].public_key;
+    let token = forge.token().with_header("alg", json!("HS256")).unsigned();
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, public), token.as_bytes());
-    refused(&format!("{token}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))).await;
+    forge.refuses(&format!("{token}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))).await;
 }
 
 #[tokio::test]
 async fn other_types_are_refused() {
     conforms!("JWT-07");
-    faults(["at+jwt", "wit+jwt", "jwt", ""].map(|typ| ("header", "typ", json!(typ)))).await;
-    let (kid, key) = key().await;
+    let forge = Forge::open().await;
+    forge.faults(["at+jwt", "wit+jwt", "jwt", ""].map(|typ| ("header", "typ", json!(typ)))).await;
     for typ in [json!("JOSE"), Value::Null] {
-        assert_eq!(
-            judge(&Token::new(&kid, ID).with_header("typ", typ.clone()).sign(&key)).await,
-            Ok(()),
-            "{typ}"
-        );
+        forge.takes(&forge.token().with_header("typ", typ)).await;
     }
 }
 
@@ -100,17 +122,17 @@ async fn a_token_without_audience_is_refused() {
 #[tokio::test]
 async fn a_token_for_another_audience_is_refused() {
     conforms!("JWT-12");
-    faults([json!(["y"]), json!(["X"]), json!(["x/"]), json!("xx")].map(|aud| ("claims", "aud", aud))).await;
-    let (kid, key) = key().await;
-    let two = Token::new(&kid, ID).with_claim("aud", json!(["y", "x"])).sign(&key);
-    assert_eq!(judge(&two).await, Ok(()));
+    let forge = Forge::open().await;
+    let others = [json!(["y"]), json!(["X"]), json!(["x/"]), json!("xx")];
+    forge.faults(others.map(|aud| ("claims", "aud", aud))).await;
+    forge.takes(&forge.token().with_claim("aud", json!(["y", "x"]))).await;
 }
 
 #[tokio::test]
 async fn an_audience_may_be_one_text() {
     conforms!("JWT-13");
-    let (kid, key) = key().await;
-    assert_eq!(judge(&Token::new(&kid, ID).with_claim("aud", json!("x")).sign(&key)).await, Ok(()));
+    let forge = Forge::open().await;
+    forge.takes(&forge.token().with_claim("aud", json!("x"))).await;
 }
 
 #[tokio::test]
@@ -122,41 +144,45 @@ async fn a_token_without_end_is_refused() {
 #[tokio::test]
 async fn an_expired_token_is_refused_past_a_minute_of_leeway() {
     conforms!("JWT-17");
-    faults([600, 120].map(|ago| ("claims", "exp", json!(now() - ago)))).await;
+    let forge = Forge::open().await;
+    forge.faults([600, 120].map(|ago| ("claims", "exp", json!(now() - ago)))).await;
+    forge.takes(&forge.token().with_claim("exp", json!(now() - 30))).await;
 }
 
 #[tokio::test]
 async fn a_token_of_the_future_is_refused() {
     conforms!("JWT-18");
-    faults([("claims", "nbf", json!(now() + 3600))]).await;
+    let forge = Forge::open().await;
+    forge.faults([3600, 120].map(|ahead| ("claims", "nbf", json!(now() + ahead)))).await;
+    forge.takes(&forge.token().with_claim("nbf", json!(now() + 30))).await;
 }
 
 #[tokio::test]
 async fn a_token_may_be_validated_twice() {
     conforms!("JWT-21");
-    let (kid, key) = key().await;
-    let token = Token::new(&kid, ID).with_claim("jti", json!("once")).sign(&key);
-    assert_eq!((judge(&token).await, judge(&token).await), (Ok(()), Ok(())));
+    let forge = Forge::open().await;
+    let token = forge.sign(&forge.token().with_claim("jti", json!("once")));
+    assert_eq!((forge.judge(&token).await, forge.judge(&token).await), (Ok(()), Ok(())));
 }
 
 #[tokio::test]
 async fn keys_of_other_uses_verify_nothing() {
     conforms!("JWT-25");
-    let (kid, _) = key().await;
-    let world = World::shared().await;
-    let x509 = world.server.key("x509-CA-A");
-    refused(&Token::new(&kid, ID).sign(&x509)).await;
-    let authority =
-        avouch_credential::x509::facts::authority_id(&world.server.bundle().await.x509_authorities[0].asn1);
-    refused(&Token::new(&authority.unwrap(), ID).sign(&x509)).await;
-    refused(&Token::new("", ID).sign(&x509)).await;
+    let forge = Forge::open().await;
+    let x509 = forge.world.server.key("x509-CA-A");
+    let authority = &forge.world.server.bundle().await.x509_authorities[0].asn1;
+    let authority = avouch_credential::x509::facts::authority_id(authority).unwrap();
+    for kid in [&forge.kid, &authority, ""] {
+        forge.refuses(&Token::new(kid, ID).sign(&x509)).await;
+    }
 }
 
 #[tokio::test]
 async fn without_jwt_authorities_no_token_is_valid() {
     conforms!("JWT-26", "WA-43");
-    let (kid, key) = key().await;
-    refused(&Token::new(&kid, "spiffe://unknown.org/a").sign(&key)).await;
+    let forge = Forge::open().await;
+    forge.takes(&forge.token()).await;
+    forge.refuses(&forge.sign(&Token::new(&forge.kid, "spiffe://unknown.org/a"))).await;
 }
 
 #[tokio::test]
@@ -190,10 +216,10 @@ async fn the_key_is_of_the_subjects_trust_domain() {
 #[tokio::test]
 async fn a_changed_claim_breaks_the_signature() {
     conforms!("ID-27");
-    let (kid, key) = key().await;
-    let token = Token::new(&kid, ID).sign(&key);
+    let forge = Forge::open().await;
+    let token = forge.sign(&forge.token());
     let (header, mut claims) = open(&token);
     claims["exp"] = json!(now() + 9999);
     let signature = token.rsplit_once('.').unwrap().1;
-    refused(&format!("{}.{signature}", Token { header, claims }.unsigned())).await;
+    forge.refuses(&format!("{}.{signature}", Token { header, claims }.unsigned())).await;
 }

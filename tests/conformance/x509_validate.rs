@@ -28,17 +28,12 @@ pub async fn authority_of(server: &Server) -> Authority {
     Authority::from_parts(&server.bundle().await.x509_authorities[0].asn1, &server.key("x509-CA-A"))
 }
 
-async fn authority() -> Authority {
-    authority_of(&World::shared().await.server).await
-}
-
 /// Both judges refuse; and both take a leaf without the fault, else the refusal proves nothing.
-async fn refused(fault: &str, authority: &Authority, chain: &[Vec<u8>], key: &[u8]) {
-    let world = World::shared().await;
-    let roots = roots(&[&authority_root(&world).await]);
+async fn refused(world: &World, fault: &str, authority: &Authority, chain: &[Vec<u8>], key: &[u8]) {
+    let roots = roots(&[&authority_root(world).await]);
     let at = Timestamp::from_secs(now());
     let good = authority.leaf("spiffe://example.org/good");
-    if authority.der == authority_root(&world).await {
+    if authority.der == authority_root(world).await {
         assert!(verify_svid(&[&good.der], &roots, &fixtures::domain(), at).is_ok(), "the good leaf");
         assert!(server_takes(&world.server, &[good.der], &good.key).await, "the good leaf");
     }
@@ -51,9 +46,10 @@ async fn authority_root(world: &World) -> Vec<u8> {
 }
 
 async fn leaf_refused(fault: &str, make: impl FnOnce(&Authority) -> Leaf) {
-    let authority = authority().await;
+    let world = World::shared().await;
+    let authority = authority_of(&world.server).await;
     let leaf = make(&authority);
-    refused(fault, &authority, &[leaf.der], &leaf.key).await;
+    refused(&world, fault, &authority, &[leaf.der], &leaf.key).await;
 }
 
 const GOOD: &str = "spiffe://example.org/forged";
@@ -92,8 +88,10 @@ async fn a_uri_name_of_another_scheme_is_refused() {
 #[tokio::test]
 async fn an_authority_does_not_authenticate_a_peer() {
     conforms!("X509-10");
-    let authority = authority().await;
-    refused("the authority itself", &authority, std::slice::from_ref(&authority.der), &authority.key).await;
+    let world = World::shared().await;
+    let authority = authority_of(&world.server).await;
+    let chain = std::slice::from_ref(&authority.der);
+    refused(&world, "the authority itself", &authority, chain, &authority.key).await;
 }
 
 #[tokio::test]
@@ -123,7 +121,8 @@ async fn a_certificate_of_an_unknown_authority_is_refused() {
     conforms!("X509-25");
     let stranger = Authority::fresh("spiffe://example.org");
     let leaf = stranger.leaf(GOOD);
-    refused("unknown authority", &stranger, &[leaf.der], &leaf.key).await;
+    let world = World::shared().await;
+    refused(&world, "unknown authority", &stranger, &[leaf.der], &leaf.key).await;
 }
 
 #[tokio::test]
@@ -173,4 +172,9 @@ async fn without_authorities_no_certificate_is_valid() {
     let leaf = Authority::fresh("spiffe://example.org").leaf(GOOD);
     let at = Timestamp::from_secs(now());
     assert!(verify_svid(&[&leaf.der], &TrustRoots::new(&[]), &fixtures::domain(), at).is_err());
+    // The server has no authority of this trust domain at all.
+    let world = World::shared().await;
+    let stranger = Authority::fresh("spiffe://unknown.org");
+    let leaf = stranger.leaf("spiffe://unknown.org/a");
+    refused(&world, "a trust domain without bundle", &stranger, &[leaf.der], &leaf.key).await;
 }

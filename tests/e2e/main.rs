@@ -3,8 +3,10 @@
 //! Never: a rule proven only here, or a fixed pause.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // all of it is test code
 
+mod activation;
 mod agents;
 mod audit;
+mod away;
 mod bad_input;
 mod clients;
 mod command_line;
@@ -13,6 +15,7 @@ mod first_contact;
 mod foreign;
 mod nodes;
 mod operations;
+mod processes;
 mod pushes;
 mod readme;
 mod restarts;

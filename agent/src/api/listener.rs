@@ -24,7 +24,8 @@ use tokio_stream::Stream;
 use super::refusals::Refusals;
 use crate::fair::FairShare;
 use crate::limits::{
-    ACCEPT_PAUSE, BACKLOG, CONNECTIONS_MIN, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_RESERVED, SOCKET_PATH_MAX,
+    ACCEPT_PAUSE, BACKLOG, CONNECTIONS_MAX, CONNECTIONS_MIN, DESCRIPTORS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED, SOCKET_PATH_MAX,
 };
 use crate::metrics::Metrics;
 use crate::peer::{Caller, PeerStream};
@@ -215,7 +216,7 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 #[must_use]
 pub fn connections_for(descriptors: u64) -> usize {
     let open = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
-    usize::try_from(open).unwrap_or(usize::MAX).max(CONNECTIONS_MIN)
+    usize::try_from(open).unwrap_or(usize::MAX).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
 }
 
 /// Accepted connections with their callers. Accepting takes the kernel's word and nothing else.
@@ -408,5 +409,6 @@ mod tests {
     fn connections_leave_descriptors_for_the_agent_itself() {
         assert_eq!(connections_for(20_000), 9_936);
         assert_eq!(connections_for(100), CONNECTIONS_MIN);
+        assert_eq!(connections_for(1 << 30), CONNECTIONS_MAX, "memory is a limit too");
     }
 }

@@ -8,6 +8,7 @@ mod codec;
 mod health;
 pub mod listener;
 mod refusals;
+mod route;
 mod status;
 mod steps;
 mod validate;
@@ -32,7 +33,7 @@ pub use status::Refusal;
 pub use workload::WorkloadOptions;
 
 use crate::fair::FairShare;
-use crate::limits::{CALLS_MAX, CALLS_PER_CONNECTION, DRAIN_MAX};
+use crate::limits::{CALLS_MAX, CALLS_PER_CONNECTION, DRAIN_MAX, MINTING_MAX};
 use crate::metrics::Metrics;
 use crate::supply::Supply;
 use crate::workload::WorkloadAttestor;
@@ -91,8 +92,8 @@ pub async fn serve_workload(
     until_drained(serving, stop).await.map_err(ServeError::Workload)
 }
 
-fn service(supply: Arc<dyn Supply>, parts: WorkloadParts, stop: Stop) -> workload::WorkloadService {
-    workload::WorkloadService(Arc::new(workload::Workload {
+fn service(supply: Arc<dyn Supply>, parts: WorkloadParts, stop: Stop) -> route::WorkloadService {
+    route::WorkloadService(Arc::new(workload::Workload {
         supply,
         attestor: parts.attestor,
         refusals: refusals::Refusals::new(parts.options.log_selectors.clone()),
@@ -100,6 +101,7 @@ fn service(supply: Arc<dyn Supply>, parts: WorkloadParts, stop: Stop) -> workloa
         options: parts.options,
         book: answer::AnswerBook::default(),
         calls: FairShare::new(CALLS_MAX),
+        minting: FairShare::new(MINTING_MAX),
         metrics: parts.metrics,
         stop,
         clock: parts.clock,

@@ -7,6 +7,8 @@ use avouch_credential::jwt::verify::JwtError;
 use avouch_domain::IdError;
 use tonic::{Code, Status};
 
+use crate::limits::AUDIENCES_MAX;
+
 /// Why a call of the Workload API ends without an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -28,6 +30,10 @@ pub enum Refusal {
     /// WA-16
     #[error("audience must be specified")]
     AudienceMissing,
+    #[error(
+        "{0} audiences are too many: a token holds at most {AUDIENCES_MAX}, ask for the service it is for"
+    )]
+    AudiencesTooMany(usize),
     /// WA-16
     #[error("svid must be specified")]
     SvidMissing,
@@ -63,6 +69,7 @@ impl Refusal {
         match self {
             Self::HeaderMissing
             | Self::AudienceMissing
+            | Self::AudiencesTooMany(_)
             | Self::SvidMissing
             | Self::SpiffeId(_)
             | Self::Token(_)

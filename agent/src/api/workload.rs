@@ -3,37 +3,29 @@
 //! Rules: header first (WE-07), then the sync state, then a fair share, and only then work for the caller. A caller
 //! gets what its own process is entitled to and nothing else; no stream ends with OK or Cancelled (CL-01).
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use avouch_domain::{Now, SelectorSet, SpiffeId, Tick};
 use avouch_proto::workload as wire;
 use prost::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Response, Status};
 
 use super::answer::{AnswerBook, Kind, jwt_answer};
-use super::codec::EncodedCodec;
 use super::refusals::Refusals;
 use super::status::Refusal;
 use super::steps::{Step, Steps};
 use super::validate;
 use crate::fair::{FairShare, Share};
-use crate::limits::REQUEST_MAX;
+use crate::limits::{AUDIENCES_MAX, INCOMPLETE_WAIT};
 use crate::metrics::Metrics;
 use crate::peer::Caller;
-use crate::supply::{Feed, JwtRefusal, Supply, Want, WorkloadUpdate};
+use crate::supply::{Feed, JwtGrant, JwtRefusal, Supply, Want, WorkloadUpdate};
 use crate::workload::WorkloadAttestor;
 
-const SERVICE: &str = "SpiffeWorkloadAPI";
 /// The name in logs and metrics.
 const SHORT_NAME: &str = "WorkloadAPI";
-const HEADER: &str = "workload.spiffe.io";
 
 /// What the operator decides about the Workload API.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +47,8 @@ pub(super) struct Workload {
     pub options: WorkloadOptions,
     pub book: AnswerBook,
     pub calls: FairShare,
+    /// Tokens being minted.
+    pub minting: FairShare,
     pub refusals: Refusals,
     /// Keeps failed attestations from flooding the log.
     pub failures: Refusals,
@@ -65,19 +59,18 @@ pub(super) struct Workload {
 
 /// A caller that may go on: attested, with a share of the agent.
 struct Admitted {
-    caller: Arc<Caller>,
     selectors: SelectorSet,
     call: Call,
 }
 
-/// One call in progress: its share of the budget and its line in the metrics.
-struct Call {
+/// One call in progress: whose it is, its share of the budget and its line in the metrics.
+pub(super) struct Call {
     metrics: Metrics,
     method: &'static str,
+    caller: Arc<Caller>,
     begun: Tick,
     clock: fn() -> Now,
     code: Code,
-    counted: bool,
     _share: Option<Share>,
 }
 
@@ -90,7 +83,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.counted {
+        if !self.caller.is_self() {
             let elapsed = (self.clock)().mono.since(self.begun);
             self.metrics.rpc(SHORT_NAME, self.method, self.code, elapsed);
             self.metrics.connections("workload_api", -1);
@@ -99,64 +92,58 @@ impl Drop for Call {
 }
 
 impl Workload {
-    fn call(&self, method: &'static str, caller: Option<&Arc<Caller>>) -> Call {
-        let counted = caller.is_some_and(|c| !c.is_self());
-        if counted {
+    /// Opens a call of somebody who may call now; before any work is done for it.
+    pub(super) fn open(&self, method: &'static str, caller: Option<Arc<Caller>>) -> Result<Call, Status> {
+        // Every connection of the listener carries its caller; without one there is nobody to answer.
+        let caller = caller.ok_or(Refusal::AttestationFailed)?;
+        if !caller.is_self() {
             self.metrics.connections("workload_api", 1);
         }
         let begun = (self.clock)().mono;
         // A call that is dropped without a word was cancelled by its client.
-        let code = Code::Cancelled;
-        Call { metrics: self.metrics.clone(), method, begun, clock: self.clock, code, counted, _share: None }
-    }
-
-    async fn admit(&self, mut call: Call, caller: Option<Arc<Caller>>) -> Result<Admitted, Status> {
-        match self.look(&mut call, caller).await {
-            Ok((caller, selectors)) => Ok(Admitted { caller, selectors, call }),
-            Err(refusal) => Err(call.ends(refusal)),
-        }
-    }
-
-    async fn look(
-        &self,
-        call: &mut Call,
-        caller: Option<Arc<Caller>>,
-    ) -> Result<(Arc<Caller>, SelectorSet), Refusal> {
+        let (metrics, code) = (self.metrics.clone(), Code::Cancelled);
+        let mut call = Call { metrics, method, caller, begun, clock: self.clock, code, _share: None };
         if !*self.supply.ready().borrow() {
-            return Err(Refusal::NotSynced);
+            return Err(call.ends(Refusal::NotSynced));
         }
-        // Every connection of the listener carries its caller; without one there is nobody to answer.
-        let caller = caller.ok_or(Refusal::AttestationFailed)?;
-        match self.calls.take(caller.pid, caller.uid) {
+        match self.share(&self.calls, &call) {
             Ok(share) => call._share = Some(share),
-            Err(error) => {
-                self.metrics.over_share(call.method);
-                tracing::debug!(
-                    subsystem_name = "endpoints",
-                    pid = caller.pid,
-                    uid = caller.uid,
-                    method = call.method,
-                    %error,
-                    "Refused a call"
-                );
-                return Err(Refusal::OverShare(full_name(call.method)));
-            }
+            Err(refusal) => return Err(call.ends(refusal)),
         }
-        match self.attestor.attest(&caller).await {
-            Ok(selectors) => Ok((caller, selectors)),
+        Ok(call)
+    }
+
+    fn share(&self, budget: &FairShare, call: &Call) -> Result<Share, Refusal> {
+        budget.take(call.caller.pid, call.caller.uid).map_err(|error| {
+            self.metrics.over_share(call.method);
+            tracing::debug!(
+                subsystem_name = "endpoints",
+                pid = call.caller.pid,
+                uid = call.caller.uid,
+                method = call.method,
+                %error,
+                "Refused a call"
+            );
+            Refusal::OverShare(full_name(call.method))
+        })
+    }
+
+    async fn admit(&self, mut call: Call) -> Result<Admitted, Status> {
+        match self.attestor.attest(&call.caller).await {
+            Ok(selectors) => Ok(Admitted { selectors, call }),
             Err(error) => {
-                if let Some(unlogged) = self.failures.due(caller.pid, (self.clock)().mono) {
+                if let Some(unlogged) = self.failures.due(call.caller.pid, (self.clock)().mono) {
                     tracing::error!(
                         subsystem_name = "endpoints",
                         service = SHORT_NAME,
                         method = call.method,
-                        pid = caller.pid,
+                        pid = call.caller.pid,
                         unlogged,
                         %error,
                         "Workload attestation failed"
                     );
                 }
-                Err(Refusal::AttestationFailed)
+                Err(call.ends(Refusal::AttestationFailed))
             }
         }
     }
@@ -194,17 +181,22 @@ impl Workload {
 
     fn refuse(&self, admitted: &Admitted) -> Refusal {
         let now = (self.clock)().mono;
-        self.refusals.note(&self.supply, &admitted.caller, &admitted.selectors, admitted.call.method, now);
+        self.refusals.note(
+            &self.supply,
+            &admitted.call.caller,
+            &admitted.selectors,
+            admitted.call.method,
+            now,
+        );
         Refusal::NoIdentity
     }
 
-    async fn stream(
+    pub(super) async fn stream(
         self: Arc<Self>,
         kind: Kind,
         call: Call,
-        caller: Option<Arc<Caller>>,
     ) -> Result<Response<Steps<Delivery>>, Status> {
-        let mut admitted = self.admit(call, caller).await?;
+        let mut admitted = self.admit(call).await?;
         let want = if kind == Kind::X509Svid { Want::X509 } else { Want::Bundles };
         let lenient = kind != Kind::X509Svid && self.options.allow_unauthenticated_verifiers;
         let first = async {
@@ -243,17 +235,16 @@ impl Workload {
         }
     }
 
-    async fn fetch_jwt(
+    pub(super) async fn fetch_jwt(
         self: Arc<Self>,
         mut call: Call,
-        caller: Option<Arc<Caller>>,
         request: wire::JwtsvidRequest,
     ) -> Result<Response<Bytes>, Status> {
         let asked = match asked_id(&request) {
             Ok(asked) => asked,
             Err(refusal) => return Err(call.ends(refusal)),
         };
-        let mut admitted = self.admit(call, caller).await?;
+        let mut admitted = self.admit(call).await?;
         match self.mint(&admitted, request.audience, asked).await {
             Ok(bytes) => {
                 admitted.call.code = Code::Ok;
@@ -269,21 +260,7 @@ impl Workload {
         audience: Vec<String>,
         asked: Option<SpiffeId>,
     ) -> Result<Bytes, Refusal> {
-        let fetch = || {
-            let (selectors, audience, asked) = (admitted.selectors.clone(), audience.clone(), asked.clone());
-            async move {
-                tokio::select! {
-                    biased;
-                    () = self.stop.cancelled() => Err(Refusal::Stopping),
-                    grants = self.supply.fetch_jwt(selectors, audience, asked) => match grants {
-                        Ok(grants) if grants.is_empty() => Err(Refusal::NoIdentity),
-                        Ok(grants) => Ok(grants),
-                        Err(JwtRefusal::NoIdentity) => Err(Refusal::NoIdentity),
-                        Err(JwtRefusal::Unavailable(why)) => Err(Refusal::Mint(why)),
-                    },
-                }
-            }
-        };
+        let fetch = || self.grants(admitted, audience.clone(), asked.clone());
         let mut grants = fetch().await;
         let hold = self.hold();
         if matches!(grants, Err(Refusal::NoIdentity)) && !hold.is_zero() {
@@ -302,13 +279,13 @@ impl Workload {
             Err(other) => Err(other),
             Ok(grants) => {
                 // Minting may have taken a while: only the process that asked may have the tokens.
-                admitted.caller.still_same().map_err(|_| Refusal::ProcessChanged)?;
+                admitted.call.caller.still_same().map_err(|_| Refusal::ProcessChanged)?;
                 for grant in &grants {
                     tracing::debug!(
                         subsystem_name = "endpoints",
                         service = SHORT_NAME,
                         method = admitted.call.method,
-                        pid = admitted.caller.pid,
+                        pid = admitted.call.caller.pid,
                         registered = true,
                         spiffe_id = %grant.svid.id,
                         "Fetched JWT SVID"
@@ -319,16 +296,42 @@ impl Workload {
         }
     }
 
-    async fn validate(
+    /// Tokens for an admitted caller. Its share is held as long as the work lasts, also when the caller has left:
+    /// asking and going away is no way to make the agent mint without limit.
+    async fn grants(
+        &self,
+        admitted: &Admitted,
+        audience: Vec<String>,
+        asked: Option<SpiffeId>,
+    ) -> Result<Vec<JwtGrant>, Refusal> {
+        let share = self.share(&self.minting, &admitted.call)?;
+        let (supply, selectors) = (self.supply.clone(), admitted.selectors.clone());
+        let work = tokio::spawn(async move {
+            let _share = share;
+            supply.fetch_jwt(selectors, audience, asked).await
+        });
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Refusal::Stopping),
+            done = work => match done {
+                Ok(Ok(grants)) if grants.is_empty() => Err(Refusal::NoIdentity),
+                Ok(Ok(grants)) => Ok(grants),
+                Ok(Err(JwtRefusal::NoIdentity)) => Err(Refusal::NoIdentity),
+                Ok(Err(JwtRefusal::Unavailable(why))) => Err(Refusal::Mint(why)),
+                Err(error) => Err(Refusal::Mint(error.to_string())),
+            },
+        }
+    }
+
+    pub(super) async fn validate(
         self: Arc<Self>,
         mut call: Call,
-        caller: Option<Arc<Caller>>,
         request: wire::ValidateJwtsvidRequest,
     ) -> Result<Response<Bytes>, Status> {
         if let Err(refusal) = validate::check(&request) {
             return Err(call.ends(refusal));
         }
-        let mut admitted = self.admit(call, caller).await?;
+        let mut admitted = self.admit(call).await?;
         let answer = async {
             let mut feed = self.subscribe(&admitted, Want::Bundles).await?;
             let visible = self.next(&mut feed).await?;
@@ -350,6 +353,9 @@ impl Workload {
 fn asked_id(request: &wire::JwtsvidRequest) -> Result<Option<SpiffeId>, Refusal> {
     if request.audience.is_empty() || request.audience.iter().any(String::is_empty) {
         return Err(Refusal::AudienceMissing);
+    }
+    if request.audience.len() > AUDIENCES_MAX {
+        return Err(Refusal::AudiencesTooMany(request.audience.len()));
     }
     if request.spiffe_id.is_empty() {
         return Ok(None);
@@ -394,7 +400,7 @@ impl Delivery {
     async fn message(&mut self) -> Result<Bytes, Refusal> {
         loop {
             let update = match self.pending.take() {
-                Some(update) => update,
+                Some(update) => self.newest(update).await?,
                 None => self.workload.next(&mut self.feed).await?,
             };
             if update.matched == 0 && !self.lenient {
@@ -403,10 +409,10 @@ impl Delivery {
             if self.kind == Kind::X509Svid && update.identities.is_empty() {
                 continue; // entitled, but still being signed
             }
-            self.admitted.caller.still_same().map_err(|error| {
+            self.admitted.call.caller.still_same().map_err(|error| {
                 tracing::warn!(
                     subsystem_name = "endpoints",
-                    pid = self.admitted.caller.pid,
+                    pid = self.admitted.call.caller.pid,
                     %error,
                     "Ended a stream"
                 );
@@ -421,6 +427,21 @@ impl Delivery {
         }
     }
 
+    /// The first state, complete if it can be: which identity is the default one should not depend on whose
+    /// signature was faster. Nothing older than this moment is handed out (WA-53).
+    async fn newest(&mut self, mut update: Arc<WorkloadUpdate>) -> Result<Arc<WorkloadUpdate>, Refusal> {
+        loop {
+            let incomplete = self.kind == Kind::X509Svid && update.waiting > 0;
+            let patience = if update.identities.is_empty() { Duration::MAX } else { INCOMPLETE_WAIT };
+            tokio::select! {
+                biased;
+                newer = self.workload.next(&mut self.feed) => update = newer?,
+                () = tokio::time::sleep(patience), if incomplete => return Ok(update),
+                () = std::future::ready(()), if !incomplete => return Ok(update),
+            }
+        }
+    }
+
     fn told(&self, update: &WorkloadUpdate) {
         if self.kind != Kind::X509Svid {
             return;
@@ -431,7 +452,7 @@ impl Delivery {
                 subsystem_name = "endpoints",
                 service = SHORT_NAME,
                 method = self.admitted.call.method,
-                pid = self.admitted.caller.pid,
+                pid = self.admitted.call.caller.pid,
                 registered = true,
                 count = update.identities.len(),
                 spiffe_id = %identity.svid.id,
@@ -450,129 +471,4 @@ fn full_name(method: &'static str) -> &'static str {
         "FetchJWTBundles" => "/SpiffeWorkloadAPI/FetchJWTBundles",
         _ => "/SpiffeWorkloadAPI/ValidateJWTSVID",
     }
-}
-
-/// The service as tonic's router wants it.
-#[derive(Clone)]
-pub struct WorkloadService(pub(super) Arc<Workload>);
-
-impl std::fmt::Debug for WorkloadService {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WorkloadService")
-    }
-}
-
-impl tonic::server::NamedService for WorkloadService {
-    const NAME: &'static str = SERVICE;
-}
-
-type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
-
-impl tower::Service<http::Request<Body>> for WorkloadService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
-        let workload = self.0.clone();
-        Box::pin(async move { Ok(workload.route(request).await) })
-    }
-}
-
-fn has_header(request: &http::Request<Body>) -> bool {
-    let mut values = request.headers().get_all(HEADER).iter();
-    values.next().is_some_and(|value| value.as_bytes() == b"true") && values.next().is_none()
-}
-
-impl Workload {
-    /// Header rule, then the method; nothing of the body is read before both hold.
-    async fn route(self: Arc<Self>, request: http::Request<Body>) -> http::Response<Body> {
-        if !has_header(&request) {
-            return Status::from(Refusal::HeaderMissing).into_http();
-        }
-        let caller = request.extensions().get::<Arc<Caller>>().cloned();
-        let name = request.uri().path().strip_prefix("/SpiffeWorkloadAPI/").unwrap_or_default().to_owned();
-        match name.as_str() {
-            "FetchX509SVID" => {
-                let call = self.call("FetchX509SVID", caller.as_ref());
-                streaming::<wire::X509svidRequest, _, _>(request, self.stream(Kind::X509Svid, call, caller))
-                    .await
-            }
-            "FetchX509Bundles" => {
-                let call = self.call("FetchX509Bundles", caller.as_ref());
-                streaming::<wire::X509BundlesRequest, _, _>(
-                    request,
-                    self.stream(Kind::X509Bundles, call, caller),
-                )
-                .await
-            }
-            "FetchJWTBundles" => {
-                let call = self.call("FetchJWTBundles", caller.as_ref());
-                streaming::<wire::JwtBundlesRequest, _, _>(
-                    request,
-                    self.stream(Kind::JwtBundles, call, caller),
-                )
-                .await
-            }
-            "FetchJWTSVID" => {
-                let call = self.call("FetchJWTSVID", caller.as_ref());
-                unary(request, |message| self.fetch_jwt(call, caller, message)).await
-            }
-            "ValidateJWTSVID" => {
-                let call = self.call("ValidateJWTSVID", caller.as_ref());
-                unary(request, |message| self.validate(call, caller, message)).await
-            }
-            "FetchWITSVID" => Status::from(Refusal::WitSvid).into_http(),
-            "FetchWITBundles" => Status::from(Refusal::WitBundles).into_http(),
-            other => Status::from(Refusal::UnknownMethod(other.to_owned())).into_http(),
-        }
-    }
-}
-
-/// Runs `handle` on a request without content.
-async fn streaming<R, F, S>(request: http::Request<Body>, handle: F) -> http::Response<Body>
-where
-    R: prost::Message + Default + Send + 'static,
-    F: Future<Output = Result<Response<Steps<S>>, Status>> + Send + 'static,
-    S: Step,
-{
-    let mut handle = Some(handle);
-    let service = tower::service_fn(move |_: Request<R>| {
-        let handle = handle.take();
-        async move {
-            match handle {
-                Some(handle) => handle.await,
-                None => Err(Status::internal("a request was handled twice")),
-            }
-        }
-    });
-    let mut grpc =
-        tonic::server::Grpc::new(EncodedCodec::<R>::default()).max_decoding_message_size(REQUEST_MAX);
-    grpc.server_streaming(service, request).await
-}
-
-/// Runs `handle` on the message of the request.
-async fn unary<R, H, F>(request: http::Request<Body>, handle: H) -> http::Response<Body>
-where
-    R: prost::Message + Default + Send + 'static,
-    H: FnOnce(R) -> F + Send + 'static,
-    F: Future<Output = Result<Response<Bytes>, Status>> + Send + 'static,
-{
-    let mut handle = Some(handle);
-    let service = tower::service_fn(move |request: Request<R>| {
-        let handle = handle.take();
-        async move {
-            match handle {
-                Some(handle) => handle(request.into_inner()).await,
-                None => Err(Status::internal("a request was handled twice")),
-            }
-        }
-    });
-    let mut grpc =
-        tonic::server::Grpc::new(EncodedCodec::<R>::default()).max_decoding_message_size(REQUEST_MAX);
-    grpc.unary(service, request).await
 }

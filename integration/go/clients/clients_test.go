@@ -2,9 +2,13 @@
 package clients
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -79,7 +83,7 @@ func TestGoFetchesAndValidatesAJWTSVID(t *testing.T) {
 	}
 }
 
-func TestGoSeesItsX509BundleWithoutAnSVIDOfItsOwnBeingAskedFor(t *testing.T) {
+func TestGoReadsBothBundles(t *testing.T) {
 	w, ctx := world(t)
 	w.StartAgent()
 	w.CreateEntry("/web")
@@ -92,6 +96,13 @@ func TestGoSeesItsX509BundleWithoutAnSVIDOfItsOwnBeingAskedFor(t *testing.T) {
 	must(t, err)
 	if len(bundle.X509Authorities()) == 0 {
 		t.Fatal("the bundle is empty")
+	}
+	keys, err := client.FetchJWTBundles(ctx)
+	must(t, err)
+	jwt, err := keys.GetJWTBundleForTrustDomain(spiffeid.RequireTrustDomainFromString("example.org"))
+	must(t, err)
+	if len(jwt.JWTAuthorities()) == 0 {
+		t.Fatal("the JWT bundle is empty")
 	}
 }
 
@@ -172,21 +183,130 @@ func TestGoClientOutlivesARestartOfItsAgent(t *testing.T) {
 	}
 }
 
-func TestPythonClient(t *testing.T) {
-	python := os.Getenv("SPIFFE_PYTHON")
-	if python == "" {
-		t.Skip("not run: SPIFFE_PYTHON names no Python with the spiffe package")
+// foreign clients are programs of their own, one scenario a run: see integration/clients.
+var foreign = map[string]func(t *testing.T) []string{
+	"Python": func(t *testing.T) []string {
+		return []string{variable(t, "SPIFFE_PYTHON"), "../../clients/client.py"}
+	},
+	"Rust": func(t *testing.T) []string { return []string{variable(t, "SPIFFE_RUST")} },
+}
+
+func variable(t *testing.T, name string) string {
+	value := os.Getenv(name)
+	if value == "" {
+		t.Skipf("not run: %s names no program", name)
 	}
-	w, ctx := world(t)
-	w.StartAgent()
-	w.CreateEntry("/web", "-x509SVIDTTL", "8")
-	for _, scenario := range []string{"x509", "jwt", "bundles", "rotation"} {
-		t.Run(scenario, func(t *testing.T) {
-			cmd := exec.CommandContext(ctx, python, "../../clients/client.py", scenario)
-			cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET="+w.Addr())
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
+	return value
+}
+
+// client is a running scenario.
+type client struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	says *bufio.Scanner
+	log  bytes.Buffer
+}
+
+func start(t *testing.T, ctx context.Context, w *harness.World, argv []string, scenario string) *client {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], scenario)...)
+	cmd.Env = append(os.Environ(), "SPIFFE_ENDPOINT_SOCKET="+w.Addr())
+	c := &client{t: t, cmd: cmd}
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	cmd.Stderr = &c.log
+	c.says = bufio.NewScanner(out)
+	must(t, cmd.Start())
+	return c
+}
+
+// hears waits until the client says the word.
+func (c *client) hears(word string) {
+	c.t.Helper()
+	for c.says.Scan() {
+		if c.says.Text() == word {
+			return
+		}
+	}
+	err := c.cmd.Wait()
+	c.t.Fatalf("the client ended (%v) without saying %q\n%s", err, word, c.log.String())
+}
+
+// succeeds waits for the end of the scenario.
+func (c *client) succeeds() {
+	c.t.Helper()
+	for c.says.Scan() {
+	}
+	if err := c.cmd.Wait(); err != nil {
+		c.t.Fatalf("%v\n%s", err, c.log.String())
+	}
+}
+
+func TestForeignClients(t *testing.T) {
+	for name, program := range foreign {
+		t.Run(name, func(t *testing.T) {
+			argv := program(t)
+			cases := map[string]func(t *testing.T, w *harness.World, start func(string) *client){
+				"X509":     served("x509"),
+				"JWT":      served("jwt"),
+				"Bundles":  served("bundles"),
+				"Rotation": overARotation,
+				"Before":   beforeTheAgent,
+				"Restart":  overARestart,
+				"Late":     entryAfterTheQuestion,
+			}
+			for name, run := range cases {
+				t.Run(name, func(t *testing.T) {
+					w, ctx := world(t)
+					run(t, w, func(scenario string) *client { return start(t, ctx, w, argv, scenario) })
+				})
 			}
 		})
 	}
+}
+
+func served(scenario string) func(*testing.T, *harness.World, func(string) *client) {
+	return func(_ *testing.T, w *harness.World, start func(string) *client) {
+		w.StartAgent()
+		w.CreateEntry("/web")
+		start(scenario).succeeds()
+	}
+}
+
+func overARotation(_ *testing.T, w *harness.World, start func(string) *client) {
+	w.StartAgent()
+	w.CreateEntry("/web", "-x509SVIDTTL", "8")
+	start("follow").succeeds()
+}
+
+// The socket of an earlier agent is there, and nobody listens: without the file the Python client gives up at once.
+func beforeTheAgent(t *testing.T, w *harness.World, start func(string) *client) {
+	must(t, os.MkdirAll(filepath.Dir(w.AgentSocket), 0o755))
+	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: w.AgentSocket, Net: "unix"})
+	must(t, err)
+	old.SetUnlinkOnClose(false)
+	must(t, old.Close())
+	c := start("wait")
+	c.hears("asking")
+	w.StartAgent()
+	w.CreateEntry("/web")
+	c.succeeds()
+}
+
+func overARestart(_ *testing.T, w *harness.World, start func(string) *client) {
+	w.StartAgent()
+	w.CreateEntry("/web")
+	c := start("follow")
+	c.hears("served")
+	w.StopAgent()
+	w.StartAgent()
+	c.succeeds()
+}
+
+func entryAfterTheQuestion(_ *testing.T, w *harness.World, start func(string) *client) {
+	w.StartAgent()
+	c := start("wait")
+	c.hears("asking")
+	w.CreateEntry("/web")
+	c.succeeds()
 }

@@ -36,6 +36,9 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// How long a stream must stay silent to count as silent.
 pub const SILENCE: Duration = Duration::from_millis(150);
 
+/// Connections the socket has room for.
+pub const CONNECTIONS: usize = 100;
+
 pub struct FakeSupply {
     pub ready: watch::Sender<bool>,
     pub push: AtomicBool,
@@ -181,7 +184,7 @@ impl World {
     }
 
     /// The service alone, to be put behind another connection.
-    pub fn service(&self) -> super::super::workload::WorkloadService {
+    pub fn service(&self) -> super::super::route::WorkloadService {
         let parts = parts(&self.looker, &self.metrics, WorkloadOptions::default());
         super::super::service(self.supply.clone(), parts, self.stop.clone())
     }
@@ -221,7 +224,13 @@ impl World {
 fn parts(looker: &Arc<FakeLooker>, metrics: &Metrics, options: WorkloadOptions) -> WorkloadParts {
     let tick = || avouch::clock::now().mono;
     let attestor = WorkloadAttestor::new(vec![looker.clone()], metrics.clone(), tick);
-    WorkloadParts { attestor, options, connections: 100, metrics: metrics.clone(), clock: avouch::clock::now }
+    WorkloadParts {
+        attestor,
+        options,
+        connections: CONNECTIONS,
+        metrics: metrics.clone(),
+        clock: avouch::clock::now,
+    }
 }
 
 impl Drop for World {
@@ -325,7 +334,13 @@ pub fn grant(entry: &str, path: &str, hint: &str) -> JwtGrant {
 
 /// A state with these identities and the own bundle `own`.
 pub fn state(own: &Arc<Bundle>, identities: Vec<Identity>) -> WorkloadUpdate {
-    WorkloadUpdate { matched: identities.len(), identities, own: own.clone(), federated: Vec::new() }
+    WorkloadUpdate {
+        matched: identities.len(),
+        waiting: 0,
+        identities,
+        own: own.clone(),
+        federated: Vec::new(),
+    }
 }
 
 /// A state that matches nothing.

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::{AdminOptions, Stop, WorkloadOptions, listener, serve_admin};
+use crate::limits::REQUEST_MAX;
 use crate::metrics::Metrics;
 use crate::supply::JwtRefusal;
 use kit::{
@@ -134,6 +135,21 @@ async fn an_audience_is_mandatory_and_not_empty() {
     assert_eq!(refused(world.jwt(&[""], "").await), missing);
     assert_eq!(refused(world.jwt(&["a", ""], "").await), missing);
     assert_eq!(refused(world.validate("", "token").await), missing);
+}
+
+#[tokio::test]
+async fn audiences_are_counted() {
+    let world = World::new(nothing(&own()));
+    let (code, text) = refused(world.jwt(&["a"; 33], "").await);
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(text.starts_with("33 audiences are too many"), "{text}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_big_is_not_read() {
+    let world = World::new(nothing(&own()));
+    let (code, text) = refused(world.validate("a", &"x".repeat(REQUEST_MAX)).await);
+    assert_eq!(code, Code::OutOfRange, "{text}");
 }
 
 #[tokio::test]

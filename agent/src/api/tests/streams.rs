@@ -1,6 +1,7 @@
 //! Streams: what is sent, when, in which order, and how they end (conformance 2.4).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use avouch_domain::{Timestamp, X509Authority};
 use avouch_proto::workload as wire;
@@ -8,10 +9,12 @@ use tonic::Code;
 
 use super::super::WorkloadOptions;
 use super::super::answer::{AnswerBook, Kind};
+use super::super::route::WorkloadService;
 use super::kit::{
-    SOON, Setup, World, bundle, call, identity, jwt_bundle, next, nothing, own, root, silent, state,
+    self, SOON, Setup, World, bundle, call, identity, jwt_bundle, next, nothing, own, root, silent, state,
 };
 use super::refused;
+use crate::fair::FairShare;
 use crate::limits::ANSWER_MAX;
 use crate::peer::{Caller, PeerStream};
 use crate::supply::Want;
@@ -105,6 +108,41 @@ async fn an_entitled_caller_waits_for_its_first_svid() {
     assert!(silent(&mut stream).await, "nothing is there to send, but nothing is denied");
     world.supply.set(state(&own, vec![identity("1", "/a", "")]));
     assert_eq!(next(&mut stream).await.unwrap().svids.len(), 1);
+}
+
+#[tokio::test]
+async fn a_first_message_waits_for_identities_that_are_being_signed() {
+    let own = own();
+    let mut half = state(&own, vec![identity("2", "/b", "")]);
+    (half.matched, half.waiting) = (2, 1);
+    let world = World::new(half);
+    let mut stream = world.x509().await.unwrap();
+    assert!(silent(&mut stream).await, "the default identity is not there yet");
+    world.supply.set(state(&own, vec![identity("1", "/a", ""), identity("2", "/b", "")]));
+    let message = next(&mut stream).await.unwrap();
+    assert_eq!(message.svids[0].spiffe_id, "spiffe://example.org/a");
+    assert_eq!(message.svids.len(), 2);
+}
+
+#[tokio::test]
+async fn a_first_message_waits_for_a_slow_signature_only_so_long() {
+    let mut half = state(&own(), vec![identity("2", "/b", "")]);
+    (half.matched, half.waiting) = (2, 1);
+    let world = World::new(half);
+    let message = next(&mut world.x509().await.unwrap()).await.unwrap();
+    assert_eq!(message.svids[0].spiffe_id, "spiffe://example.org/b");
+}
+
+#[tokio::test]
+async fn an_open_stream_does_not_wait_for_an_identity_that_is_added() {
+    let own = own();
+    let world = World::new(state(&own, vec![identity("2", "/b", "")]));
+    let mut stream = world.x509().await.unwrap();
+    next(&mut stream).await.unwrap();
+    let mut more = state(&own, vec![identity("2", "/b", "changed")]);
+    (more.matched, more.waiting) = (2, 1);
+    world.supply.set(more);
+    assert_eq!(next(&mut stream).await.unwrap().svids[0].hint, "changed");
 }
 
 fn holding(push: bool) -> Setup {
@@ -255,6 +293,22 @@ fn two_hundred_federated_bundles_stay_under_the_limit_of_clients() {
     }
 }
 
+#[tokio::test]
+async fn a_client_with_default_limits_takes_two_hundred_federated_bundles() {
+    let own = own();
+    let mut update = state(&own, vec![identity("1", "/a", "")]);
+    update.federated = foreign(200, 5, &root(&own.trust_domain));
+    let world = World::new(update);
+    let message = next(&mut world.x509().await.unwrap()).await.unwrap();
+    assert_eq!((message.svids.len(), message.federated_bundles.len()), (1, 200));
+    let mut client = world.client().await;
+    let mut bundles =
+        client.fetch_x509_bundles(call(wire::X509BundlesRequest {})).await.unwrap().into_inner();
+    assert_eq!(next(&mut bundles).await.unwrap().bundles.len(), 201);
+    let mut keys = client.fetch_jwt_bundles(call(wire::JwtBundlesRequest {})).await.unwrap().into_inner();
+    assert_eq!(next(&mut keys).await.unwrap().bundles.len(), 201);
+}
+
 #[test]
 fn what_would_not_fit_is_left_out_so_that_the_identity_still_comes() {
     use prost::Message;
@@ -271,13 +325,12 @@ fn what_would_not_fit_is_left_out_so_that_the_identity_still_comes() {
 
 /// Serves over one end of a pair on behalf of another process.
 async fn client_of(
-    world: &World,
+    service: WorkloadService,
     peer: avouch_attestors::Peer,
 ) -> wire::spiffe_workload_api_client::SpiffeWorkloadApiClient<tonic::transport::Channel> {
     let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
     let caller = Arc::new(Caller::new(peer, Arc::default(), None));
     let incoming = tokio_stream::once(Ok::<_, std::io::Error>(PeerStream::new(ours, caller)));
-    let service = world.service();
     tokio::spawn(async move {
         let open = tokio_stream::StreamExt::chain(incoming, tokio_stream::pending());
         tonic::transport::Server::builder().add_service(service).serve_with_incoming(open).await
@@ -297,10 +350,8 @@ async fn nothing_more_is_delivered_once_the_process_is_gone() {
     let own = own();
     let world = World::new(state(&own, vec![identity("1", "/a", "")]));
     let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let pid = i32::try_from(child.id()).unwrap();
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let peer = avouch_attestors::Peer { pid, uid, gid, pidfd: None };
-    let mut client = client_of(&world, peer).await;
+    let peer = avouch_attestors::Peer { pid: i32::try_from(child.id()).unwrap(), ..myself() };
+    let mut client = client_of(world.service(), peer).await;
     let mut stream = client.fetch_x509svid(call(wire::X509svidRequest {})).await.unwrap().into_inner();
     next(&mut stream).await.unwrap();
     child.kill().unwrap();
@@ -314,6 +365,45 @@ async fn nothing_more_is_delivered_once_the_process_is_gone() {
         page.contains("spire_agent_rpc_workload_api_fetch_x509svid{status=\"Unavailable\"} 1"),
         "calls of other processes are counted: {page}"
     );
+}
+
+fn myself() -> avouch_attestors::Peer {
+    let pid = i32::try_from(std::process::id()).unwrap();
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    avouch_attestors::Peer { pid, uid, gid, pidfd: None }
+}
+
+#[tokio::test]
+async fn a_call_over_its_share_is_refused_before_any_work() {
+    let world = World::new(state(&own(), vec![identity("1", "/a", "")]));
+    let mut service = world.service();
+    Arc::get_mut(&mut service.0).unwrap().calls = FairShare::new(1);
+    let mut client = client_of(service, myself()).await;
+    let mut first = client.fetch_x509svid(call(wire::X509svidRequest {})).await.unwrap().into_inner();
+    next(&mut first).await.unwrap();
+    let looks = world.looker.looks.load(Ordering::SeqCst);
+    let busy =
+        |method: &str| (Code::Unavailable, format!("rate limit exceeded for /SpiffeWorkloadAPI/{method}"));
+    let second = client.fetch_x509_bundles(call(wire::X509BundlesRequest {})).await;
+    assert_eq!(refused(second), busy("FetchX509Bundles"));
+    let token = wire::JwtsvidRequest { audience: vec!["a".into()], spiffe_id: String::new() };
+    assert_eq!(refused(client.fetch_jwtsvid(call(token)).await), busy("FetchJWTSVID"));
+    assert_eq!(world.looker.looks.load(Ordering::SeqCst), looks);
+}
+
+#[tokio::test]
+async fn connections_over_their_share_are_closed_and_the_others_stay() {
+    use tokio::io::AsyncReadExt;
+    let world = World::new(state(&own(), vec![identity("1", "/a", "")]));
+    let mut open = Vec::new();
+    for _ in 0..kit::CONNECTIONS {
+        open.push(tokio::net::UnixStream::connect(&world.path).await.unwrap());
+    }
+    let mut last = open.pop().unwrap();
+    let mut byte = [0];
+    // A connection that stays hears the server's settings first; one that may not stay hears nothing.
+    assert_eq!(tokio::time::timeout(SOON, last.read(&mut byte)).await.expect("its end").unwrap(), 0);
+    assert_eq!(open[0].read(&mut byte).await.unwrap(), 1);
 }
 
 fn foreign(count: usize, roots: usize, der: &Arc<[u8]>) -> Vec<Arc<avouch_domain::Bundle>> {

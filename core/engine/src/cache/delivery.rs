@@ -35,6 +35,7 @@ impl Cache {
     fn compose(&self, group: &Group, own: &Arc<Bundle>) -> WorkloadUpdate {
         let mut identities = Vec::with_capacity(group.matched.len());
         let mut domains = BTreeSet::new();
+        let mut waiting = 0;
         for slot in group.matched.iter().filter_map(|id| self.slots.get(id)) {
             domains.extend(slot.entry.federates_with.iter().filter(|d| **d != own.trust_domain));
             if let Some(held) = slot
@@ -49,10 +50,13 @@ impl Cache {
                     hint: slot.hint.clone(),
                     svid: held.svid.clone(),
                 });
+            } else if slot.error.is_none() {
+                waiting += 1;
             }
         }
         WorkloadUpdate {
             matched: group.matched.len(),
+            waiting,
             identities,
             own: own.clone(),
             federated: domains.into_iter().filter_map(|d| self.bundles.get(d).cloned()).collect(),
@@ -60,10 +64,10 @@ impl Cache {
     }
 }
 
-/// True if a subscriber would see no difference. How many entries wait for their SVID is no difference; that
-/// some match is one.
+/// True if a subscriber would see no difference. How many entries match or wait for their SVID is no difference;
+/// that there are any is one.
 fn says_the_same(old: &WorkloadUpdate, new: &WorkloadUpdate) -> bool {
-    let sight = |u: &WorkloadUpdate| u.matched > 0;
+    let sight = |u: &WorkloadUpdate| (u.matched > 0, u.waiting > 0);
     sight(old) == sight(new)
         && old.identities == new.identities
         && old.own == new.own

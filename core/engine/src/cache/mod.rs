@@ -70,8 +70,6 @@ pub struct Cache {
     held: usize,
     /// Entries being signed for the first time.
     coming: usize,
-    /// Entries whose last signature failed.
-    failing: usize,
     federating: BTreeMap<TrustDomain, BTreeSet<EntryId>>,
     bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
     distrusted: BTreeSet<AuthorityId>,
@@ -103,7 +101,6 @@ impl Cache {
             ahead: BTreeSet::new(),
             held: 0,
             coming: 0,
-            failing: 0,
             federating: BTreeMap::new(),
             bundles: BTreeMap::new(),
             distrusted: BTreeSet::new(),
@@ -151,6 +148,7 @@ impl Cache {
         })
     }
 
+    /// Asked with every message of the server: counts what is counted already, and looks at nothing.
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
@@ -158,7 +156,6 @@ impl Cache {
             x509_held: self.held,
             jwt_held: self.jwts.len(),
             subscribed_sets: self.groups.len(),
-            failing: self.failing,
         }
     }
 
@@ -251,7 +248,6 @@ impl Cache {
         self.take_signing(id);
         self.take_held(id);
         let Some(slot) = self.slots.remove(id) else { return };
-        self.failing -= usize::from(slot.error.is_some());
         self.entries.remove(id);
         self.unfederate(id, &slot.entry);
         for number in &slot.groups {

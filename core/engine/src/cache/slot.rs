@@ -195,7 +195,7 @@ impl Cache {
             return;
         }
         slot.forgive();
-        self.failing -= usize::from(slot.error.take().is_some());
+        slot.error = None;
         let renew_at = match (revision == slot.entry.revision_number, distrusted) {
             (false, _) => wall,
             (true, true) => renew.min(wall + later),
@@ -218,10 +218,12 @@ impl Cache {
         let Some(slot) = self.slots.get_mut(id) else { return };
         slot.away = matches!(failure, SignFailure::Away(_));
         slot.failures = slot.failures.saturating_add(1);
-        self.failing += usize::from(slot.error.replace(failure.to_string().into()).is_none());
+        slot.error = Some(failure.to_string().into());
         let policy = if slot.away { AWAY } else { REFUSED };
         let pause = policy.pause(slot.failures);
         slot.retry_at = Some(self.now.mono + (pause / 2 + self.jitter.within(pause / 2)));
+        // Whoever waits for all of its SVIDs no longer waits for this one.
+        self.mark_groups_of(id);
         self.reconcile(id);
     }
 

@@ -162,6 +162,8 @@ pub struct Identity {
 pub struct WorkloadUpdate {
     /// Entries that match, those whose SVID is not there yet included. Zero: no identity.
     pub matched: usize,
+    /// Matching entries whose first SVID is on its way. One that failed is not waited for.
+    pub waiting: usize,
     /// Ascending entry ID; none of them expired.
     pub identities: Vec<Identity>,
     pub own: Arc<Bundle>,
@@ -203,6 +205,4 @@ pub struct Counts {
     pub jwt_held: usize,
     /// Distinct selector sets subscribed.
     pub subscribed_sets: usize,
-    /// Entries whose last signature failed.
-    pub failing: usize,
 }
