@@ -92,10 +92,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let metrics = metrics(&config);
     let identity = Arc::new(IdentityCell::empty());
     let roots = Arc::new(RootsCell::empty());
-    let target = Target::from((config.server_address.as_str(), config.server_port));
-    let domain = config.trust_domain.clone();
-    let server =
-        Arc::new(Server::new(target, Arc::new(upstream::System), domain, identity.clone(), roots.clone())?);
+    let server = Arc::new(server(&config, identity.clone(), roots.clone())?);
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
@@ -175,6 +172,15 @@ fn greet(config: &AgentConfig) {
         tracing::warn!("{warning}");
     }
     tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), "Starting agent");
+}
+
+fn server(
+    config: &AgentConfig,
+    identity: Arc<IdentityCell>,
+    roots: Arc<RootsCell>,
+) -> Result<Server, TlsError> {
+    let target = Target::from((config.server_address.as_str(), config.server_port));
+    Server::new(target, Arc::new(upstream::System), config.trust_domain.clone(), identity, roots)
 }
 
 fn own_keys(config: &AgentConfig) -> Result<OwnKeys, KeysError> {

@@ -2,6 +2,7 @@
 //! their rows are still there.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use avouch_domain::fixtures::id;
 use avouch_domain::{EntryId, Now};

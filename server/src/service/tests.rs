@@ -1,6 +1,7 @@
 //! Rules of the use cases, one per test, on a real store and real keys.
 
 use std::path::Path;
+use std::time::Duration;
 
 use avouch_credential::key::PrivateKey;
 use avouch_credential::x509::csr::{CsrTemplate, build};

@@ -12,7 +12,7 @@ use super::*;
 use crate::keys::disk::DiskKeys;
 use crate::keys::memory::MemoryKeys;
 use crate::keys::{KeyError, KeyManager};
-use crate::service::Settings;
+use crate::settings::Settings;
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 const CA_TTL: Duration = Duration::from_secs(24 * 3600);
