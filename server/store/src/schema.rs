@@ -71,7 +71,14 @@ fn refuse_torn_end(path: &Path, length: u64) -> Result<(), StoreError> {
 }
 
 fn look(path: &Path) -> Result<Found, StoreError> {
-    let conn = open_to_read(path)?;
+    let found = identify(&open_untouched(path)?, path)?;
+    if let Found::Schema(_) = found {
+        check(&open_to_read(path)?, path)?;
+    }
+    Ok(found)
+}
+
+fn identify(conn: &Connection, path: &Path) -> Result<Found, StoreError> {
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", (), |r| r.get(0))?;
     if tables == 0 {
         return Ok(Found::Fresh);
@@ -80,12 +87,23 @@ fn look(path: &Path) -> Result<Found, StoreError> {
     if application != APPLICATION_ID {
         return Err(StoreError::Foreign { path: path.to_owned() });
     }
-    let found = schema(&conn)?;
+    let found = schema(conn)?;
     if found > known() {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: known() });
     }
-    check(&conn, path)?;
     Ok(Found::Schema(found))
+}
+
+/// Opens a file so that not even SQLite's side files are made beside it. Only if there is no write-ahead log, which
+/// would have to be read too, and only for a short look: another server may begin to write.
+fn open_untouched(path: &Path) -> Result<Connection, StoreError> {
+    // Two slashes would begin a host name.
+    let text = path.to_str().filter(|text| !text.starts_with("//") && !beside(path, "-wal").exists());
+    let Some(text) = text else { return open_to_read(path) };
+    let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Ok(Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?)
 }
 
 /// Opens an existing file so that nothing in it can change.
