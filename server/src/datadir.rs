@@ -89,6 +89,9 @@ fn server_name(path: &Path) -> Result<Arc<str>, DataDirError> {
             let mut file = file.map_err(io)?;
             writeln!(file, "{name}").and_then(|()| file.sync_all()).map_err(io)?;
             std::fs::rename(&temporary, path).map_err(io)?;
+            // A name that a power cut takes away would make this another server, without its authorities.
+            let folder = path.parent().unwrap_or(Path::new("."));
+            File::open(folder).and_then(|f| f.sync_all()).map_err(io)?;
             Ok(name.into())
         }
         Err(error) => Err(io(error)),

@@ -75,12 +75,16 @@ static EXPERIMENTAL: Table = Table {
         KeySpec::bool("agent_spiffe_id_as_selector", "false", "Gives each agent the selector spiffe_id:ID."),
         KeySpec::duration(
             "cache_reload_interval",
-            "",
+            "\"5s\"",
             "Accepted without effect: nothing is reloaded, changes arrive at once.",
         )
         .unit("Go duration"),
-        KeySpec::duration("full_cache_reload_interval", "", "Accepted without effect: nothing is reloaded.")
-            .unit("Go duration"),
+        KeySpec::duration(
+            "full_cache_reload_interval",
+            "\"24h\"",
+            "Accepted without effect: nothing is reloaded.",
+        )
+        .unit("Go duration"),
         KeySpec::bool(
             "events_based_cache",
             "false",
@@ -88,19 +92,19 @@ static EXPERIMENTAL: Table = Table {
         ),
         KeySpec::duration(
             "prune_events_older_than",
-            "",
+            "\"12h\"",
             "Accepted without effect: the change log is pruned by count.",
         )
         .unit("Go duration"),
         KeySpec::duration(
             "event_timeout",
-            "",
+            "\"15m\"",
             "Accepted without effect: the change log has no gaps to wait for.",
         )
         .unit("Go duration"),
         KeySpec::duration(
             "sql_transaction_timeout",
-            "",
+            "\"15m\"",
             "Accepted without effect: older name of event_timeout.",
         )
         .unit("Go duration"),
@@ -168,7 +172,7 @@ pub static DATASTORE_SQL: Table = Table {
         KeySpec::text("client_cert_path", "\"\"", "Certificate shown to the database.").not_yet(),
         KeySpec::text("client_key_path", "\"\"", "Its key.").not_yet(),
         KeySpec::int("max_open_conns", "100", "Accepted without effect: one file needs one connection."),
-        KeySpec::int("max_idle_conns", "2", "Accepted without effect: one file needs one connection."),
+        KeySpec::int("max_idle_conns", "100", "Accepted without effect: one file needs one connection."),
         KeySpec::text("conn_max_lifetime", "\"\"", "Accepted without effect: one file needs one connection."),
         KeySpec::bool("log_sql", "false", "Accepted without effect: statements are not logged."),
     ],

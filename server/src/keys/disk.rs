@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,7 +44,10 @@ impl DiskKeys {
     /// [`KeyError`] if it can't be read or holds something else.
     pub fn open(path: &Path) -> Result<Self, KeyError> {
         let keys = match std::fs::read(path) {
-            Ok(bytes) => parse(path, &Zeroizing::new(bytes))?,
+            Ok(bytes) => {
+                warn_if_open(path);
+                parse(path, &Zeroizing::new(bytes))?
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Keys::new(),
             Err(source) => return Err(KeyError::Io { path: path.to_owned(), source }),
         };
@@ -67,6 +70,18 @@ impl DiskKeys {
         std::fs::rename(&beside, &self.path).map_err(io)?;
         let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|f| f.sync_all()).map_err(io)
+    }
+}
+
+/// Somebody else's tool or hand may have left the file open to others; the next write makes it private.
+fn warn_if_open(path: &Path) {
+    let mode = std::fs::metadata(path).map_or(0, |facts| facts.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            mode = format!("{mode:o}"),
+            "Signing keys can be read by others: expected mode 600; run chmod 600 on the file"
+        );
     }
 }
 

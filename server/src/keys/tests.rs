@@ -54,3 +54,16 @@ fn a_failed_write_keeps_the_former_key() {
     let again = DiskKeys::open(&path).unwrap();
     assert_eq!(again.get("x509-CA-A").unwrap().public_key().pkix(), old.public_key().pkix());
 }
+
+#[test]
+fn a_file_that_others_could_read_is_private_after_the_next_write_and_keeps_foreign_keys() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    DiskKeys::open(&path).unwrap().generate("WIT-Signer-A", KeyType::EcP256).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    DiskKeys::open(&path).unwrap().generate("x509-CA-A", KeyType::EcP256).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = DiskKeys::open(&path).unwrap();
+    assert!(again.get("WIT-Signer-A").is_some() && again.get("x509-CA-A").is_some());
+}

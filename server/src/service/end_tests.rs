@@ -106,6 +106,18 @@ async fn a_late_guessed_or_used_token_admits_nobody_and_says_which_it_is() {
 }
 
 #[tokio::test]
+async fn a_token_whose_text_makes_no_id_is_refused_by_that_reason_and_kept() {
+    let (services, _stop) = standing().await;
+    let wanted = NewJoinToken { token: Some("a b".into()), ttl: 60, agent_id: None };
+    services.create_join_token(at(START), "me", wanted).await.unwrap().unwrap();
+    for _ in 0..2 {
+        let refused = services.attest(at(START), by_token("a b", csr())).await.unwrap_err();
+        assert!(refused.to_string().starts_with("failed to create join token ID: "), "{refused}");
+    }
+    assert_eq!(services.counts().agents, 0);
+}
+
+#[tokio::test]
 async fn an_ended_token_is_remembered_for_a_day_and_its_text_may_be_given_anew() {
     use crate::limits::TOKEN_KEPT;
     let (services, _stop) = standing().await;

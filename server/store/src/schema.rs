@@ -71,7 +71,14 @@ fn refuse_torn_end(path: &Path, length: u64) -> Result<(), StoreError> {
 }
 
 fn look(path: &Path) -> Result<Found, StoreError> {
-    let conn = open_to_read(path)?;
+    let found = identify(&open_untouched(path)?, path)?;
+    if let Found::Schema(_) = found {
+        check(&open_to_read(path)?, path)?;
+    }
+    Ok(found)
+}
+
+fn identify(conn: &Connection, path: &Path) -> Result<Found, StoreError> {
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", (), |r| r.get(0))?;
     if tables == 0 {
         return Ok(Found::Fresh);
@@ -80,12 +87,23 @@ fn look(path: &Path) -> Result<Found, StoreError> {
     if application != APPLICATION_ID {
         return Err(StoreError::Foreign { path: path.to_owned() });
     }
-    let found = schema(&conn)?;
+    let found = schema(conn)?;
     if found > known() {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: known() });
     }
-    check(&conn, path)?;
     Ok(Found::Schema(found))
+}
+
+/// Opens a file so that not even SQLite's side files are made beside it. Only if there is no write-ahead log, which
+/// would have to be read too, and only for a short look: another server may begin to write.
+fn open_untouched(path: &Path) -> Result<Connection, StoreError> {
+    // Two slashes would begin a host name.
+    let text = path.to_str().filter(|text| !text.starts_with("//") && !beside(path, "-wal").exists());
+    let Some(text) = text else { return open_to_read(path) };
+    let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Ok(Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?)
 }
 
 /// Opens an existing file so that nothing in it can change.
@@ -120,7 +138,11 @@ fn schema(conn: &Connection) -> Result<i64, StoreError> {
 /// Brings a database to the schema of this binary, each step in its own transaction; `fresh` becomes the epoch of a
 /// database that was empty.
 pub(crate) fn migrate(conn: &mut Connection, fresh: Epoch) -> Result<(), StoreError> {
-    for (done, sql) in (0i64..).zip(MIGRATIONS) {
+    migrate_by(conn, fresh, MIGRATIONS)
+}
+
+fn migrate_by(conn: &mut Connection, fresh: Epoch, steps: &[&str]) -> Result<(), StoreError> {
+    for (done, sql) in (0i64..).zip(steps) {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Asked again under the write lock: another process may have been first.
         if schema(&tx)? > done {
@@ -138,4 +160,42 @@ pub(crate) fn migrate(conn: &mut Connection, fresh: Epoch) -> Result<(), StoreEr
         tx.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRESH: Epoch = Epoch { started: 1, random: 2 };
+    const FIRST: &str = MIGRATIONS[0];
+
+    fn tables(conn: &Connection) -> Vec<String> {
+        let sql = "SELECT name FROM sqlite_schema WHERE name IN ('second', 'third') ORDER BY name";
+        let mut statement = conn.prepare(sql).unwrap();
+        statement.query_map((), |r| r.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn each_step_is_done_once_and_in_order() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate_by(&mut conn, FRESH, &[FIRST]).unwrap();
+        let steps = [FIRST, "CREATE TABLE second (x)", "ALTER TABLE second RENAME TO third"];
+        for _ in 0..2 {
+            migrate_by(&mut conn, FRESH, &steps).unwrap();
+            assert_eq!((schema(&conn).unwrap(), tables(&conn)), (3, vec!["third".to_owned()]));
+        }
+        migrate_by(&mut conn, FRESH, &[FIRST]).unwrap();
+        assert_eq!(schema(&conn).unwrap(), 3, "there is no way back");
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_nothing_of_itself_and_can_be_done_later() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        let broken = "CREATE TABLE third (x); INSERT INTO nowhere VALUES (1)";
+        let failed = migrate_by(&mut conn, FRESH, &[FIRST, "CREATE TABLE second (x)", broken]);
+        assert!(failed.is_err());
+        assert_eq!((schema(&conn).unwrap(), tables(&conn)), (2, vec!["second".to_owned()]));
+        migrate_by(&mut conn, FRESH, &[FIRST, "no step is done twice", "CREATE TABLE third (x)"]).unwrap();
+        assert_eq!(schema(&conn).unwrap(), 3);
+    }
 }

@@ -259,3 +259,60 @@ async fn the_key_of_a_retired_authority_is_removed_at_the_next_start_if_a_crash_
     let left = ["x509-CA-A", "JWT-Signer-A"].map(|id| keys.get(id).is_some());
     assert_eq!(left, [false, false]);
 }
+
+/// Restarts on the same store and keys at `wall`.
+async fn restarted(
+    world: World,
+    store: Store,
+    path: &std::path::Path,
+    keys: &std::path::Path,
+    wall: Timestamp,
+) -> World {
+    drop(world);
+    store.close().await;
+    WALL.set(wall);
+    let (store, image) = Store::open(path, wall).unwrap();
+    world_on(store, image, Arc::new(DiskKeys::open(keys).unwrap())).await
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_from_any_step_and_publishes_nothing_twice() {
+    WALL.set(START);
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
+    let (store, image) = Store::open(&path, START).unwrap();
+    let world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let first = world.signs();
+    // A key made for the next slot, and a crash before it was published.
+    DiskKeys::open(&file).unwrap().generate("x509-CA-B", KeyType::EcP384).unwrap();
+    let half = START + CA_TTL / 2;
+    let mut world = restarted(world, store, &path, &file, half - HOUR).await;
+    assert_eq!((world.signs(), world.published()), (first.clone(), (1, 1)));
+    world.turn_at(half).await;
+    assert_eq!((world.signs(), world.published()), (first.clone(), (2, 2)));
+    let reopened = Store::open(&path, half).unwrap().0;
+    // Published, and a crash before it signed.
+    let mut world = restarted(world, reopened, &path, &file, half + HOUR).await;
+    assert_eq!((world.signs(), world.published()), (first.clone(), (2, 2)));
+    let due = START + CA_TTL - CA_TTL / 6;
+    world.settled().await;
+    world.turn_at(due).await;
+    world.turn_at(due + PROPAGATION_BOUND).await;
+    assert_ne!(world.signs().0, first.0);
+    assert_eq!(world.published(), (2, 2), "the one that was published signs");
+}
+
+#[tokio::test]
+async fn a_start_after_all_authorities_have_ended_makes_new_ones_at_once() {
+    WALL.set(START);
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
+    let (store, image) = Store::open(&path, START).unwrap();
+    let world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let first = world.signs();
+    let late = START + CA_TTL + HOUR;
+    let world = restarted(world, store, &path, &file, late).await;
+    assert_ne!(world.signs().0, first.0);
+    assert_eq!(world.ca.health(late), Ok(()));
+    assert!(world.ca.facts().x509_not_after > late);
+}

@@ -24,6 +24,14 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// The names in a folder, side files too.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 /// A closed database with a few rows.
 fn filled(path: &Path) -> avouch_domain::LogPosition {
     let mut db = Db::open(path, EPOCH).unwrap();
@@ -49,6 +57,14 @@ fn a_database_opened_again_shows_the_same_epoch_position_and_rows() {
 }
 
 #[test]
+fn a_path_may_hold_what_means_something_in_an_uri() {
+    let (folder, _) = place();
+    let path = folder.path().join("a b%41?mode=memory#c.sqlite3");
+    let end = filled(&path);
+    assert_eq!(Db::open(&path, EPOCH).unwrap().position().unwrap(), end);
+}
+
+#[test]
 fn a_commit_waits_until_the_disk_has_it() {
     let (_folder, path) = place();
     let db = Db::open(&path, EPOCH).unwrap();
@@ -70,6 +86,7 @@ fn a_newer_database_is_refused_with_both_versions_and_nothing_is_touched() {
     assert!(matches!(error, StoreError::Newer { found: 99, known: 1, .. }), "{error}");
     assert!(error.to_string().contains("schema 99") && error.to_string().contains("schema 1 "), "{error}");
     assert_eq!(contents(folder.path()), before);
+    assert_eq!(names(folder.path()), ["data.sqlite3", "data.sqlite3.lock"], "not even a side file is made");
 }
 
 #[test]
