@@ -209,8 +209,9 @@ impl Feed {
             }
         }
         state.forget_the_slow();
-        let State { present, acknowledged, .. } = state;
-        acknowledged.retain(|agent, _| present.node(agent).is_some());
+        for agent in before.changed_nodes(registry).filter(|id| registry.node(id).is_none()) {
+            state.acknowledged.remove(agent);
+        }
     }
 
     fn end(&self) {
