@@ -1,5 +1,7 @@
 //! Debug, Logger and Health: there on the admin socket, unknown over TCP.
 
+use avouch::health_http::HealthState;
+use avouch_proto::agent_v1::PostStatusRequest;
 use avouch_proto::debug_v1::GetInfoRequest;
 use avouch_proto::debug_v1::debug_client::DebugClient;
 use avouch_proto::logger_v1::logger_client::LoggerClient;
@@ -8,6 +10,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
+use crate::health::ServerHealth;
 
 #[tokio::test]
 async fn services_of_the_admin_socket_are_unknown_over_tcp() {
@@ -59,6 +62,20 @@ async fn health_is_of_the_whole_server_only() {
 }
 
 #[tokio::test]
+async fn probes_turn_bad_with_the_store_and_name_it() {
+    let world = World::start().await;
+    let health = || ServerHealth::new(world.gate.services.clone(), world.store.clone(), clock::now);
+    let (live, ready) = (health().live().await, health().ready().await);
+    assert!(live.good && ready.good, "{live:?} {ready:?}");
+    world.store.close().await;
+    let probe = health().live().await;
+    let bad: Vec<_> = probe.details.iter().filter(|(_, detail)| !detail.is_empty()).collect();
+    assert!(!probe.good);
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    assert!(bad[0].0 == "catalog.datastore" && bad[0].1.contains_key("list_bundle_err"), "{bad:?}");
+}
+
+#[tokio::test]
 async fn each_call_is_counted_by_method_and_code() {
     let world = World::start().await;
     let mut client = LoggerClient::new(world.local());
@@ -71,4 +88,19 @@ async fn each_call_is_counted_by_method_and_code() {
         page.contains("spire_server_rpc_logger_get_logger_elapsed_time_count{status=\"OK\"} 1\n"),
         "{page}"
     );
+}
+
+#[tokio::test]
+async fn a_turn_at_a_limit_is_counted_and_callers_on_the_admin_socket_take_none() {
+    let world = World::start().await;
+    // Attests on the admin socket.
+    let agent = world.agent("t1").await;
+    let request = PostStatusRequest { current_bundle_serial: 0, agent_version: "1".into() };
+    AgentClient::new(world.holder(&agent)).post_status(request).await.unwrap();
+    let page = world.gate.metrics.registry().render();
+    assert!(
+        page.contains("spire_server_rateLimit_rpc_agent_v1_agent_post_status{status=\"OK\"} 1\n"),
+        "{page}"
+    );
+    assert!(!page.contains("rateLimit_rpc_agent_v1_agent_attest_agent"), "{page}");
 }

@@ -49,6 +49,7 @@ struct World {
     gate: Arc<Gate>,
     tcp: Stack,
     admin: Stack,
+    store: Store,
     stop: CancellationToken,
 }
 
@@ -95,7 +96,7 @@ impl World {
         let (store, image) = Store::open(Path::new(":memory:"), clock::now().wall).unwrap();
         let stop = CancellationToken::new();
         let services = Services::start(Parts {
-            store,
+            store: store.clone(),
             image,
             trust_domain: trust_domain.clone(),
             server_name: "test".into(),
@@ -123,7 +124,7 @@ impl World {
             drain: Drain::of(&stop),
         });
         let admin = admin_stack(&gate, LogHandle::detached(Level::Info), clock::now().mono);
-        Self { tcp: tcp_stack(&gate), admin, gate, stop }
+        Self { tcp: tcp_stack(&gate), admin, gate, store, stop }
     }
 
     /// A process on the admin socket.
