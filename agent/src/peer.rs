@@ -229,11 +229,13 @@ mod tests {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut stream = PeerStream::new(ours, caller.clone());
         // The connection is served, and nothing is asked yet.
-        assert!(std::future::poll_fn(|cx| {
-            let mut byte = [0];
-            Poll::Ready(Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending())
-        })
-        .await);
+        assert!(
+            std::future::poll_fn(|cx| {
+                let mut byte = [0];
+                Poll::Ready(Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut byte)).is_pending())
+            })
+            .await
+        );
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(b"go\necho of cat\n").unwrap();
         line.clear();
