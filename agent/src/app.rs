@@ -238,7 +238,7 @@ fn open_doors(
 ) -> Result<JoinSet<Result<(), ServeError>>, AppError> {
     let descriptors = listener::raise_descriptor_limit().map_err(AppError::Descriptors)?;
     let workload = listener::bind_workload(&config.socket_path)?;
-    let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix.clone()))];
+    let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix))];
     let parts = WorkloadParts {
         attestor: WorkloadAttestor::new(lookers, metrics.clone(), clock::tick),
         options: WorkloadOptions {

@@ -4,14 +4,14 @@
 //! on every call: another image never gets them. Never answers for a process that changed meanwhile.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use avouch_attestors::workload::AttestError;
 use avouch_attestors::{PinnedProcess, ProcessGone, ProcessKey, WorkloadLooker, look_all};
 use avouch_domain::{SelectorSet, Tick};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex as Turn, Semaphore};
 
 use crate::fair::{FairShare, OverShare};
 use crate::limits::{
@@ -39,6 +39,8 @@ pub struct WorkloadAttestor {
     lookers: Vec<Arc<dyn WorkloadLooker>>,
     deadline: Duration,
     known: Mutex<HashMap<ProcessKey, Known>>,
+    /// One look at a process at a time: whoever waits for it finds what it brought.
+    turns: Mutex<HashMap<ProcessKey, Weak<Turn<()>>>>,
     waiting: FairShare,
     running: Semaphore,
     metrics: Metrics,
@@ -64,6 +66,7 @@ impl WorkloadAttestor {
             lookers,
             deadline: ATTESTATION_DEADLINE,
             known: Mutex::default(),
+            turns: Mutex::default(),
             waiting: FairShare::new(ATTESTATIONS_WAITING_MAX),
             running: Semaphore::new(ATTESTATIONS_RUNNING_MAX),
             metrics,
@@ -103,6 +106,11 @@ impl WorkloadAttestor {
     ) -> Result<SelectorSet, AttestationFailed> {
         let _place = self.waiting.take(caller.pid, caller.uid)?;
         let work = async {
+            let turn = self.turn_of(process.key());
+            let _alone = turn.lock().await;
+            if let Some(selectors) = self.remembered(process.key()) {
+                return Ok((selectors, Vec::new()));
+            }
             // The semaphore lives as long as this struct and is never closed.
             let _turn = self.running.acquire().await.ok();
             look_all(&self.lookers, process.clone()).await
@@ -121,6 +129,19 @@ impl WorkloadAttestor {
             );
         }
         Ok(selectors)
+    }
+
+    fn turn_of(&self, key: &ProcessKey) -> Arc<Turn<()>> {
+        let turns = &mut *self.turns.lock();
+        if let Some(turn) = turns.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        if turns.len() >= ATTESTATIONS_WAITING_MAX {
+            turns.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let turn = Arc::default();
+        turns.insert(key.clone(), Arc::downgrade(&turn));
+        turn
     }
 
     fn remembered(&self, key: &ProcessKey) -> Option<SelectorSet> {
@@ -155,6 +176,7 @@ mod tests {
         Find(&'static str),
         Fail,
         Hang,
+        FindSlowly(&'static str),
     }
 
     struct Looker(Does, AtomicUsize);
@@ -171,6 +193,10 @@ mod tests {
                     Box::pin(async { Err(LookError::Failed { looker: "test", message: "no".into() }) })
                 }
                 Does::Hang => Box::pin(std::future::pending()),
+                Does::FindSlowly(selector) => Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    Ok(fixtures::selectors(&[selector]))
+                }),
             }
         }
     }
@@ -207,6 +233,16 @@ mod tests {
         TICK.store(60_001, Ordering::SeqCst);
         attestor.attest(&caller).await.unwrap();
         assert_eq!(finds.1.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn calls_of_one_process_share_one_look() {
+        let slow = looker(Does::FindSlowly("a:1"));
+        let attestor = attestor(&[&slow], start);
+        let caller = myself();
+        let (one, two) = tokio::join!(attestor.attest(&caller), attestor.attest(&caller));
+        assert_eq!(one.unwrap(), two.unwrap());
+        assert_eq!(slow.1.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]

@@ -63,6 +63,29 @@ async fn updates_and_deletions_of_entries_reach_the_open_stream() {
 }
 
 #[tokio::test]
+async fn of_many_changes_in_a_row_the_last_one_is_seen_and_then_nothing_more() {
+    const CHANGES: usize = 50;
+    let world = World::start().await;
+    let mut entry = world.grant("/web").await;
+    let mut stream = world.agent.workload().await.x509().await.unwrap();
+    stream.next().await.unwrap();
+    for n in 1..=CHANGES {
+        entry = world.server.update(types::Entry { hint: format!("hint {n}"), ..entry }).await;
+    }
+    let last = format!("hint {CHANGES}");
+    let mut seen = stream.until("the last change", |m| m.svids[0].hint == last).await;
+    // What follows is the SVID of the changed entry, and then a stream without news is silent.
+    let quiet = std::time::Duration::from_millis(500);
+    while let Ok(message) = tokio::time::timeout(quiet, stream.next()).await {
+        let message = message.unwrap();
+        assert_eq!(message.svids[0].hint, last);
+        assert_ne!(message, seen, "a repeat");
+        seen = message;
+    }
+    assert_eq!(world.agent.workload().await.fetch_x509().await.unwrap(), seen);
+}
+
+#[tokio::test]
 async fn a_federated_bundle_reaches_the_streams_of_its_entries() {
     let world = World::start().await;
     let foreign = avouch_tests::forge::Authority::fresh("spiffe://other.org");

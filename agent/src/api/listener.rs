@@ -361,6 +361,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_backlog_is_as_long_as_the_system_allows() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let many = allowed.trim().parse::<usize>().unwrap().min(500);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api.sock");
+        let _nobody_accepts = bind_workload(&path).unwrap();
+        // A client that does not wait gets EAGAIN from a full backlog.
+        let waiting: Vec<_> = (0..many)
+            .map(|_| {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+                socket.connect(&SockAddr::unix(&path).unwrap()).unwrap();
+                socket
+            })
+            .collect();
+        assert_eq!(waiting.len(), many);
+    }
+
+    #[tokio::test]
     async fn a_path_too_long_is_named_with_its_length() {
         let path = PathBuf::from(format!("/tmp/{}", "x".repeat(103)));
         let error = bind_workload(&path).unwrap_err();

@@ -136,11 +136,11 @@ impl Task {
                 Some(event) = self.events.recv() => self.event(event),
                 Some(command) = self.commands.recv() => self.command(command),
                 Some((selectors, want)) = self.gone.recv() => {
-                    self.to_cache(cache::Input::Unsubscribe { selectors, want });
+                    self.tell_cache(cache::Input::Unsubscribe { selectors, want });
                 }
                 () = tokio::time::sleep(sleep) => {
-                    self.to_sync(sync::Input::Tick);
-                    self.to_cache(cache::Input::Tick);
+                    self.tell_sync(sync::Input::Tick);
+                    self.tell_cache(cache::Input::Tick);
                 }
             }
             self.pushed.store(self.sync.is_pushed(), Ordering::Relaxed);
@@ -157,13 +157,13 @@ impl Task {
         self.now
     }
 
-    fn to_cache(&mut self, input: cache::Input) {
+    fn tell_cache(&mut self, input: cache::Input) {
         let now = self.tell_time();
         self.cache.handle(now, input);
         self.perform();
     }
 
-    fn to_sync(&mut self, input: sync::Input) {
+    fn tell_sync(&mut self, input: sync::Input) {
         let now = self.tell_time();
         self.sync.handle(now, input);
         self.perform();
@@ -195,14 +195,14 @@ impl Task {
                     self.take_bundles(vec![Arc::new(*bundle)], Vec::new());
                 }
                 self.post_status();
-                self.to_sync(sync::Input::Start);
+                self.tell_sync(sync::Input::Start);
             }
             Command::Subscribe { selectors, want, reply } => self.subscribe(selectors, want, reply),
             Command::FetchJwt { selectors, audience, id, reply } => {
                 self.next_request += 1;
                 let request = self.next_request;
                 self.jwt_callers.insert(request, reply);
-                self.to_cache(cache::Input::JwtWanted { request, selectors, audience, id });
+                self.tell_cache(cache::Input::JwtWanted { request, selectors, audience, id });
             }
             Command::Nearest { selectors, reply } => {
                 let _ = reply.send(self.cache.nearest(&selectors));
@@ -223,7 +223,7 @@ impl Task {
             want,
             gone: self.gone_tx.clone(),
         };
-        self.to_cache(cache::Input::Subscribe { selectors, want });
+        self.tell_cache(cache::Input::Subscribe { selectors, want });
         // A caller that went away meanwhile drops the feed, which takes the subscription back.
         let _ = reply.send(feed);
     }
@@ -250,22 +250,22 @@ impl Task {
                 }
             }
             Event::Frame(stream, frame) => {
-                self.to_sync(sync::Input::Frame { stream, frame });
+                self.tell_sync(sync::Input::Frame { stream, frame });
                 self.count_sync();
             }
             Event::FollowEnded(stream, failure) => {
                 self.tell_of_end(&failure);
-                self.to_sync(sync::Input::FollowEnded { stream, failure });
+                self.tell_sync(sync::Input::FollowEnded { stream, failure });
             }
-            Event::BundlesFetched(Ok(bundles)) => self.to_sync(sync::Input::BundlesFetched { bundles }),
+            Event::BundlesFetched(Ok(bundles)) => self.tell_sync(sync::Input::BundlesFetched { bundles }),
             Event::BundlesFetched(Err(error)) => {
                 tracing::warn!(%error, subsystem_name = "manager", "Failed to fetch bundles");
-                self.to_sync(sync::Input::BundlesFailed);
+                self.tell_sync(sync::Input::BundlesFailed);
                 self.refused_by(&error);
             }
             Event::Polled(Ok(polled), elapsed) => {
                 self.parts.metrics.synced(true, elapsed);
-                self.to_sync(sync::Input::Polled(polled));
+                self.tell_sync(sync::Input::Polled(polled));
                 self.count_sync();
             }
             Event::Polled(Err(error), elapsed) => {
@@ -273,18 +273,18 @@ impl Task {
                 if error != CallError::Unimplemented {
                     tracing::error!(%error, subsystem_name = "manager", "Synchronize failed");
                 }
-                self.to_sync(sync::Input::PollFailed(error.failure()));
+                self.tell_sync(sync::Input::PollFailed(error.failure()));
             }
             Event::Signed(outcomes, refusal, elapsed) => self.signed(outcomes, refusal, elapsed),
             Event::Minted(ticket, Ok(SignedJwt { svid, key_id })) => {
-                self.to_cache(cache::Input::JwtSigned { ticket, svid, key_id });
+                self.tell_cache(cache::Input::JwtSigned { ticket, svid, key_id });
             }
             Event::Minted(ticket, Err(error)) => {
                 let failure = match &error {
                     CallError::Failed { .. } => SignFailure::Refused(error.to_string()),
                     _ => SignFailure::Away(error.to_string()),
                 };
-                self.to_cache(cache::Input::JwtFailed { ticket, failure });
+                self.tell_cache(cache::Input::JwtFailed { ticket, failure });
                 self.refused_by(&error);
             }
         }
@@ -305,7 +305,7 @@ impl Task {
         let good = outcomes.iter().any(|o| o.result.is_ok());
         self.parts.metrics.x509_signed(good, elapsed);
         for Outcome { ticket, entry, result } in outcomes {
-            self.to_cache(match result {
+            self.tell_cache(match result {
                 Ok((svid, authorities)) => cache::Input::Signed { ticket, entry, svid, authorities },
                 Err(failure) => {
                     tracing::warn!(entry_id = %entry, error = %failure, subsystem_name = "manager", "Failed to get an X509-SVID");
@@ -314,7 +314,7 @@ impl Task {
             });
         }
         if let Some(refusal) = refusal {
-            self.to_sync(sync::Input::Refused(refusal));
+            self.tell_sync(sync::Input::Refused(refusal));
         }
         let counts = self.cache.counts();
         self.parts.metrics.cache_sizes(counts.entries, counts.x509_held, counts.jwt_held);
@@ -322,7 +322,7 @@ impl Task {
 
     fn refused_by(&mut self, error: &CallError) {
         if let CallError::Refused { refusal, .. } = error {
-            self.to_sync(sync::Input::Refused(*refusal));
+            self.tell_sync(sync::Input::Refused(*refusal));
         }
     }
 
@@ -364,17 +364,17 @@ impl Task {
                     "Entries changed"
                 );
                 let (before, came, gone) = (self.cache.counts().entries, upserts.len(), removed.len());
-                self.to_cache_quietly(cache::Input::Entries { upserts, removed });
+                self.tell_cache_quietly(cache::Input::Entries { upserts, removed });
                 let added = (self.cache.counts().entries + gone).saturating_sub(before).min(came);
                 self.parts.metrics.entries_changed(added, came - added, gone);
             }
             Effect::Bundles { upserts, removed } => self.take_bundles(upserts, removed),
             Effect::Synced => {
-                self.to_cache_quietly(cache::Input::Synced);
+                self.tell_cache_quietly(cache::Input::Synced);
                 self.last_sync = Some(self.now.wall);
                 self.ready.send_replace(true);
             }
-            Effect::Connected => self.to_cache_quietly(cache::Input::UpstreamBack),
+            Effect::Connected => self.tell_cache_quietly(cache::Input::UpstreamBack),
             Effect::ServerTime(at) => self.server_time(at),
             Effect::Refused(refusal) => {
                 let _ = self.parts.refusals.try_send(refusal);
@@ -383,8 +383,8 @@ impl Task {
         }
     }
 
-    /// As [`Task::to_cache`], for use while effects are being performed already.
-    fn to_cache_quietly(&mut self, input: cache::Input) {
+    /// As [`Task::tell_cache`], for use while effects are being performed already.
+    fn tell_cache_quietly(&mut self, input: cache::Input) {
         self.cache.handle(self.now, input);
     }
 
@@ -504,7 +504,7 @@ impl Task {
         for domain in &removed {
             self.bundles.remove(domain);
         }
-        self.to_cache_quietly(cache::Input::Bundles { upserts, removed });
+        self.tell_cache_quietly(cache::Input::Bundles { upserts, removed });
     }
 
     /// Tells the cache which of the own authorities are tainted, and which have left the bundle.
@@ -520,7 +520,7 @@ impl Task {
         self.revoked.retain(|id| !now_trusted.contains(id));
         self.trusted = now_trusted;
         let authorities = ids(true).union(&self.revoked).cloned().collect();
-        self.to_cache_quietly(cache::Input::Distrusted { authorities, spread });
+        self.tell_cache_quietly(cache::Input::Distrusted { authorities, spread });
     }
 
     fn server_time(&mut self, at: Timestamp) {
