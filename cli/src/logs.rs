@@ -440,8 +440,7 @@ mod tests {
         let handle = LogHandle::with_sink(options, Sink::Memory(bytes.clone()));
         let subscriber = tracing_subscriber::registry().with(Lines(handle.0.clone()));
         tracing::subscriber::with_default(subscriber, || act(&handle));
-        let text = String::from_utf8(bytes.lock().clone()).unwrap();
-        text
+        String::from_utf8(bytes.lock().clone()).unwrap()
     }
 
     #[test]

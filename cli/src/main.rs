@@ -123,7 +123,7 @@ fn run(command: Command, out: &mut Out) -> u8 {
             Ok(()) => 0,
             Err(e) => {
                 out.complain(&format!("avouch up: {e}\n"));
-                1
+                e.exit_code()
             }
         }),
     }

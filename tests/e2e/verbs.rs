@@ -5,7 +5,9 @@ use std::process::Command;
 
 use avouch_tests::cli::{self, Said};
 use avouch_tests::daemon::{Daemon, binary};
-use avouch_tests::{Server, World};
+use avouch_tests::node_pki::NodePki;
+use avouch_tests::server::private_dir;
+use avouch_tests::{Agent, AgentOptions, Server, ServerOptions, World, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -169,6 +171,47 @@ async fn agents_are_banned_and_purged_with_spires_words() {
     assert_eq!(json_of(&world.server, &["agent", "count", "-banned", "false"]).await, json!({"count": 0}));
     let said = server(&world.server, &["agent", "show"]).await;
     assert_eq!((said.code, said.err.as_str()), (1, "Error: a SPIFFE ID is required\n"));
+}
+
+#[tokio::test]
+async fn agents_that_ended_long_enough_ago_are_purged() {
+    let dir = private_dir();
+    let pki = NodePki::new(dir.path());
+    let lines = "agent_ttl = \"4s\"".to_owned();
+    let options = ServerOptions { server: lines, plugins: pki.plugin(), ..ServerOptions::default() };
+    let world = Server::start_with(options).await;
+    let mut agent = Agent::prepare(&world, "a", &pki.proof(), &AgentOptions::default()).await;
+    agent.restart().await;
+    agent.stop().await;
+    let dry = eventually("an agent whose SVID has ended", async || {
+        let found = json_of(&world, &["agent", "purge", "-expiredFor", "0s", "-dryRun"]).await;
+        (found["expired_agents"] != json!([])).then_some(found)
+    })
+    .await;
+    assert_eq!(dry["expired_agents"][0]["deleted"], false, "{dry}");
+    assert_eq!(done(&world, &["agent", "count"]).await, "1 attested agent\n");
+    let out = done(&world, &["agent", "purge", "-expiredFor", "0s"]).await;
+    let text = "Found 1 expired agent\n\nAgents purged:\nSPIFFE ID         : spiffe://example.org/spire/agent/x509pop/";
+    assert!(out.starts_with(text), "{out}");
+    assert_eq!(done(&world, &["agent", "count"]).await, "0 attested agents\n");
+}
+
+#[tokio::test]
+async fn agents_are_filtered_by_type_selector_and_time() {
+    let world = World::start().await;
+    let count = async |args: &[&str]| {
+        let args: Vec<_> = ["agent", "count"].iter().chain(args).copied().collect();
+        json_of(&world.server, &args).await["count"].clone()
+    };
+    assert_eq!(count(&["-attestationType", "join_token"]).await, 1);
+    assert_eq!(count(&["-attestationType", "x509pop"]).await, 0);
+    assert_eq!(count(&["-canReattest", "true"]).await, 0);
+    assert_eq!(count(&["-canReattest", "false"]).await, 1);
+    assert_eq!(count(&["-selector", "a:b"]).await, 0);
+    assert_eq!(count(&["-expiresBefore", "2100-01-01 00:00:00 +0000 +00"]).await, 1);
+    assert_eq!(count(&["-expiresBefore", "2000-01-01 00:00:00 +0000 +00"]).await, 0);
+    let said = server(&world.server, &["agent", "count", "-expiresBefore", "tomorrow"]).await;
+    assert!(said.code == 1 && said.err.starts_with("Error: date is not valid: \"tomorrow\""), "{said:?}");
 }
 
 #[tokio::test]

@@ -47,6 +47,12 @@ pub enum UpError {
 }
 
 impl UpError {
+    /// 3 for an SVID that does not verify, which is a finding about the system; 1 for what kept it from being looked at.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::NotVerified(_)) { 3 } else { 1 }
+    }
+
     fn folder(path: &Path, why: &io::Error) -> Self {
         Self::Folder { path: path.to_path_buf(), why: why.to_string() }
     }
@@ -186,4 +192,15 @@ fn next_steps(world: &World, agent_id: &SpiffeId) -> String {
 
 fn now() -> Timestamp {
     clock::now().wall
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_svid_that_does_not_verify_is_a_finding() {
+        assert_eq!(UpError::NotVerified("no".into()).exit_code(), 3);
+        assert_eq!(UpError::TooSlow { step: "a start" }.exit_code(), 1);
+    }
 }

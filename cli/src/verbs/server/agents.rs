@@ -2,6 +2,7 @@
 
 use avouch_proto::agent_v1::agent_client::AgentClient;
 use avouch_proto::agent_v1::{self, count_agents_request, list_agents_request};
+use avouch_proto::convert::AgentFilter;
 use avouch_proto::types;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
@@ -83,13 +84,22 @@ fn selector_filter(flags: &Flags) -> Result<Option<types::SelectorMatch>, VerbEr
 }
 
 fn list_filter(flags: &Flags) -> Result<list_agents_request::Filter, VerbError> {
-    Ok(list_agents_request::Filter {
+    let filter = list_agents_request::Filter {
         by_attestation_type: flags.text("attestationType").to_owned(),
         by_selector_match: selector_filter(flags)?,
         by_banned: three_way(flags.text("banned")),
         by_can_reattest: three_way(flags.text("canReattest")),
         by_expires_before: flags.text("expiresBefore").to_owned(),
-    })
+    };
+    // On the wire a text that is no date filters nothing, so that a slip would list every agent.
+    let date = AgentFilter::of_list(Some(&filter)).map_err(VerbError::text)?.expires_before;
+    if !filter.by_expires_before.is_empty() && date.is_none() {
+        return Err(VerbError::Text(format!(
+            "date is not valid: \"{}\", expected the form 2006-01-02 15:04:05 -0700 -07",
+            filter.by_expires_before
+        )));
+    }
+    Ok(filter)
 }
 
 async fn list(call: &mut Call<'_>) -> Result<(), VerbError> {
