@@ -30,7 +30,7 @@ use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
 use crate::shell::{self, Shell};
 use crate::supply::Supply;
-use crate::upstream::{self, Server, Target};
+use crate::upstream::{Server, System, Target};
 use crate::workload::WorkloadAttestor;
 
 /// Version of this program, for logs, metrics and the server.
@@ -92,10 +92,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let metrics = metrics(&config);
     let identity = Arc::new(IdentityCell::empty());
     let roots = Arc::new(RootsCell::empty());
-    let target = Target::from((config.server_address.as_str(), config.server_port));
-    let domain = config.trust_domain.clone();
-    let server =
-        Arc::new(Server::new(target, Arc::new(upstream::System), domain, identity.clone(), roots.clone())?);
+    let server = Arc::new(upstream(&config, &identity, &roots)?);
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
@@ -184,6 +181,15 @@ fn own_keys(config: &AgentConfig) -> Result<OwnKeys, KeysError> {
     }
 }
 
+fn upstream(
+    config: &AgentConfig,
+    identity: &Arc<IdentityCell>,
+    roots: &Arc<RootsCell>,
+) -> Result<Server, TlsError> {
+    let target = Target::from((config.server_address.as_str(), config.server_port));
+    Server::new(target, Arc::new(System), config.trust_domain.clone(), identity.clone(), roots.clone())
+}
+
 fn trust(config: &AgentConfig) -> Trust {
     match &config.bootstrap {
         Bootstrap::Insecure => Trust::Insecure,
@@ -232,7 +238,7 @@ fn open_doors(
 ) -> Result<JoinSet<Result<(), ServeError>>, AppError> {
     let descriptors = listener::raise_descriptor_limit().map_err(AppError::Descriptors)?;
     let workload = listener::bind_workload(&config.socket_path)?;
-    let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix.clone()))];
+    let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix))];
     let parts = WorkloadParts {
         attestor: WorkloadAttestor::new(lookers, metrics.clone(), clock::tick),
         options: WorkloadOptions {
