@@ -30,7 +30,7 @@ use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
 use crate::shell::{self, Shell};
 use crate::supply::Supply;
-use crate::upstream::{self, Server, Target};
+use crate::upstream::{Server, System, Target};
 use crate::workload::WorkloadAttestor;
 
 /// Version of this program, for logs, metrics and the server.
@@ -92,7 +92,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let metrics = metrics(&config);
     let identity = Arc::new(IdentityCell::empty());
     let roots = Arc::new(RootsCell::empty());
-    let server = Arc::new(server(&config, identity.clone(), roots.clone())?);
+    let server = Arc::new(upstream(&config, &identity, &roots)?);
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
@@ -174,20 +174,20 @@ fn greet(config: &AgentConfig) {
     tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), "Starting agent");
 }
 
-fn server(
-    config: &AgentConfig,
-    identity: Arc<IdentityCell>,
-    roots: Arc<RootsCell>,
-) -> Result<Server, TlsError> {
-    let target = Target::from((config.server_address.as_str(), config.server_port));
-    Server::new(target, Arc::new(upstream::System), config.trust_domain.clone(), identity, roots)
-}
-
 fn own_keys(config: &AgentConfig) -> Result<OwnKeys, KeysError> {
     match &config.key_manager {
         KeyManagerConfig::Memory => Ok(OwnKeys::in_memory()),
         KeyManagerConfig::Disk { directory } => OwnKeys::on_disk(directory),
     }
+}
+
+fn upstream(
+    config: &AgentConfig,
+    identity: &Arc<IdentityCell>,
+    roots: &Arc<RootsCell>,
+) -> Result<Server, TlsError> {
+    let target = Target::from((config.server_address.as_str(), config.server_port));
+    Server::new(target, Arc::new(System), config.trust_domain.clone(), identity.clone(), roots.clone())
 }
 
 fn trust(config: &AgentConfig) -> Trust {

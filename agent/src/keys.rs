@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_damaged_key_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        for bad in [r#"{"keys":{"agent-svid-A":"AAAA"}}"#, r#"{"keys":{"agent-svid-A":"!"}}"#, "[]"] {
+        for bad in [r#"{"keys":{"agent-svid-A":"AAAA"}}"#, r#"{"keys":{"agent-svid-A":"!"}}"#, "null"] {
             fs::write(dir.path().join(FILE), bad).unwrap();
             assert!(matches!(OwnKeys::on_disk(dir.path()), Err(KeysError::Unreadable { .. })), "{bad}");
         }

@@ -191,7 +191,7 @@ mod tests {
         for wanted in [
             "started",
             "uptime_in_ms",
-            "rpc_workload_api_fetch_x509_svid",
+            "rpc_workload_api_fetch_x509svid",
             "workload_api_connection",
             "workload_api_connections",
             "workload_api_rate_limit_exceeded",

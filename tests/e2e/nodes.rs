@@ -159,6 +159,84 @@ async fn a_node_that_can_prove_itself_again_is_told_to_when_it_renews() {
     assert_eq!(reason, Some(avouch_proto::convert::DeniedReason::AgentMustReattest));
 }
 
+fn short_lived(plugins: String) -> ServerOptions {
+    ServerOptions { server: "agent_ttl = \"12s\"".into(), plugins, ..ServerOptions::default() }
+}
+
+/// A server whose agents live for seconds, and an agent of it that proves itself by a certificate.
+async fn short_lived_x509pop() -> (Server, Agent, std::sync::Arc<tempfile::TempDir>) {
+    let pki_dir = avouch_tests::server::private_dir();
+    let pki = NodePki::new(pki_dir.path());
+    let plugins = format!(
+        "NodeAttestor \"x509pop\" {{\n plugin_data {{\n ca_bundle_path = \"{}\"\n }}\n }}",
+        pki.root.display()
+    );
+    let server = Server::start_with(short_lived(plugins)).await;
+    let proof = Proof::X509pop(pki.leaf.clone(), pki.key.clone());
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    agent.restart().await;
+    (server, agent, pki_dir)
+}
+
+#[tokio::test]
+async fn an_agent_renews_its_own_svid_and_comes_back_with_the_new_one() {
+    let world = World::start_with(short_lived(String::new()), AgentOptions::default()).await;
+    world.grant("/web").await;
+    let mut agent = world.agent;
+    let serial = world.server.nodes().await[0].x509svid_serial_number.clone();
+    agent.daemon().line("Agent SVID renewed").await;
+    eventually("the server to see the new SVID", async || {
+        (world.server.nodes().await[0].x509svid_serial_number != serial).then_some(())
+    })
+    .await;
+    agent.daemon().kill().await;
+    agent.restart().await;
+    agent.daemon().line("Took up the agent SVID of an earlier life").await;
+    assert_eq!(agent.workload().await.fetch_x509().await.unwrap().svids.len(), 1);
+    assert_eq!(world.server.nodes().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_that_can_attest_again_does_so_before_its_svid_ends_and_after_it_was_evicted() {
+    let (server, agent, _pki) = short_lived_x509pop().await;
+    let node = server.nodes().await.remove(0);
+    let serial = node.x509svid_serial_number.clone();
+    eventually("another SVID by another attestation", async || {
+        (server.nodes().await[0].x509svid_serial_number != serial).then_some(())
+    })
+    .await;
+    let request = agent_v1::DeleteAgentRequest { id: node.id };
+    server.agents().await.delete_agent(request).await.unwrap();
+    agent.daemon().line("Agent needs to attest again").await;
+    eventually("the node to be back", async || (server.nodes().await.len() == 1).then_some(())).await;
+    assert!(agent.daemon().status().is_none(), "all in one process");
+}
+
+#[tokio::test]
+async fn an_agent_whose_svid_ended_while_its_server_was_away_attests_again_if_it_can() {
+    let (mut server, agent, _pki) = short_lived_x509pop().await;
+    server.stop().await;
+    agent.daemon().line("Failed to rotate agent SVID").await;
+    let ended = avouch_tests::forge::now() + 12;
+    eventually("the end of the SVID", async || (avouch_tests::forge::now() > ended).then_some(())).await;
+    assert!(agent.daemon().status().is_none(), "it waits for its server");
+    server.restart().await;
+    let request = entry("spiffe://example.org/spire/server", "/cluster", &["x509pop:subject:cn:node-7"]);
+    server.create(request).await;
+    server.create(entry("spiffe://example.org/cluster", "/web", &[&avouch_tests::world::my_uid()])).await;
+    let svid = async || agent.workload().await.fetch_x509().await.ok();
+    eventually("an identity by the new agent SVID", svid).await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_svid_ended_and_that_can_not_attest_again_says_so_and_stops() {
+    let mut world = World::start_with(short_lived(String::new()), AgentOptions::default()).await;
+    world.server.stop().await;
+    assert_eq!(world.agent.daemon().end().await.code(), Some(1));
+    let log = world.agent.daemon().log();
+    assert!(log.contains("start it with a new join token"), "{log}");
+}
+
 /// A web server on the loopback that hands out `body`, and the file with the private authority that signed it.
 async fn web_server(dir: &std::path::Path, body: String) -> (u16, std::path::PathBuf) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -111,6 +111,28 @@ async fn a_restart_behind_a_service_managers_socket_refuses_no_connection() {
 }
 
 #[tokio::test]
+async fn a_servers_restart_behind_a_service_managers_socket_refuses_no_agent() {
+    let mut server = Server::prepare(&avouch_tests::ServerOptions::default());
+    let tcp = std::net::TcpListener::bind(server.address()).unwrap();
+    let daemon = Manager::spawn_server(&tcp, &server);
+    server.adopt(daemon).await;
+    let agent = Agent::start(&server).await;
+    server.create(entry(&agent.id, "/web", &[&my_uid()])).await;
+    let mut workload = agent.workload().await;
+    let mut stream = workload.x509().await.unwrap();
+    stream.next().await.unwrap();
+    server.stop().await;
+    // Nobody serves now; still nobody is refused.
+    let _waiting = std::net::TcpStream::connect(server.address()).unwrap();
+    let daemon = Manager::spawn_server(&tcp, &server);
+    server.adopt(daemon).await;
+    server.create(entry(&agent.id, "/after", &[&my_uid()])).await;
+    stream.until("the entry made after the restart", |m| m.svids.len() == 2).await;
+    let log = agent.daemon().log();
+    assert!(!log.contains("Connection refused"), "{log}");
+}
+
+#[tokio::test]
 async fn the_service_manager_hears_that_the_agent_is_ready_lives_and_stops() {
     let server = Server::start().await;
     let proof = Proof::JoinToken(server.token().await);

@@ -202,3 +202,22 @@ async fn an_agents_health_and_metrics_tell_of_its_way_from_start_to_first_sync()
         assert!(metrics.contains(&format!("\nspire_agent_{name}{{")), "{name}: {metrics}");
     }
 }
+
+#[test]
+fn the_servers_units_name_the_sockets_that_its_example_configuration_names() {
+    let read = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name);
+        std::fs::read_to_string(path).unwrap()
+    };
+    let (service, socket) = (read("systemd/avouch-server.service"), read("systemd/avouch-server.socket"));
+    let listens: Vec<_> = socket.lines().filter_map(|l| l.strip_prefix("ListenStream=")).collect();
+    let start = service.lines().find(|l| l.starts_with("ExecStart=")).unwrap();
+    let example = read("config/server.conf");
+    let value = |key: &str| {
+        let line =
+            example.lines().map(|l| l.trim_start().trim_start_matches('#')).find(|l| l.starts_with(key));
+        line.unwrap().split(['=', '"']).map(str::trim).rfind(|part| !part.is_empty()).unwrap().to_owned()
+    };
+    let tcp = format!("{}:{}", value("bind_address"), value("bind_port"));
+    assert_eq!(listens, [tcp.as_str(), start.rsplit(' ').next().unwrap()]);
+}

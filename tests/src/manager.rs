@@ -1,6 +1,7 @@
 //! A service manager's part, as systemd plays it: a listening socket that outlives the agent behind it, and a socket on
 //! which the agent says how it is.
 
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -8,9 +9,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::Agent;
 use crate::daemon::{Daemon, binary};
 use crate::wait::LIMIT;
+use crate::{Agent, Server};
+
+/// Standard input becomes descriptor 3, and the process is told that it is meant.
+const SCRIPT: &str = "exec 3<&0 </dev/null; LISTEN_PID=$$; export LISTEN_PID; exec \"$@\"";
 
 /// Holds the workload socket of one agent.
 pub struct Manager {
@@ -34,15 +38,23 @@ impl Manager {
 
     /// Starts the agent with the socket as descriptor 3.
     pub fn spawn(&self, agent: &Agent, watchdog: Option<Duration>) -> Daemon {
-        let script = "exec 3<&0 </dev/null; LISTEN_PID=$$; export LISTEN_PID; exec \"$@\"";
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(binary("avouch-agent")).args(["run", "-config"]);
+        command.args(["-c", SCRIPT, "sh"]).arg(binary("avouch-agent")).args(["run", "-config"]);
         command.arg(&agent.config).env("LISTEN_FDS", "1").env("NOTIFY_SOCKET", &self.notify_path);
         if let Some(limit) = watchdog {
             command.env("WATCHDOG_USEC", limit.as_micros().to_string());
         }
         let listener: OwnedFd = self.listener.try_clone().unwrap().into();
         Daemon::spawn_with("agent", &mut command, Stdio::from(listener))
+    }
+
+    /// Starts a server with this TCP socket, which listens on its address, as descriptor 3.
+    pub fn spawn_server(tcp: &TcpListener, server: &Server) -> Daemon {
+        let mut command = Command::new("sh");
+        command.args(["-c", SCRIPT, "sh"]).arg(binary("avouch-server")).args(["run", "-config"]);
+        command.arg(&server.config).env("LISTEN_FDS", "1");
+        let listener: OwnedFd = tcp.try_clone().unwrap().into();
+        Daemon::spawn_with("server", &mut command, Stdio::from(listener))
     }
 
     /// What the agent says next.

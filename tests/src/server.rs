@@ -130,6 +130,11 @@ plugins {{
     /// Starts the stopped server again with the same folder, and waits until it is healthy.
     pub async fn restart(&mut self) {
         let daemon = self.spawn();
+        self.adopt(daemon).await;
+    }
+
+    /// Takes a process of this server's that somebody else started, and waits until it is healthy.
+    pub async fn adopt(&mut self, daemon: Daemon) {
         let socket = self.socket.clone();
         eventually("a healthy server", async || {
             assert!(daemon.status().is_none(), "the server ended: {}", daemon.log());

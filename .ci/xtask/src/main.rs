@@ -2,6 +2,8 @@
 //!
 //! Never depends on the product's crates: it must work when they do not compile.
 
+#![allow(clippy::print_stdout, clippy::disallowed_methods)] // a tool for the terminal that times its own lanes
+
 mod conformance;
 mod files;
 mod r#gen;

@@ -335,6 +335,24 @@ fn every_default_of_the_example_file_is_what_the_code_does_without_the_key() {
 }
 
 #[test]
+fn the_units_name_one_socket_and_flags_that_exist() {
+    let unit =
+        |kind| std::fs::read_to_string(from_root(&format!("deploy/systemd/avouch-agent.{kind}"))).unwrap();
+    let value = |text: &str, key: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(key)).map(ToOwned::to_owned);
+        line.unwrap_or_else(|| panic!("no {key}"))
+    };
+    let start = value(&unit("service"), "ExecStart=/usr/bin/avouch-agent run ");
+    let args: Vec<_> = start.split(' ').map(ToOwned::to_owned).collect();
+    let flags = Flags::parse(&args).unwrap();
+    assert_eq!(flags.socket_path, Some(value(&unit("socket"), "ListenStream=")));
+    // The settings beside it keep to the directories that the unit makes.
+    let example = std::fs::read_to_string(from_root("deploy/config/agent.conf")).unwrap();
+    let state = value(&unit("service"), "StateDirectory=");
+    assert_eq!(read_with(&example, &[]).unwrap().data_dir, Path::new("/var/lib").join(state));
+}
+
+#[test]
 fn the_list_of_keys_not_supported_yet_only_shrinks() {
     let path = from_root("tests/golden/not_supported_agent.txt");
     let now = table::not_supported_yet();

@@ -207,6 +207,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_helper_behind_a_socket_hands_out_the_bundle() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.unwrap();
+            let body = pem::encode(pem::CERTIFICATE, b"root");
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&head[..length]).into_owned()
+        });
+        let url = "http://helper/bundle".parse().unwrap();
+        let trust = Trust::Url { url, socket: Some(path), format: BundleFormat::Pem };
+        let bundle = read(&trust, &domain(), &occasion()).await.unwrap().unwrap();
+        assert_eq!(&*bundle.x509_authorities[0].der, b"root");
+        let asked = asked.await.unwrap();
+        assert!(
+            asked.starts_with("GET /bundle?") && asked.contains("spire-connection-attempts=3"),
+            "{asked}"
+        );
+    }
+
+    #[tokio::test]
     async fn a_file_that_is_put_right_is_read_anew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bundle.pem");

@@ -277,6 +277,7 @@ impl Task {
             }
             Event::Signed(outcomes, refusal, elapsed) => self.signed(outcomes, refusal, elapsed),
             Event::Minted(ticket, Ok(SignedJwt { svid, key_id })) => {
+                self.guess_time(svid.issued_at, true);
                 self.tell_cache(cache::Input::JwtSigned { ticket, svid, key_id });
             }
             Event::Minted(ticket, Err(error)) => {
@@ -303,6 +304,9 @@ impl Task {
     fn signed(&mut self, outcomes: Vec<Outcome>, refusal: Option<sync::AgentRefusal>, elapsed: Duration) {
         self.queue.ended();
         let good = outcomes.iter().any(|o| o.result.is_ok());
+        if let Some((svid, _)) = outcomes.iter().find_map(|o| o.result.as_ref().ok()) {
+            self.guess_time(svid.not_before, false);
+        }
         self.parts.metrics.x509_signed(good, elapsed);
         for Outcome { ticket, entry, result } in outcomes {
             self.tell_cache(match result {
@@ -371,15 +375,24 @@ impl Task {
             Effect::Bundles { upserts, removed } => self.take_bundles(upserts, removed),
             Effect::Synced => {
                 self.tell_cache_quietly(cache::Input::Synced);
-                self.last_sync = Some(self.now.wall);
+                self.count_sync();
                 self.ready.send_replace(true);
             }
-            Effect::Connected => self.tell_cache_quietly(cache::Input::UpstreamBack),
+            Effect::Connected => {
+                tracing::info!(
+                    pushing = self.sync.is_pushed(),
+                    subsystem_name = "manager",
+                    "Connected to the server"
+                );
+                self.tell_cache_quietly(cache::Input::UpstreamBack);
+            }
             Effect::ServerTime(at) => self.server_time(at),
             Effect::Refused(refusal) => {
                 let _ = self.parts.refusals.try_send(refusal);
             }
-            Effect::Alarm(text) => tracing::warn!(reason = %text, subsystem_name = "manager", "Follows anew"),
+            Effect::Alarm(text) => {
+                tracing::warn!(reason = %text, subsystem_name = "manager", "Asks the server for all entries anew")
+            }
         }
     }
 
@@ -521,6 +534,14 @@ impl Task {
         self.trusted = now_trusted;
         let authorities = ids(true).union(&self.revoked).cloned().collect();
         self.tell_cache_quietly(cache::Input::Distrusted { authorities, spread });
+    }
+
+    /// A server that does not push tells no time, but it stamps what it signs: a token with its clock, a certificate
+    /// with some moment before (so that one that begins in our future says something, any other does not).
+    fn guess_time(&mut self, stamp: Timestamp, exact: bool) {
+        if !self.sync.is_pushed() && (exact || stamp > (self.parts.clock)().wall) {
+            self.server_time(stamp);
+        }
     }
 
     fn server_time(&mut self, at: Timestamp) {

@@ -134,8 +134,19 @@ impl Upstream for Fake {
         Ok(batch.iter().map(|(id, csr)| self.certificate(id, csr)).collect())
     }
 
-    async fn sign_jwt(&self, _: &EntryId, _: &[String]) -> Result<SignedJwt, CallError> {
-        Err(CallError::Unreachable("no JWT here".into()))
+    async fn sign_jwt(&self, entry: &EntryId, _: &[String]) -> Result<SignedJwt, CallError> {
+        if self.push {
+            return Err(CallError::Unreachable("no JWT here".into()));
+        }
+        // The clock of a server that does not push is a minute ahead.
+        let issued_at = clock::now().wall + Duration::from_secs(60);
+        let svid = avouch_domain::JwtSvid {
+            id: self.ids.lock()[entry].clone(),
+            token: Arc::new("token".to_owned().into()),
+            issued_at,
+            expires_at: issued_at + Duration::from_secs(300),
+        };
+        Ok(SignedJwt { svid, key_id: "k".into() })
     }
 
     async fn renew(&self, _: Vec<u8>) -> Result<SignedChain, CallError> {
@@ -227,6 +238,18 @@ async fn a_clock_that_differs_from_the_servers_shows_in_facts_and_metrics() {
     let line = page.lines().find(|l| l.starts_with("spire_agent_clock_skew_ms")).unwrap();
     let shown: f64 = line.split(' ').next_back().unwrap().parse().unwrap();
     assert!((55_000.0..=60_000.0).contains(&shown), "{line}");
+}
+
+#[tokio::test]
+async fn the_clock_of_a_server_that_does_not_push_shows_in_what_it_signs() {
+    let rig = rig(false, None).await;
+    rig.fake.know(&[one("a", "u:1")]);
+    rig.shell.identity(Some(rig.fake.bundle.clone())).await;
+    rig.shell.ready().wait_for(|ready| *ready).await.unwrap();
+    assert_eq!(rig.shell.facts().await.clock_skew_ms, 0);
+    rig.shell.fetch_jwt(set(&["u:1"]), vec!["x".into()], None).await.unwrap();
+    let skew = rig.shell.facts().await.clock_skew_ms;
+    assert!((55_000..=60_000).contains(&skew), "{skew}");
 }
 
 #[tokio::test]

@@ -184,18 +184,22 @@ async fn one(address: SocketAddr, host: &str, config: Arc<ClientConfig>) -> io::
 /// A failed handshake in words that say what to look at.
 fn explained(error: &io::Error) -> String {
     use rustls::{CertificateError, Error};
-    match error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "the server's certificate is signed by none of the authorities trusted here: check the address and the trust bundle; if the server was set up anew, move agent-data.json away, so that the trust bundle is read again".to_owned()
-        }
-        Some(Error::InvalidCertificate(CertificateError::NotValidYet)) => {
+    let Some(error) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) else {
+        return error.to_string();
+    };
+    let text = tls::explain(error);
+    // The second: an authority of the same name with another key.
+    let unknown = *error == Error::InvalidCertificate(CertificateError::UnknownIssuer)
+        || text.contains("InvalidSignatureForPublicKey");
+    match error {
+        _ if unknown => "the server's certificate is signed by none of the authorities trusted here: check the address and the trust bundle; if the server was set up anew, move agent-data.json away, so that the trust bundle is read again".to_owned(),
+        Error::InvalidCertificate(CertificateError::NotValidYet) => {
             "the server's certificate is not valid yet: check the clocks of both machines".to_owned()
         }
-        Some(Error::InvalidCertificate(CertificateError::Expired)) => {
+        Error::InvalidCertificate(CertificateError::Expired) => {
             "the server's certificate has expired: check the clocks of both machines".to_owned()
         }
-        Some(error) => tls::explain(error),
-        None => error.to_string(),
+        _ => text,
     }
 }
 

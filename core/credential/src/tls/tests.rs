@@ -272,10 +272,9 @@ fn a_server_with_another_id_is_refused() {
 #[test]
 fn an_insecure_client_accepts_whoever_names_itself_the_server() {
     let mut pair = pair();
-    let name = "spiffe://example.org/spire/server";
-    pair.expectation = ServerExpectation::Insecure(name.parse().unwrap());
+    pair.expectation = ServerExpectation::Insecure(id(SERVER));
     pair.client_roots.replace([]);
-    pair.server_identity.set(&svid(&issuer("example.org"), name)).unwrap();
+    pair.server_identity.set(&svid(&issuer("example.org"), SERVER)).unwrap();
     assert!(pair.join().is_ok(), "no root is needed");
     pair.server_identity.set(&svid(&issuer("other.org"), "spiffe://other.org/spire/server")).unwrap();
     assert!(pair.join().is_err(), "but the server of another trust domain is none");

@@ -274,10 +274,7 @@ fn path_error(error: webpki::Error) -> VerifyError {
     match error {
         webpki::Error::CertExpired { .. } => VerifyError::Expired,
         webpki::Error::CertNotValidYet { .. } => VerifyError::NotYetValid,
-        // An authority of the same name with another key: a trust domain that was set up anew.
-        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-            VerifyError::UnknownIssuer
-        }
+        webpki::Error::UnknownIssuer => VerifyError::UnknownIssuer,
         other => VerifyError::Path(other.to_string()),
     }
 }
