@@ -215,7 +215,6 @@ impl World {
         let agent = usize::try_from(self.rng.below(AGENTS as u64)).unwrap_or(0);
         if !self.agents[agent].cut {
             self.agents[agent].cut = true;
-            self.agents[agent].troubled_at = self.now.mono;
             let for_long = if self.rng.chance(20) { 600_000 } else { 60_000 };
             self.revive.push((self.now.mono.0 + self.rng.below(for_long), Revive::Link(agent)));
             self.log("fault", &format!("agent {agent} is cut off"));
@@ -327,7 +326,6 @@ impl World {
 
     pub(crate) fn start_agent(&mut self, agent: usize) {
         let seed = self.rng.next();
-        self.agents[agent].troubled_at = self.now.mono;
         let now = self.at_agent(agent);
         let asks = self.agents[agent].start(now, seed);
         self.ask(agent, asks);
@@ -367,16 +365,10 @@ impl World {
             plan::authorities::revoke(r, now.wall, "admin", &domain, &authority)
         });
         if found {
-            // Whoever holds an SVID of it must get another now.
-            self.trouble_everywhere();
+            self.revoked.insert(authority.clone());
             self.tally.revocations += 1;
         }
         self.log("admin", &format!("revoke {authority} -> {found}"));
-    }
-
-    fn trouble_everywhere(&mut self) {
-        let now = self.now.mono;
-        self.agents.iter_mut().for_each(|agent| agent.troubled_at = now);
     }
 
     // --- tokens ---
@@ -424,7 +416,6 @@ impl World {
             clock.run_at(mono, drift);
             self.log("fault", &format!("clock of host {host} runs at {drift} ppm"));
         }
-        self.trouble_everywhere();
     }
 
     /// Every host is suspended, and all come back at once: connections are gone, and so is most of what was held.
@@ -441,7 +432,6 @@ impl World {
             agent.unaware = true;
             agent.waits_anew(self.now);
         }
-        self.trouble_everywhere();
         self.log("heal", "every host wakes");
         SLEEP
     }
