@@ -245,7 +245,10 @@ impl Server {
             (Some(Standing::Old), Some(p)) => db.changes_since(p, 1).is_ok(),
             _ => false,
         };
-        let mut frames = vec![Frame::Welcome { server_time: now.wall }];
+        let bundles = visible_bundles(&self.registry, id, &self.domain, now.wall);
+        // As the product does: bundles before the entries, so that what is acknowledged includes them.
+        let mut frames = vec![Frame::Welcome { server_time: now.wall }, Frame::Node(standing)];
+        frames.extend(bundles.values().map(|b| notice(b)));
         let position = self.registry.position();
         match resume(&self.registry, id, now.wall, judged.as_ref(), &known, verified) {
             Start::Delta(d) => frames.push(Frame::Delta { upserts: d.upserts, removed: d.removed, position }),
@@ -255,9 +258,6 @@ impl Server {
                 frames.push(Frame::Snapshot { entries, unchanged, position, last: true });
             }
         }
-        let bundles = visible_bundles(&self.registry, id, &self.domain, now.wall);
-        frames.extend(bundles.values().map(|b| notice(b)));
-        frames.push(Frame::Node(standing));
         self.followers.retain(|(agent, _, _), _| *agent != line.0);
         self.followers.insert(line, Follower { told: self.registry.clone(), bundles, standing });
         Ok(frames)
