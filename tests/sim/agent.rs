@@ -114,9 +114,11 @@ impl Agent {
         self.drain(now)
     }
 
-    /// Attested anew in the same process.
-    pub fn restart_sync(&mut self, now: Now) -> Vec<Ask> {
+    /// Attested anew in the same process; the answer brought the own bundle along.
+    pub fn restart_sync(&mut self, now: Now, own: Arc<Bundle>) -> Vec<Ask> {
         self.refused = None;
+        self.watch_authorities(now, &own);
+        self.cache.handle(now, cache::Input::Bundles { upserts: vec![own], removed: Vec::new() });
         self.sync.handle(now, sync::Input::Start);
         self.drain(now)
     }
