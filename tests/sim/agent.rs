@@ -38,8 +38,6 @@ pub struct Agent {
     /// The server it is connected to.
     pub server: usize,
     pub refused: Option<AgentRefusal>,
-    /// When something last went wrong for it.
-    pub troubled_at: Tick,
     pub clock: Clock,
     /// Its clock was set, and it has not looked at it since.
     pub unaware: bool,
@@ -76,7 +74,6 @@ impl Agent {
             cut: false,
             server: 0,
             refused: None,
-            troubled_at: Tick(0),
             clock: Clock::default(),
             unaware: false,
             wanted: BTreeSet::new(),
@@ -117,9 +114,11 @@ impl Agent {
         self.drain(now)
     }
 
-    /// Attested anew in the same process.
-    pub fn restart_sync(&mut self, now: Now) -> Vec<Ask> {
+    /// Attested anew in the same process; the answer brought the own bundle along.
+    pub fn restart_sync(&mut self, now: Now, own: Arc<Bundle>) -> Vec<Ask> {
         self.refused = None;
+        self.watch_authorities(now, &own);
+        self.cache.handle(now, cache::Input::Bundles { upserts: vec![own], removed: Vec::new() });
         self.sync.handle(now, sync::Input::Start);
         self.drain(now)
     }
@@ -188,7 +187,6 @@ impl Agent {
         match tell {
             Tell::Frame { stream, frame } => self.sync.handle(now, sync::Input::Frame { stream, frame }),
             Tell::Ended { stream, failure } => {
-                self.troubled_at = now.mono;
                 self.sync.handle(now, sync::Input::FollowEnded { stream, failure });
             }
             Tell::Signed { ticket, entry, svid, authority } => {
@@ -257,7 +255,6 @@ impl Agent {
             sync::Effect::Synced => self.cache.handle(now, cache::Input::Synced),
             sync::Effect::Connected => self.cache.handle(now, cache::Input::UpstreamBack),
             sync::Effect::Refused(refusal) => {
-                self.troubled_at = now.mono;
                 self.refused = Some(refusal);
             }
             sync::Effect::Poll { .. } => {
@@ -373,24 +370,23 @@ impl Agent {
         limits.into_iter().find_map(|(name, n, most)| invariants::inv9_queue_is_bounded(name, n, most).err())
     }
 
-    /// INV-4 at the edge: whatever is held verifies with the bundle held beside it.
-    pub fn holds_nothing_unverifiable(&self) -> Option<Broken> {
+    /// INV-4 at the edge: whatever is held verifies with the bundle held beside it. Gives the first authority for
+    /// which it does not, of those that `excused` does not name.
+    pub fn holds_something_unverifiable(&self, excused: impl Fn(&AuthorityId) -> bool) -> Option<Broken> {
         for view in self.views.values() {
+            let known = |id: &AuthorityId| view.own.x509_authorities.iter().any(|a| id_of(&a.der) == *id);
             for identity in &view.identities {
-                let authority =
-                    identity.svid.chain.first().and_then(|leaf| self.signed_by.get(&leaf.to_vec()));
-                let Some(authority) = authority else { continue };
-                if !view.own.x509_authorities.iter().any(|a| id_of(&a.der) == *authority) {
-                    let what = format!(
-                        "{} of {authority}, which the bundle beside it lacks ({} at {:?}, pushed: {}, server {})",
-                        identity.svid.id,
-                        self.id,
-                        self.position,
-                        self.sync.is_pushed(),
-                        self.server
-                    );
-                    return Some(Broken { number: 4, what });
-                }
+                let authority = identity.svid.chain.first().and_then(|leaf| self.signed_by.get(&**leaf));
+                let Some(authority) = authority.filter(|id| !known(id) && !excused(id)) else { continue };
+                let what = format!(
+                    "{} of {authority}, which the bundle beside it lacks ({} at {:?}, pushed: {}, server {})",
+                    identity.svid.id,
+                    self.id,
+                    self.position,
+                    self.sync.is_pushed(),
+                    self.server
+                );
+                return Some(Broken { number: 4, what });
             }
         }
         None

@@ -112,3 +112,8 @@ fn an_authority_revoked_without_a_taint_is_found() {
 fn a_change_without_an_audit_row_is_found() {
     finds(Fault::DeleteSilently, &[8]);
 }
+
+#[test]
+fn an_acknowledgement_before_the_bundle_is_found() {
+    finds(Fault::AckBeforeBundles, &[4]);
+}

@@ -110,10 +110,11 @@ impl Net {
         self.put(at, Message::ToAgent { agent, life, tell: Tell::Frame { stream, frame } });
     }
 
+    /// What carries a ticket may come twice; other calls have one answer.
     fn may_repeat(message: &Message) -> bool {
         matches!(
             message,
-            Message::ToAgent { tell: Tell::Signed { .. } | Tell::Minted { .. } | Tell::Bundles(_), .. }
+            Message::ToAgent { tell: Tell::Signed { .. } | Tell::Minted { .. }, .. }
                 | Message::ToServer { ask: Ask::Sign { .. } | Ask::Mint { .. } | Ask::Ack { .. }, .. }
         )
     }

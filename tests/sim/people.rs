@@ -2,6 +2,7 @@
 //!
 //! Never decides anything: each action goes through a plan of the real product, or breaks something.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_domain::fixtures::{id, set};
@@ -215,7 +216,6 @@ impl World {
         let agent = usize::try_from(self.rng.below(AGENTS as u64)).unwrap_or(0);
         if !self.agents[agent].cut {
             self.agents[agent].cut = true;
-            self.agents[agent].troubled_at = self.now.mono;
             let for_long = if self.rng.chance(20) { 600_000 } else { 60_000 };
             self.revive.push((self.now.mono.0 + self.rng.below(for_long), Revive::Link(agent)));
             self.log("fault", &format!("agent {agent} is cut off"));
@@ -274,8 +274,8 @@ impl World {
             let _ = self.servers[server]
                 .write(&mut self.db, now, |r| plan::nodes::delete(r, now.wall, "admin", &agent_id));
         }
-        self.attest(agent);
-        if !self.agents[agent].up {
+        // One that still runs attests by itself when it is refused.
+        if !self.agents[agent].up && self.attest(agent).is_some() {
             self.start_agent(agent);
             self.log("heal", &format!("agent {agent} is back"));
         }
@@ -292,9 +292,10 @@ impl World {
                     self.agents[agent].views.clear();
                     self.revive.push((self.now.mono.0 + 60_000, Revive::Agent(agent)));
                 }
-                Some(_) if !cut && self.attest(agent) => {
+                Some(_) if !cut => {
+                    let Some(own) = self.attest(agent) else { continue };
                     let now = self.at_agent(agent);
-                    let asks = self.agents[agent].restart_sync(now);
+                    let asks = self.agents[agent].restart_sync(now, own);
                     self.ask(agent, asks);
                 }
                 _ => {}
@@ -302,13 +303,14 @@ impl World {
         }
     }
 
-    pub(crate) fn attest(&mut self, agent: usize) -> bool {
-        let Some(server) = self.any_server() else { return false };
+    /// Gives the own bundle, which comes with the answer.
+    pub(crate) fn attest(&mut self, agent: usize) -> Option<Arc<Bundle>> {
+        let server = self.any_server()?;
         self.serial += 1;
         let (now, agent_id) = (self.at_server(server), self.agents[agent].id.clone());
         self.servers[server].follow(&mut self.db, now);
         if self.servers[server].registry.node(&agent_id).is_some_and(avouch_domain::Node::is_banned) {
-            return false;
+            return None;
         }
         let zone = if agent == 0 { "node:zone:a" } else { "node:zone:b" };
         let attested = Attested {
@@ -322,12 +324,12 @@ impl World {
         };
         self.servers[server]
             .write(&mut self.db, now, |r| plan::nodes::attest(r, now.wall, "agent", &attested))
-            .is_ok()
+            .ok()?;
+        self.servers[server].registry.bundle(&self.domain).cloned()
     }
 
     pub(crate) fn start_agent(&mut self, agent: usize) {
         let seed = self.rng.next();
-        self.agents[agent].troubled_at = self.now.mono;
         let now = self.at_agent(agent);
         let asks = self.agents[agent].start(now, seed);
         self.ask(agent, asks);
@@ -367,16 +369,10 @@ impl World {
             plan::authorities::revoke(r, now.wall, "admin", &domain, &authority)
         });
         if found {
-            // Whoever holds an SVID of it must get another now.
-            self.trouble_everywhere();
+            self.revoked.insert(authority.clone());
             self.tally.revocations += 1;
         }
         self.log("admin", &format!("revoke {authority} -> {found}"));
-    }
-
-    fn trouble_everywhere(&mut self) {
-        let now = self.now.mono;
-        self.agents.iter_mut().for_each(|agent| agent.troubled_at = now);
     }
 
     // --- tokens ---
@@ -424,7 +420,6 @@ impl World {
             clock.run_at(mono, drift);
             self.log("fault", &format!("clock of host {host} runs at {drift} ppm"));
         }
-        self.trouble_everywhere();
     }
 
     /// Every host is suspended, and all come back at once: connections are gone, and so is most of what was held.
@@ -441,7 +436,6 @@ impl World {
             agent.unaware = true;
             agent.waits_anew(self.now);
         }
-        self.trouble_everywhere();
         self.log("heal", "every host wakes");
         SLEEP
     }

@@ -3,7 +3,6 @@
 //! Never asks a machine whether it is right: what is held is compared with what the log entitles to.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use avouch_domain::EntryId;
 use avouch_engine::entitle::authorized_entries;
@@ -12,11 +11,11 @@ use avouch_engine::invariants::{self, Broken};
 use crate::net::IN_FLIGHT_MAX;
 use crate::world::{AGENTS, SERVERS, World};
 
-/// How long after its last trouble an agent may still show what the trouble left behind.
-const RECOVERY: Duration = Duration::from_secs(150);
-
 impl World {
     pub(crate) fn check(&mut self) -> Result<(), Broken> {
+        for server in &mut self.servers {
+            self.unheard.append(&mut server.unheard);
+        }
         if let Some(broken) = self.servers.iter_mut().find_map(|server| server.broken.pop()) {
             return Err(broken);
         }
@@ -47,9 +46,12 @@ impl World {
         if !agent.up {
             return Ok(());
         }
-        let calm = now.mono.since(agent.troubled_at) > RECOVERY;
         let expired = agent.holds_nothing_expired(now);
-        let unverifiable = agent.holds_nothing_unverifiable().filter(|_| calm);
+        // The operator's word, and the silence of an agent that was waited for long enough, are no mistakes.
+        let (revoked, unheard, id) = (&self.revoked, &self.unheard, agent.id.clone());
+        let unverifiable = agent.holds_something_unverifiable(|authority| {
+            revoked.contains(authority) || unheard.contains(&(authority.clone(), id.clone()))
+        });
         match expired.or(unverifiable).or_else(|| agent.keeps_within_limits(now)) {
             Some(broken) => Err(broken),
             None => Ok(()),

@@ -51,6 +51,12 @@ pub struct Server {
     followers: BTreeMap<Line, Follower>,
     acknowledged: BTreeMap<SpiffeId, Revision>,
     made: BTreeMap<(AuthorityKind, Slot), plan::authorities::Prepared>,
+    /// When this life published what, in monotonic milliseconds.
+    published: BTreeMap<AuthorityId, u64>,
+    /// Authorities that all agents alive at some moment had acknowledged; who joined later began with them.
+    heard: BTreeSet<AuthorityId>,
+    /// Agents that were too silent to be waited for when an authority began to sign.
+    pub unheard: BTreeSet<(AuthorityId, SpiffeId)>,
     serial: u64,
     pub broken: Vec<Broken>,
     /// Authorities taken out of the bundle long after their end.
@@ -82,6 +88,9 @@ impl Server {
             followers: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             made: BTreeMap::new(),
+            published: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            unheard: BTreeSet::new(),
             serial: 0,
             broken: Vec::new(),
             pruned: 0,
@@ -236,7 +245,10 @@ impl Server {
             (Some(Standing::Old), Some(p)) => db.changes_since(p, 1).is_ok(),
             _ => false,
         };
-        let mut frames = vec![Frame::Welcome { server_time: now.wall }];
+        let bundles = visible_bundles(&self.registry, id, &self.domain, now.wall);
+        // As the product does: bundles before the entries, so that what is acknowledged includes them.
+        let mut frames = vec![Frame::Welcome { server_time: now.wall }, Frame::Node(standing)];
+        frames.extend(bundles.values().map(|b| notice(b)));
         let position = self.registry.position();
         match resume(&self.registry, id, now.wall, judged.as_ref(), &known, verified) {
             Start::Delta(d) => frames.push(Frame::Delta { upserts: d.upserts, removed: d.removed, position }),
@@ -246,9 +258,6 @@ impl Server {
                 frames.push(Frame::Snapshot { entries, unchanged, position, last: true });
             }
         }
-        let bundles = visible_bundles(&self.registry, id, &self.domain, now.wall);
-        frames.extend(bundles.values().map(|b| notice(b)));
-        frames.push(Frame::Node(standing));
         self.followers.retain(|(agent, _, _), _| *agent != line.0);
         self.followers.insert(line, Follower { told: self.registry.clone(), bundles, standing });
         Ok(frames)
@@ -276,6 +285,9 @@ impl Server {
         entry: &EntryId,
     ) -> Result<(Entry, Authority), SignFailure> {
         let refused = |why: &str| SignFailure::Refused(why.to_owned());
+        if node_standing(&self.registry, agent) != NodeStanding::Active {
+            return Err(refused("not attested"));
+        }
         let entry =
             is_authorized(&self.registry, agent, entry, now.wall).ok_or_else(|| refused("not authorized"))?;
         let holder = self.holder(kind);
@@ -333,17 +345,14 @@ impl Server {
     pub fn tick(&mut self, db: &mut Db, now: Now) {
         self.follow(db, now);
         self.write(db, now, |r| plan::entries::prune(r, now.wall, "server"));
-        let live: Vec<_> = self
-            .registry
-            .nodes()
-            .filter(|n| !n.is_banned() && n.expires_at > now.wall)
-            .map(|n| n.id.clone())
-            .collect();
+        let live = self.live_agents(now);
         let everywhere = live
             .iter()
             .map(|id| self.acknowledged.get(id).copied().unwrap_or_default())
             .min()
             .unwrap_or_default();
+        let heard = |a: &&Authority| a.published_at.is_some_and(|at| at <= everywhere);
+        self.heard.extend(self.registry.authorities().filter(heard).map(|a| a.id.clone()));
         for kind in KINDS {
             let rows = journal(&self.registry, kind, &self.holder(kind));
             let tainted = rows.iter().filter(|r| r.tainted).map(|r| rotation::Input::Taint(r.id.clone()));
@@ -357,6 +366,32 @@ impl Server {
                 self.drive(db, now, kind, input);
             }
         }
+    }
+
+    fn live_agents(&self, now: Now) -> Vec<SpiffeId> {
+        let live = self.registry.nodes().filter(|n| !n.is_banned() && n.expires_at > now.wall);
+        live.map(|n| n.id.clone()).collect()
+    }
+
+    /// INV-4 for the fleet: a successor signs when every live agent knows it, or has been waited for. Agents that
+    /// do not know it are noted, those that were not alive, too: they may come back with what they had.
+    fn judge_activation(&mut self, now: Now, slot: Slot) {
+        let holder = self.holder(AuthorityKind::X509);
+        let row = |slot| self.registry.authority(AuthorityKind::X509, &holder, slot).cloned();
+        let Some(next) = row(slot) else { return };
+        let replaces =
+            row(slot.other()).is_some_and(|a| a.state == SlotState::Active && a.not_after > now.wall);
+        let knows = |id: &SpiffeId| self.acknowledged.get(id).copied() >= next.published_at;
+        let bound = u64::try_from(PROPAGATION_BOUND.as_millis()).unwrap_or(0);
+        let waited = self.published.get(&next.id).is_none_or(|at| now.mono.0 >= at + bound);
+        let must_wait = replaces && !waited && !self.heard.contains(&next.id);
+        if let Some(id) = self.live_agents(now).iter().find(|id| must_wait && !knows(id)) {
+            let what = format!("{} begins to sign before {id} knows it", next.id);
+            self.broken.push(Broken { number: 4, what });
+        }
+        let all = self.registry.nodes().map(|n| &n.id).chain(self.acknowledged.keys());
+        let unheard: Vec<_> = all.filter(|id| !knows(id)).map(|id| (next.id.clone(), id.clone())).collect();
+        self.unheard.extend(unheard);
     }
 
     fn drive(&mut self, db: &mut Db, now: Now, kind: AuthorityKind, input: rotation::Input) {
@@ -393,11 +428,17 @@ impl Server {
                     return rotation::Input::Failed;
                 };
                 match self.write(db, now, |r| plan::authorities::publish(r, now.wall, &domain, &made)) {
-                    Ok(revision) => rotation::Input::Published { slot, revision },
+                    Ok(revision) => {
+                        self.published.insert(made.id.clone(), now.mono.0);
+                        rotation::Input::Published { slot, revision }
+                    }
                     Err(_) => rotation::Input::Failed,
                 }
             }
             rotation::Effect::Activate { slot, id } => {
+                if kind == AuthorityKind::X509 {
+                    self.judge_activation(now, slot);
+                }
                 let activate =
                     |r: &Registry| plan::authorities::activate(r, now.wall, kind, &holder, slot, &id);
                 match self.write(db, now, activate) {

@@ -1,10 +1,11 @@
 //! The whole system in one thread under virtual time: two servers on one store, three agents, their workloads, an
 //! admin, and a network that loses. One seed decides everything.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use avouch_domain::fixtures::id;
-use avouch_domain::{Epoch, Now, SpiffeId, Tick, Timestamp, TrustDomain};
+use avouch_domain::{AuthorityId, Epoch, Now, SpiffeId, Tick, Timestamp, TrustDomain};
 use avouch_engine::cache::SignFailure;
 use avouch_engine::invariants::Broken;
 use avouch_engine::sync::Failure;
@@ -111,6 +112,10 @@ pub struct World {
     trace: std::collections::VecDeque<String>,
     pub echo: bool,
     pub(crate) tally: Tally,
+    /// Authorities that an operator took out of the bundle before their end.
+    pub(crate) revoked: BTreeSet<AuthorityId>,
+    /// Agents that did not say in time that they know an authority.
+    pub(crate) unheard: BTreeSet<(AuthorityId, SpiffeId)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +160,8 @@ impl World {
             trace: std::collections::VecDeque::new(),
             echo: false,
             tally: Tally::default(),
+            revoked: BTreeSet::new(),
+            unheard: BTreeSet::new(),
         };
         world.tick_servers();
         for agent in 0..AGENTS {
@@ -287,7 +294,6 @@ impl World {
 
     /// What an agent hears in place of the answer that will not come.
     fn give_up(&mut self, agent: usize, life: u64, ask: &Ask) {
-        self.agents[agent].troubled_at = self.now.mono;
         let away = "no answer".to_owned();
         let (after, tell) = match ask.clone() {
             Ask::Open { stream, .. } => (KEEPALIVE, Tell::Ended { stream, failure: Failure::Away(away) }),
@@ -385,7 +391,6 @@ impl World {
         let (agent, life, stream) = line;
         self.tally.broken_streams += 1;
         self.servers[server].close(line);
-        self.agents[agent].troubled_at = self.now.mono;
         let failure = Failure::Away("connection lost".into());
         let message = Message::ToAgent { agent, life, tell: Tell::Ended { stream, failure } };
         self.net.send_in(self.now.mono.0 + KEEPALIVE, message);

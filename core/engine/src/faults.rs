@@ -15,6 +15,8 @@ pub enum Fault {
     DeliverExpired,
     /// An authority that nobody has tainted is taken out of the bundle (breaks INV-5).
     RevokeUntainted,
+    /// An agent acknowledges a revision whose bundle it has not fetched yet (breaks INV-4).
+    AckBeforeBundles,
     /// Entries are deleted without a word in the audit log (breaks INV-8).
     DeleteSilently,
 }

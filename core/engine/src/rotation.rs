@@ -315,6 +315,9 @@ impl Rotation {
                     let begins = row.state == SlotState::Active;
                     let ends = row.state == SlotState::Old && held.is_some_and(|h| h.id == row.id);
                     let known = held.is_some_and(|h| h.id == row.id && h.known);
+                    if row.state == SlotState::Prepared && !known {
+                        self.due_since = None;
+                    }
                     self.set(slot, Some(Held { known, ..Held::of(row) }));
                     if ends {
                         (self.retire, self.retire_failed) = (Some(slot), false);
@@ -344,6 +347,8 @@ impl Rotation {
                 let (state, tainted, published, known) = (SlotState::Prepared, false, None, false);
                 self.set(slot, Some(Held { id, state, issued_at, not_after, tainted, published, known }));
                 self.prepare = false;
+                // The agents' time to learn of it begins anew with each authority.
+                self.due_since = None;
                 // The key that was to be destroyed there has just been replaced.
                 self.retire.take_if(|retiring| *retiring == slot);
             }

@@ -263,6 +263,19 @@ fn a_tainted_authority_never_becomes_the_signer() {
 }
 
 #[test]
+fn the_agents_time_begins_anew_when_the_successor_is_replaced() {
+    let mut shell = started();
+    shell.tell(10, Input::Taint("k1".into()));
+    shell.tell(11, Input::Tick);
+    shell.tell(50, Input::Taint("k2".into()));
+    assert_eq!(shell.log(), ["make B", "publish k2", "make B", "publish k3"]);
+    shell.tell(109, Input::Tick);
+    assert_eq!(shell.log(), Vec::<String>::new());
+    shell.tell(110, Input::Tick);
+    assert_eq!(shell.log(), ["activate k3", "retire k1"]);
+}
+
+#[test]
 fn a_key_that_could_not_be_destroyed_is_tried_again_and_holds_up_nothing() {
     let journal = [row(Slot::A, SlotState::Old, 0, 24 * HOUR), row(Slot::B, SlotState::Active, 0, 24 * HOUR)];
     let mut machine = Rotation::new(settings(), at(HOUR), &journal);
