@@ -337,7 +337,8 @@ mod tests {
         for (good, bad) in [("127.0.0.1", "::1"), ("::1", "127.0.0.1")] {
             let (address, count, roots, id) = server(good).await;
             let resolver = Arc::new(Told::default());
-            resolver.answers.lock().push(vec![closed(bad).await, address]);
+            let answer = vec![closed(bad).await, address];
+            resolver.answers.lock().push(answer);
             let mut connector = connector(resolver, roots, id);
             for _ in 0..4 {
                 connect(&mut connector).await.unwrap();
@@ -350,7 +351,8 @@ mod tests {
     async fn a_name_is_looked_up_again_for_every_connection() {
         let (address, _, roots, id) = server("127.0.0.1").await;
         let resolver = Arc::new(Told::default());
-        resolver.answers.lock().extend([vec![closed("127.0.0.1").await], vec![address]]);
+        let answers = [vec![closed("127.0.0.1").await], vec![address]];
+        resolver.answers.lock().extend(answers);
         let mut connector = connector(resolver.clone(), roots, id);
         let error = connect(&mut connector).await.unwrap_err().to_string();
         assert!(error.contains("spire.example.org:8081"), "{error}");
