@@ -254,7 +254,7 @@ fn open_doors(
     let mut doors = JoinSet::new();
     tracing::info!(subsystem_name = "endpoints", "Starting agent APIs");
     doors.spawn(api::serve_workload(workload, supply.clone(), parts, stop.clone()));
-    tracing::info!(address = %config.socket_path.display(), network = "unix", subsystem_name = "endpoints", "Starting Workload and SDS APIs");
+    tracing::info!(address = %config.socket_path.display(), network = "unix", subsystem_name = "endpoints", "Starting Workload API");
     if let Some(path) = &config.admin_socket_path {
         let admin = listener::bind_admin(path, &config.socket_path)?;
         let options = AdminOptions { logs, started, metrics: metrics.clone(), clock: clock::now };

@@ -29,7 +29,8 @@ fn long(n: impl std::fmt::Display) -> Value {
     Value::String(n.to_string())
 }
 
-fn bytes(bytes: &[u8]) -> Value {
+/// Bytes as JSON has them: standard base64.
+pub fn bytes(bytes: &[u8]) -> Value {
     Value::String(STANDARD.encode(bytes))
 }
 

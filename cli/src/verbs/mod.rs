@@ -276,7 +276,7 @@ fn level_flag(call: &Call<'_>) -> Result<i32, VerbError> {
         "warning" => Some(LogLevel::Warn),
         other => LogLevel::from_str_name(&other.to_uppercase()).filter(|l| *l != LogLevel::Unspecified),
     };
-    level.map(i32::from).ok_or_else(|| VerbError::Text(format!("the value {name} is not a valid setting")))
+    level.map(i32::from).ok_or_else(|| VerbError::Text(format!("the value {name:?} is not a valid setting")))
 }
 
 fn logger_text(logger: &avouch_proto::types::Logger) -> String {

@@ -94,7 +94,8 @@ impl EntryFilter {
                 .map(domain_match)
                 .transpose()
                 .map_err(|e| e.within("malformed federates with filter"))?,
-            downstream,
+            // False filters nothing, as in SPIRE, whose command line always sends it.
+            downstream: downstream.filter(|only| *only),
         })
     }
 }
@@ -249,10 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn downstream_false_is_a_filter() {
+    fn downstream_false_filters_nothing() {
         let wire =
             entry_v1::list_entries_request::Filter { by_downstream: Some(false), ..Default::default() };
-        assert_eq!(EntryFilter::of_list(&domain(), Some(&wire)).unwrap().downstream, Some(false));
+        assert_eq!(EntryFilter::of_list(&domain(), Some(&wire)), Ok(EntryFilter::default()));
     }
 
     #[test]

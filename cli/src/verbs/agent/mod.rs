@@ -175,7 +175,7 @@ fn info_text(info: &agent_debug_v1::GetInfoResponse) -> String {
         ("Cached JWT SVIDs:", info.cached_jwt_svids_count.to_string()),
         ("Cached SVID Store X.509 SVIDs:", info.cached_svidstore_x509_svids_count.to_string()),
     ] {
-        out.push_str(&format!("  {label:<34}{value}\n"));
+        out.push_str(&format!("  {label:<33}{value}\n"));
     }
     let chain = info.svid_chain.iter().map(|c| (c.id.as_ref(), c.subject.as_str(), c.expires_at));
     out.push_str(&super::chain_text(chain));
@@ -208,11 +208,11 @@ mod tests {
         assert_eq!(
             info_text(&info),
             "Agent Debug Info:
-  Uptime:                           18s
-  Last Sync Success:                2026-11-22T11:26:49Z
-  Cached X.509 SVIDs:               1
-  Cached JWT SVIDs:                 0
-  Cached SVID Store X.509 SVIDs:    0
+  Uptime:                          18s
+  Last Sync Success:               2026-11-22T11:26:49Z
+  Cached X.509 SVIDs:              1
+  Cached JWT SVIDs:                0
+  Cached SVID Store X.509 SVIDs:   0
   SVID Chain:
 "
         );

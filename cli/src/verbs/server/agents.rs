@@ -65,7 +65,11 @@ fn three_way(text: &str) -> Option<bool> {
 
 fn selector_filter(flags: &Flags) -> Result<Option<types::SelectorMatch>, VerbError> {
     use types::selector_match::MatchBehavior;
-    let selectors = super::entry_input::selectors(flags.texts("selector"))?;
+    let texts = flags.texts("selector");
+    let selectors = super::entry_input::selectors(texts).map_err(|error| {
+        let bad = texts.iter().find(|text| text.parse::<avouch_domain::Selector>().is_err());
+        VerbError::Text(format!("error parsing selector {:?}: {error}", bad.map_or("", String::as_str)))
+    })?;
     if selectors.is_empty() {
         return Ok(None);
     }

@@ -67,7 +67,7 @@ fn format_of(call: &Call<'_>) -> Result<Format, VerbError> {
 
 fn given_id<'a>(call: &'a Call<'_>) -> Result<&'a str, VerbError> {
     match call.flags.text("id") {
-        "" => Err(VerbError::text("id is required")),
+        "" => Err(VerbError::text("id flag is required")),
         id => Ok(id),
     }
 }

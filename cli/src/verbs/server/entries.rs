@@ -44,7 +44,7 @@ fn delete_flags(set: FlagSet) -> FlagSet {
 fn filter_flags(set: FlagSet) -> FlagSet {
     set.text("parentID", "", "SPIFFE ID of the parent")
         .text("spiffeID", "", "SPIFFE ID that the entry gives")
-        .bool("downstream", false, "Only servers below this one; without it only the others")
+        .bool("downstream", false, "Only entries of servers below this one")
         .texts("selector", "A selector as type:value; may be repeated")
         .texts("federatesWith", "A trust domain the entry federates with; may be repeated")
         .text("matchSelectorsOn", "superset", "How selectors are matched: exact, any, superset or subset")
@@ -257,7 +257,7 @@ fn list_filter(flags: &Flags) -> Result<list_entries_request::Filter, VerbError>
         by_selectors,
         by_federates_with,
         by_hint: (!hint.is_empty()).then(|| hint.to_owned()),
-        // Always sent, as SPIRE does: without the flag only entries that are not downstream are shown.
+        // Always sent, as SPIRE does; false filters nothing.
         by_downstream: Some(flags.bool("downstream")),
     })
 }

@@ -60,11 +60,18 @@ fn warn_if_capped(call: &mut Call<'_>, what: &str, ttl: i32, expires_at: i64) {
     }
 }
 
-/// What `x509 mint` hands out, as PEM.
+/// What `x509 mint` hands out, as DER.
 struct Minted {
-    svid: String,
-    key: Zeroizing<String>,
-    roots: String,
+    /// Leaf first.
+    svid: Vec<Vec<u8>>,
+    /// PKCS#8.
+    key: Zeroizing<Vec<u8>>,
+    roots: Vec<Vec<u8>>,
+}
+
+/// A refusal to mint, in SPIRE's words.
+fn unable_to_mint(status: tonic::Status) -> VerbError {
+    VerbError::Text(format!("unable to mint SVID: {}", VerbError::from(status)))
 }
 
 async fn x509(call: &mut Call<'_>) -> Result<(), VerbError> {
@@ -80,7 +87,8 @@ async fn x509(call: &mut Call<'_>) -> Result<(), VerbError> {
     let csr = csr::build(&template, &key).map_err(VerbError::text)?;
     let channel = call.channel().await?;
     let request = svid_v1::MintX509svidRequest { csr, ttl };
-    let reply = SvidClient::new(channel.clone()).mint_x509svid(request).await?.into_inner();
+    let reply =
+        SvidClient::new(channel.clone()).mint_x509svid(request).await.map_err(unable_to_mint)?.into_inner();
     let svid = reply.svid.ok_or_else(|| VerbError::text("server response missing SVID"))?;
     warn_if_capped(call, "X509-SVID", ttl, svid.expires_at);
     let mut bundles = BundleClient::new(channel).max_decoding_message_size(REPLY_MAX);
@@ -88,34 +96,44 @@ async fn x509(call: &mut Call<'_>) -> Result<(), VerbError> {
     let bundle = bundles.get_bundle(GetBundleRequest { output_mask: Some(mask) }).await?.into_inner();
     let bundle = convert::bundle_from_wire(&bundle).map_err(VerbError::text)?;
     let minted = Minted {
-        svid: pem::certificates_to_pem(&svid.cert_chain),
-        key: pem::encode_private_key(&key.pkcs8()),
-        roots: pem::certificates_to_pem(bundle.x509_authorities.iter().map(|a| &a.der)),
+        svid: svid.cert_chain,
+        key: key.pkcs8(),
+        roots: bundle.x509_authorities.iter().map(|a| a.der.to_vec()).collect(),
     };
     let folder = call.flags.text("write").to_owned();
     if folder.is_empty() {
         call.print(|| minted_json(&minted), || minted_text(&minted));
         return Ok(());
     }
+    // Never the key on standard output when a file for it was named, whatever the output format.
     let said = write_minted(Path::new(&folder), &minted)?;
-    call.print(|| minted_json(&minted), || said);
+    call.out.say(&said);
     Ok(())
 }
 
 fn minted_json(minted: &Minted) -> serde_json::Value {
-    json!({"x509_svid": minted.svid, "private_key": *minted.key, "root_cas": minted.roots})
+    let list = |ders: &[Vec<u8>]| ders.iter().map(|der| json::bytes(der)).collect::<Vec<_>>();
+    json!({
+        "x509_svid": list(&minted.svid),
+        "private_key": json::bytes(&minted.key),
+        "root_cas": list(&minted.roots),
+    })
 }
 
 fn minted_text(minted: &Minted) -> String {
-    format!("X509-SVID:\n{}\nPrivate key:\n{}\nRoot CAs:\n{}\n", minted.svid, *minted.key, minted.roots)
+    let (svid, roots) = (pem::certificates_to_pem(&minted.svid), pem::certificates_to_pem(&minted.roots));
+    let key = pem::encode_private_key(&minted.key);
+    format!("X509-SVID:\n{svid}\nPrivate key:\n{}\nRoot CAs:\n{roots}\n", *key)
 }
 
 fn write_minted(folder: &Path, minted: &Minted) -> Result<String, VerbError> {
     let mut said = String::new();
+    let (svid, roots) = (pem::certificates_to_pem(&minted.svid), pem::certificates_to_pem(&minted.roots));
+    let key = pem::encode_private_key(&minted.key);
     for (what, name, content, mode) in [
-        ("X509-SVID", "svid.pem", minted.svid.as_str(), 0o644),
-        ("Private key", "key.pem", minted.key.as_str(), 0o600),
-        ("Root CAs", "bundle.pem", minted.roots.as_str(), 0o644),
+        ("X509-SVID", "svid.pem", svid.as_str(), 0o644),
+        ("Private key", "key.pem", key.as_str(), 0o600),
+        ("Root CAs", "bundle.pem", roots.as_str(), 0o644),
     ] {
         let path = folder.join(name);
         write_file(&path, content.as_bytes(), mode)?;
@@ -134,7 +152,11 @@ async fn jwt(call: &mut Call<'_>) -> Result<(), VerbError> {
     }
     let ttl = ttl_seconds(call)?;
     let request = svid_v1::MintJwtsvidRequest { id: Some(id_flag(id)?), audience, ttl };
-    let reply = SvidClient::new(call.channel().await?).mint_jwtsvid(request).await?.into_inner();
+    let reply = SvidClient::new(call.channel().await?)
+        .mint_jwtsvid(request)
+        .await
+        .map_err(unable_to_mint)?
+        .into_inner();
     let svid = reply.svid.as_ref().ok_or_else(|| VerbError::text("server response missing SVID"))?;
     warn_if_capped(call, "JWT-SVID", ttl, svid.expires_at);
     let file = call.flags.text("write").to_owned();
@@ -152,12 +174,21 @@ mod tests {
     use super::*;
 
     fn minted() -> Minted {
-        Minted { svid: "S\n".into(), key: Zeroizing::new("K\n".into()), roots: "R\n".into() }
+        Minted { svid: vec![vec![1]], key: Zeroizing::new(vec![2]), roots: vec![vec![3], vec![4]] }
     }
 
     #[test]
     fn the_three_parts_stand_below_their_names() {
-        assert_eq!(minted_text(&minted()), "X509-SVID:\nS\n\nPrivate key:\nK\n\nRoot CAs:\nR\n\n");
+        let text = minted_text(&minted());
+        assert!(text.starts_with("X509-SVID:\n-----BEGIN CERTIFICATE-----\nAQ==\n-----END"), "{text}");
+        assert!(text.contains("-----\n\nPrivate key:\n-----BEGIN PRIVATE KEY-----\nAg==\n"), "{text}");
+        assert!(text.contains("-----\n\nRoot CAs:\n-----BEGIN CERTIFICATE-----\nAw==\n"), "{text}");
+    }
+
+    #[test]
+    fn in_json_certificates_are_lists_of_base64_der() {
+        let expected = json!({"x509_svid": ["AQ=="], "private_key": "Ag==", "root_cas": ["Aw==", "BA=="]});
+        assert_eq!(minted_json(&minted()), expected);
     }
 
     #[test]
