@@ -179,7 +179,7 @@ impl AsyncWrite for PeerStream {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
 
@@ -196,9 +196,19 @@ mod tests {
         assert!(caller.is_self());
     }
 
+    /// A child that has answered once: right after `spawn` the kernel may still be at work on its image.
+    pub(crate) fn waiting_child() -> std::process::Child {
+        use std::io::{Read, Write};
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+        child
+    }
+
     #[tokio::test]
     async fn the_connection_of_a_caller_that_exited_is_closed() {
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = waiting_child();
         let peer = Peer { pid: i32::try_from(child.id()).unwrap(), ..myself() };
         let caller = Arc::new(Caller::new(peer, Arc::default(), None));
         caller.process().unwrap();

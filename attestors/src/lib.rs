@@ -3,6 +3,8 @@
 //! Never: no wire types, no decision about entries or identities; time is an argument (one exception, see
 //! [`clock`]); every fact about a process is read through [`process::PinnedProcess`].
 
+#[cfg(test)]
+mod child;
 mod clock;
 pub mod limits;
 pub mod node;

@@ -242,10 +242,10 @@ async fn a_message_over_the_limit_is_refused_and_the_daemons_go_on() {
     let world = World::start().await;
     let request = MintX509svidRequest { csr: vec![0; 5 << 20], ttl: 60 };
     let status = world.server.svids().await.mint_x509svid(request).await.unwrap_err();
-    assert_refused(&status, Code::OutOfRange, "too large");
+    assert_refused(&status, Code::ResourceExhausted, "larger than max");
     let mut workload = world.agent.workload().await;
     let status = workload.validate("x", &"t".repeat(5 << 20)).await.unwrap_err();
-    assert_refused(&status, Code::OutOfRange, "too large");
+    assert_refused(&status, Code::ResourceExhausted, "larger than max");
     // Below the limit of a message, above that of a token.
     let status = workload.validate("x", &"t".repeat(100_000)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::Mutex;
 
-use crate::{Agent, AgentOptions, Server, ServerOptions, entry};
+use crate::{Agent, AgentOptions, Server, ServerOptions, entry, eventually};
 
 /// A server, an agent and some entries.
 pub struct World {
@@ -49,6 +49,11 @@ impl World {
         let mut two = entry(&world.agent.id, "/two", &[&my_uid()]);
         two.id = "entry-2".to_owned();
         world.server.create(two).await;
+        eventually("both entries at the agent", async || {
+            let answer = world.agent.workload().await.fetch_x509().await.ok()?;
+            (answer.svids.len() == 2).then_some(())
+        })
+        .await;
         *shared = Arc::downgrade(&world);
         world
     }

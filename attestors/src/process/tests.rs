@@ -10,7 +10,7 @@ fn pin_of(child: &Child, uid: u32, gid: u32) -> Result<PinnedProcess, ProcessGon
 }
 
 fn sleeper() -> Child {
-    Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap()
+    crate::child::waiting("cat".as_ref())
 }
 
 fn me() -> (u32, u32) {
@@ -110,17 +110,19 @@ fn another_binary_is_a_change() {
 fn an_unlinked_binary_is_no_change_and_is_still_readable() {
     let (uid, gid) = me();
     let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("sleep-copy");
-    std::fs::copy("/bin/sleep", &copy).unwrap();
-    let mut child = Command::new(&copy).arg("600").spawn().unwrap();
+    let copy = dir.path().join("cat-copy");
+    // Written by another process: a descriptor open for writing here could slip into a child that another test
+    // forks, and what is open for writing can't be executed.
+    assert!(Command::new("cp").arg("/bin/cat").arg(&copy).status().unwrap().success());
+    let mut child = crate::child::waiting(&copy);
     let pin = pin_of(&child, uid, gid).unwrap();
     std::fs::remove_file(&copy).unwrap();
     pin.still_same().unwrap();
     let path = String::from_utf8(pin.facts().unwrap().exe_path.unwrap()).unwrap();
-    assert!(path.ends_with("sleep-copy (deleted)"), "{path}");
+    assert!(path.ends_with("cat-copy (deleted)"), "{path}");
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut pin.open_exe().unwrap(), &mut bytes).unwrap();
-    assert_eq!(bytes, std::fs::read("/bin/sleep").unwrap());
+    assert_eq!(bytes, std::fs::read("/bin/cat").unwrap());
     child.kill().unwrap();
     child.wait().unwrap();
 }

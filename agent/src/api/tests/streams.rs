@@ -349,7 +349,7 @@ async fn client_of(
 async fn nothing_more_is_delivered_once_the_process_is_gone() {
     let own = own();
     let world = World::new(state(&own, vec![identity("1", "/a", "")]));
-    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let mut child = crate::peer::tests::waiting_child();
     let peer = avouch_attestors::Peer { pid: i32::try_from(child.id()).unwrap(), ..myself() };
     let mut client = client_of(world.service(), peer).await;
     let mut stream = client.fetch_x509svid(call(wire::X509svidRequest {})).await.unwrap().into_inner();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command};
+use std::process::Child;
 
 use super::*;
 use crate::peer::Peer;
@@ -24,7 +24,7 @@ async fn values(config: Config, process: Arc<PinnedProcess>) -> Result<Vec<Strin
 }
 
 fn sleeper() -> Child {
-    Command::new("sleep").arg("600").spawn().unwrap()
+    crate::child::waiting("cat".as_ref())
 }
 
 fn end(mut child: Child) {
