@@ -167,7 +167,7 @@ var bundleProofs = map[string]proof{
 		_, err := bundlev1.NewBundleClient(conn).PublishJWTAuthority(a.ctx, &bundlev1.PublishJWTAuthorityRequest{})
 		return err
 	}, (*api).downstreamOrLocal, bundleService+"PublishJWTAuthority"),
-	"PublishWITAuthority": unbuilt("WIT-SVIDs are disabled", func(a *api, conn *grpc.ClientConn) error {
+	"PublishWITAuthority": unbuilt("WIT-SVID functionality is not yet implemented", func(a *api, conn *grpc.ClientConn) error {
 		_, err := bundlev1.NewBundleClient(conn).PublishWITAuthority(a.ctx, &bundlev1.PublishWITAuthorityRequest{})
 		return err
 	}, (*api).downstreamOrLocal, bundleService+"PublishWITAuthority"),
@@ -331,7 +331,7 @@ var bundleProofs = map[string]proof{
 		refusal: func(a *api) {
 			results := a.deleteFederated(bundlev1.BatchDeleteFederatedBundleRequest_RESTRICT, "nope.org", "example.org", "Bad")
 			item(a.t, results[0].Status, codes.NotFound, "bundle not found")
-			item(a.t, results[1].Status, codes.InvalidArgument, ownDomain("removing"))
+			item(a.t, results[1].Status, codes.InvalidArgument, "removing the bundle for the server trust domain is not allowed")
 			item(a.t, results[2].Status, codes.InvalidArgument, badDomain)
 			_, err := a.bundles().BatchDeleteFederatedBundle(a.ctx, &bundlev1.BatchDeleteFederatedBundleRequest{Mode: 9})
 			refused(a.t, err, codes.InvalidArgument, `failed to parse deletion mode: unhandled delete mode "9"`)

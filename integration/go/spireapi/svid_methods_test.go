@@ -109,7 +109,7 @@ var svidProofs = map[string]proof{
 			expect(a.t, "the default time to live", answer.Svid.ExpiresAt-answer.Svid.IssuedAt, 300)
 		},
 	},
-	"MintWITSVID": unbuilt("WIT-SVIDs are disabled", func(a *api, conn *grpc.ClientConn) error {
+	"MintWITSVID": unbuilt("WIT functionality is disabled", func(a *api, conn *grpc.ClientConn) error {
 		_, err := svidv1.NewSVIDClient(conn).MintWITSVID(a.ctx, &svidv1.MintWITSVIDRequest{})
 		return err
 	}, func(a *api) (may, mayNot *grpc.ClientConn) { return a.local, a.downstream() }, svidService+"MintWITSVID"),
@@ -187,7 +187,7 @@ var svidProofs = map[string]proof{
 			expect(a.t, "the entry's time to live", answer.Svid.ExpiresAt-answer.Svid.IssuedAt, 1)
 		},
 	},
-	"BatchNewWITSVID": unbuilt("WIT-SVIDs are disabled", func(a *api, conn *grpc.ClientConn) error {
+	"BatchNewWITSVID": unbuilt("WIT functionality is disabled", func(a *api, conn *grpc.ClientConn) error {
 		_, err := svidv1.NewSVIDClient(conn).BatchNewWITSVID(a.ctx, &svidv1.BatchNewWITSVIDRequest{})
 		return err
 	}, func(a *api) (may, mayNot *grpc.ClientConn) {

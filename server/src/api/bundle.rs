@@ -113,6 +113,12 @@ fn own_domain(verb: &str) -> Refusal {
     )
 }
 
+/// SPIRE has other words for this one verb.
+fn own_removed() -> Refusal {
+    let text = "removing the bundle for the server trust domain is not allowed";
+    Refusal::plain(Code::InvalidArgument, text.to_owned())
+}
+
 /// A whole bundle of an item without input mask.
 fn whole(input: BundleInput) -> DomainBundle {
     DomainBundle {
@@ -220,7 +226,7 @@ impl Bundle for BundleApi {
         request: Request<PublishWitAuthorityRequest>,
     ) -> Result<Response<PublishWitAuthorityResponse>, Status> {
         let (call, _) = open(request)?;
-        call.audit().conclude(Err(Status::unimplemented("WIT-SVIDs are disabled")))
+        call.audit().conclude(Err(Status::unimplemented("WIT-SVID functionality is not yet implemented")))
     }
 
     async fn list_federated_bundles(
@@ -323,7 +329,7 @@ impl Bundle for BundleApi {
         };
         let read = |text: &String| -> Result<TrustDomain, Refusal> {
             let domain = trust_domain(text).map_err(|e| invalid("trust domain argument is not valid", &e))?;
-            if domain == *self.services.trust_domain() { Err(own_domain("removing")) } else { Ok(domain) }
+            if domain == *self.services.trust_domain() { Err(own_removed()) } else { Ok(domain) }
         };
         let items = request.trust_domains.iter().map(read).collect();
         let (now, actor) = (call.now(), call.actor());

@@ -225,5 +225,5 @@ impl Svid for SvidApi {
 }
 
 fn wit_disabled() -> Status {
-    Status::unimplemented("WIT-SVIDs are disabled")
+    Status::unimplemented("WIT functionality is disabled")
 }
