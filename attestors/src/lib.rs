@@ -10,7 +10,6 @@ pub mod limits;
 pub mod node;
 pub mod peer;
 pub mod process;
-pub mod registry;
 mod sys;
 pub mod workload;
 

@@ -103,6 +103,8 @@ pub const SIGN_INLINE_MAX: usize = 16;
 pub const PROPAGATION_BOUND: Duration = Duration::from_secs(60);
 /// Pause between two looks at the agents' acknowledgements while an activation waits for them.
 pub const ACKNOWLEDGEMENT_PAUSE: Duration = Duration::from_millis(500);
+/// Least time between two SVIDs of the server itself, however short they live.
+pub const SERVER_SVID_PAUSE: Duration = Duration::from_millis(500);
 /// Longest sleep of a task that waits for a wall-clock time, so that a step of the clock is noticed.
 pub const WALL_SLEEP_MAX: Duration = Duration::from_secs(60);
 /// How long an ended join token is remembered, so that an agent that comes late with it hears "expired", not

@@ -1,9 +1,10 @@
 //! Nodes: how they come in, and how they are put out.
 
 use avouch_proto::agent_v1;
+use avouch_tests::node_pki::NodePki;
 use avouch_tests::server::wire_id;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, entry, eventually};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tonic::Code;
 
 #[tokio::test]
@@ -52,40 +53,13 @@ async fn an_evicted_agent_does_not_go_on_with_its_old_identity() {
     assert!(matches!(end.code(), Code::Unavailable | Code::PermissionDenied), "{end:?}");
 }
 
-/// A foreign PKI in the server's folder: a root and a node's certificate.
-struct NodePki {
-    root: std::path::PathBuf,
-    leaf: std::path::PathBuf,
-    key: std::path::PathBuf,
-}
-
-impl NodePki {
-    fn new(dir: &std::path::Path) -> Self {
-        let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-        let mut root = CertificateParams::new(Vec::new()).unwrap();
-        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let mut leaf = CertificateParams::new(Vec::new()).unwrap();
-        leaf.distinguished_name.push(DnType::CommonName, "node-7");
-        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let made = Self { root: dir.join("root.pem"), leaf: dir.join("leaf.pem"), key: dir.join("leaf.key") };
-        std::fs::write(&made.root, root.self_signed(&root_key).unwrap().pem()).unwrap();
-        let leaf = leaf.signed_by(&key, &Issuer::new(root, root_key)).unwrap();
-        std::fs::write(&made.leaf, leaf.pem()).unwrap();
-        std::fs::write(&made.key, key.serialize_pem()).unwrap();
-        made
-    }
-}
-
 #[tokio::test]
 async fn a_node_certificate_admits_its_agent_again_and_again() {
     let pki_dir = avouch_tests::server::private_dir();
     let pki = NodePki::new(pki_dir.path());
-    let plugins = format!(
-        "NodeAttestor \"x509pop\" {{\n plugin_data {{\n ca_bundle_path = \"{}\"\n }}\n }}",
-        pki.root.display()
-    );
+    let plugins = pki.plugin();
     let server = Server::start_with(ServerOptions { plugins, ..ServerOptions::default() }).await;
-    let proof = Proof::X509pop(pki.leaf.clone(), pki.key.clone());
+    let proof = pki.proof();
     let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
     agent.restart().await;
     let node = eventually("the node", async || server.nodes().await.into_iter().next()).await;
@@ -111,12 +85,9 @@ async fn a_node_certificate_admits_its_agent_again_and_again() {
 async fn a_node_entry_gives_its_agents_what_lies_below_it() {
     let pki_dir = avouch_tests::server::private_dir();
     let pki = NodePki::new(pki_dir.path());
-    let plugins = format!(
-        "NodeAttestor \"x509pop\" {{\n plugin_data {{\n ca_bundle_path = \"{}\"\n }}\n }}",
-        pki.root.display()
-    );
+    let plugins = pki.plugin();
     let server = Server::start_with(ServerOptions { plugins, ..ServerOptions::default() }).await;
-    let proof = Proof::X509pop(pki.leaf.clone(), pki.key.clone());
+    let proof = pki.proof();
     let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
     agent.restart().await;
     server
@@ -132,12 +103,9 @@ async fn a_node_that_can_prove_itself_again_is_told_to_when_it_renews() {
     use base64::Engine as _;
     let pki_dir = avouch_tests::server::private_dir();
     let pki = NodePki::new(pki_dir.path());
-    let plugins = format!(
-        "NodeAttestor \"x509pop\" {{\n plugin_data {{\n ca_bundle_path = \"{}\"\n }}\n }}",
-        pki.root.display()
-    );
+    let plugins = pki.plugin();
     let server = Server::start_with(ServerOptions { plugins, ..ServerOptions::default() }).await;
-    let proof = Proof::X509pop(pki.leaf.clone(), pki.key.clone());
+    let proof = pki.proof();
     let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
     agent.restart().await;
     // Its own SVID and key, from its state: nobody else can call as this agent.
@@ -167,12 +135,9 @@ fn short_lived(plugins: String) -> ServerOptions {
 async fn short_lived_x509pop() -> (Server, Agent, std::sync::Arc<tempfile::TempDir>) {
     let pki_dir = avouch_tests::server::private_dir();
     let pki = NodePki::new(pki_dir.path());
-    let plugins = format!(
-        "NodeAttestor \"x509pop\" {{\n plugin_data {{\n ca_bundle_path = \"{}\"\n }}\n }}",
-        pki.root.display()
-    );
+    let plugins = pki.plugin();
     let server = Server::start_with(short_lived(plugins)).await;
-    let proof = Proof::X509pop(pki.leaf.clone(), pki.key.clone());
+    let proof = pki.proof();
     let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
     agent.restart().await;
     (server, agent, pki_dir)

@@ -28,7 +28,7 @@ use super::{Ca, Part, roots};
 use crate::clock::{Clock, log_time};
 use crate::feed::Feed;
 use crate::keys::{KeyManager, key_id};
-use crate::limits::{ACKNOWLEDGEMENT_PAUSE, PROPAGATION_BOUND, WALL_SLEEP_MAX};
+use crate::limits::{ACKNOWLEDGEMENT_PAUSE, PROPAGATION_BOUND, SERVER_SVID_PAUSE, WALL_SLEEP_MAX};
 use crate::writer::Writer;
 
 /// What a rotor works with.
@@ -391,7 +391,8 @@ impl Rotor {
         match self.server_svid(now).await {
             Ok(svid) => {
                 self.parts.ca.note(Part::ServerSvid, Ok(()));
-                self.renew_at = half_life(svid.not_before, svid.not_after);
+                // Half of what is left: with its back-dating counted in, a very short life would be due at once.
+                self.renew_at = half_life(now, svid.not_after).max(now + SERVER_SVID_PAUSE);
                 tracing::debug!(
                     subsystem_name = "svid_rotator",
                     expiration = log_time(svid.not_after),

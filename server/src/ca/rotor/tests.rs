@@ -85,11 +85,15 @@ fn settings() -> Settings {
 }
 
 async fn world_on(store: Store, image: Image, keys: Arc<dyn KeyManager>) -> World {
+    world_with(store, image, keys, settings()).await
+}
+
+async fn world_with(store: Store, image: Image, keys: Arc<dyn KeyManager>, settings: Settings) -> World {
     let stop = CancellationToken::new();
     let holder = Holder::Server("s".into());
     let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
     let (feed, _) = Feed::start(&writer, store, domain(), stop.clone());
-    let ca = Ca::new(domain(), Arc::new(settings()));
+    let ca = Ca::new(domain(), Arc::new(settings));
     let parts =
         RotorParts { ca: ca.clone(), writer: writer.clone(), feed: feed.clone(), keys, holder, clock };
     let rotor = Rotor::start(parts).await.unwrap();
@@ -225,6 +229,15 @@ async fn a_failing_key_manager_is_trouble_until_its_own_step_works_and_the_old_a
     keys.broken.store(false, Ordering::Relaxed);
     world.turn_at(half + RETRY_AFTER).await;
     assert_eq!((world.ca.health(half), world.published()), (Ok(()), (2, 2)));
+}
+
+#[tokio::test]
+async fn a_server_svid_of_seconds_is_due_at_half_of_them_and_not_at_once() {
+    WALL.set(START);
+    let (store, image) = Store::open(std::path::Path::new(":memory:"), START).unwrap();
+    let short = Settings { x509_svid_ttl: Duration::from_secs(4), ..settings() };
+    let world = world_with(store, image, Arc::new(MemoryKeys::new()), short).await;
+    assert_eq!(world.rotor.renew_at, START + Duration::from_secs(2));
 }
 
 #[test]
