@@ -247,7 +247,7 @@ async fn a_message_over_the_limit_is_refused_and_the_daemons_go_on() {
     let status = workload.validate("x", &"t".repeat(5 << 20)).await.unwrap_err();
     assert_refused(&status, Code::OutOfRange, "too large");
     // Below the limit of a message, above that of a token.
-    let status = workload.validate("x", &"t".repeat(100_000)).await.unwrap_err();
+    let status = workload.validate("x", &"t".repeat(60_000)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     world.grant("/web").await;
     assert_eq!(workload.fetch_x509().await.unwrap().svids.len(), 1);

@@ -8,11 +8,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use avouch_domain::{Epoch, Image, LogPosition, Plan, Timestamp};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::commit::{self, Batch, Outcome};
 use crate::error::{CommitError, StoreError, TailError};
-use crate::limits::{BUSY_TIMEOUT, CHANGES_KEPT, STATEMENTS_KEPT, WAL_KEPT_BYTES};
+use crate::limits::{BUSY_TIMEOUT, CHANGES_KEPT, STATEMENTS_KEPT, WAL_ATTEMPTS, WAL_KEPT_BYTES, WAL_PAUSE};
 use crate::lock::FileLock;
 use crate::schema::{self, Found};
 use crate::tail::{self, AuditRecord, Tail};
@@ -45,7 +45,7 @@ impl Db {
         create_private(path, 0o640)?;
         let mut conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         prepare(&conn)?;
-        conn.pragma_update(None, "journal_mode", "WAL")?;
+        log_ahead(&conn)?;
         conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
         schema::migrate(&mut conn, fresh).map_err(|e| e.in_file(path))?;
         if found != Found::Fresh && found != Found::Schema(schema::known()) {
@@ -161,6 +161,20 @@ impl Db {
 
     pub(crate) fn connection(&self) -> &Connection {
         &self.conn
+    }
+}
+
+/// Turns write-ahead logging on. SQLite does not wait by itself where two connections do that to a new file at once.
+fn log_ahead(conn: &Connection) -> rusqlite::Result<()> {
+    let mut left = WAL_ATTEMPTS;
+    loop {
+        match conn.pragma_update(None, "journal_mode", "WAL") {
+            Err(e) if left > 0 && e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                left -= 1;
+                std::thread::sleep(WAL_PAUSE);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -22,3 +22,7 @@ pub const STATEMENTS_KEPT: usize = 64;
 pub const TAIL_MAX: usize = 10_000;
 /// Most audit rows handed out by one call.
 pub const AUDIT_PAGE_MAX: usize = 10_000;
+/// Looks at a new file that another server is making too, and the pause between two of them: as long in all as
+/// [`BUSY_TIMEOUT`].
+pub const WAL_ATTEMPTS: u32 = 500;
+pub const WAL_PAUSE: Duration = Duration::from_millis(10);
