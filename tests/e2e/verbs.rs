@@ -111,6 +111,21 @@ async fn the_json_form_has_spires_names_and_hides_no_item() {
 }
 
 #[tokio::test]
+async fn a_minted_key_that_went_to_a_file_is_not_printed_in_any_format() {
+    let world = Server::start().await;
+    let folder = world.dir.path().to_str().unwrap();
+    for format in ["pretty", "json"] {
+        let args =
+            ["x509", "mint", "-spiffeID", "spiffe://example.org/m", "-write", folder, "-output", format];
+        let said = server(&world, &args).await;
+        let lines: Vec<_> = said.out.lines().collect();
+        assert_eq!(said.code, 0, "{format}");
+        assert_eq!(lines.len(), 3, "{format}");
+        assert!(lines.iter().all(|line| line.contains(" written to ")), "{format}");
+    }
+}
+
+#[tokio::test]
 async fn filters_say_which_entries_are_shown() {
     let world = Server::start().await;
     done(&world, &with(&["entry", "create", "-entryID", "e1"], &["-selector", "unix:gid:0"])).await;
