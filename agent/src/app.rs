@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AdminOptions, ServeError, WorkloadOptions, WorkloadParts, listener};
 use crate::clock;
-use crate::config::{AgentConfig, Bootstrap, KeyManagerConfig};
+use crate::config::{AgentConfig, KeyManagerConfig};
 use crate::disk::{DiskError, StateFile};
 use crate::health::AgentHealth;
-use crate::join::{self, Join, JoinError, Trust};
+use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
@@ -86,7 +86,6 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
 pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken) -> Result<(), AppError> {
     let started = clock::now();
     greet(&config);
-    let trust = trust(&config);
     let state = Arc::new(StateFile::open(&config.data_dir)?);
     let keys = Arc::new(own_keys(&config)?);
     let metrics = metrics(&config);
@@ -120,7 +119,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
 
     let join = Join::new(join::Parts {
         trust_domain: config.trust_domain.clone(),
-        trust,
+        trust: config.bootstrap.clone(),
         server_address: config.server_address.clone(),
         server_port: config.server_port,
         attestor: config.node_attestor.clone(),
@@ -188,16 +187,6 @@ fn upstream(
 ) -> Result<Server, TlsError> {
     let target = Target::from((config.server_address.as_str(), config.server_port));
     Server::new(target, Arc::new(System), config.trust_domain.clone(), identity.clone(), roots.clone())
-}
-
-fn trust(config: &AgentConfig) -> Trust {
-    match &config.bootstrap {
-        Bootstrap::Insecure => Trust::Insecure,
-        Bootstrap::File { path, format } => Trust::File { path: path.clone(), format: *format },
-        Bootstrap::Url { url, socket, format } => {
-            Trust::Url { url: url.clone(), socket: socket.clone(), format: *format }
-        }
-    }
 }
 
 fn seed() -> Result<u64, AppError> {

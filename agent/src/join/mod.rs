@@ -21,10 +21,9 @@ use tokio::sync::{mpsc, watch};
 use tonic::Code;
 use zeroize::Zeroizing;
 
-pub use trust::Trust;
 use trust::{Occasion, TrustError, bundle_of};
 
-use crate::config::NodeAttestorConfig;
+use crate::config::{Bootstrap, NodeAttestorConfig};
 use crate::disk::{DiskError, StateFile};
 use crate::keys::{KeysError, OwnKeys, own_request};
 use crate::limits::SLEEP_MAX;
@@ -68,7 +67,7 @@ pub enum JoinError {
 /// What joining needs.
 pub struct Parts {
     pub trust_domain: TrustDomain,
-    pub trust: Trust,
+    pub trust: Bootstrap,
     /// For a helper that hands out the first trust.
     pub server_address: String,
     pub server_port: u16,

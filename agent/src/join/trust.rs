@@ -13,25 +13,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::fetch::{self, FetchError, Way};
-use crate::config::BundleFormat;
+use crate::config::{Bootstrap, BundleFormat};
 use crate::limits::BOOTSTRAP_BUNDLE_MAX;
-
-/// Where the first trust comes from.
-#[derive(Clone, Debug)]
-pub enum Trust {
-    /// Whoever answers is believed, once.
-    Insecure,
-    File {
-        path: PathBuf,
-        format: BundleFormat,
-    },
-    Url {
-        url: Uri,
-        /// Fetched over this; else over the network, by https.
-        socket: Option<PathBuf>,
-        format: BundleFormat,
-    },
-}
 
 /// Why there is no first trust yet.
 #[derive(Debug, thiserror::Error)]
@@ -60,18 +43,18 @@ pub struct Occasion {
 /// # Errors
 /// [`TrustError`]; another try may go well.
 pub async fn read(
-    trust: &Trust,
+    bootstrap: &Bootstrap,
     domain: &TrustDomain,
     occasion: &Occasion,
 ) -> Result<Option<Bundle>, TrustError> {
-    match trust {
-        Trust::Insecure => Ok(None),
-        Trust::File { path, format } => {
+    match bootstrap {
+        Bootstrap::Insecure => Ok(None),
+        Bootstrap::File { path, format } => {
             let fail = |problem: String| TrustError::File { path: path.clone(), problem };
             let bytes = tokio::fs::read(path).await.map_err(|e| fail(e.to_string()))?;
             parse(domain, &bytes, *format).map(Some).map_err(fail)
         }
-        Trust::Url { url, socket, format } => {
+        Bootstrap::Url { url, socket, format } => {
             let bytes = match socket {
                 Some(socket) => {
                     let url = with_occasion(url, domain, occasion);
@@ -222,7 +205,7 @@ mod tests {
             String::from_utf8_lossy(&head[..length]).into_owned()
         });
         let url = "http://helper/bundle".parse().unwrap();
-        let trust = Trust::Url { url, socket: Some(path), format: BundleFormat::Pem };
+        let trust = Bootstrap::Url { url, socket: Some(path), format: BundleFormat::Pem };
         let bundle = read(&trust, &domain(), &occasion()).await.unwrap().unwrap();
         assert_eq!(&*bundle.x509_authorities[0].der, b"root");
         let asked = asked.await.unwrap();
@@ -236,7 +219,7 @@ mod tests {
     async fn a_file_that_is_put_right_is_read_anew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bundle.pem");
-        let trust = Trust::File { path: path.clone(), format: BundleFormat::Pem };
+        let trust = Bootstrap::File { path: path.clone(), format: BundleFormat::Pem };
         let error = read(&trust, &domain(), &occasion()).await.unwrap_err().to_string();
         assert!(
             error.starts_with("could not parse trust bundle: ") && error.contains("bundle.pem"),
