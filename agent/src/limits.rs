@@ -84,6 +84,10 @@ pub const ANSWER_FROM_SERVER_MAX: usize = 64 * 1024 * 1024;
 pub const FEDERATED_FETCHES: usize = 10;
 /// Requests to the shell that wait; callers behind them wait outside.
 pub const COMMANDS_WAITING: usize = 1024;
+/// A subscription that nobody uses ends after one to two of these: who asks again in the meantime is answered from it.
+pub const SUBSCRIPTION_LINGER: Duration = Duration::from_secs(5);
+/// Subscriptions, above which one that nobody uses ends at once.
+pub const IDLE_SUBSCRIPTIONS_MAX: usize = 1024;
 /// Most X509-SVIDs asked for in one call: the server's own limit.
 pub const SIGN_BATCH: usize = 500;
 /// Calls for X509-SVIDs at once; one more is kept for those somebody waits for.

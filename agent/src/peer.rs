@@ -69,7 +69,12 @@ impl Caller {
         result
     }
 
-    fn pin(&self) -> Result<Arc<PinnedProcess>, ProcessGone> {
+    /// The pinned process as it was when it was pinned. Whoever hands something out because of it asks
+    /// [`Caller::still_same`] right before.
+    ///
+    /// # Errors
+    /// [`ProcessGone`] if it was found gone or changed before.
+    pub fn pin(&self) -> Result<Arc<PinnedProcess>, ProcessGone> {
         let pinned = &mut *self.pinned.lock();
         match pinned {
             Pinned::Held(process) => Ok(process.clone()),
@@ -82,7 +87,7 @@ impl Caller {
         }
     }
 
-    /// The cheap check before each delivery on a long stream.
+    /// The cheap check before each delivery.
     ///
     /// # Errors
     /// As [`Caller::process`].

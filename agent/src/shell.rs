@@ -3,6 +3,7 @@
 //! Holds no rule: what is due, expired, matched or retried is decided in `avouch_engine`. Never waits inside the
 //! task for anything outside it; calls and signatures run in tasks of their own and come back as events.
 
+mod feeds;
 mod signing;
 mod task;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use avouch_engine::sync::AgentRefusal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::feeds::{Feeds, ShellFeed};
 use crate::limits::COMMANDS_WAITING;
 use crate::metrics::Metrics;
 use crate::supply::{AgentFacts, Feed, JwtGrant, JwtRefusal, Nearest, Supply, Want, WorkloadUpdate};
@@ -65,8 +67,6 @@ impl std::fmt::Debug for Parts {
     }
 }
 
-type Update = Option<Arc<WorkloadUpdate>>;
-
 /// What callers ask of the task.
 enum Command {
     /// The agent has a new SVID; and the own bundle, if it came with it.
@@ -74,8 +74,7 @@ enum Command {
         bundle: Option<Box<Bundle>>,
     },
     Subscribe {
-        selectors: SelectorSet,
-        want: Want,
+        key: feeds::Key,
         reply: oneshot::Sender<ShellFeed>,
     },
     FetchJwt {
@@ -100,6 +99,7 @@ pub struct Shell {
     commands: mpsc::Sender<Command>,
     ready: watch::Receiver<bool>,
     pushed: Arc<AtomicBool>,
+    feeds: Arc<Feeds>,
 }
 
 impl std::fmt::Debug for Shell {
@@ -115,9 +115,15 @@ impl Shell {
         let (commands, queue) = mpsc::channel(COMMANDS_WAITING);
         let (ready_tx, ready) = watch::channel(false);
         let pushed = Arc::new(AtomicBool::new(false));
-        let shell =
-            Self { trust_domain: parts.trust_domain.clone(), commands, ready, pushed: pushed.clone() };
-        let task = task::Task::new(parts, queue, ready_tx, pushed);
+        let (feeds, sweeps) = Feeds::new();
+        let shell = Self {
+            trust_domain: parts.trust_domain.clone(),
+            commands,
+            ready,
+            pushed: pushed.clone(),
+            feeds: feeds.clone(),
+        };
+        let task = task::Task::new(parts, queue, (feeds, sweeps), ready_tx, pushed);
         (shell, tokio::spawn(task.run(stop)))
     }
 
@@ -149,7 +155,11 @@ impl Supply for Shell {
     }
 
     async fn subscribe(&self, selectors: SelectorSet, want: Want) -> Box<dyn Feed> {
-        match self.ask(|reply| Command::Subscribe { selectors, want, reply }).await {
+        let key = (selectors, want);
+        if let Some(feed) = self.feeds.join(&key) {
+            return Box::new(feed);
+        }
+        match self.ask(|reply| Command::Subscribe { key, reply }).await {
             Some(feed) => Box::new(feed),
             None => Box::new(Ended),
         }
@@ -182,43 +192,5 @@ struct Ended;
 impl Feed for Ended {
     async fn next(&mut self) -> Option<Arc<WorkloadUpdate>> {
         None
-    }
-}
-
-/// One subscription. Dropping it tells the task.
-struct ShellFeed {
-    updates: watch::Receiver<Update>,
-    last: Update,
-    begun: bool,
-    selectors: SelectorSet,
-    want: Want,
-    /// Unbounded because a drop can't wait; as many messages as there are subscriptions at most.
-    gone: mpsc::UnboundedSender<(SelectorSet, Want)>,
-}
-
-#[tonic::async_trait]
-impl Feed for ShellFeed {
-    async fn next(&mut self) -> Option<Arc<WorkloadUpdate>> {
-        loop {
-            if self.begun {
-                self.updates.changed().await.ok()?;
-            }
-            self.begun = true;
-            let update = self.updates.borrow_and_update().clone();
-            let same = match (&update, &self.last) {
-                (Some(new), Some(old)) => Arc::ptr_eq(new, old),
-                (new, _) => new.is_none(),
-            };
-            if !same {
-                self.last.clone_from(&update);
-                return update;
-            }
-        }
-    }
-}
-
-impl Drop for ShellFeed {
-    fn drop(&mut self) {
-        let _ = self.gone.send((self.selectors.clone(), self.want));
     }
 }

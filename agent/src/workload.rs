@@ -1,7 +1,7 @@
 //! Pinned process → selectors, by all lookers, under a deadline, remembered per process image.
 //!
-//! Selectors are remembered under the key of the image (pid, start time, binary, users, groups), which is read anew
-//! on every call: another image never gets them. Never answers for a process that changed meanwhile.
+//! Selectors are remembered under the key of the image (pid, start time, binary, users, groups) that was pinned. That
+//! the caller still is that image is checked when something is handed out (`Caller::still_same`), not before.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -81,15 +81,15 @@ impl WorkloadAttestor {
         self
     }
 
-    /// The selectors of the caller's process.
+    /// The selectors of the caller's process as it was pinned: ask [`Caller::still_same`] before acting on them.
     ///
     /// # Errors
     /// [`AttestationFailed`]; the caller may try again.
     pub async fn attest(&self, caller: &Caller) -> Result<SelectorSet, AttestationFailed> {
-        let process = caller.process()?;
-        if let Some(selectors) = self.remembered(process.key()) {
+        if let Some(selectors) = self.remembered(caller.pin()?.key()) {
             return Ok(selectors);
         }
+        let process = caller.process()?;
         let begun = (self.clock)();
         let found = self.look(caller, process.clone()).await;
         let elapsed = (self.clock)().since(begun);

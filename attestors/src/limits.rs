@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Longest text read of one file below /proc: 65,536 supplementary groups of 11 bytes fit, a flood does not.
 pub const PROC_FILE_MAX: u64 = 1024 * 1024;
+/// Bytes that the first read of such a file asks for: nearly every one is smaller.
+pub const PROC_FILE_USUAL: usize = 4096;
 /// Longest path the kernel gives for a binary, with room for its " (deleted)".
 pub const EXE_PATH_MAX: usize = 4096 + 16;
 /// Binary hashes kept: more distinct binaries than one host runs as workloads at a time.

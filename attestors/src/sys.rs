@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::limits::PROC_FILE_MAX;
+use crate::limits::{PROC_FILE_MAX, PROC_FILE_USUAL};
 
 /// The peer's pidfd: `Ok(None)` on kernels before 6.5, which do not know the option.
 pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
@@ -39,9 +39,20 @@ pub(crate) fn is_alive(pidfd: &OwnedFd) -> io::Result<bool> {
     }
 }
 
-/// Reads a small file below /proc whole.
+/// Reads a small file below /proc whole. The kernel makes such a text in one piece: a read that does not fill the
+/// buffer has brought all of it.
 pub(crate) fn read_proc(path: &str) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(2048);
-    File::open(path)?.take(PROC_FILE_MAX).read_to_end(&mut bytes)?;
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; PROC_FILE_USUAL];
+    let length = loop {
+        match file.read(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => break read?,
+        }
+    };
+    bytes.truncate(length);
+    if length == PROC_FILE_USUAL {
+        file.take(PROC_FILE_MAX - PROC_FILE_USUAL as u64).read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }

@@ -1,42 +1,73 @@
-//! Benchmarks: each row is a ratio against a yardstick measured in the same run.
+//! Benchmarks: each row is a ratio against a yardstick measured in the same run, and says whether it keeps its bar.
 //!
-//! Never a test: a row informs; `docs/PERFORMANCE.md` keeps what was measured.
+//! Never a test: `docs/PERFORMANCE.md` keeps what was measured. Rows about processes start the real binaries and read
+//! their CPU clocks, so that a busy machine disturbs the waits only.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+#![allow(clippy::cast_sign_loss)] // counts and microseconds become ratios
 
+mod echo;
+mod footprint;
+mod issuing;
 mod papers;
+mod process;
+mod propagation;
+mod registry;
+mod report;
+mod workload;
 mod yardstick;
 
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
 
-/// Length of one sample.
-const SAMPLE: Duration = Duration::from_millis(300);
-/// Samples per row; the median counts.
-const SAMPLES: usize = 5;
+use report::Report;
 
-/// Microseconds per call, median of the samples.
-fn measure(mut call: impl FnMut()) -> f64 {
-    let mut samples: Vec<f64> = (0..SAMPLES)
-        .map(|_| {
-            let begun = Instant::now();
-            let mut calls = 0_u32;
-            while begun.elapsed() < SAMPLE {
-                call();
-                calls += 1;
-            }
-            begun.elapsed().as_secs_f64() * 1e6 / f64::from(calls)
-        })
-        .collect();
-    samples.sort_by(f64::total_cmp);
-    samples.get(SAMPLES / 2).copied().unwrap_or(f64::NAN)
+const PARTS: [&str; 7] =
+    ["papers", "issuing", "attestation", "workload", "propagation", "registry", "footprint"];
+
+const HELP: &str = "\
+avouch-bench [PART...] [--check]
+
+Measures all parts, or those named: papers (in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
+propagation (a change reaches a stream), registry (entries, durably), footprint (start, memory, idle CPU).
+--check ends with 1 if a row is over its bar.
+
+Binaries: SERVER_BIN, AGENT_BIN, else those beside this one.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    if let [word, socket, size] = words.as_slice()
+        && *word == echo::WORD
+    {
+        runtime.block_on(echo::serve(socket, size));
+        return ExitCode::SUCCESS;
+    }
+    let (flags, parts): (Vec<&str>, Vec<&str>) = words.iter().partition(|w| w.starts_with('-'));
+    let unknown = parts.iter().find(|p| !PARTS.contains(p)).or(flags.iter().find(|f| **f != "--check"));
+    if let Some(unknown) = unknown {
+        eprintln!("unknown argument `{unknown}`\n\n{HELP}");
+        return ExitCode::FAILURE;
+    }
+    let report = Report::default();
+    runtime.block_on(run(&report, if parts.is_empty() { &PARTS } else { &parts }));
+    let (rows, over) = report.sum();
+    println!("\n{rows} rows, {over} over their bar");
+    if over > 0 && flags.contains(&"--check") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn row(what: &str, micros: f64, yardstick: &str, yard: f64) {
-    println!("{what:<44} {micros:>9.1} us   {:>6.2} x {yardstick} ({yard:.1} us)", micros / yard);
-}
-
-fn main() {
-    let floor = yardstick::verify_and_sign();
-    let sign = yardstick::sign();
-    row("X.509-SVID from a CSR, in process", papers::x509_from_csr(), "verify + sign", floor);
-    row("JWT-SVID, in process", papers::jwt(), "sign", sign);
+async fn run(report: &Report, parts: &[&str]) {
+    for part in parts {
+        report.part(part);
+        match *part {
+            "papers" => papers::run(report),
+            "issuing" => issuing::run(report).await,
+            "attestation" => issuing::attestation(report).await,
+            "workload" => workload::run(report).await,
+            "propagation" => propagation::run(report).await,
+            "registry" => registry::run(report).await,
+            _ => footprint::run(report).await,
+        }
+    }
 }

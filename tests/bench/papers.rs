@@ -11,11 +11,20 @@ use avouch_credential::x509::issue::{CaTemplate, Issuer, LeafTemplate, self_sign
 use avouch_credential::x509::name::Name;
 use avouch_domain::{KeyType, SpiffeId, Timestamp, TrustDomain};
 
+use crate::report::{Bar, Report};
+use crate::yardstick::{self, measure};
+
 const HOUR: Duration = Duration::from_secs(3600);
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
+/// Both papers.
+pub fn run(report: &Report) {
+    report.ratio("X.509-SVID from a CSR", x509_from_csr(), yardstick::floor(), Bar::AtMost(1.25));
+    report.ratio("JWT-SVID", jwt(), yardstick::sign(), Bar::AtMost(1.25));
+}
+
 /// CSR parsed and verified, leaf built and signed, in microseconds.
-pub fn x509_from_csr() -> f64 {
+fn x509_from_csr() -> f64 {
     let domain = TrustDomain::new("example.org").expect("a name");
     let id = SpiffeId::new(&domain, "/web").expect("an ID");
     let ca_key = Arc::new(PrivateKey::generate(KeyType::EcP256).expect("a key"));
@@ -32,7 +41,7 @@ pub fn x509_from_csr() -> f64 {
     let subject = Name::svid_default();
     let request =
         csr::build(&CsrTemplate { subject: &subject, id: Some(&id), dns_names: &[] }, &key).expect("a CSR");
-    super::measure(|| {
+    measure(|| {
         let csr = Csr::parse(&request).expect("a CSR");
         csr.verify().expect("a true signature");
         let leaf = LeafTemplate {
@@ -49,13 +58,13 @@ pub fn x509_from_csr() -> f64 {
 }
 
 /// A JWT-SVID built and signed, in microseconds.
-pub fn jwt() -> f64 {
+fn jwt() -> f64 {
     let domain = TrustDomain::new("example.org").expect("a name");
     let id = SpiffeId::new(&domain, "/web").expect("an ID");
     let key = Arc::new(PrivateKey::generate(KeyType::EcP256).expect("a key"));
     let issuer = JwtIssuer::new("kid", key, NOW + 24 * HOUR).expect("an issuer");
     let audience = vec!["db".to_owned()];
-    super::measure(|| {
+    measure(|| {
         let template = JwtTemplate {
             id: &id,
             audience: &audience,

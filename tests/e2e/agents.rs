@@ -1,55 +1,14 @@
 //! An agent's SVID on the wire: attestation, renewal, serial pinning, and the reason in each refusal.
 
-use avouch_credential::key::PrivateKey;
-use avouch_credential::x509::csr::{CsrTemplate, build};
-use avouch_credential::x509::name::Name;
-use avouch_domain::KeyType;
+use avouch_proto::agent_v1;
 use avouch_proto::agent_v1::agent_client::AgentClient;
-use avouch_proto::agent_v1::{self, attest_agent_request, attest_agent_response};
 use avouch_proto::bundle_v1::bundle_client::BundleClient;
 use avouch_proto::entry_v1::entry_client::EntryClient;
 use avouch_proto::{bundle_v1, entry_v1, types};
+use avouch_tests::bare_agent::{BareAgent, fresh_key, request_for};
 use avouch_tests::{Server, ServerOptions, eventually, mtls};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-
-/// An agent's SVID with its key.
-struct Identity {
-    key: PrivateKey,
-    chain: Vec<Vec<u8>>,
-    id: types::Spiffeid,
-}
-
-fn request_for(key: &PrivateKey) -> Vec<u8> {
-    build(&CsrTemplate { subject: &Name::svid_default(), id: None, dns_names: &[] }, key).unwrap()
-}
-
-fn fresh_key() -> PrivateKey {
-    PrivateKey::generate(KeyType::EcP256).unwrap()
-}
-
-/// Attests with a token over TLS without a client certificate.
-async fn attest(server: &Server, token: &str) -> Result<Identity, Status> {
-    let key = fresh_key();
-    let params = attest_agent_request::Params {
-        data: Some(types::AttestationData { r#type: "join_token".into(), payload: token.into() }),
-        params: Some(agent_v1::AgentX509svidParams { csr: request_for(&key) }),
-    };
-    let step = Some(attest_agent_request::Step::Params(params));
-    let steps = tokio_stream::iter([agent_v1::AttestAgentRequest { step }]);
-    let (channel, _) = mtls::channel(server.address(), &[], &[]).await.unwrap();
-    let mut answers = AgentClient::new(channel).attest_agent(steps).await?.into_inner();
-    let answer = answers.message().await?.unwrap();
-    let Some(attest_agent_response::Step::Result(result)) = answer.step else { panic!("{answer:?}") };
-    assert!(!result.reattestable);
-    assert!(answers.message().await.unwrap().is_none(), "the stream ends by itself");
-    let svid = result.svid.unwrap();
-    Ok(Identity { key, chain: svid.cert_chain, id: svid.id.unwrap() })
-}
-
-async fn connect(server: &Server, identity: &Identity) -> Channel {
-    mtls::channel(server.address(), &identity.chain, &identity.key.pkcs8()).await.unwrap().0
-}
 
 async fn entries(channel: &Channel) -> Result<(), Status> {
     let request = entry_v1::GetAuthorizedEntriesRequest::default();
@@ -75,20 +34,20 @@ fn assert_reason(refused: Result<(), Status>, reason: u8) {
 #[tokio::test]
 async fn an_agents_serial_is_pinned_and_each_refusal_carries_its_reason() {
     let server = Server::start().await;
-    let old = attest(&server, &server.token().await).await.unwrap();
-    let with_old = connect(&server, &old).await;
+    let old = BareAgent::join(&server).await;
+    let with_old = old.connect(&server).await;
     entries(&with_old).await.unwrap();
 
     let key = fresh_key();
     let params = Some(agent_v1::AgentX509svidParams { csr: request_for(&key) });
     let request = agent_v1::RenewAgentRequest { params };
     let renewed = AgentClient::new(with_old.clone()).renew_agent(request).await.unwrap().into_inner();
-    let new = Identity { key, chain: renewed.svid.unwrap().cert_chain, id: old.id.clone() };
+    let new = BareAgent { key, chain: renewed.svid.unwrap().cert_chain, id: old.id.clone() };
     entries(&with_old).await.expect("the old one works until the new one is shown");
-    let with_new = connect(&server, &new).await;
+    let with_new = new.connect(&server).await;
     entries(&with_new).await.unwrap();
     assert_reason(entries(&with_old).await, 3);
-    assert_reason(entries(&connect(&server, &old).await).await, 3);
+    assert_reason(entries(&old.connect(&server).await).await, 3);
 
     let request = agent_v1::BanAgentRequest { id: Some(new.id.clone()) };
     server.agents().await.ban_agent(request).await.unwrap();
@@ -104,8 +63,8 @@ async fn an_agents_serial_is_pinned_and_each_refusal_carries_its_reason() {
 async fn an_open_connection_is_refused_once_the_agents_svid_has_ended() {
     let options = ServerOptions { server: "agent_ttl = \"2s\"".into(), ..ServerOptions::default() };
     let server = Server::start_with(options).await;
-    let agent = attest(&server, &server.token().await).await.unwrap();
-    let channel = connect(&server, &agent).await;
+    let agent = BareAgent::join(&server).await;
+    let channel = agent.connect(&server).await;
     entries(&channel).await.unwrap();
     let refused = eventually("the end of the SVID", async || entries(&channel).await.err()).await;
     assert_reason(Err(refused), 1);
@@ -114,8 +73,8 @@ async fn an_open_connection_is_refused_once_the_agents_svid_has_ended() {
 #[tokio::test]
 async fn a_renewal_without_its_parts_is_refused_by_the_missing_one() {
     let server = Server::start().await;
-    let agent = attest(&server, &server.token().await).await.unwrap();
-    let mut client = AgentClient::new(connect(&server, &agent).await);
+    let agent = BareAgent::join(&server).await;
+    let mut client = AgentClient::new(agent.connect(&server).await);
     let params = |csr: &[u8]| Some(agent_v1::AgentX509svidParams { csr: csr.to_vec() });
     let mut forged = request_for(&fresh_key());
     *forged.last_mut().unwrap() ^= 1;
@@ -140,9 +99,9 @@ async fn a_renewal_without_its_parts_is_refused_by_the_missing_one() {
 async fn a_used_or_guessed_token_is_refused_with_spires_words_and_code() {
     let server = Server::start().await;
     let token = server.token().await;
-    attest(&server, &token).await.unwrap();
+    BareAgent::attest(&server, &token).await.unwrap();
     for token in [token.as_str(), "00000000-0000-4000-8000-000000000000", "a b", "../x"] {
-        let refused = attest(&server, token).await.err().unwrap();
+        let refused = BareAgent::attest(&server, token).await.err().unwrap();
         let text = "failed to attest: join token does not exist or has already been used";
         assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, text), "{token}");
     }

@@ -21,12 +21,19 @@ pub enum Proof {
 }
 
 /// What a test may want different.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AgentOptions {
     /// More lines in `agent {}`.
     pub agent: String,
     /// Lines in the unix attestor's `plugin_data {}`.
     pub unix: String,
+    pub log_level: &'static str,
+}
+
+impl Default for AgentOptions {
+    fn default() -> Self {
+        Self { agent: String::new(), unix: String::new(), log_level: "DEBUG" }
+    }
 }
 
 /// An agent, running or stopped.
@@ -90,7 +97,7 @@ impl Agent {
   trust_bundle_path = "{bundle}"
   socket_path = "{socket}"
   admin_socket_path = "{admin}"
-  log_level = "DEBUG"
+  log_level = "{log_level}"
   {line}
   {more}
 }}
@@ -114,6 +121,7 @@ plugins {{
             bundle = bundle.display(),
             socket = agent.socket.display(),
             admin = agent.admin_socket.display(),
+            log_level = options.log_level,
             more = options.agent,
             unix = options.unix,
         );

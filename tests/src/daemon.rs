@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::wait::within;
 
-/// Where the binaries under test lie: SERVER_BIN, AGENT_BIN and AVOUCH_BIN, else beside this test's own folder.
+/// Where the binaries under test lie: SERVER_BIN, AGENT_BIN and AVOUCH_BIN, else beside this program or its folder.
 pub fn binary(name: &str) -> PathBuf {
     let variable = match name {
         "avouch-server" => "SERVER_BIN",
@@ -23,10 +23,11 @@ pub fn binary(name: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join(name);
-    assert!(path.is_file(), "{} is missing: cargo build --profile ci --workspace --bins", path.display());
-    path
+    let program = std::env::current_exe().unwrap();
+    let mut places = program.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    places.find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!("no {name} near {}: cargo build --profile ci --workspace --bins", program.display())
+    })
 }
 
 #[derive(Default)]

@@ -6,6 +6,7 @@
 #![allow(clippy::missing_panics_doc, clippy::must_use_candidate, missing_debug_implementations)]
 
 pub mod agent;
+pub mod bare_agent;
 pub mod cli;
 pub mod daemon;
 pub mod foreign;

@@ -107,6 +107,7 @@ pub async fn channel(
         let connector = connector.clone();
         async move {
             let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
             let name = ServerName::try_from("server").unwrap();
             Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
         }

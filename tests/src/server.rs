@@ -26,11 +26,20 @@ pub struct ServerOptions {
     pub server: String,
     /// More blocks in `plugins {}`.
     pub plugins: String,
+    /// Lines in `ratelimit {}`.
+    pub rate_limits: &'static str,
+    pub log_level: &'static str,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { trust_domain: "example.org".to_owned(), server: String::new(), plugins: String::new() }
+        Self {
+            trust_domain: "example.org".to_owned(),
+            server: String::new(),
+            plugins: String::new(),
+            rate_limits: "attestation = false",
+            log_level: "DEBUG",
+        }
     }
 }
 
@@ -95,9 +104,9 @@ impl Server {
   trust_domain = "{domain}"
   data_dir = "{data}"
   socket_path = "{socket}"
-  log_level = "DEBUG"
+  log_level = "{log_level}"
   ratelimit {{
-    attestation = false
+    {rate_limits}
   }}
   {more}
 }}
@@ -122,6 +131,8 @@ plugins {{
             port = self.port,
             domain = self.trust_domain,
             socket = self.socket.display(),
+            log_level = options.log_level,
+            rate_limits = options.rate_limits,
             more = options.server,
             plugins = options.plugins,
         )

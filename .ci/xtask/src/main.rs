@@ -23,7 +23,8 @@ cargo xtask COMMAND
   conformance [--check]  write (or compare) docs/CONFORMANCE.md
   integration [SUITE]    suites with real foreign parts; without a name lists and runs all
   sim [--seed S|--seeds N]  the whole system under virtual time: replay one seed, or run many
-  bench                  figures, each a ratio to a yardstick of the same run
+  bench [--release] [PART...] [--check]
+                         figures, each a ratio to a yardstick of the same run; --help lists the parts
   ci                     what CI runs: format, lints, dependency rules, tests, integration
 
 Examples:
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         ["conformance", "--check"] => conformance::run(true),
         ["integration"] => integration::run(None),
         ["integration", suite] => integration::run(Some(suite)),
-        ["bench"] => lanes::bench(),
+        ["bench", rest @ ..] => lanes::bench(rest),
         ["sim"] => lanes::sim(None, None),
         ["sim", "--seed", seed] => lanes::sim(Some(seed), None),
         ["sim", "--seeds", count] => lanes::sim(None, Some(count)),

@@ -179,7 +179,24 @@ impl Workload {
         Ok(update)
     }
 
+    /// Only the process that was attested may have what it was attested for, and hear that there is nothing.
+    fn same_process(&self, call: &Call) -> Result<(), Refusal> {
+        call.caller.still_same().map_err(|error| {
+            tracing::warn!(
+                subsystem_name = "endpoints",
+                pid = call.caller.pid,
+                method = call.method,
+                %error,
+                "Ended a call: its process is another now"
+            );
+            Refusal::ProcessChanged
+        })
+    }
+
     fn refuse(&self, admitted: &Admitted) -> Refusal {
+        if let Err(changed) = self.same_process(&admitted.call) {
+            return changed;
+        }
         let now = (self.clock)().mono;
         self.refusals.note(
             &self.supply,
@@ -278,8 +295,7 @@ impl Workload {
             Err(Refusal::NoIdentity) => Err(self.refuse(admitted)),
             Err(other) => Err(other),
             Ok(grants) => {
-                // Minting may have taken a while: only the process that asked may have the tokens.
-                admitted.call.caller.still_same().map_err(|_| Refusal::ProcessChanged)?;
+                self.same_process(&admitted.call)?;
                 for grant in &grants {
                     tracing::debug!(
                         subsystem_name = "endpoints",
@@ -337,6 +353,7 @@ impl Workload {
             let visible = self.next(&mut feed).await?;
             let now = (self.clock)().wall;
             let keys = self.book.keys(&visible);
+            self.same_process(&admitted.call)?;
             let allowed = &self.options.allowed_foreign_jwt_claims;
             validate::answer(&request, &keys, &visible.own.trust_domain, allowed, now)
         };
@@ -409,15 +426,7 @@ impl Delivery {
             if self.kind == Kind::X509Svid && update.identities.is_empty() {
                 continue; // entitled, but still being signed
             }
-            self.admitted.call.caller.still_same().map_err(|error| {
-                tracing::warn!(
-                    subsystem_name = "endpoints",
-                    pid = self.admitted.call.caller.pid,
-                    %error,
-                    "Ended a stream"
-                );
-                Refusal::ProcessChanged
-            })?;
+            self.workload.same_process(&self.admitted.call)?;
             let encoded = self.workload.book.answer(self.kind, &update)?;
             if self.last != Some(encoded.mark) {
                 self.last = Some(encoded.mark);

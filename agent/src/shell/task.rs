@@ -3,6 +3,7 @@
 //! Never blocks and never awaits anything but its own queues.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,10 +18,13 @@ use avouch_engine::{Machine as _, backoff::Jitter};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::feeds::{Feeds, Key, ShellFeed, Sweep, Update};
 use super::signing::{self, Job, Outcome, Queue};
-use super::{Command, Parts, ShellFeed, Update};
+use super::{Command, Parts};
 use crate::clock::ServerClock;
-use crate::limits::{CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, MINT_CALLS, SLEEP_MAX, TAINT_SPREAD};
+use crate::limits::{
+    CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, MINT_CALLS, SLEEP_MAX, SUBSCRIPTION_LINGER, TAINT_SPREAD,
+};
 use crate::supply::{AgentFacts, JwtGrant, JwtRefusal, Want};
 use crate::upstream::{CallError, Hello, SignedJwt};
 
@@ -33,6 +37,14 @@ enum Event {
     Polled(Result<sync::Polled, CallError>, Duration),
     Signed(Vec<Outcome>, Option<sync::AgentRefusal>, Duration),
     Minted(Ticket, Result<SignedJwt, CallError>),
+}
+
+/// Ends with the timer; never without one.
+async fn due(timer: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The open stream: dropping it ends the reader.
@@ -55,8 +67,10 @@ pub(super) struct Task {
     cache: Cache,
     sync: Sync,
     commands: mpsc::Receiver<Command>,
-    gone_tx: mpsc::UnboundedSender<(SelectorSet, Want)>,
-    gone: mpsc::UnboundedReceiver<(SelectorSet, Want)>,
+    feeds: Arc<Feeds>,
+    sweeps: mpsc::UnboundedReceiver<Sweep>,
+    /// Runs while there may be subscriptions that nobody uses.
+    sweep_timer: Option<Pin<Box<tokio::time::Sleep>>>,
     events_tx: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     groups: BTreeMap<SelectorSet, watch::Sender<Update>>,
@@ -81,10 +95,10 @@ impl Task {
     pub fn new(
         parts: Parts,
         commands: mpsc::Receiver<Command>,
+        (feeds, sweeps): (Arc<Feeds>, mpsc::UnboundedReceiver<Sweep>),
         ready: watch::Sender<bool>,
         pushed: Arc<AtomicBool>,
     ) -> Self {
-        let (gone_tx, gone) = mpsc::unbounded_channel();
         let (events_tx, events) = mpsc::channel(COMMANDS_WAITING);
         let mut seeds = Jitter::new(parts.settings.seed);
         let mut seed =
@@ -107,8 +121,9 @@ impl Task {
             cache,
             sync,
             commands,
-            gone_tx,
-            gone,
+            feeds,
+            sweeps,
+            sweep_timer: None,
             events_tx,
             events,
             groups: BTreeMap::new(),
@@ -135,8 +150,13 @@ impl Task {
                 () = stop.cancelled() => return,
                 Some(event) = self.events.recv() => self.event(event),
                 Some(command) = self.commands.recv() => self.command(command),
-                Some((selectors, want)) = self.gone.recv() => {
-                    self.tell_cache(cache::Input::Unsubscribe { selectors, want });
+                Some(sweep) = self.sweeps.recv() => match sweep {
+                    Sweep::Later => self.sweep_later(),
+                    Sweep::Now => self.sweep(sweep),
+                },
+                () = due(&mut self.sweep_timer) => {
+                    self.sweep_timer = None;
+                    self.sweep(Sweep::Later);
                 }
                 () = tokio::time::sleep(sleep) => {
                     self.tell_sync(sync::Input::Tick);
@@ -144,6 +164,20 @@ impl Task {
                 }
             }
             self.pushed.store(self.sync.is_pushed(), Ordering::Relaxed);
+        }
+    }
+
+    fn sweep_later(&mut self) {
+        self.sweep_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(SUBSCRIPTION_LINGER)));
+    }
+
+    fn sweep(&mut self, sweep: Sweep) {
+        let (ended, left) = self.feeds.sweep(sweep);
+        for (selectors, want) in ended {
+            self.tell_cache(cache::Input::Unsubscribe { selectors, want });
+        }
+        if left {
+            self.sweep_later();
         }
     }
 
@@ -197,7 +231,7 @@ impl Task {
                 self.post_status();
                 self.tell_sync(sync::Input::Start);
             }
-            Command::Subscribe { selectors, want, reply } => self.subscribe(selectors, want, reply),
+            Command::Subscribe { key, reply } => self.subscribe(key, reply),
             Command::FetchJwt { selectors, audience, id, reply } => {
                 self.next_request += 1;
                 let request = self.next_request;
@@ -213,18 +247,15 @@ impl Task {
         }
     }
 
-    fn subscribe(&mut self, selectors: SelectorSet, want: Want, reply: oneshot::Sender<ShellFeed>) {
-        let group = self.groups.entry(selectors.clone()).or_insert_with(|| watch::channel(None).0);
-        let feed = ShellFeed {
-            updates: group.subscribe(),
-            last: None,
-            begun: false,
-            selectors: selectors.clone(),
-            want,
-            gone: self.gone_tx.clone(),
-        };
-        self.tell_cache(cache::Input::Subscribe { selectors, want });
-        // A caller that went away meanwhile drops the feed, which takes the subscription back.
+    fn subscribe(&mut self, key: Key, reply: oneshot::Sender<ShellFeed>) {
+        // Two callers may have missed each other: the second joins the first.
+        let feed = self.feeds.join(&key).unwrap_or_else(|| {
+            let group = self.groups.entry(key.0.clone()).or_insert_with(|| watch::channel(None).0);
+            let feed = self.feeds.add(key.clone(), group.subscribe());
+            let (selectors, want) = key;
+            self.tell_cache(cache::Input::Subscribe { selectors, want });
+            feed
+        });
         let _ = reply.send(feed);
     }
 

@@ -1,11 +1,14 @@
 //! The bytes: frames are passed on as they come, header blocks are read and written anew (RFC 9113 4, RFC 7541).
 //!
 //! Never holds more than one header block, and that within a limit. What does not look like HTTP/2 is passed on:
-//! judging it is the HTTP library's business.
+//! judging it is the HTTP library's business. So is everything after a first request whose authority can be read: a
+//! client has one authority for all requests of a connection.
 
 use std::fmt;
 
 use loona_hpack::{Decoder, Encoder};
+
+use super::fields;
 
 /// Bytes of the client's connection preface (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -39,6 +42,15 @@ pub enum MendError {
     Short,
 }
 
+/// The authority of the first request of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    NotSeen,
+    /// Nothing is to be mended on this connection.
+    Readable,
+    Unreadable,
+}
+
 #[derive(Debug)]
 enum State {
     /// Comparing with the preface; so many bytes fit.
@@ -48,7 +60,7 @@ enum State {
     Pass(usize),
     /// So many bytes of the frame belong to the header block.
     Block(usize),
-    /// Not HTTP/2: everything is passed on.
+    /// Not HTTP/2, or nothing to mend: everything is passed on.
     Foreign,
 }
 
@@ -60,6 +72,7 @@ pub struct Mender {
     block: Vec<u8>,
     /// Stream, flags and priority bytes of the block being gathered.
     open: Option<Open>,
+    first: First,
     tables: Option<Box<(Decoder<'static>, Encoder<'static>)>>,
 }
 
@@ -84,6 +97,7 @@ impl Mender {
             frame: Vec::new(),
             block: Vec::new(),
             open: None,
+            first: First::NotSeen,
             tables: None,
         }
     }
@@ -107,6 +121,9 @@ impl Mender {
                     self.state = next(State::Block(left), left);
                     if left == 0 {
                         self.end_of_frame(out)?;
+                    }
+                    if self.first == First::Readable {
+                        self.state = State::Foreign;
                     }
                     later
                 }
@@ -183,7 +200,11 @@ impl Mender {
         }
         let open = self.open.take();
         let block = std::mem::take(&mut self.block);
-        let mended = self.mend(&block)?;
+        if self.first == First::NotSeen {
+            let readable = fields::authority(&block).is_some_and(is_readable);
+            self.first = if readable { First::Readable } else { First::Unreadable };
+        }
+        let mended = if self.first == First::Readable { block } else { self.mend(&block)? };
         if let Some(open) = open {
             write(&open, &mended, out);
         }
@@ -213,6 +234,12 @@ impl Mender {
         }
         Ok(encoder.encode(list.iter().map(|(n, v)| (n.as_slice(), v.as_slice()))))
     }
+}
+
+/// True if this field, a whole header block of its own, holds an authority that can be read.
+fn is_readable(field: &[u8]) -> bool {
+    let Ok(list) = Decoder::new().decode(field) else { return false };
+    matches!(list.as_slice(), [(name, value)] if name == b":authority" && http::uri::Authority::try_from(value.as_slice()).is_ok())
 }
 
 /// Writes a block as one HEADERS frame and as many CONTINUATION frames as it takes.
@@ -302,6 +329,14 @@ mod tests {
     fn an_authority_that_can_be_read_stays() {
         let bytes = sent(&[&request("localhost"), &request("example.org:80")]);
         assert_eq!(received(&mended(&bytes, 100)), [request("localhost"), request("example.org:80")]);
+    }
+
+    #[test]
+    fn after_a_first_request_that_can_be_read_nothing_is_touched_any_more() {
+        let bytes = sent(&[&request("localhost"), &request("a%2Fb")]);
+        for chunk in [1, 7, 4096] {
+            assert_eq!(mended(&bytes, chunk), bytes);
+        }
     }
 
     #[test]

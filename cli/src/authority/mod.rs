@@ -5,6 +5,7 @@
 //! the field means nothing, so it is replaced by `localhost` on the way in. Never touches anything but that
 //! field, and never more than the header blocks of what a client sends.
 
+mod fields;
 mod mender;
 
 use std::io;

@@ -1,6 +1,7 @@
 //! House rules as code: a rule that is not checked is a wish.
 
 mod arrows;
+mod promises;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub fn run() -> Outcome {
     }
     findings.extend(workplace_words()?);
     findings.extend(map_names_every_room()?);
+    findings.extend(promises::check()?);
     if let Err(e) = r#gen::run(true) {
         findings.push(e);
     }

@@ -1,6 +1,6 @@
 //! The rules find what they are for: each is fed one planted fault.
 
-use super::{arrows, source};
+use super::{arrows, promises, source};
 
 #[test]
 fn a_file_without_a_header_is_found() {
@@ -46,4 +46,19 @@ fn a_room_that_names_one_before_it_is_found_and_the_other_way_is_not() {
     assert_eq!(arrows::room_findings("server/src/ca/mod.rs", text, &rooms).len(), 1);
     assert!(arrows::room_findings("server/src/cap.rs", text, &rooms).is_empty());
     assert!(arrows::room_findings("server/src/ca/mod.rs", "use crate::feed::Feed;\n", &rooms).is_empty());
+}
+
+#[test]
+fn a_promise_has_a_number_and_its_proofs() {
+    let line = "| SEC-07 | A token works once | `a/b.rs::once`, `c.rs::twice` |";
+    assert_eq!(promises::promise(line), Some(("SEC-07", vec!["a/b.rs::once", "c.rs::twice"])));
+    assert_eq!(promises::promise("| SEC-08 | Nothing proves it | |"), Some(("SEC-08", vec![])));
+    assert_eq!(promises::promise("| An actor | can | must not |"), None);
+}
+
+#[test]
+fn only_a_test_proves_a_promise() {
+    let text = "#[tokio::test]\n#[cfg(unix)]\nasync fn good() {}\nfn helper() {}\n#[test]\nfn other() {}\n";
+    assert!(promises::has_test(text, "good") && promises::has_test(text, "other"));
+    assert!(!promises::has_test(text, "helper") && !promises::has_test(text, "go"));
 }

@@ -25,7 +25,7 @@ pub struct Settings {
 }
 
 /// What a subscriber is after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Want {
     /// Identities: matching entries are signed for it.
     X509,

@@ -1,0 +1,130 @@
+//! Rows about starting and resting: time to ready, memory and CPU of daemons that have nothing or much to hold.
+
+use std::time::{Duration, Instant};
+
+use avouch_tests::daemon::Daemon;
+use avouch_tests::workload::Stream;
+use avouch_tests::world::my_uid;
+use avouch_tests::{Agent, AgentOptions, Proof, Server, World, entry, uds, within};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::issuing::production;
+use crate::process::{cpu, memory};
+use crate::registry;
+use crate::report::{Bar, Report, median};
+use crate::workload::world;
+
+const STARTS: usize = 7;
+/// Between two looks whether a daemon is ready.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// All rows of this part.
+pub async fn run(report: &Report) {
+    starts(report).await;
+    rest(report).await;
+    streams(report).await;
+}
+
+/// Milliseconds from spawn until `ready` answers.
+async fn until_ready(spawn: impl Fn() -> Daemon, ready: impl AsyncFn() -> bool) -> (Daemon, f64) {
+    let begun = Instant::now();
+    let daemon = spawn();
+    within("a ready daemon", async {
+        while !ready().await {
+            tokio::time::sleep(LOOK).await;
+        }
+    })
+    .await;
+    (daemon, begun.elapsed().as_secs_f64() * 1e3)
+}
+
+async fn starts(report: &Report) {
+    let (mut servers, mut agents) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        let mut server = Server::prepare(&production());
+        let healthy = async || {
+            let Ok(channel) = uds(&server.socket).await else { return false };
+            let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+            answer.is_ok_and(|a| a.into_inner().status == 1)
+        };
+        let (daemon, took) = until_ready(|| server.spawn(), healthy).await;
+        server.adopt(daemon).await;
+        servers.push(took);
+        let token = server.token().await;
+        server.create(entry(&server.agent_id(&token), "/first", &[&my_uid()])).await;
+        let options = AgentOptions { log_level: "INFO", ..AgentOptions::default() };
+        let agent = Agent::prepare(&server, "a", &Proof::JoinToken(token), &options).await;
+        let serving = async || match uds(&agent.socket).await {
+            Ok(_) => agent.workload().await.fetch_x509().await.is_ok(),
+            Err(_) => false,
+        };
+        let (_daemon, took) = until_ready(|| agent.spawn(), serving).await;
+        agents.push(took);
+    }
+    report.plain("server cold start to healthy", median(servers), "ms", Bar::AtMost(100.0));
+    report.plain("agent cold start, attested, first SVID", median(agents), "ms", Bar::AtMost(80.0));
+}
+
+async fn rest(report: &Report) {
+    const REST: Duration = Duration::from_secs(20);
+    let world = world().await;
+    let pids = [world.server.daemon().pid(), world.agent.daemon().pid()];
+    let before = pids.map(cpu);
+    tokio::time::sleep(REST).await;
+    let limits = [("server", 25.0, 10.0), ("agent", 15.0, 6.0)];
+    for ((pid, before), (name, resident, anonymous)) in pids.into_iter().zip(before).zip(limits) {
+        let share = (cpu(pid) - before).as_secs_f64() / REST.as_secs_f64() * 100.0;
+        let held = memory(pid);
+        report.plain(&format!("{name} at rest: CPU of a core"), share, "%", Bar::AtMost(0.2));
+        report.plain(&format!("{name} at rest: resident"), held.resident, "MiB", Bar::AtMost(resident));
+        report.plain(&format!("{name} at rest: anonymous"), held.anonymous, "MiB", Bar::AtMost(anonymous));
+    }
+}
+
+/// Opens this many streams, each on a connection of its own.
+async fn open(world: &World, number: usize) -> Vec<Stream<avouch_proto::workload::X509svidResponse>> {
+    const AT_ONCE: usize = 100;
+    let mut streams = Vec::new();
+    while streams.len() < number {
+        let mut opening = tokio::task::JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let socket = world.agent.socket.clone();
+            opening.spawn(async move {
+                let mut workload = avouch_tests::workload::Workload::connect(&socket).await.unwrap();
+                let mut stream = workload.x509().await.unwrap();
+                stream.next().await.unwrap();
+                stream
+            });
+        }
+        streams.extend(opening.join_all().await);
+    }
+    streams
+}
+
+async fn streams(report: &Report) {
+    const AFTER: Duration = Duration::from_secs(60);
+    const DESCRIPTORS: u64 = 20_000;
+    // The agent raises its own limit to the hard one, so both processes have the same.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS), hard).expect("a higher limit");
+    let world = world().await;
+    let pid = world.agent.daemon().pid();
+    let idle = memory(pid).resident;
+    let open_now = open(&world, 10_000).await;
+    let full = memory(pid).resident;
+    let each = (full - idle) * 1024.0 / 10_000.0;
+    report.plain("10,000 streams, each on its connection: resident a stream", each, "KiB", Bar::AtMost(40.0));
+    drop(open_now);
+    tokio::time::sleep(AFTER).await;
+    let after = memory(pid).resident - idle;
+    report.plain("60 s after they closed: resident above idle", after, "MiB", Bar::AtMost(8.0));
+    registry::create(&world.server, &world.agent.id, 0, 10_000).await;
+    let begun = cpu(pid);
+    let open_now = open(&world, 1000).await;
+    report.plain("agent CPU to open 1,000 streams", (cpu(pid) - begun).as_secs_f64(), "s", Bar::Free);
+    let held = memory(pid).resident;
+    report.plain("agent, 10,000 entries and 1,000 streams: resident", held, "MiB", Bar::AtMost(50.0));
+    drop(open_now);
+}

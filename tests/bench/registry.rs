@@ -1,0 +1,188 @@
+//! Rows about entries, with a real server on SQLite that syncs every commit: CPU an entry, and what numbers cost.
+
+use std::time::Instant;
+
+use avouch_proto::entry_v1::entry_client::EntryClient;
+use avouch_proto::watch_v1::watch_client::WatchClient;
+use avouch_proto::{entry_v1, types, watch_v1};
+use avouch_tests::bare_agent::BareAgent;
+use avouch_tests::{Server, entry, within};
+use tokio_stream::StreamExt as _;
+use tonic::transport::Channel;
+
+use crate::issuing::production;
+use crate::process::{cpu, cpu_each, memory};
+use crate::report::{Bar, Report, Yard};
+
+const PAGE: usize = 500;
+/// Entries of a large installation.
+const MANY: usize = 100_000;
+
+/// Creates entries `from..to` below one parent, as many in one call as a page holds; their IDs.
+pub async fn create(server: &Server, parent: &str, from: usize, to: usize) -> Vec<String> {
+    let mut client = server.entries().await;
+    let mut ids = Vec::new();
+    for begin in (from..to).step_by(PAGE) {
+        let made = (begin..to.min(begin + PAGE))
+            .map(|n| entry(parent, &format!("/e/{n}"), &[&format!("unix:path:/opt/{n}")]));
+        let request = entry_v1::BatchCreateEntryRequest { entries: made.collect(), output_mask: None };
+        let answer = client.batch_create_entry(request).await.unwrap().into_inner();
+        ids.extend(answer.results.into_iter().map(|r| r.entry.unwrap().id));
+    }
+    ids
+}
+
+async fn create_one(client: &mut EntryClient<Channel>, parent: &str, name: &str) -> types::Entry {
+    let made = entry(parent, name, &["unix:uid:7"]);
+    let request = entry_v1::BatchCreateEntryRequest { entries: vec![made], output_mask: None };
+    let answer = client.batch_create_entry(request).await.unwrap().into_inner();
+    answer.results.into_iter().next().unwrap().entry.unwrap()
+}
+
+/// All rows of this part.
+pub async fn run(report: &Report) {
+    let mut server = Server::start_with(production()).await;
+    let agent = BareAgent::join(&server).await;
+    writes(report, &server, &agent).await;
+    watchers(report).await;
+    let few = change_cost(&server, &agent.uri()).await;
+    create(&server, &agent.uri(), 20_000, MANY).await;
+    let many = change_cost(&server, &agent.uri()).await;
+    let yard = Yard { name: "with 10,000", value: few };
+    report.ratio("one entry changed with 100,000 entries: server CPU", many, yard, Bar::AtMost(1.3));
+    large(report, &mut server).await;
+}
+
+async fn writes(report: &Report, server: &Server, agent: &BareAgent) {
+    let pid = server.daemon().pid();
+    let parent = agent.uri();
+    let mut ids = Vec::new();
+    let mut from = 0;
+    let batch = cpu_each(pid, 2 * PAGE, async || {
+        ids.extend(create(server, &parent, from, from + 2 * PAGE).await);
+        from += 2 * PAGE;
+    });
+    let batch = batch.await;
+    report.plain("entries created, 500 a call, one parent: server CPU each", batch, "us", Bar::AtMost(30.0));
+    ids.extend(create(server, &parent, from, 10_000).await);
+    sync(report, server, agent).await;
+    let mut listing = server.entries().await.max_decoding_message_size(usize::MAX);
+    let list = cpu_each(pid, ids.len(), async || {
+        let mut request = entry_v1::ListEntriesRequest { page_size: 500, ..Default::default() };
+        loop {
+            let page = listing.list_entries(request.clone()).await.unwrap().into_inner();
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+    });
+    report.plain("ListEntries in pages of 500: server CPU an entry", list.await, "us", Bar::AtMost(3.0));
+    singles(report, server, &parent).await;
+    let mut client = server.entries().await;
+    let delete = cpu_each(pid, PAGE, async || {
+        let request = entry_v1::BatchDeleteEntryRequest { ids: ids.split_off(ids.len() - PAGE) };
+        client.batch_delete_entry(request).await.unwrap();
+    });
+    report.plain("BatchDeleteEntry of 500: server CPU an entry", delete.await, "us", Bar::AtMost(30.0));
+}
+
+async fn sync(report: &Report, server: &Server, agent: &BareAgent) {
+    let mut client = EntryClient::new(agent.connect(server).await);
+    let each = cpu_each(server.daemon().pid(), 1, async || {
+        let asked = entry_v1::SyncAuthorizedEntriesRequest::default();
+        // The stream stays open for the questions that are not asked: nothing is new.
+        let asked = tokio_stream::once(asked).chain(tokio_stream::pending());
+        let mut pages = client.sync_authorized_entries(asked).await.unwrap().into_inner();
+        while pages.message().await.unwrap().unwrap().more {}
+    });
+    let what = "SyncAuthorizedEntries of 10,000 known entries: server CPU";
+    report.plain(what, each.await, "us", Bar::AtMost(1000.0));
+}
+
+async fn singles(report: &Report, server: &Server, parent: &str) {
+    const CALLS: usize = 200;
+    const CALLERS: usize = 16;
+    let mut client = server.entries().await;
+    let mut n = 0;
+    let begun = Instant::now();
+    let one = cpu_each(server.daemon().pid(), CALLS, async || {
+        for _ in 0..CALLS {
+            n += 1;
+            create_one(&mut client, parent, &format!("/single/{n}")).await;
+        }
+    });
+    let one = one.await;
+    let rate = n as f64 / begun.elapsed().as_secs_f64();
+    report.plain("entries created, one a call: server CPU each", one, "us", Bar::AtMost(200.0));
+    let begun = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..CALLERS {
+        let (mut client, parent) = (server.entries().await, parent.to_owned());
+        callers.spawn(async move {
+            for n in 0..CALLS {
+                create_one(&mut client, &parent, &format!("/one-of-16/{caller}-{n}")).await;
+            }
+        });
+    }
+    callers.join_all().await;
+    let many = (CALLERS * CALLS) as f64 / begun.elapsed().as_secs_f64();
+    report.plain("rate of one caller of singles", rate, "/s", Bar::Free);
+    report.plain("rate of 16 callers, in rates of one", many / rate, "x", Bar::AtLeast(3.0));
+}
+
+/// Server CPU microseconds of one entry created and deleted by calls of their own.
+async fn change_cost(server: &Server, parent: &str) -> f64 {
+    const CALLS: usize = 100;
+    let mut client = server.entries().await;
+    cpu_each(server.daemon().pid(), CALLS, async || {
+        for n in 0..CALLS {
+            let made = create_one(&mut client, parent, &format!("/change/{n}")).await;
+            server.delete(&made.id).await;
+        }
+    })
+    .await
+}
+
+/// A change concerns one agent of ten, then of a thousand that all follow.
+async fn watchers(report: &Report) {
+    let server = Server::start_with(production()).await;
+    let mut streams = Vec::new();
+    let mut costs = Vec::new();
+    for number in [10, 1000] {
+        while streams.len() < number {
+            let agent = BareAgent::join(&server).await;
+            let hello = watch_v1::Hello { version: 1, ..Default::default() };
+            let hello = watch_v1::FollowRequest { step: Some(watch_v1::follow_request::Step::Hello(hello)) };
+            let steps = tokio_stream::once(hello).chain(tokio_stream::pending());
+            let mut client = WatchClient::new(agent.connect(&server).await);
+            let mut frames = client.follow(steps).await.unwrap().into_inner();
+            within("a welcome", frames.message()).await.unwrap();
+            streams.push(frames);
+        }
+        costs.push(change_cost(&server, "spiffe://example.org/spire/agent/nobody").await);
+    }
+    let yard = Yard { name: "with 10 agents", value: costs[0] };
+    let what = "one entry changed, 1,000 agents not concerned: server CPU";
+    report.ratio(what, costs[1], yard, Bar::AtMost(1.3));
+}
+
+/// Memory, restart and rest of a server with a hundred thousand entries.
+async fn large(report: &Report, server: &mut Server) {
+    const REST_SECONDS: u64 = 20;
+    let begun = Instant::now();
+    server.stop().await;
+    let stopped = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    server.restart().await;
+    let started = begun.elapsed().as_secs_f64();
+    report.plain("server with 100,000 entries stopped", stopped, "s", Bar::Free);
+    report.plain("server with 100,000 entries restarted, ready", started, "s", Bar::AtMost(1.0));
+    let pid = server.daemon().pid();
+    let before = cpu(pid);
+    tokio::time::sleep(std::time::Duration::from_secs(REST_SECONDS)).await;
+    let share = (cpu(pid) - before).as_secs_f64() / REST_SECONDS as f64 * 100.0;
+    report.plain("server with 100,000 entries at rest: CPU of a core", share, "%", Bar::AtMost(0.2));
+    let memory = memory(pid);
+    report.plain("server with 100,000 entries: resident", memory.resident, "MiB", Bar::AtMost(110.0));
+}
