@@ -11,6 +11,7 @@ mod bad_input;
 mod clients;
 mod command_line;
 mod explain;
+mod faults;
 mod first_contact;
 mod foreign;
 mod nodes;

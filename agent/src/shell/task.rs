@@ -25,7 +25,7 @@ use crate::clock::ServerClock;
 use crate::limits::{
     CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, MINT_CALLS, SLEEP_MAX, SUBSCRIPTION_LINGER, TAINT_SPREAD,
 };
-use crate::supply::{AgentFacts, JwtGrant, JwtRefusal, Want};
+use crate::supply::{AgentFacts, JwtGrant, JwtRefusal};
 use crate::upstream::{CallError, Hello, SignedJwt};
 
 /// What tasks of the shell come back with.

@@ -19,7 +19,7 @@ use avouch_domain::{
 use imbl::{OrdMap, OrdSet};
 
 use federations::Federations;
-use index::Index;
+use index::{ById, Index};
 
 /// Everything the store keeps, at one [`LogPosition`].
 #[derive(Clone, Default)]
@@ -28,7 +28,8 @@ pub struct Registry {
     entries: OrdMap<EntryId, Entry>,
     /// By SPIFFE ID, then parent and selectors: the similar entry is found in one step.
     by_spiffe_id: Index<SpiffeId, (SpiffeId, SelectorSet, EntryId)>,
-    by_parent: Index<SpiffeId, EntryId>,
+    /// With the entries themselves: what an agent may serve is read in one walk, without a lookup for each.
+    by_parent: Index<SpiffeId, ById>,
     /// By parent, the entries whose SPIFFE ID is itself a parent: the edges of the parent graph.
     nested: Index<SpiffeId, EntryId>,
     by_federation: Index<TrustDomain, EntryId>,
@@ -160,7 +161,7 @@ impl Registry {
                 self.nested.insert(above.clone(), id.clone());
             }
         }
-        self.by_parent.insert(entry.parent_id.clone(), id.clone());
+        self.by_parent.insert(entry.parent_id.clone(), ById(entry.clone()));
         if self.is_parent(&entry.spiffe_id) {
             self.nested.insert(entry.parent_id.clone(), id.clone());
         }
@@ -181,7 +182,7 @@ impl Registry {
         let Some(old) = self.entries.remove(id) else { return };
         self.by_spiffe_id
             .remove(old.spiffe_id.clone(), (old.parent_id.clone(), old.selector_set().clone(), id.clone()));
-        self.by_parent.remove(old.parent_id.clone(), id.clone());
+        self.by_parent.remove(old.parent_id.clone(), ById(old.clone()));
         self.nested.remove(old.parent_id.clone(), id.clone());
         if !self.is_parent(&old.parent_id) {
             for (above, _, id) in self.by_spiffe_id.get(&old.parent_id) {
@@ -277,7 +278,7 @@ impl Registry {
 
     /// Entries below a parent, ascending by id.
     pub fn entries_by_parent<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Entry> + 'a {
-        self.by_parent.get(parent).filter_map(|id| self.entries.get(id))
+        self.by_parent.get(parent).map(|ById(entry)| entry)
     }
 
     /// Entries below a parent whose SPIFFE ID is itself a parent, ascending by id.

@@ -5,12 +5,37 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
+use avouch_domain::Entry;
 use equivalent::{Comparable, Equivalent};
 use imbl::OrdSet;
 
 /// A multi-map as an ordered set of pairs.
 #[derive(Clone)]
 pub(super) struct Index<K: Ord + Clone, V: Ord + Clone>(OrdSet<(K, V)>);
+
+/// An entry that is told apart from others by its ID alone.
+#[derive(Clone)]
+pub(super) struct ById(pub Entry);
+
+impl Ord for ById {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.id.cmp(&other.0.id)
+    }
+}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 /// Sorts before every pair with its key and after every pair with a smaller one.
 struct Start<'a, K>(&'a K);
