@@ -9,6 +9,7 @@ pub mod ca;
 pub mod clock;
 pub mod config;
 pub mod datadir;
+pub mod datastore;
 pub mod drain;
 pub mod feed;
 pub mod health;

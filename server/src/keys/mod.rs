@@ -2,6 +2,7 @@
 //!
 //! Never hands out key bytes, only something that signs; never logs more of a key than its name.
 
+pub mod counted;
 pub mod disk;
 pub mod memory;
 

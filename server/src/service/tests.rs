@@ -10,6 +10,7 @@ use avouch_credential::x509::name::Name;
 use avouch_credential::x509::verify::{TrustRoots, verify_svid};
 use avouch_domain::fixtures::{domain, id, selectors};
 use avouch_domain::{EntryId, KeyType, Now, Tick, Ttl};
+use avouch_store::Store;
 
 use super::*;
 use crate::keys::disk::DiskKeys;
@@ -42,7 +43,7 @@ fn settings() -> Settings {
 pub(super) fn parts(path: &Path, name: &str, keys: Arc<dyn KeyManager>, clock: Clock) -> Parts {
     let (store, image) = Store::open(path, clock().wall).unwrap();
     Parts {
-        store,
+        store: Datastore::uncounted(store),
         image,
         trust_domain: domain(),
         server_name: name.into(),
@@ -297,7 +298,7 @@ async fn every_change_has_its_audit_rows_in_its_own_revision() {
         .unwrap();
 
     let told: std::collections::BTreeSet<u64> =
-        store.audit(0, 10_000).await.unwrap().iter().map(|row| row.revision.0).collect();
+        store.store().audit(0, 10_000).await.unwrap().iter().map(|row| row.revision.0).collect();
     let last = services.registry().position().revision.0;
     assert!(last >= 16, "{last}");
     let silent: Vec<_> = (1..=last).filter(|revision| !told.contains(revision)).collect();

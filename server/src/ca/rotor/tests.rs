@@ -9,6 +9,7 @@ use avouch_engine::Registry;
 use avouch_store::Store;
 
 use super::*;
+use crate::datastore::Datastore;
 use crate::keys::disk::DiskKeys;
 use crate::keys::memory::MemoryKeys;
 use crate::keys::{KeyError, KeyManager};
@@ -63,6 +64,7 @@ struct World {
     ca: Ca,
     writer: Writer,
     feed: Feed,
+    metrics: Metrics,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -91,13 +93,22 @@ async fn world_on(store: Store, image: Image, keys: Arc<dyn KeyManager>) -> Worl
 async fn world_with(store: Store, image: Image, keys: Arc<dyn KeyManager>, settings: Settings) -> World {
     let stop = CancellationToken::new();
     let holder = Holder::Server("s".into());
+    let store = Datastore::uncounted(store);
+    let metrics = store.metrics().clone();
     let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
     let (feed, _) = Feed::start(&writer, store, domain(), stop.clone());
     let ca = Ca::new(domain(), Arc::new(settings));
-    let parts =
-        RotorParts { ca: ca.clone(), writer: writer.clone(), feed: feed.clone(), keys, holder, clock };
+    let parts = RotorParts {
+        ca: ca.clone(),
+        writer: writer.clone(),
+        feed: feed.clone(),
+        keys,
+        metrics: metrics.clone(),
+        holder,
+        clock,
+    };
     let rotor = Rotor::start(parts).await.unwrap();
-    World { rotor, ca, writer, feed, _stop: stop.drop_guard() }
+    World { rotor, ca, writer, feed, metrics, _stop: stop.drop_guard() }
 }
 
 async fn world(keys: Arc<dyn KeyManager>) -> World {
@@ -211,6 +222,8 @@ async fn ended_authorities_leave_the_bundle_a_day_later() {
     }
     let registry = world.writer.registry();
     let bundle = registry.bundle(&domain()).unwrap();
+    let counted = world.metrics.registry().render();
+    assert!(counted.contains("\nspire_server_ca_manager_bundle_pruned "), "{counted}");
     let over = |end: Timestamp| end + KEEP_AFTER_END + Duration::from_secs(6 * 3600) <= at;
     assert!(before.0 >= 3, "{before:?}");
     assert!(!bundle.x509_authorities.iter().any(|r| over(CertFacts::parse(&r.der).unwrap().not_after)));
@@ -229,6 +242,28 @@ async fn a_failing_key_manager_is_trouble_until_its_own_step_works_and_the_old_a
     keys.broken.store(false, Ordering::Relaxed);
     world.turn_at(half + RETRY_AFTER).await;
     assert_eq!((world.ca.health(half), world.published()), (Ok(()), (2, 2)));
+}
+
+#[tokio::test]
+async fn steps_of_a_rotation_count_once_and_those_that_failed_under_another_status() {
+    let keys = Arc::new(Flaky { inner: MemoryKeys::new(), broken: AtomicBool::new(false) });
+    let mut world = world(keys.clone()).await;
+    keys.broken.store(true, Ordering::Relaxed);
+    world.turn_at(START + CA_TTL / 2).await;
+    keys.broken.store(false, Ordering::Relaxed);
+    world.turn_at(START + CA_TTL / 2 + RETRY_AFTER).await;
+    let page = world.metrics.registry().render();
+    for line in [
+        "spire_server_ca_manager_x509_ca_prepare{status=\"OK\"} 2",
+        "spire_server_ca_manager_x509_ca_prepare{status=\"Unknown\"} 1",
+        "spire_server_ca_manager_x509_ca_prepare_elapsed_time_count{status=\"OK\"} 2",
+        "spire_server_ca_manager_x509_ca_activate 1",
+        "spire_server_ca_manager_jwt_key_prepare{status=\"OK\"} 2",
+        "spire_server_manager_jwt_key_activate 1",
+        "spire_server_svid_rotate{status=\"OK\"} 2",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} is not in:\n{page}");
+    }
 }
 
 #[tokio::test]
