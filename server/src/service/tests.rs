@@ -176,10 +176,10 @@ async fn a_renewed_svid_replaces_the_old_one_at_its_first_use() {
 async fn a_restart_with_keys_on_disk_keeps_the_authorities() {
     let folder = tempfile::tempdir().unwrap();
     let (path, keys) = (folder.path().join("store"), folder.path().join("keys.json"));
-    let (services, stop) = start(&path, "s", Arc::new(DiskKeys::open(&keys).unwrap())).await;
+    let (services, stop) = start(&path, "s", Arc::new(DiskKeys::beside(&keys))).await;
     let before = (services.ca().facts(), services.bundle());
     stop.cancel();
-    let (services, _stop) = start(&path, "s", Arc::new(DiskKeys::open(&keys).unwrap())).await;
+    let (services, _stop) = start(&path, "s", Arc::new(DiskKeys::beside(&keys))).await;
     let after = (services.ca().facts(), services.bundle());
     assert_eq!(before.0.x509_authority_id, after.0.x509_authority_id);
     assert_eq!(before.0.jwt_key_id, after.0.jwt_key_id);
@@ -309,10 +309,10 @@ async fn every_change_has_its_audit_rows_in_its_own_revision() {
 async fn a_store_of_another_trust_domain_is_refused_and_its_keys_stay() {
     let folder = tempfile::tempdir().unwrap();
     let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
-    let (_, stop) = start(&path, "s", Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let (_, stop) = start(&path, "s", Arc::new(DiskKeys::beside(&file))).await;
     stop.cancel();
     let before = std::fs::read(&file).unwrap();
-    let mut parts = parts(&path, "s", Arc::new(DiskKeys::open(&file).unwrap()), clock);
+    let mut parts = parts(&path, "s", Arc::new(DiskKeys::beside(&file)), clock);
     parts.trust_domain = avouch_domain::TrustDomain::new("other.org").unwrap();
     let refused = Services::start(parts).await.unwrap_err().to_string();
     assert!(refused.contains("belongs to trust domain example.org"), "{refused}");

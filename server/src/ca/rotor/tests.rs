@@ -291,7 +291,7 @@ async fn the_key_of_a_retired_authority_is_removed_at_the_next_start_if_a_crash_
     let folder = tempfile::tempdir().unwrap();
     let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
     let (store, image) = Store::open(&path, START).unwrap();
-    let mut world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let mut world = world_on(store.clone(), image, Arc::new(DiskKeys::beside(&file))).await;
     world.turn_at(START + CA_TTL / 2).await;
     let with_old_keys = std::fs::read(&file).unwrap();
     let at = START + CA_TTL - CA_TTL / 6;
@@ -303,9 +303,9 @@ async fn the_key_of_a_retired_authority_is_removed_at_the_next_start_if_a_crash_
     // As a crash between the activation and the removal would leave it.
     std::fs::write(&file, with_old_keys).unwrap();
     let (store, image) = Store::open(&path, START).unwrap();
-    let world = world_on(store, image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let world = world_on(store, image, Arc::new(DiskKeys::beside(&file))).await;
     assert_eq!(world.signs(), signs, "the authorities in use are kept");
-    let keys = DiskKeys::open(&file).unwrap();
+    let keys = DiskKeys::beside(&file);
     let left = ["x509-CA-A", "JWT-Signer-A"].map(|id| keys.get(id).is_some());
     assert_eq!(left, [false, false]);
 }
@@ -322,7 +322,7 @@ async fn restarted(
     store.close().await;
     WALL.set(wall);
     let (store, image) = Store::open(path, wall).unwrap();
-    world_on(store, image, Arc::new(DiskKeys::open(keys).unwrap())).await
+    world_on(store, image, Arc::new(DiskKeys::beside(keys))).await
 }
 
 #[tokio::test]
@@ -331,10 +331,10 @@ async fn a_restart_goes_on_from_any_step_and_publishes_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
     let (store, image) = Store::open(&path, START).unwrap();
-    let world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let world = world_on(store.clone(), image, Arc::new(DiskKeys::beside(&file))).await;
     let first = world.signs();
     // A key made for the next slot, and a crash before it was published.
-    DiskKeys::open(&file).unwrap().generate("x509-CA-B", KeyType::EcP384).unwrap();
+    DiskKeys::beside(&file).generate("x509-CA-B", KeyType::EcP384).unwrap();
     let half = START + CA_TTL / 2;
     let mut world = restarted(world, store, &path, &file, half - HOUR).await;
     assert_eq!((world.signs(), world.published()), (first.clone(), (1, 1)));
@@ -358,7 +358,7 @@ async fn a_start_after_all_authorities_have_ended_makes_new_ones_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
     let (store, image) = Store::open(&path, START).unwrap();
-    let world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let world = world_on(store.clone(), image, Arc::new(DiskKeys::beside(&file))).await;
     let first = world.signs();
     let late = START + CA_TTL + HOUR;
     let world = restarted(world, store, &path, &file, late).await;
