@@ -13,6 +13,7 @@ mod command_line;
 mod explain;
 mod first_contact;
 mod foreign;
+mod metrics;
 mod nodes;
 mod operations;
 mod processes;
