@@ -153,7 +153,7 @@ async fn a_client_that_hangs_up_leaves_no_error_behind() {
     let mut world = World::start().await;
     assert!(world.agent.stop().await.success());
     // Those of this test on the admin socket, and the agent's, which has an address.
-    for fields in [&["Connection closed"][..], &["Connection closed", "caller_addr=127.0.0.1:"]] {
+    for fields in [&["Connection closed"][..], &["Connection closed", "caller_addr="]] {
         eventually("a closed connection", async || {
             let log = world.server.daemon().log();
             log.lines().any(|line| fields.iter().all(|field| line.contains(field))).then_some(())
