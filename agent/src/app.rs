@@ -87,8 +87,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let started = clock::now();
     greet(&config);
     let state = Arc::new(StateFile::open(&config.data_dir)?);
-    let keys = Arc::new(own_keys(&config)?);
     let metrics = metrics(&config);
+    let keys = Arc::new(own_keys(&config, &metrics)?);
     let identity = Arc::new(IdentityCell::empty());
     let roots = Arc::new(RootsCell::empty());
     let server = Arc::new(upstream(&config, &identity, &roots)?);
@@ -173,11 +173,14 @@ fn greet(config: &AgentConfig) {
     tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), "Starting agent");
 }
 
-fn own_keys(config: &AgentConfig) -> Result<OwnKeys, KeysError> {
-    match &config.key_manager {
+fn own_keys(config: &AgentConfig, metrics: &Metrics) -> Result<OwnKeys, KeysError> {
+    let begun = clock::tick();
+    let keys = match &config.key_manager {
         KeyManagerConfig::Memory => Ok(OwnKeys::in_memory()),
         KeyManagerConfig::Disk { directory } => OwnKeys::on_disk(directory),
-    }
+    };
+    metrics.keys_fetched(keys.is_ok(), clock::tick().since(begun));
+    keys
 }
 
 fn upstream(

@@ -1,12 +1,86 @@
-//! All metric names of the agent, one function each. Names and labels are SPIRE's, so that dashboards fit.
+//! The series of the agent: one table, and one function for each thing that is counted.
 //!
-//! Never a label whose values a caller can choose.
+//! Names and labels are SPIRE's where SPIRE has such a thing. Never a label whose values a caller can choose.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch::metrics_text::{Registry, code_name, snake_rpc};
+use avouch::metrics::Registry;
 use avouch_domain::{Timestamp, TrustDomain};
+use tonic::Code;
+
+avouch::metric_table! {
+    STARTED: Gauge["version", "trust_domain_id"] = Spire "started", "Always 1: which version runs, for which trust domain.";
+    UPTIME: Gauge[] = Spire "uptime_in_ms", "Time since the start in milliseconds.";
+    RPC: Methods[] = Spire "rpc", "A call on one of the agent's sockets; of a stream, its whole life.";
+    WORKLOAD_CONNECTION: Counter[] = Spire "workload_api_connection", "Calls of the Workload API that began.";
+    WORKLOAD_CONNECTIONS: Gauge[] = Spire "workload_api_connections", "Those that run.";
+    DEBUG_CONNECTION: Counter[] = Spire "debug_api_connection", "Calls of the debug API that began.";
+    DEBUG_CONNECTIONS: Gauge[] = Spire "debug_api_connections", "Those that run.";
+    LOGGER_CONNECTION: Counter[] = Spire "logger_api_connection", "Calls of the logger API that began.";
+    LOGGER_CONNECTIONS: Gauge[] = Spire "logger_api_connections", "Those that run.";
+    OVER_SHARE: Counter["method"] = Spire "workload_api_rate_limit_exceeded", "Calls refused because their caller had its fair share; method `connect`: connections.";
+    ATTESTATION: Call[] = Spire "workload_api_workload_attestation", "All attestors together looked at a process.";
+    ATTESTOR: Call["attestor"] = Spire "workload_api_workload_attestor", "One attestor looked at a process.";
+    SELECTORS: Sample[] = Spire "workload_api_discovered_selectors", "Selectors that an attestation found.";
+    NODE_NEW_SVID: Call["attestor"] = Spire "node_attestor_new_svid", "The node was attested.";
+    NODE_ATTEST: Call[] = Spire "node_attest", "A node that had an SVID was attested again.";
+    SVID_ROTATE: Call[] = Spire "agent_svid_rotate", "The agent's own SVID was renewed.";
+    GENERATE_KEY: Call[] = Spire "agent_key_manager_generate_key", "A key for the agent itself was made.";
+    GET_KEY: Call[] = Spire "agent_key_manager_get_key", "The key of the agent's SVID was looked up; `NotFound`: it is not here.";
+    GET_KEYS: Call[] = Spire "agent_key_manager_get_keys", "The agent's keys were read at the start.";
+    FETCH_ENTRIES: Call[] = Spire "manager_sync_fetch_entries_updates", "Entries were asked for; an agent to which changes are pushed asks for none.";
+    FETCH_SVIDS: Call[] = Spire "manager_sync_fetch_svids_updates", "X.509-SVIDs of workloads were signed, several in one call.";
+    EXPIRING: Sample[] = Spire "cache_manager_expiring_svids", "X.509-SVIDs that fell due together for renewal by age or distrust.";
+    OUTDATED: Sample[] = Spire "cache_manager_outdated_svids", "X.509-SVIDs that fell due together because their entries changed.";
+    TAINTED_X509: Sample[] = Spire "cache_manager_tainted_x509_svids_workload", "X.509-SVIDs found to be of an authority that is tainted or has left the bundle.";
+    TAINTED_JWT: Sample[] = Spire "cache_manager_tainted_jwt_svids_workload", "JWT-SVIDs dropped for the same reason.";
+    PROCESS_X509: Call[] = Spire "cache_manager_workload_process_tainted_x509_svids", "The cache was searched for such X.509-SVIDs, with success.";
+    PROCESS_JWT: Call[] = Spire "cache_manager_workload_process_tainted_jwt_svids", "The cache was searched for such JWT-SVIDs, with success.";
+    ENTRY_ADD: Counter[] = Spire "lru_cache_entry_add", "Entries that came.";
+    ENTRY_UPDATE: Counter[] = Spire "lru_cache_entry_update", "Entries that changed.";
+    ENTRY_REMOVE: Counter[] = Spire "lru_cache_entry_remove", "Entries that went.";
+    RECORD_MAP: Gauge["svid_type"] = Spire "lru_cache_record_map_size", "Entries in the cache.";
+    SVID_MAP: Gauge["svid_type"] = Spire "lru_cache_svid_map_size", "X.509-SVIDs in the cache.";
+    JWT_CACHE: Gauge[] = Spire "jwt_svid_cache_size", "JWT-SVIDs in the cache.";
+    SYNC_ENTRIES: Gauge[] = Spire "sync_entries_total", "Entries that the last sync left.";
+    SYNC_BUNDLES: Gauge[] = Spire "sync_bundles_total", "Bundles that the last sync left, the own one included.";
+    SYNC_MISSING: Gauge[] = Spire "sync_entries_missing", "Entries that came with the last change.";
+    SYNC_STALE: Gauge[] = Spire "sync_entries_stale", "Entries that changed with it.";
+    SYNC_DROPPED: Gauge[] = Spire "sync_entries_dropped", "Entries that went with it.";
+    BOOTSTRAPPED: Gauge[] = Spire "bootstrapped", "1 once the agent has a state of its own, 0 before.";
+    BOOTSTRAP_SECONDS: Gauge["mode"] = Spire "bootstrap_seconds", "Since when it looks for its first trust, in seconds since 1970.";
+    BOOTSTRAP_ATTEMPTS: Gauge["mode"] = Spire "bootstrap_attempts", "How often it tried.";
+    CLOCK_SKEW: Gauge[] = Avouch "clock_skew_ms", "The server's clock minus this one's, in milliseconds; more than 5000 either way is warned of.";
+}
+
+/// Service and name of every method that is counted, as in the logs.
+const METHODS: &[(&str, &str)] = &[
+    ("WorkloadAPI", "FetchX509SVID"),
+    ("WorkloadAPI", "FetchX509Bundles"),
+    ("WorkloadAPI", "FetchJWTSVID"),
+    ("WorkloadAPI", "FetchJWTBundles"),
+    ("WorkloadAPI", "ValidateJWTSVID"),
+    ("Debug", "GetInfo"),
+    ("Logger", "GetLogger"),
+    ("Logger", "SetLogLevel"),
+    ("Logger", "ResetLogLevel"),
+];
+
+/// The APIs whose calls are counted as connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    Workload,
+    Debug,
+    Logger,
+}
+
+/// Two kinds of papers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Papers {
+    X509,
+    Jwt,
+}
 
 /// The agent's series. Cheap to clone; all clones share one registry.
 #[derive(Clone, Debug)]
@@ -14,15 +88,16 @@ pub struct Metrics {
     registry: Arc<Registry>,
 }
 
-fn ok(good: bool) -> &'static str {
-    if good { "OK" } else { "Unknown" }
+/// How SPIRE's series call an outcome that has no code of its own.
+const fn outcome(good: bool) -> Code {
+    if good { Code::Ok } else { Code::Unknown }
 }
 
 impl Metrics {
     /// Series under `<prefix>_`; `fixed` labels stand on each of them.
     #[must_use]
     pub fn new(prefix: &str, fixed: &[(&str, &str)]) -> Self {
-        Self { registry: Arc::new(Registry::new(prefix, fixed)) }
+        Self { registry: Arc::new(Registry::new(prefix, TABLE, METHODS, fixed)) }
     }
 
     /// Series under SPIRE's own prefix, without labels: for tests and for agents without telemetry.
@@ -38,116 +113,156 @@ impl Metrics {
     }
 
     /// The agent runs.
-    pub fn started(&self, version: &str, trust_domain: &TrustDomain) {
-        let labels = [("version", version), ("trust_domain_id", trust_domain.as_str())];
-        self.registry.gauge("started", &labels, 1.0);
+    pub fn started(&self, version: &'static str, trust_domain: &TrustDomain) {
+        // The one label value that is not in the source: it lasts as long as the process, once.
+        let trust_domain = trust_domain.as_str().to_owned().leak();
+        self.registry.set(STARTED, [version, trust_domain], 1.0);
     }
 
     /// Time since the start.
     pub fn uptime(&self, uptime: Duration) {
-        self.registry.gauge("uptime_in_ms", &[], uptime.as_secs_f64() * 1000.0);
+        self.registry.set(UPTIME, [], uptime.as_secs_f64() * 1000.0);
     }
 
     /// One call on the workload or admin socket; `service` is its short name in the logs.
-    pub fn rpc(&self, service: &str, method: &str, code: tonic::Code, elapsed: Duration) {
-        self.registry.call(&snake_rpc(service, method), &[], code_name(code), elapsed);
+    pub fn rpc(&self, service: &'static str, method: &'static str, code: Code, elapsed: Duration) {
+        self.registry.method(RPC, (service, method), code, elapsed);
     }
 
-    /// A call begins (+1) or ends (-1). `api` is `workload_api`, `debug_api` or `logger_api`.
-    pub fn connections(&self, api: &str, change: i8) {
+    /// A call begins (+1) or ends (-1).
+    pub fn connections(&self, api: Api, change: i8) {
+        let (began, running) = match api {
+            Api::Workload => (WORKLOAD_CONNECTION, WORKLOAD_CONNECTIONS),
+            Api::Debug => (DEBUG_CONNECTION, DEBUG_CONNECTIONS),
+            Api::Logger => (LOGGER_CONNECTION, LOGGER_CONNECTIONS),
+        };
         if change > 0 {
-            self.registry.counter(&format!("{api}_connection"), &[], 1.0);
+            self.registry.add(began, [], 1.0);
         }
-        self.registry.gauge_add(&format!("{api}_connections"), &[], f64::from(change));
+        self.registry.shift(running, [], f64::from(change));
     }
 
     /// A caller was refused for its fair share.
-    pub fn over_share(&self, method: &str) {
-        self.registry.counter("workload_api_rate_limit_exceeded", &[("method", method)], 1.0);
+    pub fn over_share(&self, method: &'static str) {
+        self.registry.add(OVER_SHARE, [method], 1.0);
     }
 
     /// All lookers together looked at a process.
     pub fn workload_attestation(&self, good: bool, elapsed: Duration) {
-        self.registry.call("workload_api_workload_attestation", &[], ok(good), elapsed);
+        self.registry.call(ATTESTATION, [], outcome(good), elapsed);
+    }
+
+    /// One looker looked at a process.
+    pub fn workload_attestor(&self, attestor: &'static str, good: bool, elapsed: Duration) {
+        self.registry.call(ATTESTOR, [attestor], outcome(good), elapsed);
     }
 
     /// How many selectors a process has.
     pub fn discovered_selectors(&self, count: usize) {
-        self.registry.sample("workload_api_discovered_selectors", &[], number(count));
+        self.registry.observe(SELECTORS, [], number(count));
     }
 
     /// The node was attested, or attested again.
-    pub fn node_attested(&self, attestor: &str, good: bool, elapsed: Duration) {
-        self.registry.call("node_attestor_new_svid", &[("attestor", attestor)], ok(good), elapsed);
+    pub fn node_attested(&self, attestor: &'static str, good: bool, elapsed: Duration) {
+        self.registry.call(NODE_NEW_SVID, [attestor], outcome(good), elapsed);
     }
 
     /// A node that had an SVID was attested again.
     pub fn node_reattested(&self, good: bool, elapsed: Duration) {
-        self.registry.call("node_attest", &[], ok(good), elapsed);
+        self.registry.call(NODE_ATTEST, [], outcome(good), elapsed);
     }
 
     /// The agent's own SVID was renewed.
     pub fn agent_svid_rotated(&self, good: bool, elapsed: Duration) {
-        self.registry.call("agent_svid_rotate", &[], ok(good), elapsed);
+        self.registry.call(SVID_ROTATE, [], outcome(good), elapsed);
     }
 
     /// Entries and bundles were fetched, or the attempt failed.
     pub fn synced(&self, good: bool, elapsed: Duration) {
-        self.registry.call("manager_sync_fetch_entries_updates", &[], ok(good), elapsed);
+        self.registry.call(FETCH_ENTRIES, [], outcome(good), elapsed);
     }
 
     /// What the last sync held.
     pub fn sync_totals(&self, entries: usize, bundles: usize) {
-        self.registry.gauge("sync_entries_total", &[], number(entries));
-        self.registry.gauge("sync_bundles_total", &[], number(bundles));
+        self.registry.set(SYNC_ENTRIES, [], number(entries));
+        self.registry.set(SYNC_BUNDLES, [], number(bundles));
     }
 
     /// Entries came, changed and went with one sync.
     pub fn entries_changed(&self, added: usize, updated: usize, removed: usize) {
-        for (name, count) in [("add", added), ("update", updated), ("remove", removed)] {
-            self.registry.counter(&format!("lru_cache_entry_{name}"), &[], number(count));
-        }
-        for (name, count) in [("missing", added), ("stale", updated), ("dropped", removed)] {
-            self.registry.gauge(&format!("sync_entries_{name}"), &[], number(count));
+        for (counter, gauge, count) in [
+            (ENTRY_ADD, SYNC_MISSING, added),
+            (ENTRY_UPDATE, SYNC_STALE, updated),
+            (ENTRY_REMOVE, SYNC_DROPPED, removed),
+        ] {
+            self.registry.add(counter, [], number(count));
+            self.registry.set(gauge, [], number(count));
         }
     }
 
     /// X.509-SVIDs were signed, or the attempt failed.
     pub fn x509_signed(&self, good: bool, elapsed: Duration) {
-        self.registry.call("manager_sync_fetch_svids_updates", &[], ok(good), elapsed);
+        self.registry.call(FETCH_SVIDS, [], outcome(good), elapsed);
+    }
+
+    /// So many X.509-SVIDs fell due together, by their age and by a change of their entries.
+    pub fn renewals(&self, expiring: usize, outdated: usize) {
+        for (sample, count) in [(EXPIRING, expiring), (OUTDATED, outdated)] {
+            if count > 0 {
+                self.registry.observe(sample, [], number(count));
+            }
+        }
+    }
+
+    /// So many papers of an authority that is not relied on any more were found.
+    pub fn tainted(&self, papers: Papers, count: usize, elapsed: Duration) {
+        let (sample, call) = match papers {
+            Papers::X509 => (TAINTED_X509, PROCESS_X509),
+            Papers::Jwt => (TAINTED_JWT, PROCESS_JWT),
+        };
+        self.registry.observe(sample, [], number(count));
+        self.registry.call(call, [], Code::Ok, elapsed);
     }
 
     /// Sizes of the caches.
     pub fn cache_sizes(&self, records: usize, x509: usize, jwt: usize) {
-        let x509_label = [("svid_type", "X509")];
-        self.registry.gauge("lru_cache_record_map_size", &x509_label, number(records));
-        self.registry.gauge("lru_cache_svid_map_size", &x509_label, number(x509));
-        self.registry.gauge("jwt_svid_cache_size", &[], number(jwt));
+        self.registry.set(RECORD_MAP, ["X509"], number(records));
+        self.registry.set(SVID_MAP, ["X509"], number(x509));
+        self.registry.set(JWT_CACHE, [], number(jwt));
     }
 
     /// A key was made.
     pub fn key_generated(&self, good: bool, elapsed: Duration) {
-        self.registry.call("agent_key_manager_generate_key", &[], ok(good), elapsed);
+        self.registry.call(GENERATE_KEY, [], outcome(good), elapsed);
+    }
+
+    /// The key of the agent's SVID was looked up.
+    pub fn key_fetched(&self, found: bool, elapsed: Duration) {
+        self.registry.call(GET_KEY, [], if found { Code::Ok } else { Code::NotFound }, elapsed);
+    }
+
+    /// The agent's keys were read.
+    pub fn keys_fetched(&self, good: bool, elapsed: Duration) {
+        self.registry.call(GET_KEYS, [], outcome(good), elapsed);
     }
 
     /// Server time minus ours.
     pub fn clock_skew(&self, skew_ms: i64) {
         #[allow(clippy::cast_precision_loss)] // milliseconds of skew are far below 2^52
-        self.registry.gauge("clock_skew_ms", &[], skew_ms as f64);
+        self.registry.set(CLOCK_SKEW, [], skew_ms as f64);
     }
 
     /// The agent looks for its first trust: which attempt this is, and since when.
     pub fn bootstrapping(&self, attempt: u32, since: Timestamp) {
-        let mode = [("mode", "bootstrap")];
-        self.registry.gauge("bootstrapped", &[], 0.0);
-        self.registry.gauge("bootstrap_attempts", &mode, f64::from(attempt));
+        self.registry.set(BOOTSTRAPPED, [], 0.0);
+        self.registry.set(BOOTSTRAP_ATTEMPTS, ["bootstrap"], f64::from(attempt));
         #[allow(clippy::cast_precision_loss)] // seconds since 1970 are far below 2^52
-        self.registry.gauge("bootstrap_seconds", &mode, since.secs() as f64);
+        self.registry.set(BOOTSTRAP_SECONDS, ["bootstrap"], since.secs() as f64);
     }
 
     /// True once the agent has a state of its own.
     pub fn bootstrapped(&self, done: bool) {
-        self.registry.gauge("bootstrapped", &[], f64::from(u8::from(done)));
+        self.registry.set(BOOTSTRAPPED, [], f64::from(u8::from(done)));
     }
 }
 
@@ -159,67 +274,17 @@ fn number(count: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn names(metrics: &Metrics) -> Vec<String> {
-        let page = metrics.registry().render();
-        let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
-        page.lines().filter(|l| !l.starts_with('#')).map(name).collect()
+    #[test]
+    fn the_page_on_metrics_shows_the_table_of_the_agent() {
+        check("agent", &avouch::metrics::page("spire_agent", TABLE, METHODS));
     }
 
-    #[test]
-    fn series_have_the_names_that_dashboards_of_spires_agent_ask_for() {
-        let metrics = Metrics::new("spire_agent", &[("host", "node-1")]);
-        let second = Duration::from_secs(1);
-        metrics.started("1", &avouch_domain::fixtures::domain());
-        metrics.uptime(second);
-        metrics.rpc("WorkloadAPI", "FetchX509SVID", tonic::Code::Ok, second);
-        metrics.connections("workload_api", 1);
-        metrics.over_share("FetchX509SVID");
-        metrics.workload_attestation(true, second);
-        metrics.discovered_selectors(3);
-        metrics.node_attested("x509pop", true, second);
-        metrics.node_reattested(true, second);
-        metrics.agent_svid_rotated(true, second);
-        metrics.synced(true, second);
-        metrics.sync_totals(1, 2);
-        metrics.entries_changed(1, 2, 3);
-        metrics.x509_signed(true, second);
-        metrics.cache_sizes(1, 2, 3);
-        metrics.key_generated(true, second);
-        metrics.bootstrapping(1, Timestamp::from_secs(5));
-        metrics.bootstrapped(true);
-        let names = names(&metrics);
-        for wanted in [
-            "started",
-            "uptime_in_ms",
-            "rpc_workload_api_fetch_x509svid",
-            "workload_api_connection",
-            "workload_api_connections",
-            "workload_api_rate_limit_exceeded",
-            "workload_api_workload_attestation",
-            "workload_api_discovered_selectors_sum",
-            "node_attestor_new_svid",
-            "node_attest",
-            "agent_svid_rotate",
-            "manager_sync_fetch_entries_updates",
-            "sync_entries_total",
-            "sync_bundles_total",
-            "sync_entries_missing",
-            "sync_entries_stale",
-            "sync_entries_dropped",
-            "lru_cache_entry_add",
-            "lru_cache_entry_update",
-            "lru_cache_entry_remove",
-            "manager_sync_fetch_svids_updates",
-            "lru_cache_record_map_size",
-            "lru_cache_svid_map_size",
-            "jwt_svid_cache_size",
-            "agent_key_manager_generate_key",
-            "bootstrapped",
-            "bootstrap_seconds",
-            "bootstrap_attempts",
-        ] {
-            let wanted = format!("spire_agent_{wanted}");
-            assert!(names.contains(&wanted), "{wanted} is not in {names:?}");
-        }
+    /// Compares a part of `docs/METRICS.md` with what it must be.
+    fn check(daemon: &str, wanted: &str) {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        let (begin, end) = (format!("<!-- {daemon}: begin -->\n"), format!("<!-- {daemon}: end -->"));
+        let part = text.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).unwrap().0;
+        assert!(part == wanted, "docs/METRICS.md: between the marks of the {daemon} write\n{wanted}");
     }
 }

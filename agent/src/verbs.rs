@@ -70,12 +70,17 @@ pub fn run(args: &[String]) -> u8 {
     }
 }
 
+/// One thread for each core, but two at least, so that one that blocks for a moment does not stop everything.
+fn worker_threads(cores: usize) -> usize {
+    cores.clamp(2, WORKER_THREADS_MAX)
+}
+
 fn start(config: AgentConfig) -> u8 {
     // The directory of the workload socket must be open to all; its own code sets the mode it needs.
     umask(Mode::S_IWGRP | Mode::S_IRWXO);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(WORKER_THREADS_MAX);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(2))
+        .worker_threads(worker_threads(cores))
         .thread_name("avouch-agent")
         .enable_all()
         .build();
@@ -105,6 +110,11 @@ pub fn validate(args: &[String]) -> u8 {
 mod tests {
     use super::*;
     use crate::config::Flags;
+
+    #[test]
+    fn worker_threads_follow_the_cores_between_two_and_four() {
+        assert_eq!([1, 2, 3, 4, 5, 256].map(worker_threads), [2, 2, 3, 4, 4, 4]);
+    }
 
     #[test]
     fn the_help_names_only_flags_that_are_taken() {

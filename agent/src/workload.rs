@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use avouch_attestors::workload::AttestError;
-use avouch_attestors::{PinnedProcess, ProcessGone, ProcessKey, WorkloadLooker, look_all};
-use avouch_domain::{SelectorSet, Tick};
+use avouch_attestors::workload::{AttestError, LookError};
+use avouch_attestors::{Boxed, PinnedProcess, ProcessGone, ProcessKey, WorkloadLooker, look_all};
+use avouch_domain::{Selector, SelectorSet, Tick};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, Semaphore};
 
@@ -47,6 +47,30 @@ pub struct WorkloadAttestor {
     clock: fn() -> Tick,
 }
 
+/// A looker whose work is counted.
+struct CountedLooker {
+    inner: Arc<dyn WorkloadLooker>,
+    metrics: Metrics,
+    clock: fn() -> Tick,
+}
+
+impl WorkloadLooker for CountedLooker {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn look(&self, process: Arc<PinnedProcess>) -> Boxed<'static, Result<Vec<Selector>, LookError>> {
+        let (name, clock, metrics) = (self.name(), self.clock, self.metrics.clone());
+        let begun = clock();
+        let look = self.inner.look(process);
+        Box::pin(async move {
+            let found = look.await;
+            metrics.workload_attestor(name, found.is_ok(), clock().since(begun));
+            found
+        })
+    }
+}
+
 struct Known {
     selectors: SelectorSet,
     at: Tick,
@@ -62,8 +86,11 @@ impl WorkloadAttestor {
     /// Asks `lookers`; `clock` gives monotonic time.
     #[must_use]
     pub fn new(lookers: Vec<Arc<dyn WorkloadLooker>>, metrics: Metrics, clock: fn() -> Tick) -> Self {
+        let counted = |inner| -> Arc<dyn WorkloadLooker> {
+            Arc::new(CountedLooker { inner, metrics: metrics.clone(), clock })
+        };
         Self {
-            lookers,
+            lookers: lookers.into_iter().map(counted).collect(),
             deadline: ATTESTATION_DEADLINE,
             known: Mutex::default(),
             turns: Mutex::default(),
@@ -168,9 +195,8 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-    use avouch_attestors::workload::LookError;
-    use avouch_attestors::{Boxed, Peer};
-    use avouch_domain::{Selector, fixtures};
+    use avouch_attestors::Peer;
+    use avouch_domain::fixtures;
 
     enum Does {
         Find(&'static str),
@@ -254,6 +280,20 @@ mod tests {
             assert_eq!(attestor.attest(&caller).await.unwrap(), fixtures::set(&["a:1"]));
         }
         assert_eq!(finds.1.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn each_looker_is_counted_by_its_name_and_outcome() {
+        let (finds, fails) = (looker(Does::Find("a:1")), looker(Does::Fail));
+        let attestor = attestor(&[&finds, &fails], start);
+        attestor.attest(&myself()).await.unwrap();
+        let page = attestor.metrics.registry().render();
+        for status in ["OK", "Unknown"] {
+            let line = format!(
+                "spire_agent_workload_api_workload_attestor{{attestor=\"test\",status=\"{status}\"}} 1"
+            );
+            assert!(page.lines().any(|l| l == line), "{line} is not in:\n{page}");
+        }
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::metrics_text::Registry;
+use crate::metrics::Registry;
 
 /// Most connections served at once; more wait in the backlog.
 const CONNECTIONS_MAX: usize = 64;
@@ -139,6 +139,10 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    crate::metric_table! {
+        STARTED: Gauge[] = Spire "started", "The daemon runs.";
+    }
+
     struct Half;
 
     #[tonic::async_trait]
@@ -195,8 +199,8 @@ mod tests {
     async fn metrics_answer_on_any_path() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let registry = Arc::new(Registry::new("spire_agent", &[]));
-        registry.gauge("started", &[], 1.0);
+        let registry = Arc::new(Registry::new("spire_agent", TABLE, &[], &[]));
+        registry.set(STARTED, [], 1.0);
         let server = tokio::spawn(serve_metrics(listener, registry, std::future::pending()));
         assert!(get(address, "/whatever").await.contains("spire_agent_started 1\n"));
         server.abort();

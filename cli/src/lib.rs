@@ -8,7 +8,7 @@ pub mod config;
 pub mod explain;
 pub mod health_http;
 pub mod logs;
-pub mod metrics_text;
+pub mod metrics;
 pub mod out;
 pub mod up;
 pub mod verbs;

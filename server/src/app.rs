@@ -11,20 +11,23 @@ use avouch::logs::{self, LogHandle};
 use avouch_attestors::node::{NodeVerifier, x509pop};
 use avouch_credential::tls::{ServerPolicy, TlsError, server_config};
 use avouch_domain::Tick;
-use avouch_store::{Store, StoreError};
+use avouch_store::StoreError;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::authz::method_names;
 use crate::api::gate::{Gate, Limits};
 use crate::api::listen::{ListenError, TcpTerms, bind_admin, bind_tcp, serve_admin, serve_tcp};
 use crate::api::{admin_stack, tcp_stack};
 use crate::clock;
 use crate::config::{KeyManagerConfig, NodeAttestorConfig, ServerConfig};
 use crate::datadir::{DataDir, DataDirError};
+use crate::datastore::Datastore;
 use crate::drain::Drain;
 use crate::health::ServerHealth;
+use crate::keys::counted::CountedKeys;
 use crate::keys::disk::DiskKeys;
 use crate::keys::memory::MemoryKeys;
 use crate::keys::{KeyError, KeyManager};
@@ -88,10 +91,10 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     let data = DataDir::open(&config.data_dir)?;
     tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), server_name = %data.server_name, "Server starts");
 
-    let (store, image) = open_store(config.datastore.file.clone()).await?;
-    let keys = open_keys(&config.key_manager)?;
+    let metrics = Metrics::new(&config.telemetry, &config.trust_domain, &method_names());
+    let (store, image) = open_store(config.datastore.file.clone(), metrics.clone()).await?;
+    let keys = Arc::new(CountedKeys::new(open_keys(&config.key_manager)?, metrics.clone(), clock::now));
     let verifiers = load_verifiers(&config)?;
-    let metrics = Metrics::new(&config.telemetry, &config.trust_domain);
     // The services outlive the doors: calls that are still running need them while the doors close.
     let services_stop = CancellationToken::new();
     let services = Services::start(Parts {
@@ -137,7 +140,6 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     tracing::info!(subsystem_name = "endpoints", address = %config.socket_path.display(), network = "unix", "Starting Server APIs");
     serve_http(&config, &services, &store, &metrics, &stop).await?;
     metrics.started(VERSION);
-    tokio::spawn(metrics.clone().count_rotations(services.clone(), data.server_name.clone(), started.wall));
     notify(&[NotifyState::Ready]);
 
     keep_gauges(&metrics, &services, started.mono, &stop).await;
@@ -154,7 +156,10 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
 /// Refreshes the gauges until `stop`.
 async fn keep_gauges(metrics: &Metrics, services: &Services, started: Tick, stop: &CancellationToken) {
     while !stop.is_cancelled() {
-        metrics.observe(services, started, clock::now());
+        let (now, counts) = (clock::now(), services.counts());
+        metrics.uptime(now.mono.since(started));
+        metrics.sizes(counts.agents, counts.entries, services.followers());
+        metrics.authority_ends(services.ca().facts().x509_not_after, now.wall);
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep(GAUGE_INTERVAL) => {}
@@ -162,8 +167,8 @@ async fn keep_gauges(metrics: &Metrics, services: &Services, started: Tick, stop
     }
 }
 
-async fn open_store(file: PathBuf) -> Result<(Store, avouch_domain::Image), AppError> {
-    let opened = tokio::task::spawn_blocking(move || Store::open(&file, clock::now().wall)).await;
+async fn open_store(file: PathBuf, metrics: Metrics) -> Result<(Datastore, avouch_domain::Image), AppError> {
+    let opened = tokio::task::spawn_blocking(move || Datastore::open(&file, metrics, clock::now)).await;
     Ok(opened
         .map_err(|e| StoreError::Io { path: PathBuf::new(), source: Arc::new(io::Error::other(e)) })??)
 }
@@ -216,7 +221,7 @@ fn settings(config: &ServerConfig) -> Settings {
 async fn serve_http(
     config: &ServerConfig,
     services: &Services,
-    store: &Store,
+    store: &Datastore,
     metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<(), AppError> {

@@ -1,7 +1,7 @@
 //! The one place of the server that asks a clock. Everything else is given a [`Now`] or a [`Clock`].
 
 use std::sync::OnceLock;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use avouch_domain::{Now, Tick, Timestamp};
 
@@ -19,6 +19,13 @@ pub fn now() -> Now {
         wall: Timestamp(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)),
         mono: Tick(u64::try_from(mono.as_millis()).unwrap_or(u64::MAX)),
     }
+}
+
+/// What `work` gives, and how long it took.
+pub async fn timed<T>(clock: Clock, work: impl Future<Output = T>) -> (T, Duration) {
+    let begun = clock().mono;
+    let done = work.await;
+    (done, clock().mono.since(begun))
 }
 
 /// A time as it stands in log fields, in the form of SPIRE's: `2026-11-22 11:24:21 +0000 UTC`.

@@ -8,8 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use crate::lock::{LockError, LockFile};
 
 const LOCK_FILE: &str = "server.lock";
 const NAME_FILE: &str = "server.name";
@@ -34,7 +33,7 @@ pub enum DataDirError {
 pub struct DataDir {
     /// Stable random name of this server, made at its first start.
     pub server_name: Arc<str>,
-    _lock: Flock<File>,
+    _lock: LockFile,
 }
 
 impl DataDir {
@@ -50,26 +49,12 @@ impl DataDir {
     }
 }
 
-fn lock(directory: &Path) -> Result<Flock<File>, DataDirError> {
+fn lock(directory: &Path) -> Result<LockFile, DataDirError> {
     let path = directory.join(LOCK_FILE);
-    let io = |source| DataDirError::Io { path: path.clone(), source };
-    let mut options = OpenOptions::new();
-    let file =
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            lock.set_len(0).map_err(io)?;
-            writeln!(lock, "{}", std::process::id()).map_err(io)?;
-            Ok(lock)
-        }
-        Err((mut file, Errno::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            // Only for the message; an unreadable file leaves it empty.
-            let _ = Read::by_ref(&mut file).take(16).read_to_string(&mut pid);
-            Err(DataDirError::InUse { path: directory.into(), pid: pid.trim().to_owned() })
-        }
-        Err((_, errno)) => Err(io(errno.into())),
-    }
+    LockFile::take(&path).map_err(|error| match error {
+        LockError::Io(source) => DataDirError::Io { path, source },
+        LockError::Held(pid) => DataDirError::InUse { path: directory.into(), pid },
+    })
 }
 
 fn server_name(path: &Path) -> Result<Arc<str>, DataDirError> {

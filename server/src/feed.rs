@@ -17,12 +17,12 @@ use avouch_engine::entitle::{
     Concerned, Delta, KnownEntry, concerned_between, delta, digest, visible_bundles,
 };
 use avouch_engine::history::{History, KEPT, Standing, Start, resume};
-use avouch_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::datastore::Datastore;
 use crate::writer::Writer;
 
 /// The entries of an update.
@@ -91,7 +91,7 @@ struct State {
 
 struct Inner {
     own: TrustDomain,
-    store: Store,
+    store: Datastore,
     state: Mutex<State>,
     /// An agent has acknowledged something.
     acknowledgement: Notify,
@@ -141,7 +141,7 @@ impl Feed {
     #[must_use]
     pub fn start(
         writer: &Writer,
-        store: Store,
+        store: Datastore,
         own: TrustDomain,
         stop: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {

@@ -4,18 +4,18 @@
 
 use avouch::health_http::{HealthState, Probe};
 use avouch_domain::Tick;
-use avouch_store::Store;
 use serde_json::Map;
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
+use crate::datastore::Datastore;
 use crate::limits::{HEALTH_AGE, HEALTH_TIME_MAX};
 use crate::service::Services;
 
 /// The state behind the listener.
 pub struct ServerHealth {
     services: Services,
-    store: Store,
+    store: Datastore,
     clock: Clock,
     last: Mutex<Option<(Tick, Probe)>>,
 }
@@ -28,7 +28,7 @@ impl std::fmt::Debug for ServerHealth {
 
 impl ServerHealth {
     #[must_use]
-    pub fn new(services: Services, store: Store, clock: Clock) -> Self {
+    pub fn new(services: Services, store: Datastore, clock: Clock) -> Self {
         Self { services, store, clock, last: Mutex::new(None) }
     }
 

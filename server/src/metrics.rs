@@ -1,37 +1,63 @@
-//! Metrics of the server, by SPIRE's names; every name stands here.
+//! The series of the server: one table, and one function for each thing that is counted.
+//!
+//! Names and labels are SPIRE's where SPIRE has such a thing. Never a label whose values a caller can choose.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch::metrics_text::{Registry, code_name, snake_rpc};
-use avouch_domain::{Authority, AuthorityId, AuthorityKind, Holder, Slot, SlotState};
-use avouch_domain::{Tick, Timestamp, TrustDomain};
-use parking_lot::Mutex;
+use avouch::metrics::{Call, Registry};
+use avouch_domain::{AuthorityKind, Timestamp, TrustDomain};
 use tonic::Code;
 
 use crate::config::TelemetryConfig;
-use crate::service::Services;
 
-const SIGN_X509: &str = "server_ca_sign_x509_svid";
-const SIGN_JWT: &str = "server_ca_sign_jwt_svid";
-const STARTED: &str = "started";
-const UPTIME: &str = "uptime_in_ms";
-const CA_EXPIRATION: &str = "manager_x509_ca_rotate_expiration";
-const CA_TTL: &str = "manager_x509_ca_rotate_ttl";
-const AGENTS: &str = "agents";
-const ENTRIES: &str = "entries";
-const WATCHERS: &str = "watch_streams";
-const SVID_ROTATE: &str = "svid_rotate";
-
-/// The name under which a step of a rotation is counted.
-const fn rotation_step(kind: AuthorityKind, active: bool) -> &'static str {
-    match (kind, active) {
-        (AuthorityKind::X509, false) => "ca_manager_x509_ca_prepare",
-        (AuthorityKind::X509, true) => "ca_manager_x509_ca_activate",
-        (AuthorityKind::Jwt, false) => "ca_manager_jwt_key_prepare",
-        (AuthorityKind::Jwt, true) => "manager_jwt_key_activate",
-    }
+avouch::metric_table! {
+    STARTED: Gauge["version", "trust_domain_id"] = Spire "started", "Always 1: which version runs, for which trust domain.";
+    UPTIME: Gauge[] = Spire "uptime_in_ms", "Time since the start in milliseconds.";
+    RPC: Methods[] = Spire "rpc", "A call of the API.";
+    RATE_LIMIT: Methods[] = Spire "rateLimit_rpc", "A turn at the method's rate limit; the time is the wait.";
+    SIGN_X509: Counter[] = Spire "server_ca_sign_x509_svid", "X.509-SVIDs signed.";
+    SIGN_X509_TIME: Sample[] = Avouch "server_ca_sign_x509_svid_elapsed_time", "Milliseconds that one took.";
+    SIGN_JWT: Counter[] = Spire "server_ca_sign_jwt_svid", "JWT-SVIDs signed.";
+    SIGN_JWT_TIME: Sample[] = Avouch "server_ca_sign_jwt_svid_elapsed_time", "Milliseconds that one took.";
+    X509_PREPARE: Call[] = Spire "ca_manager_x509_ca_prepare", "An X.509 authority was made and published.";
+    X509_ACTIVATE: Counter[] = Spire "ca_manager_x509_ca_activate", "X.509 authorities that began to sign.";
+    JWT_PREPARE: Call[] = Spire "ca_manager_jwt_key_prepare", "A JWT authority was made and published.";
+    JWT_ACTIVATE: Counter[] = Spire "manager_jwt_key_activate", "JWT authorities that began to sign.";
+    CA_EXPIRATION: Gauge["trust_domain_id"] = Spire "manager_x509_ca_rotate_expiration", "When the X.509 authority in use ends, in seconds since 1970.";
+    CA_TTL: Gauge["trust_domain_id"] = Spire "manager_x509_ca_rotate_ttl", "Seconds that it has left.";
+    BUNDLE_PRUNE: Call[] = Spire "ca_manager_bundle_prune", "The own bundle was searched for authorities that ended.";
+    BUNDLE_PRUNED: Counter[] = Spire "ca_manager_bundle_pruned", "Searches that took something out.";
+    SVID_ROTATE: Call[] = Spire "svid_rotate", "The server's own SVID was renewed.";
+    GENERATE_KEY: Call[] = Spire "server_key_manager_generate_key", "The key manager made a key.";
+    GET_KEY: Call[] = Spire "server_key_manager_get_public_key", "The key manager was asked for a key it has; `NotFound`: it has none.";
+    ENTRY_MANAGER_PRUNE: Call[] = Spire "registration_entry_manager_prune", "Ended entries were removed.";
+    NODE_MANAGER_PRUNE: Call[] = Spire "node_manager_prune", "Nodes whose SVID ended long ago were removed.";
+    CACHE_RELOAD: Call[] = Spire "entry_cache_reload", "Memory was filled or brought up to date from the store: at the start, and when another server wrote.";
+    AGENTS: Gauge[] = Spire "node_agents_by_id_cache_count", "Nodes in memory.";
+    ENTRIES: Gauge[] = Spire "entry_entries_by_entryid_cache_count", "Entries in memory.";
+    WATCHERS: Gauge[] = Avouch "watch_streams", "Streams of changes that agents hold open.";
+    COMMIT: Call[] = Avouch "datastore_commit", "A transaction with everything that waited to be written; `Aborted`: another server was faster.";
+    IMAGE_FETCH: Call[] = Avouch "datastore_image_fetch", "Everything was read from the store.";
+    CHANGE_LIST: Call[] = Avouch "datastore_change_list", "The change log was read from a position on.";
+    POSITION_FETCH: Call[] = Avouch "datastore_position_fetch", "The position of the change log was read.";
+    ENTRY_CREATE: Call[] = Spire "datastore_registration_entry_create", "An entry was written anew; the time is that of its transaction, as in all below.";
+    ENTRY_UPDATE: Call[] = Spire "datastore_registration_entry_update", "An entry was replaced.";
+    ENTRY_DELETE: Call[] = Spire "datastore_registration_entry_delete", "An entry was removed, also by pruning.";
+    ENTRY_PRUNE: Call[] = Spire "datastore_registration_entry_prune", "Ended entries were removed in one go.";
+    NODE_CREATE: Call[] = Spire "datastore_node_create", "A node was written anew.";
+    NODE_UPDATE: Call[] = Spire "datastore_node_update", "A node was replaced: renewed, banned, attested again.";
+    NODE_DELETE: Call[] = Spire "datastore_node_delete", "A node was removed, also by pruning.";
+    NODE_PRUNE: Call[] = Spire "datastore_node_prune", "Nodes whose SVID ended long ago were removed in one go.";
+    SELECTORS_SET: Call[] = Spire "datastore_node_selectors_set", "A node got other selectors than it had.";
+    BUNDLE_CREATE: Call[] = Spire "datastore_bundle_create", "A bundle was written anew.";
+    BUNDLE_UPDATE: Call[] = Spire "datastore_bundle_update", "A bundle was replaced, also to append to it.";
+    BUNDLE_DELETE: Call[] = Spire "datastore_bundle_delete", "A bundle was removed.";
+    DATASTORE_BUNDLE_PRUNE: Call[] = Spire "datastore_bundle_prune", "The own bundle was searched for authorities that ended.";
+    TOKEN_CREATE: Call[] = Spire "datastore_join_token_create", "A join token was written.";
+    TOKEN_DELETE: Call[] = Spire "datastore_join_token_delete", "A join token was spent or pruned.";
+    TOKEN_PRUNE: Call[] = Spire "datastore_join_token_prune", "Ended join tokens were removed in one go.";
+    JOURNAL_SET: Call[] = Spire "datastore_ca_journal_set", "The state of an authority was written.";
 }
 
 /// What was signed.
@@ -41,29 +67,82 @@ pub enum Signed {
     Jwt,
 }
 
-/// A cheap handle to the one registry.
-#[derive(Clone)]
-pub struct Metrics {
-    registry: Arc<Registry>,
-    trust_domain: Arc<str>,
-    /// Until when the server's SVID lasted at the last look.
-    server_svid: Arc<Mutex<Timestamp>>,
+/// What pruning removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pruned {
+    Entries,
+    JoinTokens,
+    Nodes,
 }
 
-/// The authorities of this server at the last look.
-#[derive(Clone, Debug, Default)]
-pub struct Rotations(BTreeMap<(AuthorityKind, Slot), (AuthorityId, SlotState)>);
+/// One question to the store, or a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreCall {
+    Commit,
+    Image,
+    Changes,
+    Position,
+}
 
-impl std::fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Metrics")
+/// What became of one row in a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowChange {
+    EntryCreated,
+    EntryUpdated,
+    EntryDeleted,
+    NodeCreated,
+    NodeUpdated,
+    NodeDeleted,
+    NodeSelectorsSet,
+    BundleCreated,
+    BundleUpdated,
+    BundleDeleted,
+    TokenCreated,
+    TokenDeleted,
+    JournalSet,
+}
+
+impl RowChange {
+    const fn line(self) -> Call<0> {
+        match self {
+            Self::EntryCreated => ENTRY_CREATE,
+            Self::EntryUpdated => ENTRY_UPDATE,
+            Self::EntryDeleted => ENTRY_DELETE,
+            Self::NodeCreated => NODE_CREATE,
+            Self::NodeUpdated => NODE_UPDATE,
+            Self::NodeDeleted => NODE_DELETE,
+            Self::NodeSelectorsSet => SELECTORS_SET,
+            Self::BundleCreated => BUNDLE_CREATE,
+            Self::BundleUpdated => BUNDLE_UPDATE,
+            Self::BundleDeleted => BUNDLE_DELETE,
+            Self::TokenCreated => TOKEN_CREATE,
+            Self::TokenDeleted => TOKEN_DELETE,
+            Self::JournalSet => JOURNAL_SET,
+        }
     }
 }
 
+/// How SPIRE's series call an outcome that has no code of its own.
+const fn outcome(good: bool) -> Code {
+    if good { Code::Ok } else { Code::Unknown }
+}
+
+/// A cheap handle to the one registry.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    trust_domain: &'static str,
+}
+
 impl Metrics {
-    /// A registry with the labels that the configuration wants on every series.
+    /// A registry with the labels that the configuration wants on every series; `methods` are those of the API, by
+    /// service and name as the logs have them.
     #[must_use]
-    pub fn new(config: &TelemetryConfig, trust_domain: &TrustDomain) -> Self {
+    pub fn new(
+        config: &TelemetryConfig,
+        trust_domain: &TrustDomain,
+        methods: &[(&'static str, &'static str)],
+    ) -> Self {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         let mut labels = Vec::new();
         if let Some(host) = host.as_deref().filter(|_| config.host_label) {
@@ -73,10 +152,22 @@ impl Metrics {
             labels.push(("trust_domain", trust_domain.as_str()));
         }
         Self {
-            registry: Arc::new(Registry::new(&config.prefix, &labels)),
-            trust_domain: trust_domain.as_str().into(),
-            server_svid: Arc::default(),
+            registry: Arc::new(Registry::new(&config.prefix, TABLE, methods, &labels)),
+            // The one label value that is not in the source: it lasts as long as the process, once.
+            trust_domain: trust_domain.as_str().to_owned().leak(),
         }
+    }
+
+    /// Series under SPIRE's prefix, without labels and methods.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        let config = TelemetryConfig {
+            prefix: "spire_server".into(),
+            host_label: false,
+            trust_domain_label: false,
+            prometheus: None,
+        };
+        Self::new(&config, &avouch_domain::fixtures::domain(), &[])
     }
 
     /// What the scraper's page is made of.
@@ -85,147 +176,144 @@ impl Metrics {
         self.registry.clone()
     }
 
+    /// The server has started.
+    pub fn started(&self, version: &'static str) {
+        self.registry.set(STARTED, [version, self.trust_domain], 1.0);
+    }
+
+    /// Time since the start.
+    pub fn uptime(&self, uptime: Duration) {
+        self.registry.set(UPTIME, [], uptime.as_secs_f64() * 1000.0);
+    }
+
+    /// How much is in memory, and how many agents follow it.
+    #[allow(clippy::cast_precision_loss)] // counts are far below 2^52
+    pub fn sizes(&self, agents: usize, entries: usize, watchers: usize) {
+        for (gauge, count) in [(AGENTS, agents), (ENTRIES, entries), (WATCHERS, watchers)] {
+            self.registry.set(gauge, [], count as f64);
+        }
+    }
+
+    /// When the X.509 authority in use ends.
+    #[allow(clippy::cast_precision_loss)] // seconds since 1970 are far below 2^52
+    pub fn authority_ends(&self, end: Timestamp, now: Timestamp) {
+        self.registry.set(CA_EXPIRATION, [self.trust_domain], end.secs() as f64);
+        self.registry.set(CA_TTL, [self.trust_domain], end.since(now).as_secs_f64());
+    }
+
     /// One call of the API.
-    pub fn rpc(&self, service: &str, method: &str, code: Code, elapsed: Duration) {
-        self.registry.call(&snake_rpc(service, method), &[], code_name(code), elapsed);
+    pub fn rpc(&self, service: &'static str, method: &'static str, code: Code, elapsed: Duration) {
+        self.registry.method(RPC, (service, method), code, elapsed);
     }
 
     /// One turn taken at a rate limit.
-    pub fn rate_limit(&self, service: &str, method: &str, code: Code, elapsed: Duration) {
-        let name = format!("rateLimit_{}", snake_rpc(service, method));
-        self.registry.call(&name, &[], code_name(code), elapsed);
+    pub fn rate_limit(&self, service: &'static str, method: &'static str, code: Code, elapsed: Duration) {
+        self.registry.method(RATE_LIMIT, (service, method), code, elapsed);
     }
 
     /// One signature.
     pub fn signed(&self, what: Signed, elapsed: Duration) {
-        let name = match what {
-            Signed::X509 => SIGN_X509,
-            Signed::Jwt => SIGN_JWT,
+        let (counter, sample) = match what {
+            Signed::X509 => (SIGN_X509, SIGN_X509_TIME),
+            Signed::Jwt => (SIGN_JWT, SIGN_JWT_TIME),
         };
-        self.registry.call(name, &[], code_name(Code::Ok), elapsed);
+        self.registry.add(counter, [], 1.0);
+        self.registry.observe(sample, [], elapsed.as_secs_f64() * 1000.0);
     }
 
-    /// The server has started.
-    pub fn started(&self, version: &str) {
-        let labels = [("version", version), ("trust_domain_id", &*self.trust_domain)];
-        self.registry.gauge(STARTED, &labels, 1.0);
+    /// An authority was made and published, or the attempt failed.
+    pub fn prepared(&self, kind: AuthorityKind, good: bool, elapsed: Duration) {
+        let call = match kind {
+            AuthorityKind::X509 => X509_PREPARE,
+            AuthorityKind::Jwt => JWT_PREPARE,
+        };
+        self.registry.call(call, [], outcome(good), elapsed);
     }
 
-    /// Counts the steps of rotation that this server took since `started`, as commits tell of them. Ends with the
-    /// services.
-    pub async fn count_rotations(self, services: Services, own: Arc<str>, started: Timestamp) {
-        let (mut positions, own) = (services.subscribe(), Holder::Server(own));
-        let mut seen = Rotations::default();
-        loop {
-            let registry = services.registry();
-            let ours = registry.authorities().filter(|a| a.holder == own && a.issued_at >= started);
-            self.rotated(&mut seen, ours);
-            if positions.changed().await.is_err() {
-                return;
-            }
+    /// An authority began to sign.
+    pub fn activated(&self, kind: AuthorityKind) {
+        let counter = match kind {
+            AuthorityKind::X509 => X509_ACTIVATE,
+            AuthorityKind::Jwt => JWT_ACTIVATE,
+        };
+        self.registry.add(counter, [], 1.0);
+    }
+
+    /// The own bundle was searched for ended authorities; `removed` tells whether some were taken out.
+    pub fn bundle_pruned(&self, removed: Result<bool, ()>, elapsed: Duration) {
+        for call in [BUNDLE_PRUNE, DATASTORE_BUNDLE_PRUNE] {
+            self.registry.call(call, [], outcome(removed.is_ok()), elapsed);
+        }
+        if removed == Ok(true) {
+            self.registry.add(BUNDLE_PRUNED, [], 1.0);
         }
     }
 
-    /// Counts what is new among these authorities.
-    fn rotated<'a>(&self, seen: &mut Rotations, authorities: impl Iterator<Item = &'a Authority>) {
-        for authority in authorities {
-            let now = (authority.id.clone(), authority.state);
-            let before = seen.0.insert((authority.kind, authority.slot), now);
-            let known = before.filter(|(id, _)| *id == authority.id).map(|(_, state)| state);
-            if known.is_none() {
-                self.count(rotation_step(authority.kind, false));
-            }
-            if authority.state == SlotState::Active && known != Some(SlotState::Active) {
-                self.count(rotation_step(authority.kind, true));
-            }
+    /// The server's own SVID was renewed, or the attempt failed.
+    pub fn server_svid_rotated(&self, good: bool, elapsed: Duration) {
+        self.registry.call(SVID_ROTATE, [], outcome(good), elapsed);
+    }
+
+    /// The key manager made a key, or failed.
+    pub fn key_generated(&self, good: bool, elapsed: Duration) {
+        self.registry.call(GENERATE_KEY, [], outcome(good), elapsed);
+    }
+
+    /// The key manager was asked for a key.
+    pub fn key_fetched(&self, found: bool, elapsed: Duration) {
+        self.registry.call(GET_KEY, [], if found { Code::Ok } else { Code::NotFound }, elapsed);
+    }
+
+    /// Rows whose time is over were removed, or the attempt failed.
+    pub fn pruned(&self, what: Pruned, good: bool, elapsed: Duration) {
+        let (store, manager) = match what {
+            Pruned::Entries => (ENTRY_PRUNE, Some(ENTRY_MANAGER_PRUNE)),
+            Pruned::JoinTokens => (TOKEN_PRUNE, None),
+            Pruned::Nodes => (NODE_PRUNE, Some(NODE_MANAGER_PRUNE)),
+        };
+        for call in manager.into_iter().chain([store]) {
+            self.registry.call(call, [], outcome(good), elapsed);
         }
     }
 
-    fn count(&self, name: &str) {
-        self.registry.counter(name, &[("status", code_name(Code::Ok))], 1.0);
+    /// Memory was filled or brought up to date from the store, or the attempt failed.
+    pub fn reloaded(&self, good: bool, elapsed: Duration) {
+        self.registry.call(CACHE_RELOAD, [], outcome(good), elapsed);
     }
 
-    /// Refreshes the gauges that time and writes move.
-    pub fn observe(&self, services: &Services, started: Tick, now: avouch_domain::Now) {
-        let millis = now.mono.since(started).as_millis();
-        #[allow(clippy::cast_precision_loss)]
-        self.registry.gauge(UPTIME, &[], millis as f64);
-        let facts = services.ca().facts();
-        let end = facts.x509_not_after;
-        if std::mem::replace(&mut *self.server_svid.lock(), facts.server_svid_not_after)
-            != facts.server_svid_not_after
-        {
-            self.count(SVID_ROTATE);
-        }
-        let labels = [("trust_domain_id", &*self.trust_domain)];
-        #[allow(clippy::cast_precision_loss)]
-        let seconds = |at: Timestamp| at.secs() as f64;
-        self.registry.gauge(CA_EXPIRATION, &labels, seconds(end));
-        self.registry.gauge(CA_TTL, &labels, end.since(now.wall).as_secs_f64());
-        let counts = services.counts();
-        #[allow(clippy::cast_precision_loss)]
-        for (name, count) in
-            [(AGENTS, counts.agents), (ENTRIES, counts.entries), (WATCHERS, services.followers())]
-        {
-            self.registry.gauge(name, &[], count as f64);
-        }
+    /// The store answered.
+    pub fn store_called(&self, what: StoreCall, code: Code, elapsed: Duration) {
+        let call = match what {
+            StoreCall::Commit => COMMIT,
+            StoreCall::Image => IMAGE_FETCH,
+            StoreCall::Changes => CHANGE_LIST,
+            StoreCall::Position => POSITION_FETCH,
+        };
+        self.registry.call(call, [], code, elapsed);
+    }
+
+    /// As many rows were changed in one transaction.
+    pub fn rows_changed(&self, change: RowChange, code: Code, elapsed: Duration, many: u32) {
+        self.registry.calls(change.line(), [], code, elapsed, many);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use avouch_domain::fixtures::domain;
-
     use super::*;
-
-    fn metrics() -> Metrics {
-        let config = TelemetryConfig {
-            prefix: "spire_server".into(),
-            host_label: false,
-            trust_domain_label: false,
-            prometheus: None,
-        };
-        Metrics::new(&config, &domain())
-    }
-
-    fn authority(kind: AuthorityKind, id: &str, state: SlotState) -> Authority {
-        Authority {
-            kind,
-            holder: Holder::Server("s".into()),
-            slot: Slot::A,
-            state,
-            id: id.into(),
-            public: Arc::from([]),
-            issued_at: Timestamp(0),
-            not_after: Timestamp(1),
-            tainted: false,
-            published_at: None,
-        }
-    }
+    use crate::api::authz::method_names;
 
     #[test]
-    fn each_step_of_a_rotation_counts_once() {
-        let metrics = metrics();
-        let mut seen = Rotations::default();
-        let steps = [
-            authority(AuthorityKind::X509, "1", SlotState::Prepared),
-            authority(AuthorityKind::X509, "1", SlotState::Active),
-            authority(AuthorityKind::X509, "1", SlotState::Active),
-            authority(AuthorityKind::X509, "1", SlotState::Old),
-            authority(AuthorityKind::X509, "2", SlotState::Prepared),
-            authority(AuthorityKind::Jwt, "k", SlotState::Active),
-        ];
-        for step in &steps {
-            metrics.rotated(&mut seen, std::iter::once(step));
-        }
-        let page = metrics.registry().render();
-        for line in [
-            "spire_server_ca_manager_x509_ca_prepare{status=\"OK\"} 2",
-            "spire_server_ca_manager_x509_ca_activate{status=\"OK\"} 1",
-            "spire_server_ca_manager_jwt_key_prepare{status=\"OK\"} 1",
-            "spire_server_manager_jwt_key_activate{status=\"OK\"} 1",
-        ] {
-            assert!(page.lines().any(|l| l == line), "{line} is not in:\n{page}");
-        }
+    fn the_page_on_metrics_shows_the_table_of_the_server() {
+        check("server", &avouch::metrics::page("spire_server", TABLE, &method_names()));
+    }
+
+    /// Compares a part of `docs/METRICS.md` with what it must be.
+    fn check(daemon: &str, wanted: &str) {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        let (begin, end) = (format!("<!-- {daemon}: begin -->\n"), format!("<!-- {daemon}: end -->"));
+        let part = text.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end)).unwrap().0;
+        assert!(part == wanted, "docs/METRICS.md: between the marks of the {daemon} write\n{wanted}");
     }
 }

@@ -43,15 +43,15 @@ fn invalid(error: &ConfigError, gist: &str) -> u8 {
 /// Runs the server in the foreground.
 #[must_use]
 pub fn run(args: &[String]) -> u8 {
-    let config = match config::load(args) {
+    let config = match config::load("run", args) {
         Ok(config) => config,
         Err(error) => return invalid(&error, ""),
     };
     umask(Mode::S_IWGRP | Mode::S_IRWXO);
     raise_descriptor_limit();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(WORKER_THREADS_MAX);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(2))
+        .worker_threads(worker_threads(cores))
         .thread_name("avouch-server")
         .enable_all()
         .build();
@@ -60,6 +60,11 @@ pub fn run(args: &[String]) -> u8 {
         Ok(Err(error)) => fail(&format!("Error: {error}")),
         Err(error) => fail(&format!("Error: unable to start threads: {error}")),
     }
+}
+
+/// One thread for each core, but two at least, so that one that blocks for a moment does not stop everything.
+fn worker_threads(cores: usize) -> usize {
+    cores.clamp(2, WORKER_THREADS_MAX)
 }
 
 /// Each connection costs a descriptor.
@@ -84,9 +89,9 @@ pub fn validate(args: &[String]) -> u8 {
     }
 }
 
-/// The configuration and the one file name that `backup` and `restore` take: `[flags] FILE`.
-fn with_file(args: &[String]) -> Result<(ServerConfig, PathBuf), ConfigError> {
-    let flags = Flags::parse(args)?;
+/// The configuration and the one file name that `backup` and `restore` take.
+fn with_file(verb: &'static str, args: &[String]) -> Result<(ServerConfig, PathBuf), ConfigError> {
+    let flags = Flags::parse(verb, args)?;
     match flags.rest.as_slice() {
         [file] => {
             let config = config::load_with(&flags)?;
@@ -105,7 +110,7 @@ fn with_file(args: &[String]) -> Result<(ServerConfig, PathBuf), ConfigError> {
 /// Copies the store to a new file, also while a server runs.
 #[must_use]
 pub fn backup(args: &[String]) -> u8 {
-    let (config, file) = match with_file(args) {
+    let (config, file) = match with_file("backup [flags] FILE", args) {
         Ok(given) => given,
         Err(error) => return invalid(&error, "Error: "),
     };
@@ -127,7 +132,7 @@ pub fn backup(args: &[String]) -> u8 {
 /// Puts a backup in the place of the store, as a new epoch. No server may run on it.
 #[must_use]
 pub fn restore(args: &[String]) -> u8 {
-    let (config, file) = match with_file(args) {
+    let (config, file) = match with_file("restore [flags] FILE", args) {
         Ok(given) => given,
         Err(error) => return invalid(&error, "Error: "),
     };
@@ -146,5 +151,15 @@ pub fn restore(args: &[String]) -> u8 {
             OK
         }
         Err(error) => fail(&format!("Error: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worker_threads_follow_the_cores_between_two_and_eight() {
+        assert_eq!([1, 2, 3, 8, 9, 256].map(worker_threads), [2, 2, 3, 8, 8, 8]);
     }
 }

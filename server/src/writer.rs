@@ -13,12 +13,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use avouch_domain::{Holder, Image, LogPosition, Plan};
 use avouch_engine::Registry;
-use avouch_store::{CommitError, Lost, Store, TailError};
+use avouch_store::{CommitError, Lost, TailError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, timed};
+use crate::datastore::{Datastore, RowChanges};
 use crate::limits::{
     FOLLOW_INTERVAL, FOLLOW_STEP, NOTICE_INTERVAL, WRITE_ATTEMPTS, WRITE_BATCH, WRITE_QUEUE,
 };
@@ -89,7 +90,7 @@ impl Writer {
     /// Starts the task. It ends after `stop`, once the writes that are queued by then are answered.
     #[must_use]
     pub fn start(
-        store: Store,
+        store: Datastore,
         image: Image,
         server: Holder,
         clock: Clock,
@@ -140,7 +141,7 @@ impl Writer {
 }
 
 struct Task {
-    store: Store,
+    store: Datastore,
     shared: Arc<Shared>,
     jobs: mpsc::Receiver<Box<dyn Job>>,
     server: Holder,
@@ -244,8 +245,10 @@ impl Task {
         let base = current.position();
         let mut working = (*current).clone();
         let mut plans = Vec::with_capacity(jobs.len());
+        let mut rows = RowChanges::default();
         for job in jobs {
             let plan = job.plan(&working);
+            rows.add(&working, &plan);
             if !plan.is_empty() {
                 // The store names the head at commit; until then only the revision is known.
                 let position = working.position();
@@ -256,7 +259,7 @@ impl Task {
         if plans.iter().all(|p| p.is_empty() && p.audit.is_empty()) {
             return Committed::Yes;
         }
-        match self.store.commit(base, plans).await {
+        match self.store.commit(base, plans, &rows).await {
             Ok(positions) => {
                 if let Some(last) = positions.last().filter(|last| **last != base) {
                     working.set_position(*last);
@@ -280,6 +283,12 @@ impl Task {
 
     /// Takes in what other servers wrote.
     async fn follow(&self) -> Result<(), WriteError> {
+        let (followed, elapsed) = timed(self.clock, self.catch_up()).await;
+        self.store.metrics().reloaded(followed.is_ok(), elapsed);
+        followed
+    }
+
+    async fn catch_up(&self) -> Result<(), WriteError> {
         let mut registry = (*self.shared.registry.load_full()).clone();
         loop {
             match self.store.changes_since(registry.position(), FOLLOW_STEP).await {

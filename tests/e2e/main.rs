@@ -14,6 +14,7 @@ mod explain;
 mod faults;
 mod first_contact;
 mod foreign;
+mod metrics;
 mod nodes;
 mod operations;
 mod processes;

@@ -1,12 +1,14 @@
 //! What operators rely on: logs and their files, who called the admin socket, probes, metrics, an orderly stop.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use avouch_proto::agent_v1::AttestAgentRequest;
-use avouch_tests::{Server, ServerOptions, eventually, within};
+use avouch_tests::daemon::{Daemon, binary};
+use avouch_tests::http::{get, telemetry};
+use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, eventually, within};
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
@@ -21,17 +23,6 @@ async fn with_blocks(blocks: &str) -> Server {
     file.write_all(blocks.as_bytes()).unwrap();
     server.restart().await;
     server
-}
-
-/// Status line and body of a plain HTTP answer.
-async fn get(port: u16, path: &str) -> (String, String) {
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    within("an answer over HTTP", stream.read_to_string(&mut answer)).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
 async fn text_in(file: &Path, text: &str) -> String {
@@ -100,21 +91,20 @@ async fn probes_are_answered_as_spires_are() {
     let _server = with_blocks(&blocks).await;
     let good = "{\"catalog.datastore\":{},\"server\":{},\"server.ca\":{},\"server.ca.rotator\":{}}\n";
     for path in ["/l", "/r"] {
-        assert_eq!(get(port, path).await, ("HTTP/1.1 200 OK".to_owned(), good.to_owned()));
+        assert_eq!(get(port, path).await, Some((200, good.to_owned())));
     }
-    assert_eq!(get(port, "/live").await.0, "HTTP/1.1 404 Not Found");
+    assert_eq!(get(port, "/live").await.unwrap().0, 404);
 }
 
 #[tokio::test]
 async fn metrics_have_the_names_and_shapes_of_spires() {
     let port = avouch_tests::server::free_port();
-    let blocks = format!("telemetry {{\n Prometheus {{\n host = \"127.0.0.1\"\n port = {port}\n }}\n}}\n");
-    let server = with_blocks(&blocks).await;
+    let server = with_blocks(&telemetry(port)).await;
     server.token().await;
     server.entries().await.get_entry(avouch_proto::entry_v1::GetEntryRequest::default()).await.unwrap_err();
     let page = eventually("the call in the metrics", async || {
-        let (status, page) = get(port, "/metrics").await;
-        assert_eq!(status, "HTTP/1.1 200 OK");
+        let (status, page) = get(port, "/metrics").await?;
+        assert_eq!(status, 200);
         page.contains("rpc_entry_v1_entry_get_entry").then_some(page)
     })
     .await;
@@ -127,9 +117,9 @@ async fn metrics_have_the_names_and_shapes_of_spires() {
         format!("spire_server_rpc_entry_v1_entry_get_entry{{host=\"{host}\",status=\"InvalidArgument\"}} 1"),
         "# TYPE spire_server_uptime_in_ms gauge".to_owned(),
         format!("spire_server_ca_manager_x509_ca_prepare{{host=\"{host}\",status=\"OK\"}} 1"),
-        format!("spire_server_ca_manager_x509_ca_activate{{host=\"{host}\",status=\"OK\"}} 1"),
+        format!("spire_server_ca_manager_x509_ca_activate{{host=\"{host}\"}} 1"),
         format!("spire_server_ca_manager_jwt_key_prepare{{host=\"{host}\",status=\"OK\"}} 1"),
-        format!("spire_server_manager_jwt_key_activate{{host=\"{host}\",status=\"OK\"}} 1"),
+        format!("spire_server_manager_jwt_key_activate{{host=\"{host}\"}} 1"),
         format!("spire_server_svid_rotate{{host=\"{host}\",status=\"OK\"}} 1"),
         "# TYPE spire_server_manager_x509_ca_rotate_expiration gauge".to_owned(),
     ] {
@@ -156,4 +146,99 @@ async fn a_stopping_server_ends_its_streams_as_unavailable_and_itself_with_succe
     drop((replies, client, proofs));
     assert!(server.stop().await.success());
     assert!(!server.socket.exists(), "the socket goes with the server");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_leaves_no_error_behind() {
+    let mut world = World::start().await;
+    assert!(world.agent.stop().await.success());
+    // Those of this test on the admin socket, and the agent's, which has an address.
+    for fields in [&["Connection closed"][..], &["Connection closed", "caller_addr="]] {
+        eventually("a closed connection", async || {
+            let log = world.server.daemon().log();
+            log.lines().any(|line| fields.iter().all(|field| line.contains(field))).then_some(())
+        })
+        .await;
+    }
+    let log = world.server.daemon().log();
+    assert!(!log.contains("Connection ended"), "{log}");
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_the_protocol_leaves_the_reason_behind() {
+    use tokio::io::AsyncWriteExt as _;
+    let server = Server::start().await;
+    let mut stream = tokio::net::UnixStream::connect(&server.socket).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let line = server.daemon().line("Connection ended").await;
+    assert!(line.contains("error="), "{line}");
+}
+
+/// A daemon started by a shell that lowers its own limit of open files first.
+fn with_few_descriptors(program: &str, config: &Path) -> Daemon {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -S -n 256 && exec \"$0\" run -config \"$1\""]);
+    Daemon::spawn(program, command.arg(binary(program)).arg(config))
+}
+
+/// Soft and hard limit of open files of a running process.
+fn descriptors(daemon: &Daemon) -> (u64, u64) {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let line = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+    let numbers: Vec<_> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    (numbers[0], numbers[1])
+}
+
+#[tokio::test]
+async fn both_daemons_raise_their_limit_of_open_files_as_far_as_they_may() {
+    let mut server = Server::prepare(&ServerOptions::default());
+    server.adopt(with_few_descriptors("avouch-server", &server.config)).await;
+    let proof = Proof::JoinToken(server.token().await);
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    agent.adopt(with_few_descriptors("avouch-agent", &agent.config)).await;
+    for daemon in [server.daemon(), agent.daemon()] {
+        let (soft, hard) = descriptors(daemon);
+        assert!(soft == hard && soft > 256, "{soft} of {hard}");
+    }
+}
+
+/// The library that shows a process another time, where Debian and its kin keep it.
+fn libfaketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    let places = folders.chain(["/usr/lib".into(), "/usr/lib64".into()]);
+    places.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|file| file.is_file())
+}
+
+#[tokio::test]
+async fn an_agent_whose_clock_is_a_minute_ahead_of_the_servers_says_so_everywhere() {
+    let Some(library) = libfaketime() else {
+        println!("not run: libfaketime is not installed (apt-get install faketime)");
+        return;
+    };
+    let server = Server::start().await;
+    let proof = Proof::JoinToken(server.token().await);
+    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
+    let (health, page) = (avouch_tests::server::free_port(), avouch_tests::server::free_port());
+    let probes = format!(
+        "health_checks {{\n listener_enabled = true\n bind_port = \"{health}\"\n bind_address = \"127.0.0.1\"\n}}\n"
+    );
+    let text = std::fs::read_to_string(&agent.config).unwrap();
+    std::fs::write(&agent.config, text + &probes + &telemetry(page)).unwrap();
+    let mut command = Command::new(binary("avouch-agent"));
+    command.args(["run", "-config"]).arg(&agent.config);
+    command.env("LD_PRELOAD", library).env("FAKETIME", "+60s").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    agent.adopt(Daemon::spawn("agent", &mut command)).await;
+    let line = agent.daemon().line("Clock differs from the server's by more than 5 s").await;
+    let skew = |text: &str, before: &str| -> f64 {
+        let number = text.split_once(before).unwrap_or_else(|| panic!("no {before} in {text}")).1;
+        number.split(['}', ' ', '\n']).next().unwrap().parse().unwrap()
+    };
+    // The message is some moments old when it is read, never younger.
+    let minute = -80_000.0..=-59_000.0;
+    assert!(minute.contains(&skew(&line, "skew_ms=")), "{line}");
+    let (status, ready) = get(health, "/ready").await.unwrap();
+    assert!(status == 200 && minute.contains(&skew(&ready, "\"clock_skew_ms\":")), "{ready}");
+    let metrics = get(page, "/metrics").await.unwrap().1;
+    let series = metrics.lines().find(|l| l.starts_with("spire_agent_clock_skew_ms{")).unwrap();
+    assert!(minute.contains(&skew(series, "} ")), "{series}");
 }

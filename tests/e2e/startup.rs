@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use avouch_tests::daemon::Daemon;
+use avouch_tests::http::{get, telemetry};
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, cli};
 
 async fn validate(name: &str, config: &Path) -> cli::Said {
@@ -99,6 +100,22 @@ async fn a_second_server_on_one_data_directory_is_refused() {
 }
 
 #[tokio::test]
+async fn a_second_server_on_one_file_of_keys_is_refused_and_the_keys_stay() {
+    let first = Server::start().await;
+    let keys = first.data_dir().join("keys.json");
+    let before = std::fs::read(&keys).unwrap();
+    let second = Server::prepare(&ServerOptions::default());
+    let text = std::fs::read_to_string(&second.config).unwrap();
+    let own = second.data_dir().join("keys.json");
+    std::fs::write(&second.config, text.replace(own.to_str().unwrap(), keys.to_str().unwrap())).unwrap();
+    let text = ended(&second.spawn()).await;
+    let pid = format!("is in use by another server (pid {})", first.daemon().pid());
+    assert!(text.contains(keys.to_str().unwrap()) && text.contains(&pid), "{text}");
+    assert_eq!(std::fs::read(&keys).unwrap(), before);
+    assert!(first.daemon().status().is_none(), "the first goes on");
+}
+
+#[tokio::test]
 async fn a_socket_path_that_is_too_long_is_refused_with_the_limit() {
     let long = format!("/tmp/{}/api.sock", "d".repeat(120));
     let prepared = Server::prepare(&ServerOptions::default());
@@ -159,18 +176,6 @@ async fn a_trust_bundle_that_comes_late_is_read_when_it_is_there() {
     agent.adopt(daemon).await;
 }
 
-/// The status and body of one GET.
-async fn get(port: u16, path: &str) -> Option<(String, String)> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
-}
-
 #[tokio::test]
 async fn an_agents_health_and_metrics_tell_of_its_way_from_start_to_first_sync() {
     let mut server = Server::start().await;
@@ -178,16 +183,16 @@ async fn an_agents_health_and_metrics_tell_of_its_way_from_start_to_first_sync()
     let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
     let (health, page) = (avouch_tests::server::free_port(), avouch_tests::server::free_port());
     let more = format!(
-        "health_checks {{\n listener_enabled = true\n bind_port = \"{health}\"\n bind_address = \"127.0.0.1\"\n }}\ntelemetry {{\n Prometheus {{\n host = \"127.0.0.1\"\n port = {page}\n }}\n }}\n"
-    );
+        "health_checks {{\n listener_enabled = true\n bind_port = \"{health}\"\n bind_address = \"127.0.0.1\"\n }}\n"
+    ) + &telemetry(page);
     let text = std::fs::read_to_string(&agent.config).unwrap();
     std::fs::write(&agent.config, text + &more).unwrap();
     server.stop().await;
     let daemon = agent.spawn();
     daemon.line("Failed to attest the node; will try again").await;
-    assert_eq!(get(health, "/live").await.unwrap().0, "200", "a restart would cure nothing");
+    assert_eq!(get(health, "/live").await.unwrap().0, 200, "a restart would cure nothing");
     let (status, body) = get(health, "/ready").await.unwrap();
-    assert_eq!((status.as_str(), body.contains("workload api is unavailable")), ("500", true), "{body}");
+    assert_eq!((status, body.contains("workload api is unavailable")), (500, true), "{body}");
     let metrics = get(page, "/metrics").await.unwrap().1;
     assert!(
         metrics.lines().any(|l| l.starts_with("spire_agent_bootstrapped{") && l.ends_with(" 0")),
@@ -195,7 +200,7 @@ async fn an_agents_health_and_metrics_tell_of_its_way_from_start_to_first_sync()
     );
     server.restart().await;
     agent.adopt(daemon).await;
-    let ready = async || get(health, "/ready").await.filter(|(status, _)| status == "200");
+    let ready = async || get(health, "/ready").await.filter(|(status, _)| *status == 200);
     assert_eq!(avouch_tests::eventually("a ready agent", ready).await.1.trim(), "{\"agent\":{}}");
     let metrics = get(page, "/metrics").await.unwrap().1;
     for name in ["started", "bootstrapped", "node_attestor_new_svid", "clock_skew_ms", "sync_bundles_total"] {

@@ -352,6 +352,7 @@ async fn one_dash_and_two_mean_the_same_and_help_is_everywhere() {
         ("avouch-server", "run"),
         ("avouch-server", "validate"),
         ("avouch-server", "backup"),
+        ("avouch-server", "restore"),
         ("avouch-agent", "run"),
         ("avouch-agent", "validate"),
     ] {
@@ -359,6 +360,7 @@ async fn one_dash_and_two_mean_the_same_and_help_is_everywhere() {
             let said = cli::run(program, [verb, flag]).await;
             assert_eq!((said.code, said.out.as_str()), (0, ""), "{program} {verb} {flag}: {said:?}");
             assert!(said.err.starts_with(&format!("Example:\n    {program} {verb} -config ")), "{said:?}");
+            assert!(said.err.contains(&format!("\nUsage of {verb}")), "{said:?}");
             assert!(said.err.contains("\n  -config string\n"), "{said:?}");
         }
     }

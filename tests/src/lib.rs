@@ -11,6 +11,7 @@ pub mod cli;
 pub mod daemon;
 pub mod foreign;
 pub mod forge;
+pub mod http;
 pub mod manager;
 pub mod mtls;
 pub mod node_pki;

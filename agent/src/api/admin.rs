@@ -15,7 +15,7 @@ use avouch_proto::agent_logger_v1::{GetLoggerRequest, ResetLogLevelRequest, SetL
 use avouch_proto::types;
 use tonic::{Code, Request, Response, Status};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Api, Metrics};
 use crate::supply::{Supply, Want};
 
 /// What the admin socket needs besides the supply.
@@ -47,10 +47,10 @@ impl Admin {
         Self { supply, options }
     }
 
-    fn count<T>(&self, api: &str, method: &str, begun: Tick, result: &Result<T, Status>) {
+    fn count<T>(&self, api: Api, method: &'static str, begun: Tick, result: &Result<T, Status>) {
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
         let elapsed = (self.options.clock)().mono.since(begun);
-        let service = if api == "debug_api" { "Debug" } else { "Logger" };
+        let service = if api == Api::Debug { "Debug" } else { "Logger" };
         self.options.metrics.connections(api, 1);
         self.options.metrics.connections(api, -1);
         self.options.metrics.rpc(service, method, code, elapsed);
@@ -131,7 +131,7 @@ impl DebugApi for Admin {
     async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<GetInfoResponse>, Status> {
         let begun = (self.options.clock)().mono;
         let result = Ok(Response::new(self.info().await));
-        self.count("debug_api", "GetInfo", begun, &result);
+        self.count(Api::Debug, "GetInfo", begun, &result);
         result
     }
 }
@@ -141,7 +141,7 @@ impl LoggerApi for Admin {
     async fn get_logger(&self, _: Request<GetLoggerRequest>) -> Result<Response<types::Logger>, Status> {
         let begun = (self.options.clock)().mono;
         let result = Ok(Response::new(self.levels()));
-        self.count("logger_api", "GetLogger", begun, &result);
+        self.count(Api::Logger, "GetLogger", begun, &result);
         result
     }
 
@@ -151,7 +151,7 @@ impl LoggerApi for Admin {
     ) -> Result<Response<types::Logger>, Status> {
         let begun = (self.options.clock)().mono;
         let result = self.set(request.get_ref().new_level).map(Response::new);
-        self.count("logger_api", "SetLogLevel", begun, &result);
+        self.count(Api::Logger, "SetLogLevel", begun, &result);
         result
     }
 
@@ -163,7 +163,7 @@ impl LoggerApi for Admin {
         tracing::info!(subsystem_name = "logger_api", "ResetLogLevel Called");
         self.options.logs.reset_level();
         let result = Ok(Response::new(self.levels()));
-        self.count("logger_api", "ResetLogLevel", begun, &result);
+        self.count(Api::Logger, "ResetLogLevel", begun, &result);
         result
     }
 }

@@ -19,7 +19,7 @@ use super::steps::{Step, Steps};
 use super::validate;
 use crate::fair::{FairShare, Share};
 use crate::limits::{AUDIENCES_MAX, INCOMPLETE_WAIT};
-use crate::metrics::Metrics;
+use crate::metrics::{Api, Metrics};
 use crate::peer::Caller;
 use crate::supply::{Feed, JwtGrant, JwtRefusal, Supply, Want, WorkloadUpdate};
 use crate::workload::WorkloadAttestor;
@@ -86,7 +86,7 @@ impl Drop for Call {
         if !self.caller.is_self() {
             let elapsed = (self.clock)().mono.since(self.begun);
             self.metrics.rpc(SHORT_NAME, self.method, self.code, elapsed);
-            self.metrics.connections("workload_api", -1);
+            self.metrics.connections(Api::Workload, -1);
         }
     }
 }
@@ -97,7 +97,7 @@ impl Workload {
         // Every connection of the listener carries its caller; without one there is nobody to answer.
         let caller = caller.ok_or(Refusal::AttestationFailed)?;
         if !caller.is_self() {
-            self.metrics.connections("workload_api", 1);
+            self.metrics.connections(Api::Workload, 1);
         }
         let begun = (self.clock)().mono;
         // A call that is dropped without a word was cancelled by its client.

@@ -226,7 +226,10 @@ impl Join {
         }
         let Some(leaf) = data.svid.first() else { return Ok(None) };
         let Ok(facts) = CertFacts::parse(leaf) else { return Ok(None) };
-        let Some(key) = self.parts.keys.find(&facts.public_key_pkix) else {
+        let begun = (self.parts.clock)().mono;
+        let key = self.parts.keys.find(&facts.public_key_pkix);
+        self.parts.metrics.key_fetched(key.is_some(), (self.parts.clock)().mono.since(begun));
+        let Some(key) = key else {
             tracing::warn!(subsystem_name = "attestor", "Key of the agent SVID not found; attesting anew");
             return Ok(None);
         };

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use avouch_credential::x509::facts::authority_id;
 use avouch_domain::{
-    AuthorityId, Bundle, EntryId, Now, Revision, SelectorSet, SpiffeId, Timestamp, TrustDomain,
+    AuthorityId, Bundle, EntryId, Now, Revision, SelectorSet, SpiffeId, Tick, Timestamp, TrustDomain,
 };
-use avouch_engine::cache::{self, Cache, Priority, RequestId, SignFailure, Ticket, WorkloadUpdate};
+use avouch_engine::cache::{self, Cache, Priority, RequestId, SignFailure, Tally, Ticket, WorkloadUpdate};
 use avouch_engine::sync::{self, Failure, Frame, Known, StreamId, Sync};
 use avouch_engine::{Machine as _, backoff::Jitter};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -25,6 +25,7 @@ use crate::clock::ServerClock;
 use crate::limits::{
     CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, MINT_CALLS, SLEEP_MAX, SUBSCRIPTION_LINGER, TAINT_SPREAD,
 };
+use crate::metrics::Papers;
 use crate::supply::{AgentFacts, JwtGrant, JwtRefusal};
 use crate::upstream::{CallError, Hello, SignedJwt};
 
@@ -81,6 +82,8 @@ pub(super) struct Task {
     stream: Option<Stream>,
     server_clock: ServerClock,
     skew_warned: bool,
+    /// What of the cache's work is in the metrics.
+    counted: Tally,
     last_sync: Option<Timestamp>,
     /// X.509 authorities of the own bundle that were there once and are not now.
     revoked: BTreeSet<AuthorityId>,
@@ -134,6 +137,7 @@ impl Task {
             stream: None,
             server_clock: ServerClock::default(),
             skew_warned: false,
+            counted: Tally::default(),
             last_sync: None,
             revoked: BTreeSet::new(),
             trusted: BTreeSet::new(),
@@ -218,6 +222,9 @@ impl Task {
         while let Some(jobs) = self.queue.next_call() {
             self.sign(jobs);
         }
+        let (before, now) = (self.counted, self.cache.counts().tally);
+        self.parts.metrics.renewals(now.expiring - before.expiring, now.outdated - before.outdated);
+        self.counted = now;
     }
 
     // --- what comes in ---
@@ -548,7 +555,15 @@ impl Task {
         for domain in &removed {
             self.bundles.remove(domain);
         }
+        let (begun, before) = ((self.parts.clock)().mono, self.cache.counts().tally.tainted_jwt);
         self.tell_cache_quietly(cache::Input::Bundles { upserts, removed });
+        self.count_tainted(Papers::Jwt, self.cache.counts().tally.tainted_jwt - before, begun);
+    }
+
+    fn count_tainted(&self, papers: Papers, found: usize, begun: Tick) {
+        if found > 0 {
+            self.parts.metrics.tainted(papers, found, (self.parts.clock)().mono.since(begun));
+        }
     }
 
     /// Tells the cache which of the own authorities are tainted, and which have left the bundle.
@@ -564,7 +579,9 @@ impl Task {
         self.revoked.retain(|id| !now_trusted.contains(id));
         self.trusted = now_trusted;
         let authorities = ids(true).union(&self.revoked).cloned().collect();
+        let (begun, before) = ((self.parts.clock)().mono, self.cache.counts().tally.tainted_x509);
         self.tell_cache_quietly(cache::Input::Distrusted { authorities, spread });
+        self.count_tainted(Papers::X509, self.cache.counts().tally.tainted_x509 - before, begun);
     }
 
     /// A server that does not push tells no time, but it stamps what it signs: a token with its clock, a certificate

@@ -8,7 +8,7 @@ use avouch_credential::x509::csr::Csr;
 use avouch_credential::x509::issue::{CaTemplate, Issuer, LeafTemplate, self_signed_ca};
 use avouch_credential::x509::name::Name;
 use avouch_domain::fixtures::{domain, entry, set};
-use avouch_domain::{Entry, EntryId, Epoch, Head, LogPosition, Revision, Ttl, X509Authority};
+use avouch_domain::{Entry, EntryId, Epoch, Head, JwtAuthority, LogPosition, Revision, Ttl, X509Authority};
 use avouch_engine::sync::{Frame, Known, Polled};
 use parking_lot::Mutex;
 use tonic::Code;
@@ -295,6 +295,39 @@ async fn a_server_without_a_stream_serves_as_well() {
     let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
     assert_eq!(names(&mut feed, 1).await, ["a"]);
     assert!(!rig.shell.push_live());
+    let page = rig.metrics.registry().render();
+    assert!(page.contains("spire_agent_manager_sync_fetch_entries_updates{status=\"OK\"} 1\n"), "{page}");
+}
+
+#[tokio::test]
+async fn papers_of_a_tainted_authority_are_counted_when_the_taint_comes() {
+    let rig = rig(false, None).await;
+    rig.fake.know(&[one("a", "u:1")]);
+    rig.shell.identity(Some(rig.fake.bundle.clone())).await;
+    rig.shell.ready().wait_for(|ready| *ready).await.unwrap();
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert_eq!(names(&mut feed, 1).await, ["a"]);
+    rig.shell.fetch_jwt(set(&["u:1"]), vec!["x".into()], None).await.unwrap();
+    let mut tainted = rig.fake.bundle.clone();
+    tainted.x509_authorities[0].tainted = true;
+    tainted.jwt_authorities.push(JwtAuthority {
+        key_id: "k".into(),
+        public_key: Arc::new([]),
+        expires_at: None,
+        tainted: true,
+    });
+    rig.shell.identity(Some(tainted)).await;
+    // Asked after it, answered after it.
+    rig.shell.facts().await;
+    let page = rig.metrics.registry().render();
+    for papers in ["x509", "jwt"] {
+        for line in [
+            format!("cache_manager_tainted_{papers}_svids_workload_sum 1"),
+            format!("cache_manager_workload_process_tainted_{papers}_svids{{status=\"OK\"}} 1"),
+        ] {
+            assert!(page.contains(&format!("\nspire_agent_{line}\n")), "{line} is not in:\n{page}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -151,6 +151,12 @@ pub const METHODS: &[Method] = &[
     row(WATCH, "FetchBundles", AGENT),
 ];
 
+/// Service and name of every method, as logs and metrics have them.
+#[must_use]
+pub fn method_names() -> Vec<(&'static str, &'static str)> {
+    METHODS.iter().map(|method| (method.short_service(), method.name)).collect()
+}
+
 /// What a path leads to on one kind of listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {

@@ -2,6 +2,8 @@
 //!
 //! Never knows what the calls mean.
 
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,11 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let drain = stack.gate().drain.clone();
+    let caller = match &peer {
+        Peer::Remote { address, .. } => Some(address.to_string()),
+        Peer::Local(_) => None,
+    };
+    let note = |result| note(caller, result);
     let leaving = CancellationToken::new();
     let connection = Connection { peer: Arc::new(peer), leaving: leaving.clone() };
     let service = service_fn(move |request: Request<Incoming>| {
@@ -67,8 +74,27 @@ where
 }
 
 /// A connection that breaks is daily life; the reason is for whoever looks closely.
-fn note(result: Result<(), hyper::Error>) {
-    if let Err(error) = result {
-        tracing::debug!(error = %error, "Connection ended");
+fn note(caller_addr: Option<String>, result: Result<(), hyper::Error>) {
+    match result {
+        Err(error) if !peer_left(&error) => {
+            let cause = error.source().map(ToString::to_string);
+            tracing::debug!(caller_addr, error = %error, cause, "Connection ended");
+        }
+        _ => tracing::debug!(caller_addr, "Connection closed"),
     }
+}
+
+/// Whether the peer merely went away: most clients hang up without the words of the protocol, and the server's own
+/// last words then find nobody.
+fn peer_left(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+            return kinds.contains(&io.kind());
+        }
+        cause = error.source();
+    }
+    false
 }

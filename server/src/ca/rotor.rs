@@ -25,10 +25,11 @@ use avouch_engine::rotation::{Effect, Input, Rotation, Settings as RotationSetti
 use tokio_util::sync::CancellationToken;
 
 use super::{Ca, Part, roots};
-use crate::clock::{Clock, log_time};
+use crate::clock::{Clock, log_time, timed};
 use crate::feed::Feed;
 use crate::keys::{KeyManager, key_id};
 use crate::limits::{ACKNOWLEDGEMENT_PAUSE, PROPAGATION_BOUND, SERVER_SVID_PAUSE, WALL_SLEEP_MAX};
+use crate::metrics::Metrics;
 use crate::writer::Writer;
 
 /// What a rotor works with.
@@ -37,6 +38,7 @@ pub(crate) struct RotorParts {
     pub writer: Writer,
     pub feed: Feed,
     pub keys: Arc<dyn KeyManager>,
+    pub metrics: Metrics,
     /// Who holds the keys: this server.
     pub holder: Holder,
     pub clock: Clock,
@@ -66,6 +68,8 @@ struct Made {
     issued_at: Timestamp,
     not_after: Timestamp,
     ready: Ready,
+    /// How long making it took; zero for one of an earlier life.
+    making: Duration,
 }
 
 impl Rotor {
@@ -178,7 +182,9 @@ impl Rotor {
     async fn perform(&mut self, kind: AuthorityKind, effect: Effect) -> Result<Input, String> {
         match effect {
             Effect::MakeKey { slot } => {
-                let made = self.make(kind, slot).await?;
+                let (made, making) = timed(self.parts.clock, self.make(kind, slot)).await;
+                let made = made.inspect_err(|_| self.parts.metrics.prepared(kind, false, making))?;
+                let made = Made { making, ..made };
                 let input = Input::KeyMade {
                     slot,
                     id: made.id.clone(),
@@ -188,7 +194,12 @@ impl Rotor {
                 self.made.insert((kind, slot), made);
                 Ok(input)
             }
-            Effect::Publish { slot, .. } => self.publish(kind, slot).await,
+            Effect::Publish { slot, .. } => {
+                let (published, elapsed) = timed(self.parts.clock, self.publish(kind, slot)).await;
+                let making = self.made.get(&(kind, slot)).map_or(Duration::ZERO, |made| made.making);
+                self.parts.metrics.prepared(kind, published.is_ok(), making + elapsed);
+                published
+            }
             Effect::Activate { slot, .. } => self.activate(kind, slot).await,
             Effect::Retire { slot, .. } => {
                 self.made.remove(&(kind, slot));
@@ -197,8 +208,9 @@ impl Rotor {
                 Ok(Input::Retired { slot })
             }
             Effect::Prune => {
-                self.prune().await?;
-                Ok(Input::Pruned)
+                let (removed, elapsed) = timed(self.parts.clock, self.prune()).await;
+                self.parts.metrics.bundle_pruned(removed.as_ref().map_err(|_| ()).copied(), elapsed);
+                removed.map(|_| Input::Pruned)
             }
         }
     }
@@ -269,6 +281,7 @@ impl Rotor {
             .map_err(|e| e.to_string())?
             .map_err(|e| e.to_string())?;
         self.install(&made.ready);
+        self.parts.metrics.activated(kind);
         self.log(kind, slot, &made, "activated");
         if kind == AuthorityKind::X509 {
             // The server shows what its newest authority signs.
@@ -299,19 +312,22 @@ impl Rotor {
         );
     }
 
-    /// Takes ended authorities out of the own bundle.
-    async fn prune(&self) -> Result<(), String> {
+    /// Takes ended authorities out of the own bundle; true if there were some.
+    async fn prune(&self) -> Result<bool, String> {
         let (clock, domain) = (self.parts.clock, self.parts.ca.0.trust_domain.clone());
         self.parts
             .writer
             .write(move |registry| {
                 let at = clock().wall;
                 let Some(bundle) = registry.bundle(&domain) else {
-                    return (Plan::default(), Ok(()));
+                    return (Plan::default(), Ok(false));
                 };
                 let (x509, jwt) = ended(bundle, at);
                 match bundles::prune(registry, at, &domain, &x509, &jwt) {
-                    Ok(plan) => (plan, Ok(())),
+                    Ok(plan) => {
+                        let removes = !plan.is_empty();
+                        (plan, Ok(removes))
+                    }
                     Err(e) => (Plan::default(), Err(e.to_string())),
                 }
             })
@@ -388,7 +404,9 @@ impl Rotor {
 
     async fn renew_server_svid(&mut self) {
         let now = (self.parts.clock)().wall;
-        match self.server_svid(now).await {
+        let (made, elapsed) = timed(self.parts.clock, self.server_svid(now)).await;
+        self.parts.metrics.server_svid_rotated(made.is_ok(), elapsed);
+        match made {
             Ok(svid) => {
                 self.parts.ca.note(Part::ServerSvid, Ok(()));
                 // Half of what is left: with its back-dating counted in, a very short life would be due at once.
@@ -450,7 +468,14 @@ fn x509_made(
 ) -> Result<Made, String> {
     let id = authority_id(&root).map_err(|e| e.to_string())?.into();
     let issuer = Issuer::new(&root, signer).map_err(|e| e.to_string())?;
-    Ok(Made { id, public: root, issued_at, not_after, ready: Ready::X509(Arc::new(issuer)) })
+    Ok(Made {
+        id,
+        public: root,
+        issued_at,
+        not_after,
+        ready: Ready::X509(Arc::new(issuer)),
+        making: Duration::ZERO,
+    })
 }
 
 fn jwt_made(
@@ -461,7 +486,14 @@ fn jwt_made(
 ) -> Result<Made, String> {
     let public = signer.public_key().pkix().into();
     let issuer = JwtIssuer::new(&kid, signer, not_after).map_err(|e| e.to_string())?;
-    Ok(Made { id: kid, public, issued_at, not_after, ready: Ready::Jwt(Arc::new(issuer)) })
+    Ok(Made {
+        id: kid,
+        public,
+        issued_at,
+        not_after,
+        ready: Ready::Jwt(Arc::new(issuer)),
+        making: Duration::ZERO,
+    })
 }
 
 type Ended = (std::collections::BTreeSet<Arc<[u8]>>, std::collections::BTreeSet<Arc<str>>);

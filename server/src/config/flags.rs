@@ -22,8 +22,8 @@ pub struct Flags {
     pub rest: Vec<String>,
 }
 
-fn known() -> FlagSet {
-    FlagSet::new("run")
+fn known(verb: &'static str) -> FlagSet {
+    FlagSet::new(verb)
         .text("config", "conf/server/server.conf", "Path to the configuration file")
         .bool("expandEnv", false, "Expand environment variables in the configuration file")
         .text("bindAddress", "", "IP address of the API")
@@ -38,12 +38,12 @@ fn known() -> FlagSet {
 }
 
 impl Flags {
-    /// Reads the arguments after the verb.
+    /// Reads the arguments after `verb`, which stands in the help.
     ///
     /// # Errors
     /// Help was asked for, or an argument is wrong.
-    pub fn parse(args: &[String]) -> Result<Self, FlagError> {
-        let given = known().parse(args)?;
+    pub fn parse(verb: &'static str, args: &[String]) -> Result<Self, FlagError> {
+        let given = known(verb).parse(args)?;
         let text = |name| given.is_set(name).then(|| given.text(name).to_owned());
         Ok(Self {
             config: given.text("config").into(),
@@ -68,7 +68,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<Flags, String> {
         let args: Vec<_> = args.iter().map(|a| (*a).to_owned()).collect();
-        Flags::parse(&args).map_err(|e| e.to_string())
+        Flags::parse("run", &args).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -126,12 +126,12 @@ pub struct TelemetryConfig {
     pub prometheus: Option<(String, u16)>,
 }
 
-/// Reads flags and file, and checks everything that can be checked without starting.
+/// Reads the flags of `verb` and the file, and checks everything that can be checked without starting.
 ///
 /// # Errors
 /// [`ConfigError`] for the first thing wrong; all unknown keys at once.
-pub fn load(args: &[String]) -> Result<ServerConfig, ConfigError> {
-    let flags = Flags::parse(args)?;
+pub fn load(verb: &'static str, args: &[String]) -> Result<ServerConfig, ConfigError> {
+    let flags = Flags::parse(verb, args)?;
     match flags.rest.first() {
         Some(argument) => Err(ConfigError::Argument(argument.clone())),
         None => load_with(&flags),
@@ -173,7 +173,7 @@ pub fn read(text: &str, path: &Path, flags: &Flags) -> Result<ServerConfig, Conf
 /// # Errors
 /// As [`load`].
 pub fn validate(args: &[String]) -> Result<(), ConfigError> {
-    load(args).map(drop)
+    load("validate", args).map(drop)
 }
 
 struct Reader<'a> {

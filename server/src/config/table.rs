@@ -184,7 +184,7 @@ pub static KEYS_DISK: Table = Table {
     keys: &[KeySpec::text(
         "keys_path",
         "\"/var/lib/avouch/server/keys.json\"",
-        "File of the signing keys; mode 0600. Required.",
+        "File of the signing keys; mode 0600, for one server. Required.",
     )
     .live()],
 };

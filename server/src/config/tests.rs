@@ -18,7 +18,7 @@ plugins {
 
 fn parse_with(server: &str, rest: &str, args: &[&str]) -> Result<ServerConfig, ConfigError> {
     let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
-    let flags = Flags::parse(&args)?;
+    let flags = Flags::parse("run", &args)?;
     read(&format!("server {{\n{SERVER}\n{server}\n}}\n{rest}"), Path::new("F"), &flags)
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use avouch_domain::fixtures::{domain, entry, id, set};
 use avouch_domain::{Holder, Now, Tick};
 use avouch_engine::plan::{entries, nodes};
+use avouch_store::Store;
 
 use super::*;
 
@@ -23,6 +24,7 @@ struct World {
 impl World {
     fn start() -> Self {
         let (store, image) = Store::open(Path::new(":memory:"), Timestamp(0)).unwrap();
+        let store = Datastore::uncounted(store);
         let stop = CancellationToken::new();
         let (writer, _) =
             Writer::start(store.clone(), image, Holder::Server("s".into()), clock, stop.clone());

@@ -1,7 +1,8 @@
 //! Keys in one file, in the form of SPIRE's `keys.json`.
 //!
 //! Never leaves a half-written file: each change goes to a file beside it, is flushed, and takes its place.
-//! Never readable by others (mode 0600), and never written without the keys it held before.
+//! Never readable by others (mode 0600), never written without the keys it held before, and never used by two
+//! servers: a lock file lies beside it.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -21,6 +22,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub use super::KeyError as DiskKeysError;
 use super::KeyError;
 use super::KeyManager;
+use crate::lock::{LockError, LockFile};
 
 type Keys = BTreeMap<String, Arc<PrivateKey>>;
 
@@ -29,6 +31,7 @@ type Keys = BTreeMap<String, Arc<PrivateKey>>;
 pub struct DiskKeys {
     path: PathBuf,
     keys: Mutex<Keys>,
+    _lock: Option<LockFile>,
 }
 
 #[derive(serde::Deserialize)]
@@ -38,11 +41,28 @@ struct Document {
 }
 
 impl DiskKeys {
-    /// Reads the file; a missing one holds no keys.
+    /// Locks and reads the file; a missing one holds no keys.
     ///
     /// # Errors
-    /// [`KeyError`] if it can't be read or holds something else.
+    /// [`KeyError`] if another server has it, or it can't be read or holds something else.
     pub fn open(path: &Path) -> Result<Self, KeyError> {
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(".lock");
+        let lock = PathBuf::from(lock);
+        let lock = LockFile::take(&lock).map_err(|error| match error {
+            LockError::Io(source) => KeyError::Io { path: lock, source },
+            LockError::Held(pid) => KeyError::InUse { path: path.to_owned(), pid },
+        })?;
+        Self::read(path, Some(lock))
+    }
+
+    /// The keys beside whoever holds the lock, as a test looks at them.
+    #[cfg(test)]
+    pub(crate) fn beside(path: &Path) -> Self {
+        Self::read(path, None).unwrap()
+    }
+
+    fn read(path: &Path, lock: Option<LockFile>) -> Result<Self, KeyError> {
         let keys = match std::fs::read(path) {
             Ok(bytes) => {
                 warn_if_open(path);
@@ -51,7 +71,7 @@ impl DiskKeys {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Keys::new(),
             Err(source) => return Err(KeyError::Io { path: path.to_owned(), source }),
         };
-        Ok(Self { path: path.to_owned(), keys: Mutex::new(keys) })
+        Ok(Self { path: path.to_owned(), keys: Mutex::new(keys), _lock: lock })
     }
 
     fn save(&self, keys: &Keys) -> Result<(), KeyError> {

@@ -2,6 +2,7 @@
 //!
 //! Never hands out key bytes, only something that signs; never logs more of a key than its name.
 
+pub mod counted;
 pub mod disk;
 pub mod memory;
 
@@ -21,6 +22,11 @@ pub enum KeyError {
     Key(String),
     #[error("could not read or write {path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "keys file {path} is in use by another server (pid {pid}), and two would overwrite each other's keys: \
+         stop it or choose another keys_path"
+    )]
+    InUse { path: PathBuf, pid: String },
     #[error("{path} is no key file: {problem}; expected {{\"keys\": {{\"ID\": \"base64 PKCS#8\"}}}}")]
     Format { path: PathBuf, problem: String },
 }

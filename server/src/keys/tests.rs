@@ -15,7 +15,7 @@ fn keys_survive_on_disk_in_spires_form_and_are_private() {
     assert!(text.contains("\",\n\t\t\"x509-CA-B\": \"MI") && text.ends_with("\"\n\t}\n}"), "{text}");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    let again = DiskKeys::open(&path).unwrap();
+    let again = DiskKeys::beside(&path);
     assert_eq!(again.get("x509-CA-B").unwrap().public_key().pkix(), b.public_key().pkix());
     assert!(again.get("x509-CA-A").is_none());
 }
@@ -28,7 +28,7 @@ fn a_removed_key_is_gone_from_the_file() {
     keys.generate("x509-CA-A", KeyType::EcP256).unwrap();
     keys.remove("x509-CA-A").unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\n\t\"keys\": {}\n}");
-    assert!(DiskKeys::open(&path).unwrap().get("x509-CA-A").is_none());
+    assert!(DiskKeys::beside(&path).get("x509-CA-A").is_none());
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_failed_write_keeps_the_former_key() {
     std::fs::create_dir(path.with_extension("json.new")).unwrap();
     assert!(keys.generate("x509-CA-A", KeyType::EcP256).is_err());
     assert_eq!(keys.get("x509-CA-A").unwrap().public_key().pkix(), old.public_key().pkix());
-    let again = DiskKeys::open(&path).unwrap();
+    let again = DiskKeys::beside(&path);
     assert_eq!(again.get("x509-CA-A").unwrap().public_key().pkix(), old.public_key().pkix());
 }
 
@@ -66,4 +66,16 @@ fn a_file_that_others_could_read_is_private_after_the_next_write_and_keeps_forei
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let again = DiskKeys::open(&path).unwrap();
     assert!(again.get("WIT-Signer-A").is_some() && again.get("x509-CA-A").is_some());
+}
+
+#[test]
+fn a_second_server_on_the_same_keys_is_refused_by_the_pid_of_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    let first = DiskKeys::open(&path).unwrap();
+    let text = DiskKeys::open(&path).unwrap_err().to_string();
+    assert!(text.contains(&format!("another server (pid {})", std::process::id())), "{text}");
+    assert!(text.contains("keys.json") && text.contains("choose another keys_path"), "{text}");
+    drop(first);
+    assert!(DiskKeys::open(&path).is_ok());
 }

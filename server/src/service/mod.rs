@@ -26,12 +26,12 @@ use avouch_attestors::node::NodeVerifier;
 use avouch_credential::x509::facts::CertFacts;
 use avouch_domain::{AuthorityKind, Holder, Image, LogPosition, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
-use avouch_store::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ca::{Ca, Rotor, RotorParts};
 use crate::clock::Clock;
+use crate::datastore::Datastore;
 use crate::feed::Feed;
 use crate::keys::KeyManager;
 use crate::writer::Writer;
@@ -51,7 +51,7 @@ pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 
 /// What the services are built of.
 pub struct Parts {
-    pub store: Store,
+    pub store: Datastore,
     /// As the store gave it when it was opened.
     pub image: Image,
     pub trust_domain: TrustDomain,
@@ -121,6 +121,7 @@ impl Services {
         let holder = Holder::Server(server_name);
         let settings = Arc::new(settings);
         warn_of_cut_lifetimes(&settings);
+        let metrics = store.metrics().clone();
         let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
         check_trust_domain(&writer.registry(), &trust_domain)?;
         let (feed, _) = Feed::start(&writer, store, trust_domain.clone(), stop.clone());
@@ -130,13 +131,17 @@ impl Services {
             writer: writer.clone(),
             feed: feed.clone(),
             keys,
+            metrics: metrics.clone(),
             holder,
             clock,
         })
         .await
         .map_err(StartError::Ca)?;
         tokio::spawn(rotor.run(stop.clone()));
-        tokio::spawn(pruner::run(writer.clone(), settings.clone(), clock, stop));
+        tokio::spawn(pruner::run(
+            pruner::Parts { writer: writer.clone(), settings: settings.clone(), metrics, clock },
+            stop,
+        ));
         let verifiers = verifiers.into_iter().collect();
         Ok(Self(Arc::new(Inner { trust_domain, settings, writer, feed, ca, verifiers })))
     }

@@ -5,26 +5,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch_domain::Timestamp;
+use avouch_domain::{Plan, Timestamp};
 use avouch_engine::Registry;
 use avouch_engine::plan::{entries, nodes, tokens};
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, WriteError};
-use crate::clock::Clock;
+use crate::clock::{Clock, timed};
 use crate::limits::{NODE_PRUNE_INTERVAL, TOKEN_KEPT, WALL_SLEEP_MAX};
+use crate::metrics::{Metrics, Pruned};
 use crate::writer::Writer;
 
+/// What pruning works with.
+pub(super) struct Parts {
+    pub writer: Writer,
+    pub settings: Arc<Settings>,
+    pub metrics: Metrics,
+    pub clock: Clock,
+}
+
 /// Works until `stop`.
-pub(super) async fn run(writer: Writer, settings: Arc<Settings>, clock: Clock, stop: CancellationToken) {
-    let mut positions = writer.subscribe();
-    let mut nodes_at = clock().wall + NODE_PRUNE_INTERVAL;
+pub(super) async fn run(parts: Parts, stop: CancellationToken) {
+    let mut positions = parts.writer.subscribe();
+    let mut nodes_at = (parts.clock)().wall + NODE_PRUNE_INTERVAL;
     loop {
-        let now = clock().wall;
+        let now = (parts.clock)().wall;
         let mut pause = WALL_SLEEP_MAX;
-        if let Some(end) = next_due(&writer.registry()) {
+        if let Some(end) = next_due(&parts.writer.registry()) {
             if end <= now {
-                if let Err(e) = prune(&writer, clock).await {
+                if let Err(e) = parts.prune().await {
                     tracing::warn!(error = %e, "Could not prune ended entries and tokens");
                 } else {
                     continue;
@@ -36,7 +45,7 @@ pub(super) async fn run(writer: Writer, settings: Arc<Settings>, clock: Clock, s
         }
         if now >= nodes_at {
             nodes_at = now + NODE_PRUNE_INTERVAL;
-            if let Err(e) = prune_nodes(&writer, &settings, now).await {
+            if let Err(e) = parts.prune_nodes(now).await {
                 tracing::warn!(error = %e, "Could not prune nodes");
             }
         }
@@ -54,28 +63,40 @@ fn next_due(registry: &Registry) -> Option<Timestamp> {
     registry.next_entry_end().into_iter().chain(token).min()
 }
 
-async fn prune(writer: &Writer, clock: Clock) -> Result<(), WriteError> {
-    let ended = writer.write(move |registry| entries::prune(registry, clock().wall, "server")).await?;
-    for id in &ended {
-        tracing::info!(entry_id = %id, "Pruned an expired registration");
+impl Parts {
+    async fn counted<T: Send + 'static>(
+        &self,
+        what: Pruned,
+        decide: impl FnMut(&Registry) -> (Plan, T) + Send + 'static,
+    ) -> Result<T, WriteError> {
+        let (written, elapsed) = timed(self.clock, self.writer.write(decide)).await;
+        self.metrics.pruned(what, written.is_ok(), elapsed);
+        written
     }
-    writer
-        .write(move |registry| {
+
+    async fn prune(&self) -> Result<(), WriteError> {
+        let clock = self.clock;
+        let entries = move |registry: &Registry| entries::prune(registry, clock().wall, "server");
+        for id in self.counted(Pruned::Entries, entries).await? {
+            tracing::info!(entry_id = %id, "Pruned an expired registration");
+        }
+        let tokens = move |registry: &Registry| {
             let now = clock().wall;
             tokens::prune(registry, now, now - TOKEN_KEPT)
-        })
-        .await?;
-    Ok(())
-}
-
-async fn prune_nodes(writer: &Writer, settings: &Settings, now: Timestamp) -> Result<(), WriteError> {
-    let Some(expired_for) = settings.prune_attested_nodes_expired_for else { return Ok(()) };
-    let (before, single_use_too) = (now - expired_for, settings.prune_tofu_nodes);
-    let limit = settings.prune_attested_nodes_batch_size;
-    let gone =
-        writer.write(move |registry| nodes::prune(registry, now, before, single_use_too, limit)).await?;
-    if gone > 0 {
-        tracing::info!(count = gone, "Pruned nodes whose SVID ended long ago");
+        };
+        self.counted(Pruned::JoinTokens, tokens).await?;
+        Ok(())
     }
-    Ok(())
+
+    async fn prune_nodes(&self, now: Timestamp) -> Result<(), WriteError> {
+        let Some(expired_for) = self.settings.prune_attested_nodes_expired_for else { return Ok(()) };
+        let (before, single_use_too) = (now - expired_for, self.settings.prune_tofu_nodes);
+        let limit = self.settings.prune_attested_nodes_batch_size;
+        let nodes = move |registry: &Registry| nodes::prune(registry, now, before, single_use_too, limit);
+        let gone = self.counted(Pruned::Nodes, nodes).await?;
+        if gone > 0 {
+            tracing::info!(count = gone, "Pruned nodes whose SVID ended long ago");
+        }
+        Ok(())
+    }
 }

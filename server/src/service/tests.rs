@@ -10,6 +10,7 @@ use avouch_credential::x509::name::Name;
 use avouch_credential::x509::verify::{TrustRoots, verify_svid};
 use avouch_domain::fixtures::{domain, id, selectors};
 use avouch_domain::{EntryId, KeyType, Now, Tick, Ttl};
+use avouch_store::Store;
 
 use super::*;
 use crate::keys::disk::DiskKeys;
@@ -42,7 +43,7 @@ fn settings() -> Settings {
 pub(super) fn parts(path: &Path, name: &str, keys: Arc<dyn KeyManager>, clock: Clock) -> Parts {
     let (store, image) = Store::open(path, clock().wall).unwrap();
     Parts {
-        store,
+        store: Datastore::uncounted(store),
         image,
         trust_domain: domain(),
         server_name: name.into(),
@@ -175,10 +176,10 @@ async fn a_renewed_svid_replaces_the_old_one_at_its_first_use() {
 async fn a_restart_with_keys_on_disk_keeps_the_authorities() {
     let folder = tempfile::tempdir().unwrap();
     let (path, keys) = (folder.path().join("store"), folder.path().join("keys.json"));
-    let (services, stop) = start(&path, "s", Arc::new(DiskKeys::open(&keys).unwrap())).await;
+    let (services, stop) = start(&path, "s", Arc::new(DiskKeys::beside(&keys))).await;
     let before = (services.ca().facts(), services.bundle());
     stop.cancel();
-    let (services, _stop) = start(&path, "s", Arc::new(DiskKeys::open(&keys).unwrap())).await;
+    let (services, _stop) = start(&path, "s", Arc::new(DiskKeys::beside(&keys))).await;
     let after = (services.ca().facts(), services.bundle());
     assert_eq!(before.0.x509_authority_id, after.0.x509_authority_id);
     assert_eq!(before.0.jwt_key_id, after.0.jwt_key_id);
@@ -297,7 +298,7 @@ async fn every_change_has_its_audit_rows_in_its_own_revision() {
         .unwrap();
 
     let told: std::collections::BTreeSet<u64> =
-        store.audit(0, 10_000).await.unwrap().iter().map(|row| row.revision.0).collect();
+        store.store().audit(0, 10_000).await.unwrap().iter().map(|row| row.revision.0).collect();
     let last = services.registry().position().revision.0;
     assert!(last >= 16, "{last}");
     let silent: Vec<_> = (1..=last).filter(|revision| !told.contains(revision)).collect();
@@ -308,10 +309,10 @@ async fn every_change_has_its_audit_rows_in_its_own_revision() {
 async fn a_store_of_another_trust_domain_is_refused_and_its_keys_stay() {
     let folder = tempfile::tempdir().unwrap();
     let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
-    let (_, stop) = start(&path, "s", Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let (_, stop) = start(&path, "s", Arc::new(DiskKeys::beside(&file))).await;
     stop.cancel();
     let before = std::fs::read(&file).unwrap();
-    let mut parts = parts(&path, "s", Arc::new(DiskKeys::open(&file).unwrap()), clock);
+    let mut parts = parts(&path, "s", Arc::new(DiskKeys::beside(&file)), clock);
     parts.trust_domain = avouch_domain::TrustDomain::new("other.org").unwrap();
     let refused = Services::start(parts).await.unwrap_err().to_string();
     assert!(refused.contains("belongs to trust domain example.org"), "{refused}");

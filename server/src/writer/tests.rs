@@ -6,6 +6,7 @@ use avouch_domain::fixtures::{entry, node};
 use avouch_domain::{AuditEvent, AuditRow, Change, Now, Revision, Row, Tick, Timestamp};
 
 use super::*;
+use crate::metrics::Metrics;
 
 fn clock() -> Now {
     Now { wall: Timestamp(1_000_000), mono: Tick(0) }
@@ -32,10 +33,16 @@ fn put(row: Row) -> Plan {
 }
 
 fn start(path: &Path, name: &str) -> (Writer, CancellationToken) {
-    let (store, image) = Store::open(path, Timestamp(0)).unwrap();
+    let (writer, stop, _) = start_counted(path, name);
+    (writer, stop)
+}
+
+fn start_counted(path: &Path, name: &str) -> (Writer, CancellationToken, Metrics) {
+    let metrics = Metrics::plain();
+    let (store, image) = Datastore::open(path, metrics.clone(), clock).unwrap();
     let stop = CancellationToken::new();
     let holder = Holder::Server(name.into());
-    (Writer::start(store, image, holder, clock, stop.clone()).0, stop)
+    (Writer::start(store, image, holder, clock, stop.clone()).0, stop, metrics)
 }
 
 #[tokio::test]
@@ -80,6 +87,30 @@ async fn two_servers_on_one_store_plan_again_instead_of_losing_a_write() {
         positions.changed().await.unwrap();
     }
     assert_eq!(one.registry().position(), two.registry().position());
+}
+
+#[tokio::test]
+async fn what_another_server_wrote_counts_as_a_reload_and_what_came_too_late_as_aborted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let (one, _s1, metrics) = start_counted(&path, "one");
+    let (two, _s2) = start(&path, "two");
+    for (server, name) in [(&two, "e0"), (&one, "e1")] {
+        let row = Row::Entry(entry(name, "/x", "/p", &["u:1"]));
+        server.write(move |_| (put(row.clone()), ())).await.unwrap();
+    }
+    let page = metrics.registry().render();
+    for line in [
+        // At the start, and when it was behind.
+        "spire_server_entry_cache_reload{status=\"OK\"} 2",
+        "spire_server_datastore_image_fetch{status=\"OK\"} 1",
+        "spire_server_datastore_change_list{status=\"OK\"} 1",
+        "spire_server_datastore_commit{status=\"Aborted\"} 1",
+        "spire_server_datastore_commit{status=\"OK\"} 1",
+        "spire_server_datastore_registration_entry_create{status=\"OK\"} 1",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} is not in:\n{page}");
+    }
 }
 
 #[tokio::test]

@@ -388,6 +388,9 @@ async fn a_call_over_its_share_is_refused_before_any_work() {
     assert_eq!(refused(second), busy("FetchX509Bundles"));
     let token = wire::JwtsvidRequest { audience: vec!["a".into()], spiffe_id: String::new() };
     assert_eq!(refused(client.fetch_jwtsvid(call(token)).await), busy("FetchJWTSVID"));
+    let page = world.metrics.registry().render();
+    let counted = "spire_agent_workload_api_rate_limit_exceeded{method=\"FetchX509Bundles\"} 1\n";
+    assert!(page.contains(counted), "{page}");
     assert_eq!(world.looker.looks.load(Ordering::SeqCst), looks);
 }
 

@@ -386,8 +386,9 @@ impl Jwts {
         }
     }
 
-    /// Tokens signed by a key that is tainted now, or that has left the bundle, are not handed out again.
-    pub fn own_bundle_changed(&mut self, old: Option<&Bundle>, new: &Bundle) {
+    /// Tokens signed by a key that is tainted now, or that has left the bundle, are not handed out again. Tells how
+    /// many there were.
+    pub fn own_bundle_changed(&mut self, old: Option<&Bundle>, new: &Bundle) -> usize {
         let ids = |b: &Bundle| b.jwt_authorities.iter().map(|a| a.key_id.clone()).collect::<BTreeSet<_>>();
         self.tainted = new.jwt_authorities.iter().filter(|a| a.tainted).map(|a| a.key_id.clone()).collect();
         let mut bad = self.tainted.clone();
@@ -395,14 +396,15 @@ impl Jwts {
             bad.extend(ids(old).difference(&ids(new)).cloned());
         }
         if bad.is_empty() {
-            return;
+            return 0;
         }
         let hit: Vec<_> =
             self.tokens.iter().filter(|(_, t)| bad.contains(&t.key_id)).map(|(k, _)| k.clone()).collect();
-        for key in hit {
-            self.withdraw_stand_in(&key);
-            self.drop_token(&key);
+        for key in &hit {
+            self.withdraw_stand_in(key);
+            self.drop_token(key);
         }
+        hit.len()
     }
 
     fn withdraw_stand_in(&mut self, key: &Key) {

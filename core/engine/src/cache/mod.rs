@@ -25,7 +25,7 @@ use self::jwt::Jwts;
 use self::slot::Slot;
 pub use self::types::{
     Counts, Effect, Identity, Input, JwtGrant, JwtRefusal, Nearest, Priority, RequestId, Settings,
-    SignFailure, Ticket, Want, WorkloadUpdate,
+    SignFailure, Tally, Ticket, Want, WorkloadUpdate,
 };
 use crate::backoff::Jitter;
 use crate::machine::Machine;
@@ -73,6 +73,7 @@ pub struct Cache {
     federating: BTreeMap<TrustDomain, BTreeSet<EntryId>>,
     bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
     distrusted: BTreeSet<AuthorityId>,
+    tally: Tally,
     jwts: Jwts,
     timers: Timers,
     dirty: BTreeSet<u64>,
@@ -104,6 +105,7 @@ impl Cache {
             federating: BTreeMap::new(),
             bundles: BTreeMap::new(),
             distrusted: BTreeSet::new(),
+            tally: Tally::default(),
             jwts,
             timers: Timers::default(),
             dirty: BTreeSet::new(),
@@ -156,6 +158,7 @@ impl Cache {
             x509_held: self.held,
             jwt_held: self.jwts.len(),
             subscribed_sets: self.groups.len(),
+            tally: self.tally,
         }
     }
 
@@ -210,7 +213,7 @@ impl Cache {
             self.take_signing(id);
             self.take_held(id);
         } else if new_version {
-            self.renew_by(id, self.now.wall);
+            self.outdate(id);
         }
         if new_version {
             self.jwts.forget_entry(id);
@@ -414,7 +417,7 @@ impl Cache {
             }
             let old = self.bundles.insert(domain.clone(), bundle.clone());
             if domain == self.settings.trust_domain {
-                self.jwts.own_bundle_changed(old.as_deref(), &bundle);
+                self.tally.tainted_jwt += self.jwts.own_bundle_changed(old.as_deref(), &bundle);
             }
             self.mark_domain(&domain);
         }

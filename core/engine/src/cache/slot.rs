@@ -21,6 +21,8 @@ pub(super) struct Held {
     pub svid: Arc<X509Svid>,
     pub authorities: Vec<AuthorityId>,
     pub renew_at: Timestamp,
+    /// It is of an older version of its entry.
+    outdated: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +130,11 @@ impl Cache {
         if slot.held.is_none() {
             self.coming += 1;
         }
+        match &slot.held {
+            Some(held) if held.outdated => self.tally.outdated += 1,
+            Some(_) => self.tally.expiring += 1,
+            None => {}
+        }
         slot.retry_at = None;
         slot.signing = Some(Signing { ticket, revision: slot.entry.revision_number, priority });
         self.effects.push_back(Effect::Sign {
@@ -196,12 +203,13 @@ impl Cache {
         }
         slot.forgive();
         slot.error = None;
-        let renew_at = match (revision == slot.entry.revision_number, distrusted) {
-            (false, _) => wall,
-            (true, true) => renew.min(wall + later),
-            (true, false) => renew,
+        let outdated = revision != slot.entry.revision_number;
+        let renew_at = match (outdated, distrusted) {
+            (true, _) => wall,
+            (false, true) => renew.min(wall + later),
+            (false, false) => renew,
         };
-        if slot.held.replace(Held { svid, authorities, renew_at }).is_none() {
+        if slot.held.replace(Held { svid, authorities, renew_at, outdated }).is_none() {
             self.held += 1;
         }
         self.mark_groups_of(id);
@@ -238,6 +246,14 @@ impl Cache {
         }
     }
 
+    /// Renews an SVID now: its entry is another.
+    pub(super) fn outdate(&mut self, id: &EntryId) {
+        if let Some(held) = self.slots.get_mut(id).and_then(|slot| slot.held.as_mut()) {
+            held.outdated = true;
+        }
+        self.renew_by(id, self.now.wall);
+    }
+
     /// Brings the renewal of an SVID forward to `at`.
     pub(super) fn renew_by(&mut self, id: &EntryId, at: Timestamp) {
         if let Some(held) = self.slots.get_mut(id).and_then(|slot| slot.held.as_mut()) {
@@ -259,6 +275,7 @@ impl Cache {
             })
             .map(|(id, slot)| (id.clone(), slot.active > 0))
             .collect();
+        self.tally.tainted_x509 += hit.len();
         for (id, wanted) in hit {
             // Those somebody uses go first.
             let wait = if wanted { spread / 2 } else { spread };

@@ -455,6 +455,23 @@ fn svids_of_a_distrusted_authority_are_replaced_before_they_are_dropped() {
 }
 
 #[test]
+fn the_tally_tells_renewals_by_age_from_those_by_change_and_counts_what_is_tainted() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
+    rig.subscribe(&["u:1"]);
+    rig.sign_all();
+    assert_eq!(rig.cache.counts().tally, Tally::default(), "the first signature is no renewal");
+    let mut parts = entry_parts("a", "/a", "/n", &["u:1"]);
+    parts.revision_number = 1;
+    rig.upsert(vec![Entry::new(parts).unwrap()]);
+    rig.sign_all();
+    let outdated = Tally { outdated: 1, ..Tally::default() };
+    assert_eq!(rig.cache.counts().tally, outdated);
+    rig.put(Input::Distrusted { authorities: ["aa".into()].into(), spread: Duration::ZERO });
+    assert_eq!(rig.cache.counts().tally, Tally { expiring: 1, tainted_x509: 1, ..outdated });
+}
+
+#[test]
 fn a_thousand_callers_cause_one_token() {
     let mut rig = Rig::new();
     rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
@@ -551,6 +568,7 @@ fn tokens_of_a_tainted_key_are_not_handed_out_again() {
         tainted: true,
     });
     rig.put(Input::Bundles { upserts: vec![Arc::new(own)], removed: vec![] });
+    assert_eq!(rig.cache.counts().tally.tainted_jwt, 1);
     rig.want_jwt(2, &["u:1"], &["x"]);
     assert!(!rig.answers.contains_key(&2));
 }

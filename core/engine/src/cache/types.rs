@@ -205,4 +205,18 @@ pub struct Counts {
     pub jwt_held: usize,
     /// Distinct selector sets subscribed.
     pub subscribed_sets: usize,
+    pub tally: Tally,
+}
+
+/// What the cache has done in all its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Renewals begun because an SVID nears its end, or its authority is not relied on any more.
+    pub expiring: usize,
+    /// Renewals begun because the entry is another now.
+    pub outdated: usize,
+    /// X.509-SVIDs found to be of an authority that is not relied on any more.
+    pub tainted_x509: usize,
+    /// JWT-SVIDs dropped for that reason.
+    pub tainted_jwt: usize,
 }

@@ -19,18 +19,19 @@ use avouch_proto::convert::spiffe_id_to_wire;
 use avouch_proto::entry_v1::BatchCreateEntryRequest;
 use avouch_proto::entry_v1::entry_client::EntryClient;
 use avouch_proto::types;
-use avouch_store::Store;
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::api::authz::method_names;
 use crate::api::caller::{CallerSvid, Leaf, LocalPeer, Peer};
 use crate::api::conn;
 use crate::api::gate::{Gate, Limits, Stack};
 use crate::api::{admin_stack, tcp_stack};
 use crate::clock;
 use crate::config::TelemetryConfig;
+use crate::datastore::Datastore;
 use crate::drain::Drain;
 use crate::keys::memory::MemoryKeys;
 use crate::metrics::Metrics;
@@ -49,7 +50,7 @@ struct World {
     gate: Arc<Gate>,
     tcp: Stack,
     admin: Stack,
-    store: Store,
+    store: Datastore,
     stop: CancellationToken,
 }
 
@@ -93,7 +94,14 @@ impl World {
         admins: &[SpiffeId],
         verifiers: Vec<(String, Arc<dyn NodeVerifier>)>,
     ) -> Self {
-        let (store, image) = Store::open(Path::new(":memory:"), clock::now().wall).unwrap();
+        let telemetry = TelemetryConfig {
+            prefix: "spire_server".into(),
+            host_label: false,
+            trust_domain_label: false,
+            prometheus: None,
+        };
+        let metrics = Metrics::new(&telemetry, &trust_domain, &method_names());
+        let (store, image) = Datastore::open(Path::new(":memory:"), metrics.clone(), clock::now).unwrap();
         let stop = CancellationToken::new();
         let services = Services::start(Parts {
             store: store.clone(),
@@ -108,17 +116,11 @@ impl World {
         })
         .await
         .unwrap();
-        let telemetry = TelemetryConfig {
-            prefix: "spire_server".into(),
-            host_label: false,
-            trust_domain_label: false,
-            prometheus: None,
-        };
         let gate = Arc::new(Gate {
             services,
             admin_ids: admins.iter().cloned().chain([id("/admin")]).collect(),
             limits: Limits::new(true, true, clock::now),
-            metrics: Metrics::new(&telemetry, &trust_domain),
+            metrics,
             audit_log: true,
             clock: clock::now,
             drain: Drain::of(&stop),

@@ -9,6 +9,7 @@ use avouch_engine::Registry;
 use avouch_store::Store;
 
 use super::*;
+use crate::datastore::Datastore;
 use crate::keys::disk::DiskKeys;
 use crate::keys::memory::MemoryKeys;
 use crate::keys::{KeyError, KeyManager};
@@ -63,6 +64,7 @@ struct World {
     ca: Ca,
     writer: Writer,
     feed: Feed,
+    metrics: Metrics,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -91,13 +93,22 @@ async fn world_on(store: Store, image: Image, keys: Arc<dyn KeyManager>) -> Worl
 async fn world_with(store: Store, image: Image, keys: Arc<dyn KeyManager>, settings: Settings) -> World {
     let stop = CancellationToken::new();
     let holder = Holder::Server("s".into());
+    let store = Datastore::uncounted(store);
+    let metrics = store.metrics().clone();
     let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
     let (feed, _) = Feed::start(&writer, store, domain(), stop.clone());
     let ca = Ca::new(domain(), Arc::new(settings));
-    let parts =
-        RotorParts { ca: ca.clone(), writer: writer.clone(), feed: feed.clone(), keys, holder, clock };
+    let parts = RotorParts {
+        ca: ca.clone(),
+        writer: writer.clone(),
+        feed: feed.clone(),
+        keys,
+        metrics: metrics.clone(),
+        holder,
+        clock,
+    };
     let rotor = Rotor::start(parts).await.unwrap();
-    World { rotor, ca, writer, feed, _stop: stop.drop_guard() }
+    World { rotor, ca, writer, feed, metrics, _stop: stop.drop_guard() }
 }
 
 async fn world(keys: Arc<dyn KeyManager>) -> World {
@@ -211,6 +222,8 @@ async fn ended_authorities_leave_the_bundle_a_day_later() {
     }
     let registry = world.writer.registry();
     let bundle = registry.bundle(&domain()).unwrap();
+    let counted = world.metrics.registry().render();
+    assert!(counted.contains("\nspire_server_ca_manager_bundle_pruned "), "{counted}");
     let over = |end: Timestamp| end + KEEP_AFTER_END + Duration::from_secs(6 * 3600) <= at;
     assert!(before.0 >= 3, "{before:?}");
     assert!(!bundle.x509_authorities.iter().any(|r| over(CertFacts::parse(&r.der).unwrap().not_after)));
@@ -229,6 +242,28 @@ async fn a_failing_key_manager_is_trouble_until_its_own_step_works_and_the_old_a
     keys.broken.store(false, Ordering::Relaxed);
     world.turn_at(half + RETRY_AFTER).await;
     assert_eq!((world.ca.health(half), world.published()), (Ok(()), (2, 2)));
+}
+
+#[tokio::test]
+async fn steps_of_a_rotation_count_once_and_those_that_failed_under_another_status() {
+    let keys = Arc::new(Flaky { inner: MemoryKeys::new(), broken: AtomicBool::new(false) });
+    let mut world = world(keys.clone()).await;
+    keys.broken.store(true, Ordering::Relaxed);
+    world.turn_at(START + CA_TTL / 2).await;
+    keys.broken.store(false, Ordering::Relaxed);
+    world.turn_at(START + CA_TTL / 2 + RETRY_AFTER).await;
+    let page = world.metrics.registry().render();
+    for line in [
+        "spire_server_ca_manager_x509_ca_prepare{status=\"OK\"} 2",
+        "spire_server_ca_manager_x509_ca_prepare{status=\"Unknown\"} 1",
+        "spire_server_ca_manager_x509_ca_prepare_elapsed_time_count{status=\"OK\"} 2",
+        "spire_server_ca_manager_x509_ca_activate 1",
+        "spire_server_ca_manager_jwt_key_prepare{status=\"OK\"} 2",
+        "spire_server_manager_jwt_key_activate 1",
+        "spire_server_svid_rotate{status=\"OK\"} 2",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} is not in:\n{page}");
+    }
 }
 
 #[tokio::test]
@@ -256,7 +291,7 @@ async fn the_key_of_a_retired_authority_is_removed_at_the_next_start_if_a_crash_
     let folder = tempfile::tempdir().unwrap();
     let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
     let (store, image) = Store::open(&path, START).unwrap();
-    let mut world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let mut world = world_on(store.clone(), image, Arc::new(DiskKeys::beside(&file))).await;
     world.turn_at(START + CA_TTL / 2).await;
     let with_old_keys = std::fs::read(&file).unwrap();
     let at = START + CA_TTL - CA_TTL / 6;
@@ -268,9 +303,9 @@ async fn the_key_of_a_retired_authority_is_removed_at_the_next_start_if_a_crash_
     // As a crash between the activation and the removal would leave it.
     std::fs::write(&file, with_old_keys).unwrap();
     let (store, image) = Store::open(&path, START).unwrap();
-    let world = world_on(store, image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let world = world_on(store, image, Arc::new(DiskKeys::beside(&file))).await;
     assert_eq!(world.signs(), signs, "the authorities in use are kept");
-    let keys = DiskKeys::open(&file).unwrap();
+    let keys = DiskKeys::beside(&file);
     let left = ["x509-CA-A", "JWT-Signer-A"].map(|id| keys.get(id).is_some());
     assert_eq!(left, [false, false]);
 }
@@ -287,7 +322,7 @@ async fn restarted(
     store.close().await;
     WALL.set(wall);
     let (store, image) = Store::open(path, wall).unwrap();
-    world_on(store, image, Arc::new(DiskKeys::open(keys).unwrap())).await
+    world_on(store, image, Arc::new(DiskKeys::beside(keys))).await
 }
 
 #[tokio::test]
@@ -296,10 +331,10 @@ async fn a_restart_goes_on_from_any_step_and_publishes_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
     let (store, image) = Store::open(&path, START).unwrap();
-    let world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let world = world_on(store.clone(), image, Arc::new(DiskKeys::beside(&file))).await;
     let first = world.signs();
     // A key made for the next slot, and a crash before it was published.
-    DiskKeys::open(&file).unwrap().generate("x509-CA-B", KeyType::EcP384).unwrap();
+    DiskKeys::beside(&file).generate("x509-CA-B", KeyType::EcP384).unwrap();
     let half = START + CA_TTL / 2;
     let mut world = restarted(world, store, &path, &file, half - HOUR).await;
     assert_eq!((world.signs(), world.published()), (first.clone(), (1, 1)));
@@ -323,7 +358,7 @@ async fn a_start_after_all_authorities_have_ended_makes_new_ones_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
     let (store, image) = Store::open(&path, START).unwrap();
-    let world = world_on(store.clone(), image, Arc::new(DiskKeys::open(&file).unwrap())).await;
+    let world = world_on(store.clone(), image, Arc::new(DiskKeys::beside(&file))).await;
     let first = world.signs();
     let late = START + CA_TTL + HOUR;
     let world = restarted(world, store, &path, &file, late).await;

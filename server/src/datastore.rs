@@ -1,0 +1,206 @@
+//! The store as the server uses it: every operation is counted, and every row that a transaction changes.
+//!
+//! Never decides anything and never reads more than it is asked for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use avouch_domain::{Image, LogPosition, Plan, Row, RowKey, Timestamp};
+use avouch_engine::Registry;
+use avouch_store::{CommitError, Store, StoreError, Tail, TailError};
+use tonic::Code;
+
+use crate::clock::{Clock, timed};
+use crate::metrics::{Metrics, RowChange, StoreCall};
+
+/// Handle to the store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Datastore {
+    store: Store,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+/// What a batch of plans does to rows: how many of each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowChanges(BTreeMap<RowChange, u32>);
+
+impl RowChanges {
+    /// Adds what `plan` does to the rows of `before`.
+    pub fn add(&mut self, before: &Registry, plan: &Plan) {
+        for row in &plan.puts {
+            self.count(put(before, row));
+            if let Row::Node(node) = row
+                && before.node(&node.id).is_none_or(|old| old.selectors != node.selectors)
+            {
+                self.count(RowChange::NodeSelectorsSet);
+            }
+        }
+        for key in &plan.deletes {
+            self.count(delete(key));
+        }
+    }
+
+    fn count(&mut self, change: RowChange) {
+        *self.0.entry(change).or_default() += 1;
+    }
+}
+
+fn put(before: &Registry, row: &Row) -> RowChange {
+    use RowChange as C;
+    let pick = |known: bool, created, updated| if known { updated } else { created };
+    match row {
+        Row::Entry(e) => pick(before.entry(&e.id).is_some(), C::EntryCreated, C::EntryUpdated),
+        Row::Node(n) => pick(before.node(&n.id).is_some(), C::NodeCreated, C::NodeUpdated),
+        Row::Bundle(b) => pick(before.bundle(&b.trust_domain).is_some(), C::BundleCreated, C::BundleUpdated),
+        Row::JoinToken(_) => C::TokenCreated,
+        Row::Authority(_) => C::JournalSet,
+    }
+}
+
+fn delete(key: &RowKey) -> RowChange {
+    match key {
+        RowKey::Entry(_) => RowChange::EntryDeleted,
+        RowKey::Node(_) => RowChange::NodeDeleted,
+        RowKey::Bundle(_) => RowChange::BundleDeleted,
+        RowKey::JoinToken(_) => RowChange::TokenDeleted,
+        RowKey::Authority(..) => RowChange::JournalSet,
+    }
+}
+
+fn code<T, E>(result: &Result<T, E>) -> Code {
+    if result.is_ok() { Code::Ok } else { Code::Unknown }
+}
+
+impl Datastore {
+    /// Opens or creates the database at `path` and reads all of it. Blocks.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(path: &Path, metrics: Metrics, clock: Clock) -> Result<(Self, Image), StoreError> {
+        let begun = clock();
+        let opened = Store::open(path, begun.wall);
+        let elapsed = clock().mono.since(begun.mono);
+        metrics.store_called(StoreCall::Image, code(&opened), elapsed);
+        metrics.reloaded(opened.is_ok(), elapsed);
+        let (store, image) = opened?;
+        Ok((Self { store, metrics, clock }, image))
+    }
+
+    /// A store whose operations nobody looks at.
+    #[cfg(test)]
+    pub(crate) fn uncounted(store: Store) -> Self {
+        Self { store, metrics: Metrics::plain(), clock: crate::clock::now }
+    }
+
+    /// What is below, for what only tests ask.
+    #[cfg(test)]
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where its operations are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// As [`Store::commit`]; `rows` says what the plans do.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn commit(
+        &self,
+        base: LogPosition,
+        plans: Vec<Plan>,
+        rows: &RowChanges,
+    ) -> Result<Vec<LogPosition>, CommitError> {
+        let (done, elapsed) = timed(self.clock, self.store.commit(base, plans)).await;
+        let code = match &done {
+            Err(CommitError::Behind(_)) => Code::Aborted,
+            other => code(other),
+        };
+        self.metrics.store_called(StoreCall::Commit, code, elapsed);
+        for (change, many) in &rows.0 {
+            self.metrics.rows_changed(*change, code, elapsed, *many);
+        }
+        done
+    }
+
+    /// As [`Store::changes_since`].
+    ///
+    /// # Errors
+    /// As [`Store::changes_since`].
+    pub async fn changes_since(&self, from: LogPosition, limit: usize) -> Result<Tail, TailError> {
+        let (done, elapsed) = timed(self.clock, self.store.changes_since(from, limit)).await;
+        self.metrics.store_called(StoreCall::Changes, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::position`].
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub async fn position(&self) -> Result<LogPosition, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.position()).await;
+        self.metrics.store_called(StoreCall::Position, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::image`].
+    ///
+    /// # Errors
+    /// As [`Store::image`].
+    pub async fn image(&self, now: Timestamp) -> Result<Image, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.image(now)).await;
+        self.metrics.store_called(StoreCall::Image, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::close`].
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avouch_domain::LogPosition;
+    use avouch_domain::fixtures::{entry, node};
+
+    use super::*;
+
+    #[test]
+    fn rows_count_by_what_becomes_of_them() {
+        let first = Plan {
+            puts: vec![
+                Row::Entry(entry("e1", "/x", "/p", &["u:1"])),
+                Row::Node(node("/spire/agent/t/1", &["a:1"], 10)),
+            ],
+            ..Plan::default()
+        };
+        let mut registry = Registry::new();
+        let mut changes = RowChanges::default();
+        changes.add(&registry, &first);
+        registry.apply(&first, LogPosition::default());
+        let second = Plan {
+            puts: vec![
+                Row::Entry(entry("e1", "/y", "/p", &["u:1"])),
+                Row::Entry(entry("e2", "/y", "/p", &["u:1"])),
+                Row::Node(node("/spire/agent/t/1", &["a:1"], 20)),
+            ],
+            deletes: vec![RowKey::JoinToken([0; 32])],
+            ..Plan::default()
+        };
+        changes.add(&registry, &second);
+        let expected = [
+            (RowChange::EntryCreated, 2),
+            (RowChange::EntryUpdated, 1),
+            (RowChange::NodeCreated, 1),
+            (RowChange::NodeUpdated, 1),
+            (RowChange::NodeSelectorsSet, 1),
+            (RowChange::TokenDeleted, 1),
+        ];
+        assert_eq!(changes, RowChanges(expected.into()));
+    }
+}
