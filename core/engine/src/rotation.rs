@@ -4,6 +4,8 @@
 //! published (INV-4), never drops one from the bundle before its last SVID has ended unless an operator revoked
 //! it (INV-5), and never has more than one effect open.
 
+#[cfg(feature = "faults")]
+pub mod phase;
 pub mod timing;
 
 #[cfg(test)]
@@ -12,7 +14,9 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use avouch_domain::{Authority, AuthorityId, AuthorityKind, Now, Revision, Slot, SlotState, Tick, Timestamp};
+use avouch_domain::{
+    Authority, AuthorityId, AuthorityKind, Bundle, Now, Revision, Slot, SlotState, Tick, Timestamp,
+};
 
 use crate::faults::{Fault, planted};
 use crate::machine::Machine;
@@ -24,6 +28,20 @@ pub struct Settings {
     pub kind: AuthorityKind,
     /// How long to wait at most for the agents' word that they know a new authority, once it is due.
     pub propagation_bound: Duration,
+}
+
+/// True if an authority of the journal can go on working: it may still sign, the bundle names it, and its key is at
+/// hand. One that can't is forgotten and made anew; its public part stays in the bundle.
+#[must_use]
+pub fn can_go_on(row: &Authority, bundle: Option<&Bundle>, key_at_hand: bool, wall: Timestamp) -> bool {
+    let published = bundle.is_some_and(|bundle| match row.kind {
+        AuthorityKind::X509 => bundle.x509_authorities.iter().any(|root| root.der == row.public),
+        AuthorityKind::Jwt => bundle.jwt_authorities.iter().any(|key| key.key_id == row.id),
+    });
+    row.state != SlotState::Old
+        && row.not_after > wall
+        && published
+        && (key_at_hand || planted(Fault::TakeUpWithoutKey))
 }
 
 /// What happened.
