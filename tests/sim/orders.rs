@@ -95,8 +95,8 @@ fn smallest(run: &Run) -> Result<(), String> {
     };
     let (small, runs) = run.smallest(failure.broken.number);
     println!("{} of {} actions are left after {runs} runs:", small.actions.len(), run.actions.len());
-    for action in &small.actions {
-        println!("{:>8} {:>10} ms  {:?}", action.number, action.at, action.kind);
+    if let Err(failure) = small.go(Tracing::Last, false) {
+        println!("{}", failure.acts);
     }
     Err(small.report())
 }

@@ -28,8 +28,9 @@ pub struct Run {
 pub struct Failure {
     pub step: u64,
     pub broken: Broken,
-    /// The last lines, if they were kept.
+    /// The last lines, and all that people and faults did; empty if nothing was traced.
     pub lines: String,
+    pub acts: String,
 }
 
 impl Run {
@@ -51,7 +52,10 @@ impl Run {
         plant(None);
         match outcome {
             Ok(tally) => Ok((tally, world.visited())),
-            Err(broken) => Err(Box::new(Failure { step: world.steps(), broken, lines: world.last_lines() })),
+            Err(broken) => {
+                let (lines, acts) = (world.trace().last(), world.trace().acts());
+                Err(Box::new(Failure { step: world.steps(), broken, lines, acts }))
+            }
         }
     }
 
@@ -69,7 +73,7 @@ impl Run {
         match self.go(Tracing::Last, false) {
             Ok(_) => format!("seed {} fails no more: something but the seed decides\n", self.seed),
             Err(failure) => {
-                let Failure { step, broken, lines } = *failure;
+                let Failure { step, broken, lines, .. } = *failure;
                 let replay = self.replay();
                 format!(
                     "seed {}, step {step}: {broken}\nreplay: {replay} --trace\nshrink: {replay} --shrink\n{lines}",

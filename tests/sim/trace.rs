@@ -10,7 +10,7 @@ const KEPT: usize = 40;
 /// What becomes of the lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tracing {
-    /// None is made: a run costs a third less.
+    /// None is made: that costs time.
     #[default]
     Off,
     /// The last ones are kept.
@@ -33,6 +33,8 @@ pub struct Place {
 #[derive(Debug, Default)]
 pub struct Trace {
     pub tracing: Tracing,
+    /// What people and faults did.
+    acts: Vec<String>,
     lines: VecDeque<String>,
 }
 
@@ -61,10 +63,21 @@ impl Trace {
         if self.tracing == Tracing::All {
             println!("{line}");
         }
-        self.lines.push_back(line);
+        if matches!(*role, "admin" | "fault") {
+            self.acts.push(line.clone());
+        }
+        // Of the last lines none is given away to a beat that says nothing.
+        if event != "heartbeat" {
+            self.lines.push_back(line);
+        }
         if self.lines.len() > KEPT {
             self.lines.pop_front();
         }
+    }
+
+    /// What people and faults did, below the heading.
+    pub fn acts(&self) -> String {
+        self.acts.iter().fold(heading() + "\n", |text, line| text + line + "\n")
     }
 
     /// The last lines, below their heading.

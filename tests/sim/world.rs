@@ -24,7 +24,7 @@ use crate::trace::{Place, Trace, Tracing};
 
 pub const AGENTS: usize = 3;
 pub const SERVERS: usize = 2;
-const SERVER_TICK: u64 = 2_000;
+const SERVER_TICK: u64 = 4_000;
 const HEARTBEAT: u64 = 10_000;
 /// The life of the store between the troubled part and the judgement.
 const PEACE: u64 = 20 * 60_000;
@@ -203,8 +203,8 @@ impl World {
         self.tally.steps
     }
 
-    pub fn last_lines(&self) -> String {
-        self.trace.last()
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     fn begin(&mut self) {

@@ -22,7 +22,7 @@ cargo xtask COMMAND
   gen [--check]          write (or compare) the code generated from proto/spec
   conformance [--check]  write (or compare) docs/CONFORMANCE.md
   integration [SUITE]    suites with real foreign parts; without a name lists and runs all
-  sim [--seed S|--seeds N]  the whole system under virtual time: replay one seed, or run many
+  sim [OPTIONS]          the whole system under virtual time: replay, trace, shrink a seed, or run many (sim --help)
   bench                  figures, each a ratio to a yardstick of the same run
   ci                     what CI runs: format, lints, dependency rules, tests, integration
 
@@ -49,9 +49,7 @@ fn main() -> ExitCode {
         ["integration"] => integration::run(None),
         ["integration", suite] => integration::run(Some(suite)),
         ["bench"] => lanes::bench(),
-        ["sim"] => lanes::sim(None, None),
-        ["sim", "--seed", seed] => lanes::sim(Some(seed), None),
-        ["sim", "--seeds", count] => lanes::sim(None, Some(count)),
+        ["sim", options @ ..] => lanes::sim(options),
         ["ci"] => lanes::ci(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -68,7 +68,8 @@ impl History {
     #[must_use]
     pub fn standing(&self, position: &LogPosition) -> Standing {
         let Some(present) = self.ring.back().map(Registry::position) else { return Standing::Old };
-        if position.epoch != present.epoch && !planted(Fault::ResumeAcrossEpochs) {
+        let foreign = position.epoch != present.epoch;
+        if foreign && !planted(Fault::ResumeAcrossEpochs) {
             return Standing::Foreign("the store began a new epoch");
         }
         if position.revision > present.revision {
@@ -76,12 +77,12 @@ impl History {
         }
         match self.ring.binary_search_by_key(&position.revision, |r| r.position().revision) {
             Ok(at) => match self.ring.get(at) {
-                Some(registry) if registry.position() == *position || planted(Fault::ResumeAcrossEpochs) => {
+                Some(registry) if registry.position() == *position || foreign => {
                     Standing::Known(Box::new(registry.clone()))
                 }
                 _ => Standing::Foreign("the log has another head there"),
             },
-            Err(at) => match self.ring.get(at).filter(|_| planted(Fault::IgnoreGap)) {
+            Err(at) => match self.ring.get(at).filter(|_| foreign || planted(Fault::IgnoreGap)) {
                 Some(later) => Standing::Known(Box::new(later.clone())),
                 None => Standing::Old,
             },

@@ -508,3 +508,29 @@ proptest! {
         prop_assert!(store.rows[&slot].not_after > store.now.wall && !store.rows[&slot].tainted);
     }
 }
+
+#[test]
+fn an_authority_goes_on_only_with_its_key_its_place_in_the_bundle_and_time_left() {
+    let row = |state| Authority {
+        kind: AuthorityKind::X509,
+        holder: Holder::Server("one".into()),
+        slot: Slot::A,
+        state,
+        id: "a".into(),
+        public: b"root".as_slice().into(),
+        issued_at: Timestamp(0),
+        not_after: Timestamp::from_secs(100),
+        tainted: false,
+        published_at: Some(Revision(1)),
+    };
+    let (active, old) = (row(SlotState::Active), row(SlotState::Old));
+    let mut bundle = Bundle::empty(avouch_domain::TrustDomain::new("example.org").unwrap());
+    let (soon, late) = (Timestamp::from_secs(99), Timestamp::from_secs(100));
+    assert!(!can_go_on(&active, Some(&bundle), true, soon), "not published");
+    bundle.merge(&[avouch_domain::X509Authority { der: active.public.clone(), tainted: false }], &[]);
+    assert!(can_go_on(&active, Some(&bundle), true, soon));
+    assert!(!can_go_on(&active, Some(&bundle), false, soon), "no key");
+    assert!(!can_go_on(&active, Some(&bundle), true, late), "ended");
+    assert!(!can_go_on(&old, Some(&bundle), true, soon), "signs no more");
+    assert!(!can_go_on(&active, None, true, soon), "no bundle");
+}
