@@ -25,6 +25,8 @@ const SLEEP_MAX: u64 = 30_000;
 const SLEEP_SLACK: Duration = Duration::from_millis(100);
 const X509_MAX: usize = 4;
 const JWT_MAX: usize = 4;
+/// Effects that one input may cause: a few for each entry and caller.
+const EFFECTS_MAX: usize = 10_000;
 /// Replacements of SVIDs by a tainted authority are spread over this long.
 const TAINT_SPREAD: Duration = Duration::from_secs(10);
 /// A caller has its answer, or a refusal, after this long: a call's end and the wait before it.
@@ -297,7 +299,13 @@ impl Agent {
         let cause = cache::phase::kind(&input);
         let of_it = named(&input);
         self.cache.handle(now, input);
+        let mut effects = 0;
         while let Some(effect) = self.cache.poll() {
+            effects += 1;
+            if effects > EFFECTS_MAX {
+                self.broken.push(Broken { number: 9, what: format!("the cache never rests after {cause}") });
+                return;
+            }
             // Each input brings the time along, and with it what is due.
             let by_time = about_tokens(cause) && !about_tokens(cache::phase::effect(&effect));
             self.coverage.answer(if by_time { "tick" } else { cause }, cache::phase::effect(&effect));

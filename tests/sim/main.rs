@@ -146,6 +146,11 @@ fn two_authorities_that_sign_are_found() {
 }
 
 #[test]
+fn a_failure_that_is_tried_again_at_once_is_found() {
+    finds(Fault::RetryAtOnce, &[9]);
+}
+
+#[test]
 fn a_certificate_kept_although_its_key_is_lost_is_found() {
     finds(Fault::TakeUpWithoutKey, &[4]);
 }

@@ -30,6 +30,8 @@ pub const TOKEN_TTL: Duration = Duration::from_secs(2 * 60);
 const KINDS: [AuthorityKind; 2] = [AuthorityKind::X509, AuthorityKind::Jwt];
 /// Why nothing is signed for an agent that is not (or no longer) a node.
 pub const NOT_ATTESTED: &str = "agent is not attested";
+/// Steps that one input may set going: make, publish, activate, retire, prune, and room for as many again.
+const STEPS_MAX: usize = 16;
 /// How long a silent agent may hold up a new authority.
 pub const PROPAGATION_BOUND: Duration = Duration::from_secs(90);
 
@@ -318,7 +320,7 @@ impl Server {
     }
 
     pub fn drive(&mut self, host: &mut Host, now: Now, kind: AuthorityKind, input: rotation::Input) {
-        let mut next = Some(input);
+        let (mut next, mut causes) = (Some(input), Vec::new());
         while let Some(input) = next.take() {
             let Some(machine) = self.rotations.get_mut(&kind) else { return };
             let (then, before) = (machine.phase(), machine.phase_at(now.wall));
@@ -328,6 +330,14 @@ impl Server {
             let cause = rotation::phase::kind(&input);
             machine.handle(now, input);
             self.coverage.rotation((before, cause, machine.phase()));
+            causes.push(cause);
+            if causes.len() > STEPS_MAX {
+                // INV-9 What one input sets going comes to rest.
+                let what =
+                    format!("rotation of {kind:?} at {} never rests: {:?}", self.name, machine.phase());
+                self.broken.push(Broken { number: 9, what: format!("{what} after {causes:?}") });
+                return;
+            }
             next = machine.poll().map(|effect| self.perform(host, now, kind, effect));
             if self.doomed && next.is_some() {
                 (self.died, next) = (true, None);
@@ -353,7 +363,10 @@ impl Server {
                 let public: Arc<[u8]> = format!("{id}@{}", not_after.0).into_bytes().into();
                 let id_made = id.clone();
                 host.keys.write(file(kind, &holder, slot, &id), id.clone());
-                host.keys.sync();
+                // One that dies now has written the key and not synced it; nobody has heard of it.
+                if !self.doomed {
+                    host.keys.sync();
+                }
                 self.in_hand.insert(id.clone());
                 let prepared =
                     plan::authorities::Prepared { kind, holder, slot, id, public, issued_at, not_after };

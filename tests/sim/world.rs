@@ -7,7 +7,7 @@ use std::time::Duration;
 use avouch_domain::fixtures::id;
 use avouch_domain::{AuthorityId, Epoch, LogPosition, Now, SpiffeId, Tick, Timestamp, TrustDomain};
 use avouch_engine::cache::SignFailure;
-use avouch_engine::invariants::Broken;
+use avouch_engine::invariants::{self, Broken};
 use avouch_engine::sync::Failure;
 
 use crate::actions::{Action, Kind};
@@ -26,6 +26,8 @@ pub const AGENTS: usize = 3;
 pub const SERVERS: usize = 2;
 const SERVER_TICK: u64 = 4_000;
 const HEARTBEAT: u64 = 10_000;
+/// Steps of a whole run: a hundred times more than usual, then something never rests.
+const STEPS_MAX: usize = 2_000_000;
 /// The life of the store between the troubled part and the judgement.
 const PEACE: u64 = 20 * 60_000;
 
@@ -265,6 +267,11 @@ impl World {
         let next = self.next_moment();
         self.pass(next.saturating_sub(self.now.mono.0));
         self.tally.steps += 1;
+        invariants::inv9_queue_is_bounded(
+            "steps",
+            usize::try_from(self.tally.steps).unwrap_or(0),
+            STEPS_MAX,
+        )?;
         while let Some(message) = self.net.due(next) {
             self.deliver(message);
         }

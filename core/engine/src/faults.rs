@@ -31,6 +31,8 @@ pub enum Fault {
     KeepEveryToken,
     /// The authority that signed so far goes on beside its successor (breaks INV-4).
     TwoSigners,
+    /// A step of a rotation that failed is tried again without a pause (breaks INV-9).
+    RetryAtOnce,
     /// An authority whose key is lost is taken up from the journal (breaks INV-4).
     TakeUpWithoutKey,
     /// A model's fault: a caller is known again by its PID alone (breaks INV-1).
@@ -44,7 +46,7 @@ pub enum Fault {
 #[cfg(feature = "faults")]
 impl Fault {
     /// Every one of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::MatchWithoutSubset,
         Self::SignBeforeKnown,
         Self::DropWithdrawal,
@@ -58,6 +60,7 @@ impl Fault {
         Self::GrantWithdrawn,
         Self::KeepEveryToken,
         Self::TwoSigners,
+        Self::RetryAtOnce,
         Self::TakeUpWithoutKey,
         Self::ReusePid,
         Self::ConfirmUnsynced,

@@ -213,7 +213,7 @@ impl Rotation {
     /// nothing waits for it.
     #[must_use]
     pub fn awaited(&self) -> Option<Revision> {
-        self.find(SlotState::Prepared).filter(|(_, held)| !held.known).and_then(|(_, held)| held.published)
+        self.prepared().filter(|(_, held)| !held.known).and_then(|(_, held)| held.published)
     }
 
     fn emit(&mut self, effect: Effect) {
@@ -221,9 +221,10 @@ impl Rotation {
         self.effects.push_back(effect);
     }
 
-    /// The prepared authority that may sign next; one that is tainted never does.
+    /// The prepared authority that may sign next; one that is tainted never does, nor does it hide the other slot's.
     fn prepared(&self) -> Option<(Slot, &Held)> {
-        self.find(SlotState::Prepared).filter(|(_, held)| !held.tainted)
+        let fits = |h: &&Held| h.state == SlotState::Prepared && !h.tainted && h.not_after > self.now.wall;
+        [Slot::A, Slot::B].into_iter().find_map(|slot| Some((slot, self.get(slot).filter(fits)?)))
     }
 
     fn retire_now(&mut self) -> bool {
@@ -291,7 +292,7 @@ impl Rotation {
     fn failed(&mut self) {
         self.retire_failed |= matches!(self.open, Some(Effect::Retire { .. }));
         self.open = None;
-        self.retry_at = Some(self.now.mono + RETRY_AFTER);
+        self.retry_at = (!planted(Fault::RetryAtOnce)).then_some(self.now.mono + RETRY_AFTER);
     }
 
     fn activated(&mut self, slot: Slot) {
