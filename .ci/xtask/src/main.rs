@@ -6,6 +6,7 @@
 
 mod conformance;
 mod files;
+mod fuzz;
 mod r#gen;
 mod integration;
 mod lanes;
@@ -23,6 +24,7 @@ cargo xtask COMMAND
   conformance [--check]  write (or compare) docs/CONFORMANCE.md
   integration [SUITE]    suites with real foreign parts; without a name lists and runs all
   sim [OPTIONS]          the whole system under virtual time: replay, trace, shrink a seed, or run many (sim --help)
+  fuzz TARGET            one parser of outside bytes under libFuzzer, by hand
   bench                  figures, each a ratio to a yardstick of the same run
   ci                     what CI runs: format, lints, dependency rules, tests, integration
 
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         ["integration", suite] => integration::run(Some(suite)),
         ["bench"] => lanes::bench(),
         ["sim", options @ ..] => lanes::sim(options),
+        ["fuzz", words @ ..] => fuzz::run(words),
         ["ci"] => lanes::ci(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -549,8 +549,7 @@ fn a_tainted_prepared_authority_does_not_hide_the_good_one_beside_it() {
         tainted,
         published_at: Some(Revision(1)),
     };
-    let journal =
-        [row(Slot::A, SlotState::Prepared, true, 100), row(Slot::B, SlotState::Active, false, 10)];
+    let journal = [row(Slot::A, SlotState::Prepared, true, 100), row(Slot::B, SlotState::Active, false, 10)];
     let mut shell = Shell::new(Rotation::new(settings(), at(9 * HOUR), &journal));
     // The one that signs ends before the tainted one is replaced: the host was asleep.
     shell.tell(11 * HOUR, Input::Tick);
