@@ -27,7 +27,7 @@ impl World {
         match kind {
             Kind::Weather => {
                 let [calm, bad @ ..] = [0, 1, 5, 20];
-                self.net.weather = *dice.pick(&bad).filter(|_| self.seed % 4 != 0).unwrap_or(&calm);
+                self.net.weather = *dice.pick(&bad).filter(|_| !self.seed.is_multiple_of(4)).unwrap_or(&calm);
                 return self.log(At::Fault, "weather", || "messages are lost all the time".to_owned());
             }
             Kind::Loss => self.net.trouble.loss = spell,
