@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_domain::{
-    AuthorityId, Bundle, Entry, EntryId, JwtSvid, LogPosition, Now, SelectorSet, SpiffeId, Tick, TrustDomain,
+    AuthorityId, Bundle, Entry, EntryId, JwtSvid, LogPosition, Now, SelectorSet, SpiffeId, Tick, Timestamp,
+    TrustDomain,
 };
 use avouch_engine::Machine;
-use avouch_engine::cache::{self, Cache, Want, WorkloadUpdate};
+use avouch_engine::cache::{self, Cache, SignFailure, Want, WorkloadUpdate};
 use avouch_engine::invariants::{self, Broken};
-use avouch_engine::sync::{self, AgentRefusal, Sync};
+use avouch_engine::sync::{self, AgentRefusal, StreamId, Sync};
 
 use crate::clock::Clock;
+use crate::coverage::Coverage;
 use crate::net::{Ask, Tell};
-use crate::server::id_of;
+use crate::processes::{Pin, Processes};
+use crate::server::{NOT_ATTESTED, id_of};
 
 /// The longest a shell sleeps: so late does it notice that its clock was set.
 const SLEEP_MAX: u64 = 30_000;
@@ -22,6 +25,8 @@ const SLEEP_MAX: u64 = 30_000;
 const SLEEP_SLACK: Duration = Duration::from_millis(100);
 const X509_MAX: usize = 4;
 const JWT_MAX: usize = 4;
+/// Effects that one input may cause: a few for each entry and caller.
+const EFFECTS_MAX: usize = 10_000;
 /// Replacements of SVIDs by a tainted authority are spread over this long.
 const TAINT_SPREAD: Duration = Duration::from_secs(10);
 /// A caller has its answer, or a refusal, after this long: a call's end and the wait before it.
@@ -49,8 +54,24 @@ pub struct Agent {
     pub broken: Vec<Broken>,
     pub delivered: u64,
     pub tokens: u64,
+    /// Answers that found their caller gone.
+    pub unreached: u64,
     /// Callers that wait for a token, and since when.
-    pub waiting: BTreeMap<u64, (SelectorSet, Tick)>,
+    pub waiting: BTreeMap<u64, (Pin, Tick)>,
+    pub processes: Processes,
+    /// Something has happened to it since the promises were asked last.
+    pub touched: bool,
+    /// What its workloads hold has changed since.
+    pub shown: bool,
+    pub coverage: Coverage,
+    phases: BTreeMap<EntryId, cache::phase::Phase>,
+    /// Of the stream asked for last.
+    stream: StreamId,
+    /// The first moment at which something held ends.
+    first_end: Option<Timestamp>,
+    foreign: BTreeSet<TrustDomain>,
+    /// What was counted when the limits were looked at last.
+    sizes: (cache::Counts, usize, usize),
     next_request: u64,
     /// What the machines were last told.
     seen: Now,
@@ -83,7 +104,17 @@ impl Agent {
             broken: Vec::new(),
             delivered: 0,
             tokens: 0,
+            unreached: 0,
             waiting: BTreeMap::new(),
+            processes: Processes::default(),
+            touched: true,
+            shown: false,
+            coverage: Coverage::default(),
+            phases: BTreeMap::new(),
+            stream: 0,
+            first_end: None,
+            foreign: BTreeSet::new(),
+            sizes: Default::default(),
             next_request: 0,
             seen: Now::default(),
             trusted: BTreeSet::new(),
@@ -107,49 +138,60 @@ impl Agent {
         self.waiting.clear();
         self.trusted.clear();
         self.revoked.clear();
+        self.phases.clear();
+        self.foreign.clear();
+        self.stream = 0;
+        let mut asks = Vec::new();
         for selectors in self.wanted.clone() {
-            self.cache.handle(now, cache::Input::Subscribe { selectors, want: Want::X509 });
+            self.tell_cache(now, cache::Input::Subscribe { selectors, want: Want::X509 }, &mut asks);
         }
-        self.sync.handle(now, sync::Input::Start);
-        self.drain(now)
+        self.tell_sync(now, sync::Input::Start, &mut asks);
+        asks
     }
 
     /// Attested anew in the same process; the answer brought the own bundle along.
     pub fn restart_sync(&mut self, now: Now, own: Arc<Bundle>) -> Vec<Ask> {
+        let mut asks = Vec::new();
         self.refused = None;
-        self.watch_authorities(now, &own);
-        self.cache.handle(now, cache::Input::Bundles { upserts: vec![own], removed: Vec::new() });
-        self.sync.handle(now, sync::Input::Start);
-        self.drain(now)
+        self.watch_authorities(now, &own, &mut asks);
+        self.tell_cache(now, cache::Input::Bundles { upserts: vec![own], removed: Vec::new() }, &mut asks);
+        self.tell_sync(now, sync::Input::Start, &mut asks);
+        asks
     }
 
     pub fn subscribe(&mut self, now: Now, selectors: SelectorSet) -> Vec<Ask> {
+        let mut asks = Vec::new();
         if self.wanted.insert(selectors.clone()) && self.up {
-            self.cache.handle(now, cache::Input::Subscribe { selectors, want: Want::X509 });
+            self.tell_cache(now, cache::Input::Subscribe { selectors, want: Want::X509 }, &mut asks);
         }
-        self.drain(now)
+        asks
     }
 
     pub fn unsubscribe(&mut self, now: Now, selectors: &SelectorSet) -> Vec<Ask> {
+        let mut asks = Vec::new();
         if self.wanted.remove(selectors) && self.up {
             let selectors = selectors.clone();
             self.views.remove(&selectors);
-            self.cache.handle(now, cache::Input::Unsubscribe { selectors, want: Want::X509 });
+            self.tell_cache(now, cache::Input::Unsubscribe { selectors, want: Want::X509 }, &mut asks);
         }
-        self.drain(now)
+        asks
     }
 
-    /// A workload asks for a token.
-    pub fn want_token(&mut self, now: Now, selectors: SelectorSet, audience: &str) -> Vec<Ask> {
-        if !self.up {
-            return Vec::new();
+    /// A process asks for a token.
+    pub fn want_token(&mut self, now: Now, (pin, selectors): (Pin, SelectorSet), audience: &str) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        if self.up {
+            self.next_request += 1;
+            let request = self.next_request;
+            self.waiting.insert(request, (pin, now.mono));
+            let audience = vec![audience.to_owned()];
+            self.tell_cache(
+                now,
+                cache::Input::JwtWanted { request, selectors, audience, id: None },
+                &mut asks,
+            );
         }
-        self.next_request += 1;
-        let request = self.next_request;
-        self.waiting.insert(request, (selectors.clone(), now.mono));
-        let audience = vec![audience.to_owned()];
-        self.cache.handle(now, cache::Input::JwtWanted { request, selectors, audience, id: None });
-        self.drain(now)
+        asks
     }
 
     /// The host was suspended: nobody has waited in that time.
@@ -158,10 +200,17 @@ impl Agent {
     }
 
     /// A workload that waits for a token goes away.
-    pub fn abandon_one(&mut self, now: Now) {
+    pub fn abandon_one(&mut self, now: Now) -> Vec<Ask> {
+        let mut asks = Vec::new();
         if let Some((request, _)) = self.waiting.pop_first() {
-            self.cache.handle(now, cache::Input::JwtAbandoned { request });
+            self.tell_cache(now, cache::Input::JwtAbandoned { request }, &mut asks);
         }
+        asks
+    }
+
+    /// True if it is this life of it that has opened this stream, and none since.
+    pub fn waits_for(&self, life: u64, stream: StreamId) -> bool {
+        self.up && self.life == life && self.stream == stream
     }
 
     /// When the shell wakes up: it computes its sleep from the clock as it saw it last.
@@ -178,89 +227,145 @@ impl Agent {
 
     pub fn tick(&mut self, now: Now) -> Vec<Ask> {
         self.unaware = false;
-        self.sync.handle(now, sync::Input::Tick);
-        self.cache.handle(now, cache::Input::Tick);
-        self.drain(now)
+        let mut asks = Vec::new();
+        self.tell_sync(now, sync::Input::Tick, &mut asks);
+        self.tell_cache(now, cache::Input::Tick, &mut asks);
+        asks
     }
 
     pub fn hear(&mut self, now: Now, tell: Tell) -> Vec<Ask> {
+        let asks = &mut Vec::new();
         match tell {
-            Tell::Frame { stream, frame } => self.sync.handle(now, sync::Input::Frame { stream, frame }),
+            Tell::Frame { stream, frame } => self.tell_sync(now, sync::Input::Frame { stream, frame }, asks),
             Tell::Ended { stream, failure } => {
-                self.sync.handle(now, sync::Input::FollowEnded { stream, failure });
+                self.tell_sync(now, sync::Input::FollowEnded { stream, failure }, asks);
             }
             Tell::Signed { ticket, entry, svid, authority } => {
                 if let Some(leaf) = svid.chain.first() {
                     self.signed_by.insert(leaf.to_vec(), authority.clone());
                 }
-                self.cache
-                    .handle(now, cache::Input::Signed { ticket, entry, svid, authorities: vec![authority] });
+                let authorities = vec![authority];
+                self.tell_cache(now, cache::Input::Signed { ticket, entry, svid, authorities }, asks);
             }
             Tell::SignFailed { ticket, entry, failure } => {
-                self.cache.handle(now, cache::Input::SignFailed { ticket, entry, failure });
+                if failure == SignFailure::Refused(NOT_ATTESTED.to_owned()) {
+                    self.tell_sync(now, sync::Input::Refused(AgentRefusal::NotAttested), asks);
+                }
+                self.tell_cache(now, cache::Input::SignFailed { ticket, entry, failure }, asks);
             }
             Tell::Minted { ticket, svid, key_id } => {
-                self.cache.handle(now, cache::Input::JwtSigned { ticket, svid, key_id });
+                self.tell_cache(now, cache::Input::JwtSigned { ticket, svid, key_id }, asks);
             }
             Tell::MintFailed { ticket, failure } => {
-                self.cache.handle(now, cache::Input::JwtFailed { ticket, failure });
+                self.tell_cache(now, cache::Input::JwtFailed { ticket, failure }, asks);
             }
-            Tell::Bundles(bundles) => self.sync.handle(now, sync::Input::BundlesFetched { bundles }),
-            Tell::BundlesFailed => self.sync.handle(now, sync::Input::BundlesFailed),
+            Tell::Bundles(bundles) => self.tell_sync(now, sync::Input::BundlesFetched { bundles }, asks),
+            Tell::BundlesFailed => self.tell_sync(now, sync::Input::BundlesFailed, asks),
+            Tell::Polled { entries, unchanged, bundles } => {
+                let there: BTreeSet<_> = bundles.iter().map(|b| b.trust_domain.clone()).collect();
+                let bundles_gone = self.foreign.difference(&there).cloned().collect();
+                let polled = sync::Polled { entries, unchanged, bundles, bundles_gone };
+                self.tell_sync(now, sync::Input::Polled(polled), asks);
+            }
+            Tell::PollFailed(failure) => self.tell_sync(now, sync::Input::PollFailed(failure), asks),
         }
-        self.drain(now)
+        std::mem::take(asks)
     }
 
-    /// Performs what the machines ask for until both are quiet; gives what goes to the server.
-    fn drain(&mut self, now: Now) -> Vec<Ask> {
-        let mut asks = Vec::new();
-        self.seen = now;
-        loop {
-            if let Some(effect) = self.cache.poll() {
-                self.perform_cache(now, effect, &mut asks);
-            } else if let Some(effect) = self.sync.poll() {
-                self.perform_sync(now, effect, &mut asks);
-            } else {
-                break;
+    /// Hands one input to the machine and performs everything that comes of it.
+    fn tell_sync(&mut self, now: Now, input: sync::Input, asks: &mut Vec<Ask>) {
+        (self.seen, self.touched) = (now, true);
+        let late = |stream: &StreamId| *stream != self.stream;
+        let cause = match &input {
+            sync::Input::Frame { stream, .. } | sync::Input::FollowEnded { stream, .. } if late(stream) => {
+                "late word"
             }
+            other => sync::phase::kind(other),
+        };
+        let before = self.sync.phase();
+        self.sync.handle(now, input);
+        self.coverage.sync((before, cause, self.sync.phase()));
+        while let Some(effect) = self.sync.poll() {
+            self.perform_sync(now, effect, asks);
         }
         if let (Some(before), Some(after)) = (self.position, self.sync.position()) {
             self.broken.extend(invariants::inv6_position_only_grows(before, after).err());
         }
         self.position = self.sync.position();
-        asks
+    }
+
+    fn tell_cache(&mut self, now: Now, input: cache::Input, asks: &mut Vec<Ask>) {
+        (self.seen, self.touched) = (now, true);
+        let cause = cache::phase::kind(&input);
+        let of_it = named(&input);
+        self.cache.handle(now, input);
+        let mut effects = 0;
+        while let Some(effect) = self.cache.poll() {
+            effects += 1;
+            if effects > EFFECTS_MAX {
+                self.broken.push(Broken { number: 9, what: format!("the cache never rests after {cause}") });
+                return;
+            }
+            // Each input brings the time along, and with it what is due.
+            let by_time = about_tokens(cause) && !about_tokens(cache::phase::effect(&effect));
+            self.coverage.answer(if by_time { "tick" } else { cause }, cache::phase::effect(&effect));
+            self.perform_cache(now, effect, asks);
+        }
+        if self.coverage.on {
+            self.watch_entries(cause, &of_it);
+        }
+    }
+
+    /// Counts what has become of each entry. `named`: those that the input spoke of; none = it spoke of all.
+    fn watch_entries(&mut self, cause: &'static str, named: &Option<Vec<EntryId>>) {
+        use cache::phase::Phase;
+        let now: BTreeMap<_, _> = self.cache.phases().map(|(id, phase)| (id.clone(), phase)).collect();
+        let before = std::mem::take(&mut self.phases);
+        let ids: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+        for id in ids {
+            let of = |map: &BTreeMap<EntryId, Phase>| map.get(id).copied().unwrap_or(Phase::Absent);
+            let (old, new) = (of(&before), of(&now));
+            let spoken_of = named.as_ref().is_none_or(|named| named.contains(id));
+            if old != new {
+                self.coverage.slot((old, if spoken_of { cause } else { "tick" }, new));
+            }
+        }
+        self.phases = now;
     }
 
     fn perform_sync(&mut self, now: Now, effect: sync::Effect, asks: &mut Vec<Ask>) {
         match effect {
             sync::Effect::OpenFollow { stream, position, known } => {
-                asks.push(Ask::Open { stream, position, known })
+                self.stream = stream;
+                asks.push(Ask::Open { stream, position, known });
             }
             sync::Effect::Ack { stream, revision } => asks.push(Ask::Ack { stream, revision }),
             sync::Effect::FetchBundles { domains } => asks.push(Ask::Fetch { domains }),
+            sync::Effect::Poll { whole, known } => asks.push(Ask::Poll { whole, known }),
             sync::Effect::Entries { upserts, removed } => {
                 for id in &removed {
                     self.held.remove(id);
                 }
                 self.held.extend(upserts.iter().map(|e| (e.id.clone(), e.clone())));
-                self.cache.handle(now, cache::Input::Entries { upserts, removed });
+                self.tell_cache(now, cache::Input::Entries { upserts, removed }, asks);
             }
             sync::Effect::Bundles { upserts, removed } => {
                 let domain = self.domain.clone();
                 for own in upserts.iter().filter(|b| b.trust_domain == domain) {
-                    self.watch_authorities(now, own);
+                    self.watch_authorities(now, own, asks);
                 }
-                self.cache.handle(now, cache::Input::Bundles { upserts, removed });
+                let foreign = upserts.iter().map(|b| b.trust_domain.clone()).filter(|d| *d != domain);
+                self.foreign.extend(foreign);
+                self.foreign.retain(|d| !removed.contains(d));
+                self.tell_cache(now, cache::Input::Bundles { upserts, removed }, asks);
             }
-            sync::Effect::Synced => self.cache.handle(now, cache::Input::Synced),
-            sync::Effect::Connected => self.cache.handle(now, cache::Input::UpstreamBack),
+            sync::Effect::Synced => self.tell_cache(now, cache::Input::Synced, asks),
+            sync::Effect::Connected => self.tell_cache(now, cache::Input::UpstreamBack, asks),
             sync::Effect::Refused(refusal) => {
                 self.refused = Some(refusal);
             }
-            sync::Effect::Poll { .. } => {
-                self.broken.push(Broken { number: 10, what: "polls a server that pushes".into() });
-            }
-            sync::Effect::CloseFollow { .. } | sync::Effect::ServerTime(_) | sync::Effect::Alarm(_) => {}
+            sync::Effect::CloseFollow { stream } => asks.push(Ask::Close { stream }),
+            sync::Effect::ServerTime(_) | sync::Effect::Alarm(_) => {}
         }
     }
 
@@ -271,9 +376,11 @@ impl Agent {
                 self.delivered += 1;
                 self.judge(now, &selectors, &update);
                 self.views.insert(selectors, update);
+                self.find_first_end();
             }
             cache::Effect::Drop { selectors } => {
                 self.views.remove(&selectors);
+                self.find_first_end();
             }
             cache::Effect::MintJwt { ticket, entry, .. } => asks.push(Ask::Mint { ticket, entry }),
             cache::Effect::AnswerJwt { request, answer } => self.answered(now, request, answer),
@@ -281,8 +388,26 @@ impl Agent {
         }
     }
 
+    fn find_first_end(&mut self) {
+        self.shown = true;
+        let held = self.views.values().flat_map(|view| &view.identities);
+        self.first_end = held.map(|identity| identity.svid.not_after).min();
+    }
+
+    /// The authority and the end of what ends first, for the trace.
+    pub fn oldest(&self) -> Option<(AuthorityId, Timestamp)> {
+        let held = self.views.values().flat_map(|view| &view.identities);
+        let oldest = held.min_by_key(|identity| identity.svid.not_after)?;
+        let leaf = oldest.svid.chain.first()?;
+        Some((self.signed_by.get(&**leaf)?.clone(), oldest.svid.not_after))
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.position.map_or(0, |position| position.revision.0)
+    }
+
     /// Tells the cache which of the own authorities are tainted, and which have left the bundle.
-    fn watch_authorities(&mut self, now: Now, own: &Bundle) {
+    fn watch_authorities(&mut self, now: Now, own: &Bundle, asks: &mut Vec<Ask>) {
         let all = own.x509_authorities.iter().map(|a| (id_of(&a.der), a.tainted));
         let trusted: BTreeSet<_> = all.clone().map(|(id, _)| id).collect();
         let left: Vec<_> = self.trusted.difference(&trusted).cloned().collect();
@@ -291,7 +416,7 @@ impl Agent {
         self.trusted = trusted;
         let tainted = all.filter(|(_, tainted)| *tainted).map(|(id, _)| id);
         let authorities = tainted.chain(self.revoked.iter().cloned()).collect();
-        self.cache.handle(now, cache::Input::Distrusted { authorities, spread });
+        self.tell_cache(now, cache::Input::Distrusted { authorities, spread }, asks);
     }
 
     /// The entries these selectors are entitled to, found without the cache's index.
@@ -310,13 +435,18 @@ impl Agent {
 
     /// The same for tokens; and every caller is answered once.
     fn answered(&mut self, now: Now, request: u64, answer: Result<Vec<cache::JwtGrant>, cache::JwtRefusal>) {
-        let Some((selectors, _)) = self.waiting.remove(&request) else {
+        let Some((pin, _)) = self.waiting.remove(&request) else {
             self.broken.push(Broken { number: 1, what: format!("caller {request} is answered twice") });
+            return;
+        };
+        // The last look before the answer goes out: is it still the process that asked?
+        let Some(reached) = self.processes.reached(pin).cloned() else {
+            self.unreached += 1;
             return;
         };
         for grant in answer.into_iter().flatten() {
             self.tokens += 1;
-            self.broken.extend(self.token_is_wrong(now, &selectors, &grant.entry_id, &grant.svid));
+            self.broken.extend(self.token_is_wrong(now, &reached, &grant.entry_id, &grant.svid));
         }
     }
 
@@ -343,16 +473,28 @@ impl Agent {
 
     /// INV-3 Nothing a subscriber holds is past its end, although it may have been cut off for long.
     pub fn holds_nothing_expired(&self, now: Now) -> Option<Broken> {
-        if self.unaware {
+        let wall = now.wall - SLEEP_SLACK;
+        if self.unaware || self.first_end.is_none_or(|end| end >= wall) {
             return None;
         }
-        let wall = now.wall - SLEEP_SLACK;
         self.views.values().find_map(|view| invariants::inv3_holds_nothing_expired(view, wall).err())
     }
 
+    /// INV-9 Every caller has its answer in time.
+    pub fn keeps_nobody_waiting(&self, now: Now) -> Option<Broken> {
+        let late = |(_, since): &&(Pin, Tick)| now.mono.0 > since.0 + ANSWER_MAX;
+        let (pin, since) = self.waiting.values().find(late)?;
+        let what = format!("{pin:?} of {} waits since {}", self.id, since.0);
+        Some(Broken { number: 9, what })
+    }
+
     /// INV-9 What one agent keeps stays within what it is for.
-    pub fn keeps_within_limits(&self, now: Now) -> Option<Broken> {
+    pub fn keeps_within_limits(&mut self) -> Option<Broken> {
         let counts = self.cache.counts();
+        let sizes = (counts, self.held.len(), self.wanted.len());
+        if std::mem::replace(&mut self.sizes, sizes) == sizes {
+            return None;
+        }
         let matched =
             |set: &SelectorSet| self.held.values().filter(|e| e.selector_set().is_subset_of(set)).count();
         let used: usize = self.wanted.iter().map(matched).sum();
@@ -362,11 +504,6 @@ impl Agent {
             ("JWT-SVIDs", counts.jwt_held, JWT_MAX),
             ("selector sets", counts.subscribed_sets, self.wanted.len()),
         ];
-        let late = |(_, since): &&(SelectorSet, Tick)| now.mono.0 > since.0 + ANSWER_MAX;
-        if let Some((selectors, since)) = self.waiting.values().find(late) {
-            let what = format!("a caller with {selectors:?} of {} waits since {}", self.id, since.0);
-            return Some(Broken { number: 9, what });
-        }
         limits.into_iter().find_map(|(name, n, most)| invariants::inv9_queue_is_bounded(name, n, most).err())
     }
 
@@ -390,6 +527,39 @@ impl Agent {
             }
         }
         None
+    }
+}
+
+/// True for the kinds of inputs and effects that are about tokens.
+fn about_tokens(kind: &str) -> bool {
+    matches!(
+        kind,
+        "token wanted"
+            | "caller gone"
+            | "minted"
+            | "mint refused"
+            | "mint lost"
+            | "mint"
+            | "tokens"
+            | "no identity"
+            | "unavailable"
+    )
+}
+
+/// The entries an input speaks of; `None`: it may touch any.
+fn named(input: &cache::Input) -> Option<Vec<EntryId>> {
+    match input {
+        cache::Input::Entries { upserts, removed } => {
+            Some(upserts.iter().map(|e| e.id.clone()).chain(removed.iter().cloned()).collect())
+        }
+        cache::Input::Signed { entry, .. } | cache::Input::SignFailed { entry, .. } => {
+            Some(vec![entry.clone()])
+        }
+        cache::Input::Subscribe { .. }
+        | cache::Input::Unsubscribe { .. }
+        | cache::Input::UpstreamBack
+        | cache::Input::Distrusted { .. } => None,
+        _ => Some(Vec::new()),
     }
 }
 

@@ -11,6 +11,9 @@ use avouch_engine::invariants::{self, Broken};
 use crate::net::IN_FLIGHT_MAX;
 use crate::world::{AGENTS, SERVERS, World};
 
+/// Streams of one agent that a server has not noticed the end of, and the one that lives.
+const FOLLOWERS_MAX: usize = AGENTS * 8;
+
 impl World {
     pub(crate) fn check(&mut self) -> Result<(), Broken> {
         for server in &mut self.servers {
@@ -31,10 +34,21 @@ impl World {
 
     fn check_server(&mut self, server: usize) -> Result<(), Broken> {
         let now = self.at_server(server);
-        let agents: Vec<_> = self.agents.iter().map(|agent| agent.id.clone()).collect();
-        let server = &mut self.servers[server];
-        invariants::inv9_queue_is_bounded("followers", server.followers(), AGENTS)?;
-        server.hands_out_what_it_may(&agents, now)
+        let server = &self.servers[server];
+        invariants::inv9_queue_is_bounded("followers", server.followers.len(), FOLLOWERS_MAX)?;
+        invariants::inv9_queue_is_bounded("acknowledgements", server.acknowledged.len(), AGENTS)?;
+        // INV-1 on the server's side: what an agent is handed and what it may have signed are the same. Asked when
+        // something was written, of the server that knows first, and once in a while: entries end by themselves.
+        let (position, minute) = (server.registry.position(), now.mono.0 / 60_000);
+        let (known, then) = &mut self.judged;
+        let newer = (position.epoch, position.revision) > (known.epoch, known.revision);
+        if server.up && (newer || minute != *then) {
+            (*known, *then) = (position, minute);
+            for agent in &self.agents {
+                invariants::inv1_entitled_only(&server.registry, &agent.id, now.wall)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_agent(&mut self, agent: usize) -> Result<(), Broken> {
@@ -46,13 +60,25 @@ impl World {
         if !agent.up {
             return Ok(());
         }
-        let expired = agent.holds_nothing_expired(now);
+        if let Some(broken) = agent.holds_nothing_expired(now).or_else(|| agent.keeps_nobody_waiting(now)) {
+            return Err(broken);
+        }
+        // What no input has touched is as it was; nothing below depends on the time.
+        if !std::mem::take(&mut agent.touched) {
+            return Ok(());
+        }
+        if let Some(broken) = agent.keeps_within_limits() {
+            return Err(broken);
+        }
+        if !std::mem::take(&mut agent.shown) {
+            return Ok(());
+        }
         // The operator's word, and the silence of an agent that was waited for long enough, are no mistakes.
         let (revoked, unheard, id) = (&self.revoked, &self.unheard, agent.id.clone());
         let unverifiable = agent.holds_something_unverifiable(|authority| {
             revoked.contains(authority) || unheard.contains(&(authority.clone(), id.clone()))
         });
-        match expired.or(unverifiable).or_else(|| agent.keeps_within_limits(now)) {
+        match unverifiable {
             Some(broken) => Err(broken),
             None => Ok(()),
         }
@@ -61,7 +87,8 @@ impl World {
     /// INV-10, and that every workload has exactly its identities.
     pub(crate) fn converged(&mut self) -> Result<(), Broken> {
         let now = self.now;
-        self.servers[0].follow(&mut self.db, now);
+        self.host.audit_is_whole().map_err(|what| Broken { number: 8, what })?;
+        self.servers[0].follow(&mut self.host, now);
         let registry = self.servers[0].registry.clone();
         for agent in &self.agents {
             let held: BTreeSet<(String, i64)> = agent

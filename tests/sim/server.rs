@@ -4,38 +4,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use avouch_domain::{
-    Authority, AuthorityId, AuthorityKind, Bundle, Entry, EntryId, Holder, JwtSvid, Now, Plan, Revision,
-    Slot, SlotState, SpiffeId, Timestamp, TrustDomain, X509Svid,
+    Authority, AuthorityId, AuthorityKind, Entry, EntryId, Holder, JwtSvid, Now, Plan, Revision, Slot,
+    SlotState, SpiffeId, Timestamp, TrustDomain, X509Svid,
 };
 use avouch_engine::cache::SignFailure;
-use avouch_engine::entitle::{
-    Concerned, KnownEntry, concerned_between, delta, is_authorized, visible_bundles,
-};
-use avouch_engine::history::{History, KEPT, Standing, Start, resume};
+use avouch_engine::entitle::is_authorized;
+use avouch_engine::history::{History, KEPT};
 use avouch_engine::invariants::{self, Broken};
 use avouch_engine::plan;
 use avouch_engine::rotation::timing::KEEP_AFTER_END;
-use avouch_engine::rotation::{self, Rotation};
-use avouch_engine::sync::{AgentRefusal, Failure, Frame, Known, NodeStanding, StreamId};
+use avouch_engine::rotation::{self, Rotation, can_go_on};
+use avouch_engine::sync::NodeStanding;
 use avouch_engine::{Machine, Registry};
-use avouch_store::{CommitError, Db};
+use avouch_store::CommitError;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::coverage::Coverage;
+use crate::feed::{Follower, Line, Speaks, node_standing};
+use crate::host::{Host, KeyFile};
 
 pub const CA_TTL: Duration = Duration::from_secs(40 * 60);
 pub const SVID_TTL: Duration = Duration::from_secs(5 * 60);
 pub const TOKEN_TTL: Duration = Duration::from_secs(2 * 60);
 const KINDS: [AuthorityKind; 2] = [AuthorityKind::X509, AuthorityKind::Jwt];
+/// Why nothing is signed for an agent that is not (or no longer) a node.
+pub const NOT_ATTESTED: &str = "agent is not attested";
+/// Steps that one input may set going: make, publish, activate, retire, prune, and room for as many again.
+const STEPS_MAX: usize = 16;
 /// How long a silent agent may hold up a new authority.
 pub const PROPAGATION_BOUND: Duration = Duration::from_secs(90);
-
-#[derive(Debug)]
-struct Follower {
-    told: Registry,
-    bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
-    standing: NodeStanding,
-}
 
 #[derive(Debug)]
 pub struct Server {
@@ -44,13 +42,16 @@ pub struct Server {
     pub registry: Registry,
     pub domain: TrustDomain,
     pub clock: Clock,
-    history: History,
+    pub speaks: Speaks,
+    pub history: History,
     /// X.509 authorities are this server's own; the JWT authority is held by the trust domain, and both servers
     /// drive it.
     rotations: BTreeMap<AuthorityKind, Rotation>,
-    followers: BTreeMap<Line, Follower>,
-    acknowledged: BTreeMap<SpiffeId, Revision>,
+    pub followers: BTreeMap<Line, Follower>,
+    pub acknowledged: BTreeMap<SpiffeId, Revision>,
     made: BTreeMap<(AuthorityKind, Slot), plan::authorities::Prepared>,
+    /// Authorities whose key this life has read or made.
+    in_hand: BTreeSet<AuthorityId>,
     /// When this life published what, in monotonic milliseconds.
     published: BTreeMap<AuthorityId, u64>,
     /// Authorities that all agents alive at some moment had acknowledged; who joined later began with them.
@@ -61,41 +62,63 @@ pub struct Server {
     pub broken: Vec<Broken>,
     /// Authorities taken out of the bundle long after their end.
     pub pruned: u64,
-    judged: (Revision, u64),
+    /// It dies when it has performed one more step of a rotation, before it knows that it has.
+    pub doomed: bool,
+    pub died: bool,
+    pub coverage: Coverage,
 }
 
-/// One stream of one life of an agent.
-pub type Line = (usize, u64, StreamId);
-/// A frame for one agent's stream.
-pub type Outgoing = (Line, Frame);
-
 impl Server {
-    pub fn start(name: &str, domain: TrustDomain, db: &mut Db, clock: Clock, now: Now) -> Self {
-        let registry = Registry::from_image(db.image(now.wall).expect("the store opens"));
-        let rotations = KINDS.iter().map(|kind| {
-            let journal = journal(&registry, *kind, &holder(name, *kind));
-            let settings = rotation::Settings { kind: *kind, propagation_bound: PROPAGATION_BOUND };
-            (*kind, Rotation::new(settings, now, &journal))
-        });
-        Self {
+    /// A new process. What the journal names and can't go on is forgotten.
+    pub fn start(name: &str, domain: TrustDomain, host: &mut Host, clock: Clock, now: Now) -> Self {
+        let registry = Registry::from_image(host.db.image(now.wall).expect("the store opens"));
+        let mut server = Self {
             name: name.into(),
             up: true,
             clock,
-            rotations: rotations.collect(),
+            speaks: Speaks::Push,
+            rotations: BTreeMap::new(),
             history: History::new(registry.clone(), KEPT),
             registry,
             domain,
             followers: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             made: BTreeMap::new(),
+            in_hand: BTreeSet::new(),
             published: BTreeMap::new(),
             heard: BTreeSet::new(),
             unheard: BTreeSet::new(),
             serial: 0,
             broken: Vec::new(),
             pruned: 0,
-            judged: (Revision(0), u64::MAX),
+            doomed: false,
+            died: false,
+            coverage: Coverage::default(),
+        };
+        for kind in KINDS {
+            let usable = server.take_up(host, now, kind);
+            let settings = rotation::Settings { kind, propagation_bound: PROPAGATION_BOUND };
+            server.rotations.insert(kind, Rotation::new(settings, now, &usable));
         }
+        server
+    }
+
+    /// The authorities of the journal that go on; the slots of the others are freed.
+    fn take_up(&mut self, host: &mut Host, now: Now, kind: AuthorityKind) -> Vec<Authority> {
+        let holder = self.holder(kind);
+        let bundle = self.registry.bundle(&self.domain).cloned();
+        let here = |row: &Authority| host.keys.read(&key_file(row)).as_ref() == Some(&row.id);
+        let goes_on = |row: &Authority| can_go_on(row, bundle.as_deref(), here(row), now.wall);
+        let (usable, lost): (Vec<_>, Vec<_>) =
+            journal(&self.registry, kind, &holder).into_iter().partition(goes_on);
+        self.in_hand.extend(usable.iter().filter(|row| here(row)).map(|row| row.id.clone()));
+        for row in lost.iter().filter(|row| row.state == SlotState::Old || row.not_after <= now.wall) {
+            host.keys.remove(key_file(row));
+            host.keys.sync();
+        }
+        let slots: Vec<Slot> = lost.iter().map(|row| row.slot).collect();
+        self.write(host, now, |r| plan::authorities::forget(r, now.wall, kind, &holder, &slots));
+        usable
     }
 
     pub fn crash(&mut self) -> Vec<Line> {
@@ -107,12 +130,11 @@ impl Server {
         holder(&self.name, kind)
     }
 
-    pub fn followers(&self) -> usize {
-        self.followers.len()
-    }
-
-    pub fn lines(&self) -> Vec<Line> {
-        self.followers.keys().copied().collect()
+    /// The X.509 authority that signs here, and its end, for the trace.
+    pub fn signer(&self) -> Option<(AuthorityId, Timestamp)> {
+        let holder = self.holder(AuthorityKind::X509);
+        let mut all = self.registry.authorities().filter(|a| a.holder == holder);
+        all.find(|a| a.state == SlotState::Active).map(|a| (a.id.clone(), a.not_after))
     }
 
     fn check(&mut self, outcome: Result<(), Broken>) {
@@ -120,38 +142,45 @@ impl Server {
     }
 
     /// Plans from memory, commits, and plans again if another server was faster.
-    pub fn write<T>(&mut self, db: &mut Db, now: Now, decide: impl Fn(&Registry) -> (Plan, T)) -> T {
+    pub fn write<T>(&mut self, host: &mut Host, now: Now, decide: impl Fn(&Registry) -> (Plan, T)) -> T {
         loop {
             let (plan, outcome) = decide(&self.registry);
             if plan.is_empty() {
                 return outcome;
             }
-            self.check(invariants::inv8_every_change_is_audited(&plan));
-            match db.commit(self.registry.position(), std::slice::from_ref(&plan)) {
-                Ok(positions) => {
+            self.check(invariants::inv8_every_change_is_audited_once(&plan));
+            match host.commit(now, self.registry.position(), &plan) {
+                Ok(position) => {
                     let before = self.registry.clone();
-                    self.registry.apply(&plan, positions[0]);
+                    self.registry.apply(&plan, position);
+                    // Asked of each commit by itself: who reads two at once misses the taint before a revocation.
+                    if let (Some(old), Some(new)) =
+                        (before.bundle(&self.domain), self.registry.bundle(&self.domain))
+                    {
+                        let kept = invariants::inv5_authority_outlives_its_svids(old, new, end_of, now.wall);
+                        self.broken.extend(kept.err());
+                    }
                     self.seen(&before, now);
                     return outcome;
                 }
-                Err(CommitError::Behind(_)) => self.follow(db, now),
+                Err(CommitError::Behind(_)) => self.follow(host, now),
                 Err(other) => panic!("commit failed: {other}"),
             }
         }
     }
 
     /// Catches up with what other servers have written.
-    pub fn follow(&mut self, db: &mut Db, now: Now) {
-        if db.position().expect("a position") == self.registry.position() {
+    pub fn follow(&mut self, host: &mut Host, now: Now) {
+        if host.position() == self.registry.position() {
             return;
         }
         let before = self.registry.clone();
-        match db.changes_since(self.registry.position(), 1000) {
+        match host.db.changes_since(self.registry.position(), 1000) {
             Ok(tail) => {
                 let (plan, position) = tail.into_plan();
                 self.registry.apply(&plan, position);
             }
-            Err(_) => self.registry = Registry::from_image(db.image(now.wall).expect("the store opens")),
+            Err(_) => self.registry = Registry::from_image(host.db.image(now.wall).expect("the store opens")),
         }
         self.seen(&before, now);
     }
@@ -162,118 +191,10 @@ impl Server {
         self.check(invariants::inv6_position_only_grows(before.position(), registry.position()));
         self.check(invariants::one_signer_per_holder(&registry));
         let Some(bundle) = registry.bundle(&self.domain) else { return };
-        if let Some(earlier) = before.bundle(&self.domain) {
-            self.check(invariants::inv5_authority_outlives_its_svids(earlier, bundle, end_of, now.wall));
-        }
         let signs = |a: &&Authority| a.state == SlotState::Active && a.not_after > now.wall;
         for active in registry.authorities().filter(signs) {
             self.check(invariants::inv4_signer_is_published(active, bundle));
         }
-    }
-
-    /// INV-1 on the server's side: what an agent is handed and what it may have signed are the same.
-    /// Asked when something was written and once in a while, because entries end by themselves.
-    pub fn hands_out_what_it_may(&mut self, agents: &[SpiffeId], now: Now) -> Result<(), Broken> {
-        let asked = (self.registry.position().revision, now.mono.0 / 60_000);
-        if std::mem::replace(&mut self.judged, asked) == asked {
-            return Ok(());
-        }
-        agents.iter().try_for_each(|id| invariants::inv1_entitled_only(&self.registry, id, now.wall))
-    }
-
-    /// Everything that has to be told now, by stream. Only streams that the routing names are looked at.
-    pub fn tell(&mut self, now: Now, agents: &[SpiffeId]) -> Vec<Outgoing> {
-        let mut out = Vec::new();
-        for (line, follower) in &mut self.followers {
-            if follower.told.position() == self.registry.position() {
-                continue;
-            }
-            let Some(id) = agents.get(line.0) else { continue };
-            let concerned = match concerned_between(&follower.told, &self.registry, &self.domain) {
-                Concerned::Nobody => false,
-                Concerned::Everyone => true,
-                Concerned::Agents(ids) => ids.contains(id),
-            };
-            if concerned {
-                let frames = tell_one(follower, &self.registry, id, &self.domain, now);
-                out.extend(frames.into_iter().map(|f| (*line, f)));
-            }
-            follower.told = self.registry.clone();
-        }
-        out
-    }
-
-    pub fn heartbeats(&self, now: Now) -> Vec<Outgoing> {
-        self.followers
-            .iter()
-            .map(|(line, follower)| {
-                let position = Some(follower.told.position());
-                (*line, Frame::Heartbeat { server_time: now.wall, position })
-            })
-            .collect()
-    }
-
-    pub fn open(
-        &mut self,
-        db: &mut Db,
-        now: Now,
-        line: Line,
-        id: &SpiffeId,
-        position: Option<avouch_domain::LogPosition>,
-        known: &Known,
-    ) -> Result<Vec<Frame>, Failure> {
-        if position.is_some_and(|p| p.revision > self.registry.position().revision) {
-            // The agent was told more by a sibling than this server has read yet.
-            self.follow(db, now);
-        }
-        let standing = node_standing(&self.registry, id);
-        match standing {
-            NodeStanding::Banned => return Err(Failure::Refused(AgentRefusal::Banned)),
-            NodeStanding::Evicted => return Err(Failure::Refused(AgentRefusal::NotAttested)),
-            NodeStanding::Active => {}
-        }
-        let known: Vec<KnownEntry> = known
-            .iter()
-            .map(|(id, v)| KnownEntry {
-                id: id.clone(),
-                revision_number: v.revision,
-                created_at: v.created_at,
-            })
-            .collect();
-        let judged = position.as_ref().map(|p| self.history.standing(p));
-        let verified = match (&judged, position) {
-            (Some(Standing::Old), Some(p)) => db.changes_since(p, 1).is_ok(),
-            _ => false,
-        };
-        let bundles = visible_bundles(&self.registry, id, &self.domain, now.wall);
-        // As the product does: bundles before the entries, so that what is acknowledged includes them.
-        let mut frames = vec![Frame::Welcome { server_time: now.wall }, Frame::Node(standing)];
-        frames.extend(bundles.values().map(|b| notice(b)));
-        let position = self.registry.position();
-        match resume(&self.registry, id, now.wall, judged.as_ref(), &known, verified) {
-            Start::Delta(d) => frames.push(Frame::Delta { upserts: d.upserts, removed: d.removed, position }),
-            Start::Digest { digest, reason } => {
-                frames.extend(reason.map(|r| Frame::Resync { reason: r.to_owned() }));
-                let (entries, unchanged) = (digest.entries, digest.unchanged);
-                frames.push(Frame::Snapshot { entries, unchanged, position, last: true });
-            }
-        }
-        self.followers.retain(|(agent, _, _), _| *agent != line.0);
-        self.followers.insert(line, Follower { told: self.registry.clone(), bundles, standing });
-        Ok(frames)
-    }
-
-    pub fn close(&mut self, line: Line) {
-        self.followers.remove(&line);
-    }
-
-    pub fn has(&self, line: Line) -> bool {
-        self.followers.contains_key(&line)
-    }
-
-    pub fn acknowledge(&mut self, id: &SpiffeId, revision: Revision) {
-        let held = self.acknowledged.entry(id.clone()).or_default();
-        *held = (*held).max(revision);
     }
 
     /// What signs now, and the entry it may sign for.
@@ -286,7 +207,7 @@ impl Server {
     ) -> Result<(Entry, Authority), SignFailure> {
         let refused = |why: &str| SignFailure::Refused(why.to_owned());
         if node_standing(&self.registry, agent) != NodeStanding::Active {
-            return Err(refused("not attested"));
+            return Err(refused(NOT_ATTESTED));
         }
         let entry =
             is_authorized(&self.registry, agent, entry, now.wall).ok_or_else(|| refused("not authorized"))?;
@@ -296,6 +217,10 @@ impl Server {
         let active = active.ok_or_else(|| refused("no authority"))?;
         if let Some(bundle) = self.registry.bundle(&self.domain).cloned() {
             self.check(invariants::inv4_signer_is_published(&active, &bundle));
+        }
+        if !self.in_hand.contains(&active.id) {
+            let what = format!("{} signs as {}, whose key it has not", self.name, active.id);
+            self.broken.push(Broken { number: 4, what });
         }
         self.serial += 1;
         Ok((entry, active))
@@ -336,15 +261,12 @@ impl Server {
         Ok((svid, active.id))
     }
 
-    pub fn fetch(&self, now: Now, agent: &SpiffeId, domains: &[TrustDomain]) -> Vec<Bundle> {
-        let visible = visible_bundles(&self.registry, agent, &self.domain, now.wall);
-        domains.iter().filter_map(|d| visible.get(d)).map(|b| (**b).clone()).collect()
-    }
-
     /// Drives rotation and pruning.
-    pub fn tick(&mut self, db: &mut Db, now: Now) {
-        self.follow(db, now);
-        self.write(db, now, |r| plan::entries::prune(r, now.wall, "server"));
+    pub fn tick(&mut self, host: &mut Host, now: Now) {
+        self.follow(host, now);
+        if self.registry.expired_entries(now.wall).next().is_some() {
+            self.write(host, now, |r| plan::entries::prune(r, now.wall, "server"));
+        }
         let live = self.live_agents(now);
         let everywhere = live
             .iter()
@@ -358,12 +280,15 @@ impl Server {
             let tainted = rows.iter().filter(|r| r.tainted).map(|r| rotation::Input::Taint(r.id.clone()));
             let mut inputs: Vec<_> = tainted.collect();
             if kind == AuthorityKind::Jwt {
+                // Another server may have made it: its key is where both find it.
+                let here = rows.iter().filter(|row| host.keys.read(&key_file(row)).as_ref() == Some(&row.id));
+                self.in_hand.extend(here.map(|row| row.id.clone()));
                 inputs.push(rotation::Input::Journal(rows));
             }
             inputs.push(rotation::Input::Acknowledged(everywhere));
             inputs.push(rotation::Input::Tick);
             for input in inputs {
-                self.drive(db, now, kind, input);
+                self.drive(host, now, kind, input);
             }
         }
     }
@@ -394,30 +319,55 @@ impl Server {
         self.unheard.extend(unheard);
     }
 
-    fn drive(&mut self, db: &mut Db, now: Now, kind: AuthorityKind, input: rotation::Input) {
-        let mut next = Some(input);
+    pub fn drive(&mut self, host: &mut Host, now: Now, kind: AuthorityKind, input: rotation::Input) {
+        let (mut next, mut causes) = (Some(input), Vec::new());
         while let Some(input) = next.take() {
             let Some(machine) = self.rotations.get_mut(&kind) else { return };
+            let (then, before) = (machine.phase(), machine.phase_at(now.wall));
+            if then != before {
+                self.coverage.rotation((then, "time", before));
+            }
+            let cause = rotation::phase::kind(&input);
             machine.handle(now, input);
-            next = machine.poll().map(|effect| self.perform(db, now, kind, effect));
+            self.coverage.rotation((before, cause, machine.phase()));
+            causes.push(cause);
+            if causes.len() > STEPS_MAX {
+                // INV-9 What one input sets going comes to rest.
+                let what =
+                    format!("rotation of {kind:?} at {} never rests: {:?}", self.name, machine.phase());
+                self.broken.push(Broken { number: 9, what: format!("{what} after {causes:?}") });
+                return;
+            }
+            next = machine.poll().map(|effect| self.perform(host, now, kind, effect));
+            if self.doomed && next.is_some() {
+                (self.died, next) = (true, None);
+            }
         }
     }
 
     fn perform(
         &mut self,
-        db: &mut Db,
+        host: &mut Host,
         now: Now,
         kind: AuthorityKind,
         effect: rotation::Effect,
     ) -> rotation::Input {
         let (holder, domain) = (self.holder(kind), self.domain.clone());
         match effect {
+            rotation::Effect::MakeKey { .. } if now.mono.0 < host.full_until => rotation::Input::Failed,
+            rotation::Effect::Retire { .. } if now.mono.0 < host.full_until => rotation::Input::Failed,
             rotation::Effect::MakeKey { slot } => {
                 self.serial += 1;
                 let id: AuthorityId = format!("{}-{}-{}", self.name, now.mono.0, self.serial).into();
                 let (issued_at, not_after) = (now.wall, now.wall + CA_TTL);
                 let public: Arc<[u8]> = format!("{id}@{}", not_after.0).into_bytes().into();
                 let id_made = id.clone();
+                host.keys.write(file(kind, &holder, slot, &id), id.clone());
+                // One that dies now has written the key and not synced it; nobody has heard of it.
+                if !self.doomed {
+                    host.keys.sync();
+                }
+                self.in_hand.insert(id.clone());
                 let prepared =
                     plan::authorities::Prepared { kind, holder, slot, id, public, issued_at, not_after };
                 self.made.insert((kind, slot), prepared);
@@ -427,7 +377,7 @@ impl Server {
                 let Some(made) = self.made.get(&(kind, slot)).cloned() else {
                     return rotation::Input::Failed;
                 };
-                match self.write(db, now, |r| plan::authorities::publish(r, now.wall, &domain, &made)) {
+                match self.write(host, now, |r| plan::authorities::publish(r, now.wall, &domain, &made)) {
                     Ok(revision) => {
                         self.published.insert(made.id.clone(), now.mono.0);
                         rotation::Input::Published { slot, revision }
@@ -441,12 +391,16 @@ impl Server {
                 }
                 let activate =
                     |r: &Registry| plan::authorities::activate(r, now.wall, kind, &holder, slot, &id);
-                match self.write(db, now, activate) {
+                match self.write(host, now, activate) {
                     Ok(()) => rotation::Input::Activated { slot },
                     Err(_) => rotation::Input::Failed,
                 }
             }
-            rotation::Effect::Retire { slot, .. } => rotation::Input::Retired { slot },
+            rotation::Effect::Retire { slot, id } => {
+                host.keys.remove(file(kind, &holder, slot, &id));
+                host.keys.sync();
+                rotation::Input::Retired { slot }
+            }
             rotation::Effect::Prune => {
                 let prune = |r: &Registry| {
                     let (x509, jwt) = ended(r, &domain, now);
@@ -455,7 +409,7 @@ impl Server {
                         Err(_) => (Plan::default(), None),
                     }
                 };
-                match self.write(db, now, prune) {
+                match self.write(host, now, prune) {
                     Some(count) => {
                         self.pruned += count as u64;
                         rotation::Input::Pruned
@@ -472,6 +426,18 @@ fn holder(name: &str, kind: AuthorityKind) -> Holder {
         AuthorityKind::X509 => Holder::Server(name.into()),
         AuthorityKind::Jwt => Holder::TrustDomain,
     }
+}
+
+/// An X.509 key lies in its slot; those of the JWT authority, which servers share, lie under their names.
+fn file(kind: AuthorityKind, holder: &Holder, slot: Slot, id: &AuthorityId) -> KeyFile {
+    match kind {
+        AuthorityKind::X509 => format!("{holder:?}/{slot:?}"),
+        AuthorityKind::Jwt => id.to_string(),
+    }
+}
+
+fn key_file(row: &Authority) -> KeyFile {
+    file(row.kind, &row.holder, row.slot, &row.id)
 }
 
 fn journal(registry: &Registry, kind: AuthorityKind, holder: &Holder) -> Vec<Authority> {
@@ -496,45 +462,4 @@ fn ended(registry: &Registry, domain: &TrustDomain, now: Now) -> (BTreeSet<Arc<[
     let x509 = bundle.x509_authorities.iter().filter(|a| over(end_of(&a.der))).map(|a| a.der.clone());
     let jwt = bundle.jwt_authorities.iter().filter(|a| over(a.expires_at)).map(|a| a.key_id.clone());
     (x509.collect(), jwt.collect())
-}
-
-fn tell_one(
-    follower: &mut Follower,
-    registry: &Registry,
-    id: &SpiffeId,
-    domain: &TrustDomain,
-    now: Now,
-) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    let change = delta(&follower.told, registry, id, now.wall);
-    let position = registry.position();
-    let visible = visible_bundles(registry, id, domain, now.wall);
-    let changed =
-        visible.iter().filter(|(d, b)| follower.bundles.get(*d) != Some(*b)).map(|(_, b)| notice(b));
-    frames.extend(changed);
-    let gone = follower.bundles.keys().filter(|d| !visible.contains_key(*d));
-    frames.extend(gone.map(|d| Frame::BundleNotice { domain: d.clone(), digest: Vec::new(), removed: true }));
-    follower.bundles = visible;
-    if !change.is_empty() || !frames.is_empty() {
-        frames.push(Frame::Delta { upserts: change.upserts, removed: change.removed, position });
-    }
-    let standing = node_standing(registry, id);
-    if standing != follower.standing {
-        follower.standing = standing;
-        frames.push(Frame::Node(standing));
-    }
-    frames
-}
-
-fn notice(bundle: &Bundle) -> Frame {
-    let digest = avouch_store::sha256(format!("{bundle:?}").as_bytes()).to_vec();
-    Frame::BundleNotice { domain: bundle.trust_domain.clone(), digest, removed: false }
-}
-
-fn node_standing(registry: &Registry, id: &SpiffeId) -> NodeStanding {
-    match registry.node(id) {
-        None => NodeStanding::Evicted,
-        Some(node) if node.is_banned() => NodeStanding::Banned,
-        Some(_) => NodeStanding::Active,
-    }
 }

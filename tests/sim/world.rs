@@ -1,44 +1,35 @@
 //! The whole system in one thread under virtual time: two servers on one store, three agents, their workloads, an
 //! admin, and a network that loses. One seed decides everything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use avouch_domain::fixtures::id;
-use avouch_domain::{AuthorityId, Epoch, Now, SpiffeId, Tick, Timestamp, TrustDomain};
+use avouch_domain::{AuthorityId, Epoch, LogPosition, Now, SpiffeId, Tick, Timestamp, TrustDomain};
 use avouch_engine::cache::SignFailure;
-use avouch_engine::invariants::Broken;
+use avouch_engine::invariants::{self, Broken};
 use avouch_engine::sync::Failure;
-use avouch_store::Db;
 
+use crate::actions::{Action, Kind};
 use crate::agent::Agent;
 use crate::clock::Clock;
+use crate::coverage::Coverage;
+use crate::feed::{Line, Speaks};
+use crate::host::Host;
 use crate::net::{Ask, CALL_TIMEOUT, KEEPALIVE, Message, Net, Tell};
+use crate::people::selectors_of;
 use crate::rng::Rng;
-use crate::server::{Line, Server};
+use crate::server::Server;
+use crate::trace::{Place, Trace, Tracing};
 
 pub const AGENTS: usize = 3;
 pub const SERVERS: usize = 2;
-/// Lines of the trace kept for a failure.
-const TRACE_KEPT: usize = 40;
-const SERVER_TICK: u64 = 2_000;
+const SERVER_TICK: u64 = 4_000;
 const HEARTBEAT: u64 = 10_000;
+/// Steps of a whole run: a hundred times more than usual, then something never rests.
+const STEPS_MAX: usize = 2_000_000;
 /// The life of the store between the troubled part and the judgement.
 const PEACE: u64 = 20 * 60_000;
-
-/// What a run looks like.
-#[derive(Clone, Copy, Debug)]
-pub struct Scenario {
-    pub seed: u64,
-    /// Virtual milliseconds with faults; then everything heals and must converge.
-    pub length: u64,
-    /// Percent of messages lost.
-    pub loss: u64,
-    /// Clocks run wrong and are set.
-    pub bent_clocks: bool,
-    /// At this moment every host is suspended for longer than an ended authority stays in the bundle.
-    pub sleep_at: Option<u64>,
-}
 
 /// What a run has seen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,13 +37,12 @@ pub struct Tally {
     pub steps: u64,
     pub delivered: u64,
     pub commits: u64,
-    pub crashes: u64,
     pub broken_streams: u64,
     pub tokens: u64,
-    pub taints: u64,
     pub revocations: u64,
-    pub clock_jumps: u64,
     pub pruned: u64,
+    /// Tokens that found their caller gone.
+    pub unreached: u64,
 }
 
 impl Tally {
@@ -61,13 +51,11 @@ impl Tally {
             (&mut self.steps, other.steps),
             (&mut self.delivered, other.delivered),
             (&mut self.commits, other.commits),
-            (&mut self.crashes, other.crashes),
             (&mut self.broken_streams, other.broken_streams),
             (&mut self.tokens, other.tokens),
-            (&mut self.taints, other.taints),
             (&mut self.revocations, other.revocations),
-            (&mut self.clock_jumps, other.clock_jumps),
             (&mut self.pruned, other.pruned),
+            (&mut self.unreached, other.unreached),
         ];
         all.into_iter().for_each(|(sum, more)| *sum += more);
     }
@@ -77,13 +65,11 @@ impl Tally {
         [
             (self.delivered, "delivered"),
             (self.commits, "commits"),
-            (self.crashes, "crashes"),
             (self.broken_streams, "broken streams"),
             (self.tokens, "tokens"),
-            (self.taints, "taints"),
             (self.revocations, "revocations"),
-            (self.clock_jumps, "clock jumps"),
             (self.pruned, "pruned authorities"),
+            (self.unreached, "callers gone"),
         ]
         .into_iter()
         .find_map(|(count, name)| (count == 0).then_some(name))
@@ -92,93 +78,106 @@ impl Tally {
 
 pub struct World {
     pub(crate) now: Now,
-    pub(crate) rng: Rng,
-    pub(crate) db: Db,
+    pub(crate) seed: u64,
+    pub(crate) host: Host,
     pub(crate) servers: Vec<Server>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) net: Net,
     pub(crate) domain: TrustDomain,
-    pub(crate) bent_clocks: bool,
-    sleep_at: Option<u64>,
-    /// When the troubled part ends.
-    end: u64,
+    actions: VecDeque<Action>,
+    /// When the troubled part ends, times asleep left out.
+    length: u64,
+    /// Milliseconds for which all hosts were suspended.
+    pub(crate) slept: u64,
     healed: bool,
-    pub(crate) entries_made: u64,
     pub(crate) serial: u64,
     server_tick: u64,
     heartbeat: u64,
-    next_action: u64,
     pub(crate) revive: Vec<(u64, Revive)>,
-    trace: std::collections::VecDeque<String>,
-    pub echo: bool,
+    trace: Trace,
     pub(crate) tally: Tally,
-    /// Authorities that an operator took out of the bundle before their end.
+    pub(crate) coverage: Coverage,
+    /// Authorities that an operator took out of the bundle before their end, or lost by going back to a backup.
     pub(crate) revoked: BTreeSet<AuthorityId>,
     /// Agents that did not say in time that they know an authority.
     pub(crate) unheard: BTreeSet<(AuthorityId, SpiffeId)>,
+    /// Position and minute for which INV-1 was asked of a server.
+    pub(crate) judged: (LogPosition, u64),
 }
 
+/// What comes back by itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Revive {
     Server(usize),
     Agent(usize),
     Link(usize),
+    AgentClock(usize),
+    ServerClock(usize),
+    /// A server that does not push is replaced by one that does.
+    Upgrade(usize),
+}
+
+/// Where something happens, for the trace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum At {
+    Admin,
+    Fault,
+    Server(usize),
+    Agent(usize),
 }
 
 impl World {
-    pub fn new(scenario: Scenario) -> Self {
+    pub fn new(seed: u64, length: u64, actions: &[Action]) -> Self {
         let now = Now { wall: Timestamp::from_secs(1_800_000_000), mono: Tick(0) };
-        let mut rng = Rng::new(scenario.seed);
         let domain = TrustDomain::new("example.org").expect("a name");
-        let mut db = Db::in_memory(Epoch { started: now.wall.0, random: scenario.seed }).expect("a store");
+        let mut host = Host::new(Epoch { started: now.wall.0, random: seed });
         let servers = ["one", "two"]
             .iter()
             .take(SERVERS)
-            .map(|n| Server::start(n, domain.clone(), &mut db, Clock::default(), now))
+            .map(|n| Server::start(n, domain.clone(), &mut host, Clock::default(), now))
             .collect();
-        let agents = (0..AGENTS)
-            .map(|i| Agent::new(id(&format!("/spire/agent/join_token/{i}")), rng.next()))
-            .collect();
-        let mut world = Self {
+        let agents =
+            (0..AGENTS).map(|i| Agent::new(id(&format!("/spire/agent/join_token/{i}")), seed)).collect();
+        Self {
             now,
-            rng,
-            db,
+            seed,
+            host,
             servers,
             agents,
-            net: Net::new(scenario.loss),
+            net: Net::new(seed, AGENTS),
             domain,
-            bent_clocks: scenario.bent_clocks,
-            sleep_at: scenario.sleep_at,
-            end: scenario.length,
+            actions: actions.iter().copied().collect(),
+            length,
+            slept: 0,
             healed: false,
-            entries_made: 0,
             serial: 0,
             server_tick: 0,
             heartbeat: HEARTBEAT,
-            next_action: 1_000,
             revive: Vec::new(),
-            trace: std::collections::VecDeque::new(),
-            echo: false,
+            trace: Trace::default(),
             tally: Tally::default(),
+            coverage: Coverage::default(),
             revoked: BTreeSet::new(),
             unheard: BTreeSet::new(),
-        };
-        world.tick_servers();
-        for agent in 0..AGENTS {
-            world.attest(agent);
-            for workload in 0..3 {
-                let selectors = world.workload(workload);
-                world.agents[agent].wanted.insert(selectors);
-            }
-            world.start_agent(agent);
+            judged: (LogPosition::default(), u64::MAX),
         }
-        world
     }
 
-    /// Runs the scenario to its end, or to the first broken promise.
-    pub fn run(&mut self, scenario: Scenario) -> Result<Tally, Broken> {
-        self.end = scenario.length;
-        while self.now.mono.0 < self.end {
+    /// Counts what is visited.
+    pub fn watch(&mut self) {
+        self.coverage.on = true;
+        self.servers.iter_mut().for_each(|s| s.coverage.on = true);
+        self.agents.iter_mut().for_each(|a| a.coverage.on = true);
+    }
+
+    pub fn tracing(&mut self, tracing: Tracing) {
+        self.trace.tracing = tracing;
+    }
+
+    /// Runs to the end, or to the first broken promise.
+    pub fn run(&mut self) -> Result<Tally, Broken> {
+        self.begin();
+        while self.awake() < self.length {
             self.step()?;
         }
         self.heal();
@@ -189,12 +188,43 @@ impl World {
         self.converged()?;
         self.tally.delivered = self.agents.iter().map(|a| a.delivered).sum();
         self.tally.tokens = self.agents.iter().map(|a| a.tokens).sum();
+        self.tally.unreached = self.agents.iter().map(|a| a.unreached).sum();
         self.tally.pruned = self.servers.iter().map(|s| s.pruned).sum();
         Ok(self.tally)
     }
 
-    pub fn trace(&self) -> String {
-        self.trace.iter().fold(String::new(), |text, line| text + line + "\n")
+    /// What was visited, all hosts together.
+    pub fn visited(&self) -> Coverage {
+        let mut all = self.coverage.clone();
+        self.servers.iter().for_each(|s| all.add(&s.coverage));
+        self.agents.iter().for_each(|a| all.add(&a.coverage));
+        all
+    }
+
+    pub fn steps(&self) -> u64 {
+        self.tally.steps
+    }
+
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn begin(&mut self) {
+        self.tick_servers();
+        let mut dice = Rng::new(self.seed);
+        for agent in 0..AGENTS {
+            self.attest(agent, &mut dice);
+            for workload in 0..3 {
+                let selectors = selectors_of(workload, &mut dice);
+                self.agents[agent].wanted.insert(selectors);
+            }
+            self.start_agent(agent);
+        }
+    }
+
+    /// Milliseconds since the start, times asleep left out.
+    fn awake(&self) -> u64 {
+        self.now.mono.0 - self.slept
     }
 
     /// The moment as an agent's clock shows it.
@@ -207,19 +237,29 @@ impl World {
         self.servers[server].clock.see(self.now)
     }
 
-    pub(crate) fn log(&mut self, host: &str, event: &str) {
-        let line = format!(
-            "{:>9} {host:<8} {:>5} {event}",
-            self.now.mono.0,
-            self.servers[0].registry.position().revision.0
-        );
-        if self.echo {
-            println!("{line}");
+    pub(crate) fn log(&mut self, at: At, event: &str, words: impl FnOnce() -> String) {
+        if self.trace.on() {
+            let place = self.place(at);
+            self.trace.line(self.now.mono.0, &place, event, &words());
         }
-        self.trace.push_back(line);
-        if self.trace.len() > TRACE_KEPT {
-            self.trace.pop_front();
-        }
+    }
+
+    fn place(&self, at: At) -> Place {
+        let (host, role) = match at {
+            At::Admin => ("-".to_owned(), "admin"),
+            At::Fault => ("-".to_owned(), "fault"),
+            At::Server(s) => (self.servers[s].name.to_string(), "server"),
+            At::Agent(a) => (format!("agent{a}"), "agent"),
+        };
+        let (wall, revision, oldest) = match at {
+            At::Agent(a) => (self.at_agent(a).wall, self.agents[a].revision(), self.agents[a].oldest()),
+            At::Server(s) => {
+                let server = &self.servers[s];
+                (self.at_server(s).wall, server.registry.position().revision.0, server.signer())
+            }
+            At::Admin | At::Fault => (self.now.wall, self.host.position().revision.0, None),
+        };
+        Place { host, role, revision, oldest, wall }
     }
 
     /// Moves to the next moment at which anything happens, lets it happen, and asks every invariant.
@@ -227,6 +267,11 @@ impl World {
         let next = self.next_moment();
         self.pass(next.saturating_sub(self.now.mono.0));
         self.tally.steps += 1;
+        invariants::inv9_queue_is_bounded(
+            "steps",
+            usize::try_from(self.tally.steps).unwrap_or(0),
+            STEPS_MAX,
+        )?;
         while let Some(message) = self.net.due(next) {
             self.deliver(message);
         }
@@ -246,15 +291,19 @@ impl World {
             self.heartbeats();
         }
         self.revive_due();
-        if !self.healed && next >= self.next_action {
-            self.next_action = next + 500 + self.rng.below(20_000);
-            self.act();
+        let mut sleeps = 0;
+        while let Some(action) = self.actions.pop_front_if(|a| !self.healed && a.at <= next - self.slept) {
+            // A fall into sleep comes last: what is said before it is heard after it.
+            match action.kind {
+                Kind::Suspend => sleeps += 1,
+                _ => self.act(action),
+            }
         }
         self.refused_agents();
         self.tell();
         self.check()?;
-        if self.sleep_at.take_if(|at| *at <= next).is_some() {
-            self.end += self.sleep();
+        for _ in 0..sleeps {
+            self.sleep();
         }
         Ok(())
     }
@@ -266,8 +315,8 @@ impl World {
 
     fn next_moment(&self) -> u64 {
         let mut next = self.server_tick.min(self.heartbeat);
-        if !self.healed {
-            next = next.min(self.next_action);
+        if let Some(action) = self.actions.front().filter(|_| !self.healed) {
+            next = next.min(action.at + self.slept);
         }
         let wakeups = self.agents.iter().filter_map(Agent::next_wakeup);
         let revivals = self.revive.iter().map(|(at, _)| *at);
@@ -280,14 +329,14 @@ impl World {
     pub(crate) fn ask(&mut self, agent: usize, asks: Vec<Ask>) {
         for ask in asks {
             if matches!(ask, Ask::Open { .. }) {
-                self.agents[agent].server = usize::try_from(self.rng.below(SERVERS as u64)).unwrap_or(0);
+                self.agents[agent].server = self.net.choose(agent, SERVERS);
             }
             let (server, life) = (self.agents[agent].server, self.agents[agent].life);
-            let lost = self.agents[agent].cut || !self.servers[server].up || self.net.lost(&mut self.rng);
-            if lost {
+            let now = self.now.mono.0;
+            if self.agents[agent].cut || !self.servers[server].up || self.net.lost(now, agent) {
                 self.give_up(agent, life, &ask);
             } else {
-                self.net.send(self.now.mono.0, &mut self.rng, Message::ToServer { server, agent, life, ask });
+                self.net.send(now, agent, Message::ToServer { server, agent, life, ask });
             }
         }
     }
@@ -304,7 +353,13 @@ impl World {
                 (CALL_TIMEOUT, Tell::MintFailed { ticket, failure: SignFailure::Away(away) })
             }
             Ask::Fetch { .. } => (CALL_TIMEOUT, Tell::BundlesFailed),
+            Ask::Poll { .. } => (CALL_TIMEOUT, Tell::PollFailed(Failure::Away(away))),
             Ask::Ack { .. } => return,
+            Ask::Close { .. } => {
+                let server = self.agents[agent].server;
+                let message = Message::ToServer { server, agent, life, ask: ask.clone() };
+                return self.net.send_in(self.now.mono.0 + KEEPALIVE, message);
+            }
         };
         self.net.send_in(self.now.mono.0 + after, Message::ToAgent { agent, life, tell });
     }
@@ -314,12 +369,19 @@ impl World {
             Message::ToAgent { agent, life, tell } => {
                 if self.agents[agent].up && self.agents[agent].life == life {
                     let now = self.at_agent(agent);
+                    let (event, words) = if self.trace.on() { told(&tell) } else { Default::default() };
+                    let delivered = self.agents[agent].delivered;
                     let asks = self.agents[agent].hear(now, tell);
+                    let news = self.agents[agent].delivered - delivered;
+                    self.log(At::Agent(agent), event, || {
+                        if news == 0 { words } else { format!("{words}; {news} workloads told") }
+                    });
                     self.ask(agent, asks);
                 }
             }
             Message::ToServer { server, agent, life, ask } => {
-                if !self.servers[server].up || self.agents[agent].cut {
+                let closes = matches!(ask, Ask::Close { .. });
+                if !closes && (!self.servers[server].up || self.agents[agent].cut) {
                     self.give_up(agent, life, &ask);
                 } else {
                     self.serve(server, agent, life, ask);
@@ -331,20 +393,19 @@ impl World {
     fn serve(&mut self, server: usize, agent: usize, life: u64, ask: Ask) {
         let agent_id = self.agents[agent].id.clone();
         let now = self.at_server(server);
+        let line = |stream| (agent, life, stream);
+        let (host, it) = (&mut self.host, &mut self.servers[server]);
         let tell = match ask.clone() {
+            // The connection is gone that this came on.
+            Ask::Open { stream, .. } if !self.agents[agent].waits_for(life, stream) => return,
+            Ask::Close { stream } => return it.close(line(stream)),
             Ask::Open { stream, position, known } => {
-                let opened = self.servers[server].open(
-                    &mut self.db,
-                    now,
-                    (agent, life, stream),
-                    &agent_id,
-                    position,
-                    &known,
-                );
-                match opened {
-                    Ok(frames) => {
+                match it.open(host, now, line(stream), &agent_id, position, &known) {
+                    Ok((began, frames)) => {
+                        self.coverage.resume(began);
+                        self.log(At::Server(server), "stream", || format!("to agent{agent}: {began}"));
                         for frame in frames {
-                            self.send_frame(server, (agent, life, stream), frame);
+                            self.send_frame(server, line(stream), frame);
                         }
                         return;
                     }
@@ -352,25 +413,27 @@ impl World {
                 }
             }
             Ask::Ack { stream, revision } => {
-                if self.servers[server].has((agent, life, stream)) {
-                    self.servers[server].acknowledge(&agent_id, revision);
+                if it.has(line(stream)) {
+                    it.acknowledge(&agent_id, revision);
                 }
                 return;
             }
-            Ask::Sign { ticket, entry } => match self.servers[server].sign(now, &agent_id, &entry) {
+            Ask::Sign { ticket, entry } => match it.sign(now, &agent_id, &entry) {
                 Ok((svid, authority)) => Tell::Signed { ticket, entry, svid, authority },
                 Err(failure) => Tell::SignFailed { ticket, entry, failure },
             },
-            Ask::Mint { ticket, entry } => match self.servers[server].mint(now, &agent_id, &entry) {
+            Ask::Mint { ticket, entry } => match it.mint(now, &agent_id, &entry) {
                 Ok((svid, key_id)) => Tell::Minted { ticket, svid, key_id },
                 Err(failure) => Tell::MintFailed { ticket, failure },
             },
-            Ask::Fetch { domains } => Tell::Bundles(self.servers[server].fetch(now, &agent_id, &domains)),
+            Ask::Fetch { domains } => Tell::Bundles(it.fetch(now, &agent_id, &domains)),
+            Ask::Poll { whole, known } => it.poll(now, &agent_id, whole, &known),
         };
-        if self.net.lost(&mut self.rng) {
+        let now = self.now.mono.0;
+        if self.net.lost(now, agent) {
             self.give_up(agent, life, &ask);
         } else {
-            self.net.send(now.mono.0, &mut self.rng, Message::ToAgent { agent, life, tell });
+            self.net.send(now, agent, Message::ToAgent { agent, life, tell });
         }
     }
 
@@ -380,10 +443,10 @@ impl World {
         if !self.servers[server].has(line) {
             return;
         }
-        if self.agents[agent].cut || self.net.lost(&mut self.rng) {
+        if self.agents[agent].cut || self.net.lost(self.now.mono.0, agent) {
             self.break_stream(server, line);
         } else {
-            self.net.send_frame(self.now.mono.0, &mut self.rng, agent, life, stream, frame);
+            self.net.send_frame(self.now.mono.0, agent, life, stream, frame);
         }
     }
 
@@ -424,24 +487,66 @@ impl World {
         for server in 0..SERVERS {
             if self.servers[server].up {
                 let now = self.at_server(server);
-                self.servers[server].tick(&mut self.db, now);
+                let before = self.servers[server].registry.position();
+                self.servers[server].tick(&mut self.host, now);
+                let after = self.servers[server].registry.position();
+                if before != after {
+                    self.log(At::Server(server), "commit", || format!("from {}", before.revision.0));
+                }
+            }
+            if std::mem::take(&mut self.servers[server].died) {
+                self.log(At::Fault, "server crash", || format!("server {server}, in the middle of a step"));
+                self.stop_server(server);
             }
         }
     }
 
     fn heal(&mut self) {
         self.healed = true;
-        self.net.loss = 0;
+        self.net.weather = 0;
+        self.net.trouble = Default::default();
+        self.host.full_until = 0;
         for what in std::mem::take(&mut self.revive) {
             self.revive.push((self.now.mono.0, what.1));
         }
-        self.servers.iter_mut().for_each(|s| s.clock = Clock::default());
+        for server in 0..SERVERS {
+            self.servers[server].clock = Clock::default();
+            self.servers[server].doomed = false;
+            if self.servers[server].speaks != Speaks::Push {
+                self.revive.push((self.now.mono.0, Revive::Upgrade(server)));
+            }
+        }
         for agent in 0..AGENTS {
             self.agents[agent].clock = Clock::default();
             self.agents[agent].unaware = true;
             self.agents[agent].cut = false;
             self.revive.push((self.now.mono.0 + 1, Revive::Agent(agent)));
         }
-        self.log("heal", "no more faults");
+        self.log(At::Fault, "heal", || "no more faults".to_owned());
+    }
+}
+
+/// The event and the words of what an agent is told.
+fn told(tell: &Tell) -> (&'static str, String) {
+    match tell {
+        Tell::Frame { stream, frame } => {
+            let input = avouch_engine::sync::Input::Frame { stream: *stream, frame: frame.clone() };
+            (avouch_engine::sync::phase::kind(&input), String::new())
+        }
+        Tell::Ended { failure, .. } => ("stream ended", format!("{failure:?}")),
+        Tell::Signed { entry, svid, authority, .. } => {
+            ("signed", format!("{entry} as {} by {authority} until {}", svid.id, svid.not_after))
+        }
+        Tell::SignFailed { entry, failure, .. } => ("sign failed", format!("{entry}: {failure}")),
+        Tell::Minted { svid, key_id, .. } => {
+            ("minted", format!("{} by {key_id} until {}", svid.id, svid.expires_at))
+        }
+        Tell::MintFailed { failure, .. } => ("mint failed", failure.to_string()),
+        Tell::Bundles(bundles) => ("bundles", format!("{} of them", bundles.len())),
+        Tell::BundlesFailed => ("bundles lost", String::new()),
+        Tell::Polled { entries, unchanged, .. } => {
+            ("polled", format!("{} entries, {} as before", entries.len(), unchanged.len()))
+        }
+        Tell::PollFailed(failure) => ("poll failed", format!("{failure:?}")),
     }
 }

@@ -50,20 +50,49 @@ pub fn bench(rest: &[&str]) -> Outcome {
     if status.success() { Ok(()) } else { Err("a row is over its bar: the lines above name it".into()) }
 }
 
-/// `cargo xtask sim`: the simulation alone; one seed is replayed with every event printed.
-pub fn sim(seed: Option<&str>, seeds: Option<&str>) -> Outcome {
+/// What `cargo xtask sim --help` says.
+const SIM_HELP: &str = "\
+cargo xtask sim [OPTIONS]      the whole system in one thread under virtual time
+
+  (none)          what CI runs: every promise on every seed, the table of what is visited, planted mistakes found
+  --seed S        one seed
+    --trace       prints one line per event: time, host, role, event, revision, authority, what ends first
+    --shrink      drops actions while the same promise is still broken, prints what is left and how to replay it
+    --only N,N    does only these actions of the seed
+  --seeds N       seeds 0 to N-1 on all cores; counts seeds per second
+    --from S      begins with seed S
+    --coverage    prints how often every transition and every pair of faults was visited
+  --fault NAME    plants a mistake first (an unknown name lists them)
+
+Examples:
+  cargo xtask sim --seeds 20000
+  cargo xtask sim --seeds 200 --coverage
+  cargo xtask sim --seed 17 --trace
+  cargo xtask sim --seed 4 --fault ForgetAliasChange --shrink
+
+docs/SIMULATION.md tells how to read a trace and how to add a fault or a promise.
+";
+
+/// `cargo xtask sim`: the simulation alone.
+pub fn sim(options: &[&str]) -> Outcome {
+    if options.iter().any(|option| matches!(*option, "--help" | "-h" | "help")) {
+        println!("{SIM_HELP}");
+        return Ok(());
+    }
     let mut command = Command::new("cargo");
     // The whole workspace is named so that dependencies are built as for the other lanes.
     command.args(["test", PROFILE[0], PROFILE[1], "--workspace", "--test", "sim", "--"]);
-    command.args(["every_promise", "--nocapture"]).current_dir(files::root());
-    for (name, value) in [("AVOUCH_SIM_SEED", seed), ("AVOUCH_SIM_SEEDS", seeds)] {
-        if let Some(value) = value {
-            value.parse::<u64>().map_err(|_| format!("`{value}` is no seed: expected a whole number"))?;
-            command.env(name, value);
-        }
+    command.arg("--nocapture").current_dir(files::root());
+    if !options.is_empty() {
+        // What broke is in the report; where a test panics says nothing.
+        command.arg("every_promise").env("AVOUCH_SIM", options.join(" ")).env("RUST_BACKTRACE", "0");
     }
     let status = command.status().map_err(|e| format!("cannot run cargo: {e}"))?;
-    if status.success() { Ok(()) } else { Err("a promise was broken: the lines above replay it".into()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err("the lines above say what is broken and how to replay it".into())
+    }
 }
 
 /// `cargo xtask test`: levels 0 to 6 of the pyramid, or 0 to 2.

@@ -6,6 +6,7 @@
 
 mod conformance;
 mod files;
+mod fuzz;
 mod r#gen;
 mod integration;
 mod lanes;
@@ -22,7 +23,8 @@ cargo xtask COMMAND
   gen [--check]          write (or compare) the code generated from proto/spec
   conformance [--check]  write (or compare) docs/CONFORMANCE.md
   integration [SUITE]    suites with real foreign parts; without a name lists and runs all
-  sim [--seed S|--seeds N]  the whole system under virtual time: replay one seed, or run many
+  sim [OPTIONS]          the whole system under virtual time: replay, trace, shrink a seed, or run many (sim --help)
+  fuzz TARGET            one parser of outside bytes under libFuzzer, by hand
   bench [--release] [PART...] [--check]
                          figures, each a ratio to a yardstick of the same run; --help lists the parts
   ci                     what CI runs: format, lints, dependency rules, tests, integration
@@ -50,9 +52,8 @@ fn main() -> ExitCode {
         ["integration"] => integration::run(None),
         ["integration", suite] => integration::run(Some(suite)),
         ["bench", rest @ ..] => lanes::bench(rest),
-        ["sim"] => lanes::sim(None, None),
-        ["sim", "--seed", seed] => lanes::sim(Some(seed), None),
-        ["sim", "--seeds", count] => lanes::sim(None, Some(count)),
+        ["sim", options @ ..] => lanes::sim(options),
+        ["fuzz", words @ ..] => fuzz::run(words),
         ["ci"] => lanes::ci(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

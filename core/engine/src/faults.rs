@@ -19,6 +19,53 @@ pub enum Fault {
     AckBeforeBundles,
     /// Entries are deleted without a word in the audit log (breaks INV-8).
     DeleteSilently,
+    /// A position between two known ones is taken for the later one (breaks INV-10).
+    IgnoreGap,
+    /// A position of another life of the store is taken for one of this life (breaks INV-10).
+    ResumeAcrossEpochs,
+    /// A delta forgets that the agent's node aliases are others now (breaks INV-10).
+    ForgetAliasChange,
+    /// A caller gets the token it waits for although its entry is withdrawn meanwhile (breaks INV-1).
+    GrantWithdrawn,
+    /// No token is ever thrown away for another (breaks INV-9).
+    KeepEveryToken,
+    /// The authority that signed so far goes on beside its successor (breaks INV-4).
+    TwoSigners,
+    /// A step of a rotation that failed is tried again without a pause (breaks INV-9).
+    RetryAtOnce,
+    /// An authority whose key is lost is taken up from the journal (breaks INV-4).
+    TakeUpWithoutKey,
+    /// A model's fault: a caller is known again by its PID alone (breaks INV-1).
+    ReusePid,
+    /// A model's fault: a commit is confirmed before it is safe from a power cut (breaks INV-6).
+    ConfirmUnsynced,
+    /// A model's fault: a backup is put back in the epoch it was made in (breaks INV-6).
+    RestoreInOldEpoch,
+}
+
+#[cfg(feature = "faults")]
+impl Fault {
+    /// Every one of them.
+    pub const ALL: [Self; 18] = [
+        Self::MatchWithoutSubset,
+        Self::SignBeforeKnown,
+        Self::DropWithdrawal,
+        Self::DeliverExpired,
+        Self::RevokeUntainted,
+        Self::AckBeforeBundles,
+        Self::DeleteSilently,
+        Self::IgnoreGap,
+        Self::ResumeAcrossEpochs,
+        Self::ForgetAliasChange,
+        Self::GrantWithdrawn,
+        Self::KeepEveryToken,
+        Self::TwoSigners,
+        Self::RetryAtOnce,
+        Self::TakeUpWithoutKey,
+        Self::ReusePid,
+        Self::ConfirmUnsynced,
+        Self::RestoreInOldEpoch,
+    ];
 }
 
 #[cfg(feature = "faults")]
@@ -32,9 +79,10 @@ pub fn plant(fault: Option<Fault>) {
     PLANTED.with(|p| p.set(fault));
 }
 
-/// True if `fault` is planted.
+/// True if `fault` is planted. Public for what the simulator models outside this crate: disks and processes.
 #[cfg(feature = "faults")]
-pub(crate) fn planted(fault: Fault) -> bool {
+#[must_use]
+pub fn planted(fault: Fault) -> bool {
     PLANTED.with(|p| p.get() == Some(fault))
 }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use avouch_domain::{LogPosition, SpiffeId, Timestamp};
 
 use crate::entitle::{Delta, Digest, KnownEntry, delta, digest};
+use crate::faults::{Fault, planted};
 use crate::registry::Registry;
 
 /// Registries kept. They share nearly all their memory; an agent away for longer than this many commits gets a
@@ -67,7 +68,8 @@ impl History {
     #[must_use]
     pub fn standing(&self, position: &LogPosition) -> Standing {
         let Some(present) = self.ring.back().map(Registry::position) else { return Standing::Old };
-        if position.epoch != present.epoch {
+        let foreign = position.epoch != present.epoch;
+        if foreign && !planted(Fault::ResumeAcrossEpochs) {
             return Standing::Foreign("the store began a new epoch");
         }
         if position.revision > present.revision {
@@ -75,12 +77,15 @@ impl History {
         }
         match self.ring.binary_search_by_key(&position.revision, |r| r.position().revision) {
             Ok(at) => match self.ring.get(at) {
-                Some(registry) if registry.position() == *position => {
+                Some(registry) if registry.position() == *position || foreign => {
                     Standing::Known(Box::new(registry.clone()))
                 }
                 _ => Standing::Foreign("the log has another head there"),
             },
-            Err(_) => Standing::Old,
+            Err(at) => match self.ring.get(at).filter(|_| foreign || planted(Fault::IgnoreGap)) {
+                Some(later) => Standing::Known(Box::new(later.clone())),
+                None => Standing::Old,
+            },
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Never repairs anything and never panics: each function names what is wrong, or says nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Entry, JwtSvid, LogPosition, Plan, RowKey,
-    SlotState, SpiffeId, Timestamp,
+    AuditEvent, AuditRow, Authority, AuthorityId, AuthorityKind, Bundle, Change, Entry, JwtSvid, LogPosition,
+    Plan, Row, RowKey, SlotState, SpiffeId, Timestamp,
 };
 
 use crate::cache::WorkloadUpdate;
@@ -146,10 +146,10 @@ pub fn inv6_position_only_grows(before: LogPosition, after: LogPosition) -> Resu
     }
 }
 
-/// INV-8 Every plan that changes something says so in the audit log, in words that fit what it changes.
+/// INV-8 Every row that a plan changes has an audit row whose words fit it, and every audit row tells of a change.
 ///
 /// # Errors
-/// Names the row that is changed without a word.
+/// Names the row that is changed without a word, or the word that tells of nothing.
 pub fn inv8_every_change_is_audited(plan: &Plan) -> Result<(), Broken> {
     let rows: BTreeSet<_> = plan.puts.iter().map(avouch_domain::Row::key).collect();
     let rows: BTreeSet<_> = rows.into_iter().chain(plan.deletes.iter().cloned()).collect();
@@ -157,14 +157,52 @@ pub fn inv8_every_change_is_audited(plan: &Plan) -> Result<(), Broken> {
     if rows != told {
         return Err(broken(8, "the changes of a plan are not its rows"));
     }
-    match rows.iter().find(|key| !plan.audit.iter().any(|row| speaks_of(row, key))) {
-        Some(key) => Err(broken(8, format!("{key:?} changes without an audit row"))),
+    let names: BTreeMap<_, _> = plan.puts.iter().filter_map(authority_name).collect();
+    let name = |key: &RowKey| names.get(key).map(|id| &***id);
+    let words = |key: &RowKey| plan.audit.iter().filter(|row| speaks_of(row, key, name(key))).count();
+    if let Some(key) = rows.iter().find(|key| words(key) == 0) {
+        return Err(broken(8, format!("{key:?} changes without an audit row")));
+    }
+    match plan.audit.iter().find(|row| !rows.iter().any(|key| speaks_of(row, key, name(key)))) {
+        Some(row) => Err(broken(8, format!("{:?} of {} changes nothing", row.event, row.subject))),
         None => Ok(()),
     }
 }
 
-/// True if an audit row tells of a change to this row. An authority's row tells of the bundle it changes, too.
-fn speaks_of(row: &AuditRow, key: &RowKey) -> bool {
+/// INV-8 for a plan of one item: each row that changes has one audit row, not two. (A batch may change a row twice.)
+///
+/// # Errors
+/// As [`inv8_every_change_is_audited`], and names the row with too many.
+pub fn inv8_every_change_is_audited_once(plan: &Plan) -> Result<(), Broken> {
+    inv8_every_change_is_audited(plan)?;
+    let names: BTreeMap<_, _> = plan.puts.iter().filter_map(authority_name).collect();
+    // The rows of tokens, and of slots that are emptied, do not say which of several they mean.
+    let named = |change: &&Change| match change.key {
+        RowKey::JoinToken(_) => false,
+        RowKey::Authority(..) => !change.deleted,
+        _ => true,
+    };
+    let one_by_one = plan.changes.iter().filter(named);
+    for key in one_by_one.map(|change| &change.key) {
+        let name = names.get(key).map(|id| &***id);
+        let words = plan.audit.iter().filter(|row| speaks_of(row, key, name)).count();
+        if words != 1 {
+            return Err(broken(8, format!("{key:?} changes once, and {words} audit rows say so")));
+        }
+    }
+    Ok(())
+}
+
+fn authority_name(row: &Row) -> Option<(RowKey, &AuthorityId)> {
+    match row {
+        Row::Authority(authority) => Some((row.key(), &authority.id)),
+        _ => None,
+    }
+}
+
+/// True if an audit row tells of a change to this row. `name`: the authority that a slot holds afterwards. The rows of
+/// a taint and of a revocation tell of the bundle they change, too.
+fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
     use AuditEvent as E;
     match row.event {
         E::EntryCreated | E::EntryUpdated | E::EntryDeleted => {
@@ -182,11 +220,18 @@ fn speaks_of(row: &AuditRow, key: &RowKey) -> bool {
         E::BundleChanged | E::BundleDeleted => {
             matches!(key, RowKey::Bundle(domain) if row.subject == domain.as_str())
         }
-        E::AuthorityTainted | E::AuthorityRevoked => {
-            matches!(key, RowKey::Authority(..) | RowKey::Bundle(_))
-        }
-        E::AuthorityPrepared | E::AuthorityActivated | E::AuthorityRetired => {
-            matches!(key, RowKey::Authority(..))
+        E::AuthorityTainted
+        | E::AuthorityRevoked
+        | E::AuthorityPrepared
+        | E::AuthorityActivated
+        | E::AuthorityRetired => {
+            let of_bundle = matches!(row.event, E::AuthorityTainted | E::AuthorityRevoked);
+            match key {
+                RowKey::Bundle(_) => of_bundle,
+                // A slot that is emptied no longer says whom it held.
+                RowKey::Authority(..) => name.is_none_or(|name| row.subject == name),
+                _ => false,
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 //! published (INV-4), never drops one from the bundle before its last SVID has ended unless an operator revoked
 //! it (INV-5), and never has more than one effect open.
 
+#[cfg(feature = "faults")]
+pub mod phase;
 pub mod timing;
 
 #[cfg(test)]
@@ -12,7 +14,9 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use avouch_domain::{Authority, AuthorityId, AuthorityKind, Now, Revision, Slot, SlotState, Tick, Timestamp};
+use avouch_domain::{
+    Authority, AuthorityId, AuthorityKind, Bundle, Now, Revision, Slot, SlotState, Tick, Timestamp,
+};
 
 use crate::faults::{Fault, planted};
 use crate::machine::Machine;
@@ -24,6 +28,20 @@ pub struct Settings {
     pub kind: AuthorityKind,
     /// How long to wait at most for the agents' word that they know a new authority, once it is due.
     pub propagation_bound: Duration,
+}
+
+/// True if an authority of the journal can go on working: it may still sign, the bundle names it, and its key is at
+/// hand. One that can't is forgotten and made anew; its public part stays in the bundle.
+#[must_use]
+pub fn can_go_on(row: &Authority, bundle: Option<&Bundle>, key_at_hand: bool, wall: Timestamp) -> bool {
+    let published = bundle.is_some_and(|bundle| match row.kind {
+        AuthorityKind::X509 => bundle.x509_authorities.iter().any(|root| root.der == row.public),
+        AuthorityKind::Jwt => bundle.jwt_authorities.iter().any(|key| key.key_id == row.id),
+    });
+    row.state != SlotState::Old
+        && row.not_after > wall
+        && published
+        && (key_at_hand || planted(Fault::TakeUpWithoutKey))
 }
 
 /// What happened.
@@ -195,7 +213,7 @@ impl Rotation {
     /// nothing waits for it.
     #[must_use]
     pub fn awaited(&self) -> Option<Revision> {
-        self.find(SlotState::Prepared).filter(|(_, held)| !held.known).and_then(|(_, held)| held.published)
+        self.prepared().filter(|(_, held)| !held.known).and_then(|(_, held)| held.published)
     }
 
     fn emit(&mut self, effect: Effect) {
@@ -203,9 +221,10 @@ impl Rotation {
         self.effects.push_back(effect);
     }
 
-    /// The prepared authority that may sign next; one that is tainted never does.
+    /// The prepared authority that may sign next; one that is tainted never does, nor does it hide the other slot's.
     fn prepared(&self) -> Option<(Slot, &Held)> {
-        self.find(SlotState::Prepared).filter(|(_, held)| !held.tainted)
+        let fits = |h: &&Held| h.state == SlotState::Prepared && !h.tainted && h.not_after > self.now.wall;
+        [Slot::A, Slot::B].into_iter().find_map(|slot| Some((slot, self.get(slot).filter(fits)?)))
     }
 
     fn retire_now(&mut self) -> bool {
@@ -273,7 +292,7 @@ impl Rotation {
     fn failed(&mut self) {
         self.retire_failed |= matches!(self.open, Some(Effect::Retire { .. }));
         self.open = None;
-        self.retry_at = Some(self.now.mono + RETRY_AFTER);
+        self.retry_at = (!planted(Fault::RetryAtOnce)).then_some(self.now.mono + RETRY_AFTER);
     }
 
     fn activated(&mut self, slot: Slot) {

@@ -4,6 +4,8 @@
 //! Never goes back to an older position by itself (INV-6), never applies half a snapshot, and never resumes from a
 //! position whose history the server does not share.
 
+#[cfg(feature = "faults")]
+pub mod phase;
 #[cfg(test)]
 mod props;
 #[cfg(test)]

@@ -21,7 +21,7 @@ use avouch_engine::machine::Machine;
 use avouch_engine::plan::authorities::{Prepared, activate, forget, publish};
 use avouch_engine::plan::bundles;
 use avouch_engine::rotation::timing::{KEEP_AFTER_END, RETRY_AFTER, half_life};
-use avouch_engine::rotation::{Effect, Input, Rotation, Settings as RotationSettings};
+use avouch_engine::rotation::{Effect, Input, Rotation, Settings as RotationSettings, can_go_on};
 use tokio_util::sync::CancellationToken;
 
 use super::{Ca, Part, roots};
@@ -382,24 +382,13 @@ impl Rotor {
     }
 
     fn at_hand(&self, row: &Authority, bundle: Option<&Bundle>, wall: Timestamp) -> Option<Made> {
-        if row.state == SlotState::Old || row.not_after <= wall {
-            return None;
-        }
-        let bundle = bundle?;
         let signer = self.parts.keys.get(key_id(row.kind, row.slot))?;
-        match row.kind {
-            AuthorityKind::X509 => {
-                bundle.x509_authorities.iter().find(|r| r.der == row.public)?;
-                x509_made(row.public.clone(), signer, row.issued_at, row.not_after).ok()
-            }
-            AuthorityKind::Jwt => {
-                bundle.jwt_authorities.iter().find(|k| k.key_id == row.id)?;
-                if signer.public_key().pkix() != &*row.public {
-                    return None;
-                }
-                jwt_made(row.id.clone(), signer, row.issued_at, row.not_after).ok()
-            }
-        }
+        let made = match row.kind {
+            AuthorityKind::X509 => x509_made(row.public.clone(), signer, row.issued_at, row.not_after),
+            AuthorityKind::Jwt if signer.public_key().pkix() != &*row.public => return None,
+            AuthorityKind::Jwt => jwt_made(row.id.clone(), signer, row.issued_at, row.not_after),
+        };
+        made.ok().filter(|_| can_go_on(row, bundle, true, wall))
     }
 
     async fn renew_server_svid(&mut self) {

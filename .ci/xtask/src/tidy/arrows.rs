@@ -42,7 +42,8 @@ pub fn check() -> Result<Vec<Finding>, String> {
     for path in files::with_ending("Cargo.toml")? {
         let manifest: toml::Table =
             toml::from_str(&files::read(&path)?).map_err(|e| format!("cannot read {path}: {e}"))?;
-        if manifest.contains_key("package") {
+        // A package that is a workspace of its own (fuzzing by hand) is not built with the others.
+        if manifest.contains_key("package") && !manifest.contains_key("workspace") {
             findings.extend(manifest_findings(&path, &manifest, &rules));
         }
     }

@@ -11,6 +11,7 @@ use avouch_domain::{Bundle, Entry, EntryId, JwtSvid, Now, SelectorSet, SpiffeId,
 
 use super::{Effect, JwtGrant, JwtRefusal, RequestId, SignFailure, Ticket};
 use crate::backoff::Jitter;
+use crate::faults::{Fault, planted};
 use crate::renew::renew_at;
 
 /// How long a caller waits for a fresh token while an older one still lives.
@@ -288,7 +289,7 @@ impl Jwts {
         self.lru.insert((self.clock, mint.key.clone()));
         self.timers.insert((renew_at, mint.key.clone()));
         self.tokens.insert(mint.key, token);
-        while self.tokens.len() > self.max {
+        while self.tokens.len() > self.max && !planted(Fault::KeepEveryToken) {
             let Some((_, key)) = self.lru.first().cloned() else { return };
             self.drop_token(&key);
         }
@@ -377,6 +378,9 @@ impl Jwts {
 
     fn withdraw_if(&mut self, id: &EntryId, falls: impl Fn(&SelectorSet) -> bool) {
         for request in self.callers_of(id) {
+            if planted(Fault::GrantWithdrawn) {
+                return;
+            }
             let Some(pending) = self.pending.get_mut(&request).filter(|p| falls(&p.selectors)) else {
                 continue;
             };

@@ -7,6 +7,8 @@
 mod delivery;
 mod index;
 mod jwt;
+#[cfg(feature = "faults")]
+pub mod phase;
 mod slot;
 #[cfg(test)]
 mod tests;

@@ -72,6 +72,20 @@ impl Slot {
         }
     }
 
+    /// Where it stands, for the simulator.
+    #[cfg(feature = "faults")]
+    pub fn phase(&self) -> super::phase::Phase {
+        use super::phase::Phase;
+        match (&self.held, &self.signing) {
+            (None, None) if self.failures > 0 => Phase::Failed,
+            (None, None) => Phase::Cold,
+            (None, Some(_)) => Phase::Signing,
+            (Some(_), Some(_)) => Phase::Renewing,
+            (Some(_), None) if self.failures > 0 => Phase::Aging,
+            (Some(_), None) => Phase::Held,
+        }
+    }
+
     /// The entry is another now, or the server is back: earlier failures say nothing.
     pub fn forgive(&mut self) {
         self.failures = 0;

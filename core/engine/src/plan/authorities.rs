@@ -115,6 +115,7 @@ pub fn activate(
     let mut draft = Draft::new(registry, at, "server");
     if let Some(sibling) = registry.authority(kind, holder, slot.other())
         && sibling.state == SlotState::Active
+        && !planted(Fault::TwoSigners)
     {
         draft.note(AuditEvent::AuthorityRetired, &sibling.id);
         draft.put(Row::Authority(Authority { state: SlotState::Old, ..sibling.clone() }));

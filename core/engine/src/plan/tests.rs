@@ -14,7 +14,7 @@ use super::bundles::{BundleError, DeleteMode};
 use super::entries::{EntryPatch, EntryWriteError, NewEntry};
 use super::nodes::{AgentRefusal, AttestRefusal, Attested, NodeError, Standing};
 use super::*;
-use crate::invariants::inv8_every_change_is_audited;
+use crate::invariants::{inv8_every_change_is_audited, inv8_every_change_is_audited_once};
 
 const NOW: Timestamp = Timestamp(1_000_400);
 
@@ -363,4 +363,24 @@ fn only_a_tainted_authority_that_does_not_sign_is_revoked() {
     commit(&mut registry, &plan);
     assert!(registry.bundle(&domain()).unwrap().jwt_authorities.is_empty());
     assert!(state_of(&registry, Slot::A).is_none());
+}
+
+#[test]
+fn an_audit_row_too_many_or_of_nothing_is_found() {
+    let one =
+        |sel: &[&str]| entries::create(&registry(vec![]), NOW, "admin", &[new("/w", "/n", sel)], &fresh(1)).0;
+    let plan = one(&["unix:uid:1"]);
+    inv8_every_change_is_audited_once(&plan).unwrap();
+
+    let mut twice = plan.clone();
+    twice.audit.extend(plan.audit.clone());
+    assert_eq!(inv8_every_change_is_audited_once(&twice).unwrap_err().number, 8);
+    inv8_every_change_is_audited(&twice).unwrap();
+
+    let mut of_nothing = plan.clone();
+    of_nothing.audit.extend(plan.audit.iter().map(|row| AuditRow { subject: "other".into(), ..row.clone() }));
+    assert_eq!(inv8_every_change_is_audited(&of_nothing).unwrap_err().number, 8);
+
+    let silent = Plan { audit: Vec::new(), ..plan };
+    assert_eq!(inv8_every_change_is_audited(&silent).unwrap_err().number, 8);
 }

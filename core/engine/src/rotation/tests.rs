@@ -508,3 +508,51 @@ proptest! {
         prop_assert!(store.rows[&slot].not_after > store.now.wall && !store.rows[&slot].tainted);
     }
 }
+
+#[test]
+fn an_authority_goes_on_only_with_its_key_its_place_in_the_bundle_and_time_left() {
+    let row = |state| Authority {
+        kind: AuthorityKind::X509,
+        holder: Holder::Server("one".into()),
+        slot: Slot::A,
+        state,
+        id: "a".into(),
+        public: b"root".as_slice().into(),
+        issued_at: Timestamp(0),
+        not_after: Timestamp::from_secs(100),
+        tainted: false,
+        published_at: Some(Revision(1)),
+    };
+    let (active, old) = (row(SlotState::Active), row(SlotState::Old));
+    let mut bundle = Bundle::empty(avouch_domain::TrustDomain::new("example.org").unwrap());
+    let (soon, late) = (Timestamp::from_secs(99), Timestamp::from_secs(100));
+    assert!(!can_go_on(&active, Some(&bundle), true, soon), "not published");
+    bundle.merge(&[avouch_domain::X509Authority { der: active.public.clone(), tainted: false }], &[]);
+    assert!(can_go_on(&active, Some(&bundle), true, soon));
+    assert!(!can_go_on(&active, Some(&bundle), false, soon), "no key");
+    assert!(!can_go_on(&active, Some(&bundle), true, late), "ended");
+    assert!(!can_go_on(&old, Some(&bundle), true, soon), "signs no more");
+    assert!(!can_go_on(&active, None, true, soon), "no bundle");
+}
+
+#[test]
+fn a_tainted_prepared_authority_does_not_hide_the_good_one_beside_it() {
+    let row = |slot, state, tainted, hours: i64| Authority {
+        kind: AuthorityKind::X509,
+        holder: Holder::Server("one".into()),
+        slot,
+        state,
+        id: format!("{slot:?}").into(),
+        public: b"root".as_slice().into(),
+        issued_at: Timestamp(0),
+        not_after: Timestamp::from_secs(hours * HOUR),
+        tainted,
+        published_at: Some(Revision(1)),
+    };
+    let journal = [row(Slot::A, SlotState::Prepared, true, 100), row(Slot::B, SlotState::Active, false, 10)];
+    let mut shell = Shell::new(Rotation::new(settings(), at(9 * HOUR), &journal));
+    // The one that signs ends before the tainted one is replaced: the host was asleep.
+    shell.tell(11 * HOUR, Input::Tick);
+    assert_eq!(shell.log, ["make B", "publish k1", "activate k1"]);
+    assert_eq!(shell.machine.awaited(), None);
+}

@@ -1,0 +1,257 @@
+//! One function per parser of outside bytes. Each takes anything, and ends; what it has read must survive being written
+//! and read again.
+//!
+//! Never looks at which bytes are refused: conformance does. A panic here is a finding.
+
+use std::cell::RefCell;
+
+use avouch::config::{duration, env, hcl};
+use avouch_agent::disk::StateFile;
+use avouch_credential::bundle_doc;
+use avouch_credential::jwt::verify::{JwtKeys, peek, verify};
+use avouch_credential::key::{PrivateKey, PublicKey};
+use avouch_credential::x509::csr::Csr;
+use avouch_credential::x509::facts::{CertFacts, authority_id, check_authority, split};
+use avouch_credential::x509::name::Name;
+use avouch_credential::x509::pem;
+use avouch_domain::{Bundle, Selector, SelectorSet, SpiffeId, Timestamp, TrustDomain};
+use avouch_proto::convert;
+use avouch_proto::{types, watch_v1};
+use avouch_server::keys::disk::DiskKeys;
+use prost::Message as _;
+use tempfile::TempDir;
+
+/// A parser of outside bytes.
+pub type Target = fn(&[u8]);
+
+/// All of them, by the name of their corpus.
+pub const TARGETS: [(&str, Target); 14] = [
+    ("spiffe_id", spiffe_id),
+    ("selector", selector),
+    ("hcl", read_hcl),
+    ("pem", read_pem),
+    ("certificate", certificate),
+    ("key", key),
+    ("csr", csr),
+    ("jwt", jwt),
+    ("bundle_document", bundle_document),
+    ("agent_state", agent_state),
+    ("server_keys", server_keys),
+    ("wire_entry", wire_entry),
+    ("wire_bundle", wire_bundle),
+    ("wire_node", wire_node),
+];
+
+fn domain() -> TrustDomain {
+    TrustDomain::new("example.org").expect("a name")
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// SPIFFE IDs and trust domains, as callers, tokens and certificates bring them.
+pub fn spiffe_id(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Ok(id) = SpiffeId::parse(text) {
+        assert_eq!(id.as_str(), text, "an ID is written as it was read");
+        assert_eq!(SpiffeId::new(id.trust_domain(), id.path()).as_ref(), Ok(&id), "an ID is its two parts");
+    }
+    for domain in [TrustDomain::new(text), TrustDomain::from_name_or_id(text)].into_iter().flatten() {
+        assert_eq!(TrustDomain::new(domain.as_str()).as_ref(), Ok(&domain));
+        assert_eq!(TrustDomain::from_name_or_id(domain.id().as_str()).as_ref(), Ok(&domain));
+    }
+}
+
+/// Selectors, one per line.
+pub fn selector(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let read = |line: &str| line.parse().ok();
+    let selectors: Vec<Selector> = text.lines().filter_map(read).collect();
+    for selector in &selectors {
+        assert_eq!(Selector::new(selector.kind(), selector.value()).as_ref(), Ok(selector));
+        assert_eq!(selector.as_str(), format!("{}:{}", selector.kind(), selector.value()));
+    }
+    if let Ok(set) = SelectorSet::new(selectors.clone()) {
+        assert!(set.is_subset_of(&set) && selectors.iter().all(|s| set.contains(s)));
+        assert_eq!(SelectorSet::new(set.iter().cloned()).as_ref(), Ok(&set), "a set of a set is the same");
+    }
+}
+
+/// Configuration files: HCL 1 and its JSON form, with variables and durations in them.
+pub fn read_hcl(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let _ = env::expand(text, |name| (name.len() % 2 == 0).then(|| name.to_owned()));
+    let _ = duration::parse_go(text);
+    let Ok(document) = hcl::parse(text) else { return };
+    let printed = hcl::print(&document.root);
+    let again =
+        hcl::parse(&printed).unwrap_or_else(|e| panic!("what is printed is not read: {e}\n{printed}"));
+    // JSON's null, which HCL 1 lacks, has become an empty block: from then on nothing changes.
+    assert_eq!(hcl::print(&again.root), printed, "what is printed is read as it was");
+}
+
+/// PEM files: bundles, chains and keys.
+pub fn read_pem(bytes: &[u8]) {
+    if let Ok(certificates) = pem::certificates(bytes) {
+        let again = pem::certificates(pem::certificates_to_pem(&certificates).as_bytes());
+        assert_eq!(again.ok(), Some(certificates));
+    }
+    if let Ok(key) = pem::private_key(bytes) {
+        let again = pem::private_key(pem::encode_private_key(&key).as_bytes());
+        assert_eq!(again.ok().as_deref(), Some(&*key));
+    }
+}
+
+/// DER certificates, alone and one behind the other.
+pub fn certificate(bytes: &[u8]) {
+    let _ = Name::from_der(bytes).map(|name| assert_eq!(Name::from_der(name.der()).as_ref(), Ok(&name)));
+    let parts = split(bytes);
+    if let Ok(parts) = &parts {
+        assert_eq!(parts.concat(), bytes, "nothing is lost in a concatenation");
+    }
+    if let Ok(facts) = CertFacts::parse(bytes) {
+        assert_eq!(parts.map(|parts| parts.len()), Ok(1), "one certificate is a concatenation of one");
+        assert!(
+            facts.not_before.secs() <= i64::MAX / 1000
+                && facts.serial_decimal.bytes().all(|b| b.is_ascii_digit())
+        );
+        let _ = (authority_id(bytes), check_authority(bytes));
+        let _ = avouch_credential::x509::verify::svid_id(bytes);
+    }
+}
+
+/// Private and public keys.
+pub fn key(bytes: &[u8]) {
+    if let Ok(key) = PrivateKey::from_pkcs8(bytes) {
+        let again = PrivateKey::from_pkcs8(&key.pkcs8()).expect("a key that is written is read");
+        assert_eq!(again.public_key().pkix(), key.public_key().pkix());
+    }
+    if let Ok(key) = PublicKey::from_pkix(bytes) {
+        assert_eq!(key.pkix(), bytes, "a public key is written as it was read");
+        let again = PublicKey::from_raw(key.algorithm(), key.raw()).expect("its own parts are a key");
+        assert_eq!(again.ski(), key.ski());
+    }
+}
+
+/// Requests for certificates, as agents and workloads send them.
+pub fn csr(bytes: &[u8]) {
+    let Ok(csr) = Csr::parse(bytes) else { return };
+    let _ = (csr.verify(), csr.subject().text());
+    assert!(PublicKey::from_pkix(csr.public_key().pkix()).is_ok());
+    if let Ok(names) = csr.names() {
+        assert_eq!(SpiffeId::parse(names.id.as_str()).as_ref(), Ok(&names.id));
+    }
+}
+
+/// Tokens that callers bring.
+pub fn jwt(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let audience = ["spiffe://example.org/api".to_owned()];
+    let nobody = Bundle::empty(domain());
+    let verified = verify(text, &JwtKeys::new([&nobody]), &audience, Timestamp::from_secs(1_800_000_000));
+    assert!(verified.is_err(), "a token that no key has signed is verified");
+    if let Ok(peeked) = peek(text) {
+        assert_eq!(text.split('.').count(), 3);
+        assert_eq!(SpiffeId::parse(peeked.id.as_str()).as_ref(), Ok(&peeked.id));
+    }
+}
+
+/// Bundle documents: SPIFFE's own form, and the JWKS of the Workload API.
+pub fn bundle_document(bytes: &[u8]) {
+    // What can't be written (a key of a kind that is only read) is left out once; from then on nothing changes.
+    if let Ok(bundle) = bundle_doc::parse(&domain(), bytes) {
+        let printed = bundle_doc::spiffe_document(&bundle);
+        let again =
+            bundle_doc::parse(&domain(), printed.as_bytes()).expect("a document that is written is read");
+        assert_eq!(bundle_doc::spiffe_document(&again), printed);
+    }
+    if let Ok(bundle) = bundle_doc::parse_workload_jwks(&domain(), bytes) {
+        let printed = bundle_doc::workload_jwks(&bundle);
+        let again =
+            bundle_doc::parse_workload_jwks(&domain(), &printed).expect("a set that is written is read");
+        assert_eq!(bundle_doc::workload_jwks(&again), printed);
+    }
+}
+
+thread_local! {
+    /// Where the state files lie that are read from disk only.
+    static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
+}
+
+fn in_folder<T>(work: impl FnOnce(&std::path::Path) -> T) -> T {
+    FOLDER.with_borrow_mut(|folder| {
+        let folder = folder.get_or_insert_with(|| tempfile::tempdir().expect("a folder"));
+        work(folder.path())
+    })
+}
+
+/// `agent-data.json`, which an agent finds when it starts.
+pub fn agent_state(bytes: &[u8]) {
+    in_folder(|folder| {
+        let file = folder.join("agent-data.json");
+        std::fs::write(&file, bytes).expect("the file");
+        let Ok(state) = StateFile::open(folder) else { return };
+        let data = state.get();
+        // Written for another reason than a test: a change and its reverse.
+        state.update(|data| data.reattestable = !data.reattestable).expect("the file is written");
+        let again = StateFile::open(folder).expect("what is written is read").get();
+        assert_eq!((again.svid, again.bundle), (data.svid, data.bundle));
+        assert_eq!(again.reattestable, !data.reattestable);
+    });
+}
+
+/// `keys.json`, which a server finds when it starts.
+pub fn server_keys(bytes: &[u8]) {
+    in_folder(|folder| {
+        let file = folder.join("keys.json");
+        std::fs::write(&file, bytes).expect("the file");
+        let _ = DiskKeys::open(&file).map(drop);
+    });
+}
+
+/// Times millions of years away become the last one that there is; they are not kept.
+fn is_kept(seconds: i64) -> bool {
+    seconds.checked_mul(1000).is_some()
+}
+
+/// Entries, as an API client writes them and as an agent gets them.
+pub fn wire_entry(bytes: &[u8]) {
+    let Ok(wire) = types::Entry::decode(bytes) else { return };
+    let _ = convert::entry_input(&domain(), &wire, None);
+    let agent = SpiffeId::new(&domain(), "/spire/agent/join_token/a").expect("an ID");
+    if let Ok(read) = convert::delivered_entry(&agent, &wire)
+        && [wire.created_at, wire.expires_at].into_iter().all(is_kept)
+    {
+        let again = convert::delivered_entry(&agent, &convert::entry_to_wire(&read, None));
+        assert_eq!(again.as_ref(), Ok(&read), "an entry survives the wire");
+    }
+}
+
+/// Bundles, as an API client writes them and as an agent gets them.
+pub fn wire_bundle(bytes: &[u8]) {
+    let Ok(wire) = types::Bundle::decode(bytes) else { return };
+    let _ = convert::bundle_input(domain(), &wire, None);
+    if let Ok(read) = convert::bundle_from_wire(&wire)
+        && wire.jwt_authorities.iter().all(|key| is_kept(key.expires_at))
+    {
+        let again = convert::bundle_from_wire(&convert::bundle_to_wire(&read, None));
+        assert_eq!(again.as_ref(), Ok(&read), "a bundle survives the wire");
+    }
+}
+
+/// Nodes, and positions in the change log.
+pub fn wire_node(bytes: &[u8]) {
+    if let Ok(wire) = types::Agent::decode(bytes)
+        && let Ok(read) = convert::node_from_wire(&wire)
+        && is_kept(wire.x509svid_expires_at)
+    {
+        let again = convert::node_from_wire(&convert::node_to_wire(&read, None));
+        assert_eq!(again.as_ref(), Ok(&read), "a node survives the wire");
+    }
+    if let Ok(wire) = watch_v1::Position::decode(bytes)
+        && let Ok(read) = convert::position_from_wire(&wire)
+    {
+        assert_eq!(convert::position_from_wire(&convert::position_to_wire(&read)).as_ref(), Ok(&read));
+    }
+}
