@@ -9,10 +9,11 @@ mod task;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use avouch_domain::{Bundle, KeyType, Now, SelectorSet, SpiffeId, Timestamp, TrustDomain};
+use avouch_engine::cache::RequestId;
 use avouch_engine::sync::AgentRefusal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -79,6 +80,7 @@ enum Command {
         reply: oneshot::Sender<ShellFeed>,
     },
     FetchJwt {
+        request: RequestId,
         selectors: SelectorSet,
         audience: Vec<String>,
         id: Option<SpiffeId>,
@@ -93,11 +95,20 @@ enum Command {
     },
 }
 
+/// Who no longer wants what it asked for.
+enum Gone {
+    Feed(SelectorSet, Want),
+    Caller(RequestId),
+}
+
 /// Handle to the one task that owns the machines. Cheap to clone.
 #[derive(Clone)]
 pub struct Shell {
     trust_domain: TrustDomain,
     commands: mpsc::Sender<Command>,
+    /// Unbounded because a drop can't wait; one message at most for each command that went through the queue.
+    gone: mpsc::UnboundedSender<Gone>,
+    requests: Arc<AtomicU64>,
     ready: watch::Receiver<bool>,
     pushed: Arc<AtomicBool>,
 }
@@ -113,11 +124,12 @@ impl Shell {
     #[must_use]
     pub fn start(parts: Parts, stop: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
         let (commands, queue) = mpsc::channel(COMMANDS_WAITING);
+        let (gone, goners) = mpsc::unbounded_channel();
         let (ready_tx, ready) = watch::channel(false);
         let pushed = Arc::new(AtomicBool::new(false));
-        let shell =
-            Self { trust_domain: parts.trust_domain.clone(), commands, ready, pushed: pushed.clone() };
-        let task = task::Task::new(parts, queue, ready_tx, pushed);
+        let (trust_domain, requests) = (parts.trust_domain.clone(), Arc::default());
+        let task = task::Task::new(parts, queue, (gone.clone(), goners), ready_tx, pushed.clone());
+        let shell = Self { trust_domain, commands, gone, requests, ready, pushed };
         (shell, tokio::spawn(task.run(stop)))
     }
 
@@ -162,7 +174,16 @@ impl Supply for Shell {
         id: Option<SpiffeId>,
     ) -> Result<Vec<JwtGrant>, JwtRefusal> {
         let stopping = || Err(JwtRefusal::Unavailable("the agent is stopping".to_owned()));
-        self.ask(|reply| Command::FetchJwt { selectors, audience, id, reply }).await.unwrap_or_else(stopping)
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::FetchJwt { request, selectors, audience, id, reply };
+        if self.commands.send(command).await.is_err() {
+            return stopping();
+        }
+        let mut waiting = Waiting { answer, request, gone: self.gone.clone(), answered: false };
+        let answer = (&mut waiting.answer).await;
+        waiting.answered = true;
+        answer.unwrap_or_else(|_| stopping())
     }
 
     async fn nearest(&self, selectors: &SelectorSet) -> Option<Nearest> {
@@ -185,6 +206,24 @@ impl Feed for Ended {
     }
 }
 
+/// A caller that waits for its tokens. Dropped before they came, it tells the task.
+struct Waiting {
+    answer: oneshot::Receiver<Result<Vec<JwtGrant>, JwtRefusal>>,
+    request: RequestId,
+    gone: mpsc::UnboundedSender<Gone>,
+    answered: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.answered {
+            // Closed first: if this word overtakes the question, the task still sees that nobody listens.
+            self.answer.close();
+            let _ = self.gone.send(Gone::Caller(self.request));
+        }
+    }
+}
+
 /// One subscription. Dropping it tells the task.
 struct ShellFeed {
     updates: watch::Receiver<Update>,
@@ -192,8 +231,7 @@ struct ShellFeed {
     begun: bool,
     selectors: SelectorSet,
     want: Want,
-    /// Unbounded because a drop can't wait; as many messages as there are subscriptions at most.
-    gone: mpsc::UnboundedSender<(SelectorSet, Want)>,
+    gone: mpsc::UnboundedSender<Gone>,
 }
 
 #[tonic::async_trait]
@@ -219,6 +257,6 @@ impl Feed for ShellFeed {
 
 impl Drop for ShellFeed {
     fn drop(&mut self) {
-        let _ = self.gone.send((self.selectors.clone(), self.want));
+        let _ = self.gone.send(Gone::Feed(self.selectors.clone(), self.want));
     }
 }

@@ -260,7 +260,9 @@ impl Agent {
             sync::Effect::Poll { .. } => {
                 self.broken.push(Broken { number: 10, what: "polls a server that pushes".into() });
             }
-            sync::Effect::CloseFollow { .. } | sync::Effect::ServerTime(_) | sync::Effect::Alarm(_) => {}
+            // No commit is ever lost here, so nothing is a reason for an alarm.
+            sync::Effect::Alarm(what) => self.broken.push(Broken { number: 6, what }),
+            sync::Effect::CloseFollow { .. } | sync::Effect::ServerTime(_) | sync::Effect::Resync(_) => {}
         }
     }
 
@@ -277,7 +279,7 @@ impl Agent {
             }
             cache::Effect::MintJwt { ticket, entry, .. } => asks.push(Ask::Mint { ticket, entry }),
             cache::Effect::AnswerJwt { request, answer } => self.answered(now, request, answer),
-            cache::Effect::Hurry { .. } => {}
+            cache::Effect::Hurry { .. } | cache::Effect::NobodyWaits { .. } => {}
         }
     }
 

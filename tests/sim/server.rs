@@ -11,7 +11,7 @@ use avouch_engine::cache::SignFailure;
 use avouch_engine::entitle::{
     Concerned, KnownEntry, concerned_between, delta, is_authorized, visible_bundles,
 };
-use avouch_engine::history::{History, KEPT, Standing, Start, resume};
+use avouch_engine::history::{History, KEPT, Resync, Standing, Start, resume};
 use avouch_engine::invariants::{self, Broken};
 use avouch_engine::plan;
 use avouch_engine::rotation::timing::KEEP_AFTER_END;
@@ -252,8 +252,11 @@ impl Server {
         let position = self.registry.position();
         match resume(&self.registry, id, now.wall, judged.as_ref(), &known, verified) {
             Start::Delta(d) => frames.push(Frame::Delta { upserts: d.upserts, removed: d.removed, position }),
-            Start::Digest { digest, reason } => {
-                frames.extend(reason.map(|r| Frame::Resync { reason: r.to_owned() }));
+            Start::Digest { digest, resync } => {
+                frames.extend(resync.map(|why| Frame::Resync {
+                    reason: why.reason().to_owned(),
+                    history_differs: matches!(why, Resync::Foreign(_)),
+                }));
                 let (entries, unchanged) = (digest.entries, digest.unchanged);
                 frames.push(Frame::Snapshot { entries, unchanged, position, last: true });
             }

@@ -8,19 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use avouch_credential::x509::facts::authority_id;
-use avouch_domain::{
-    AuthorityId, Bundle, EntryId, Now, Revision, SelectorSet, SpiffeId, Timestamp, TrustDomain,
-};
+use avouch_domain::{AuthorityId, Bundle, Now, Revision, SelectorSet, Timestamp, TrustDomain};
 use avouch_engine::cache::{self, Cache, Priority, RequestId, SignFailure, Ticket, WorkloadUpdate};
 use avouch_engine::sync::{self, Failure, Frame, Known, StreamId, Sync};
 use avouch_engine::{Machine as _, backoff::Jitter};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::signing::{self, Job, Outcome, Queue};
-use super::{Command, Parts, ShellFeed, Update};
+use super::signing::{self, Job, Mint, Mints, Outcome, Queue};
+use super::{Command, Gone, Parts, ShellFeed, Update};
 use crate::clock::ServerClock;
-use crate::limits::{CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, MINT_CALLS, SLEEP_MAX, TAINT_SPREAD};
+use crate::limits::{CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, SLEEP_MAX, TAINT_SPREAD};
 use crate::supply::{AgentFacts, JwtGrant, JwtRefusal, Want};
 use crate::upstream::{CallError, Hello, SignedJwt};
 
@@ -55,15 +53,14 @@ pub(super) struct Task {
     cache: Cache,
     sync: Sync,
     commands: mpsc::Receiver<Command>,
-    gone_tx: mpsc::UnboundedSender<(SelectorSet, Want)>,
-    gone: mpsc::UnboundedReceiver<(SelectorSet, Want)>,
+    gone_tx: mpsc::UnboundedSender<Gone>,
+    gone: mpsc::UnboundedReceiver<Gone>,
     events_tx: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     groups: BTreeMap<SelectorSet, watch::Sender<Update>>,
     jwt_callers: BTreeMap<RequestId, oneshot::Sender<Result<Vec<JwtGrant>, JwtRefusal>>>,
-    next_request: RequestId,
     queue: Queue,
-    mints: Arc<Semaphore>,
+    mints: Mints,
     stream: Option<Stream>,
     server_clock: ServerClock,
     skew_warned: bool,
@@ -81,10 +78,10 @@ impl Task {
     pub fn new(
         parts: Parts,
         commands: mpsc::Receiver<Command>,
+        (gone_tx, gone): (mpsc::UnboundedSender<Gone>, mpsc::UnboundedReceiver<Gone>),
         ready: watch::Sender<bool>,
         pushed: Arc<AtomicBool>,
     ) -> Self {
-        let (gone_tx, gone) = mpsc::unbounded_channel();
         let (events_tx, events) = mpsc::channel(COMMANDS_WAITING);
         let mut seeds = Jitter::new(parts.settings.seed);
         let mut seed =
@@ -113,9 +110,8 @@ impl Task {
             events,
             groups: BTreeMap::new(),
             jwt_callers: BTreeMap::new(),
-            next_request: 0,
             queue: Queue::default(),
-            mints: Arc::new(Semaphore::new(MINT_CALLS)),
+            mints: Mints::default(),
             stream: None,
             server_clock: ServerClock::default(),
             skew_warned: false,
@@ -135,9 +131,7 @@ impl Task {
                 () = stop.cancelled() => return,
                 Some(event) = self.events.recv() => self.event(event),
                 Some(command) = self.commands.recv() => self.command(command),
-                Some((selectors, want)) = self.gone.recv() => {
-                    self.tell_cache(cache::Input::Unsubscribe { selectors, want });
-                }
+                Some(gone) = self.gone.recv() => self.gone(gone),
                 () = tokio::time::sleep(sleep) => {
                     self.tell_sync(sync::Input::Tick);
                     self.tell_cache(cache::Input::Tick);
@@ -184,6 +178,9 @@ impl Task {
         while let Some(jobs) = self.queue.next_call() {
             self.sign(jobs);
         }
+        while let Some((ticket, mint)) = self.mints.next_call() {
+            self.mint(ticket, mint);
+        }
     }
 
     // --- what comes in ---
@@ -198,9 +195,9 @@ impl Task {
                 self.tell_sync(sync::Input::Start);
             }
             Command::Subscribe { selectors, want, reply } => self.subscribe(selectors, want, reply),
-            Command::FetchJwt { selectors, audience, id, reply } => {
-                self.next_request += 1;
-                let request = self.next_request;
+            // A caller that has gone already can't take itself back any more.
+            Command::FetchJwt { reply, .. } if reply.is_closed() => {}
+            Command::FetchJwt { request, selectors, audience, id, reply } => {
                 self.jwt_callers.insert(request, reply);
                 self.tell_cache(cache::Input::JwtWanted { request, selectors, audience, id });
             }
@@ -209,6 +206,17 @@ impl Task {
             }
             Command::Facts { reply } => {
                 let _ = reply.send(self.facts());
+            }
+        }
+    }
+
+    fn gone(&mut self, gone: Gone) {
+        match gone {
+            Gone::Feed(selectors, want) => self.tell_cache(cache::Input::Unsubscribe { selectors, want }),
+            Gone::Caller(request) => {
+                if self.jwt_callers.remove(&request).is_some() {
+                    self.tell_cache(cache::Input::JwtAbandoned { request });
+                }
             }
         }
     }
@@ -277,10 +285,12 @@ impl Task {
             }
             Event::Signed(outcomes, refusal, elapsed) => self.signed(outcomes, refusal, elapsed),
             Event::Minted(ticket, Ok(SignedJwt { svid, key_id })) => {
+                self.mints.ended();
                 self.guess_time(svid.issued_at, true);
                 self.tell_cache(cache::Input::JwtSigned { ticket, svid, key_id });
             }
             Event::Minted(ticket, Err(error)) => {
+                self.mints.ended();
                 let failure = match &error {
                     CallError::Failed { .. } => SignFailure::Refused(error.to_string()),
                     _ => SignFailure::Away(error.to_string()),
@@ -390,8 +400,11 @@ impl Task {
             Effect::Refused(refusal) => {
                 let _ = self.parts.refusals.try_send(refusal);
             }
-            Effect::Alarm(text) => {
-                tracing::warn!(reason = %text, subsystem_name = "manager", "Asks the server for all entries anew")
+            Effect::Resync(reason) => {
+                tracing::info!(%reason, subsystem_name = "manager", "The server tells all entries anew");
+            }
+            Effect::Alarm(reason) => {
+                tracing::warn!(%reason, subsystem_name = "manager", "The server has another history than this agent");
             }
         }
     }
@@ -411,7 +424,15 @@ impl Task {
                 self.queue.push(priority, Job { ticket, entry, id });
             }
             Effect::Hurry { ticket } => self.queue.hurry(ticket),
-            Effect::MintJwt { ticket, entry, id, audience } => self.mint(ticket, entry, &id, audience),
+            Effect::MintJwt { ticket, entry, id, audience } => {
+                self.mints.push(ticket, Mint { entry, id, audience });
+            }
+            Effect::NobodyWaits { ticket } => {
+                if self.mints.forget(ticket) {
+                    let failure = SignFailure::Away("nobody waits for it any more".to_owned());
+                    self.tell_cache_quietly(cache::Input::JwtFailed { ticket, failure });
+                }
+            }
             Effect::Deliver { selectors, update } => self.deliver(&selectors, update),
             Effect::Drop { selectors } => {
                 self.groups.remove(&selectors);
@@ -484,12 +505,10 @@ impl Task {
         });
     }
 
-    fn mint(&self, ticket: Ticket, entry: EntryId, id: &SpiffeId, audience: Vec<String>) {
+    fn mint(&self, ticket: Ticket, Mint { entry, id, audience }: Mint) {
         tracing::debug!(entry_id = %entry, spiffe_id = %id, subsystem_name = "manager", "Fetching JWT-SVID");
         let (upstream, events) = (self.parts.upstream.clone(), self.events_tx.clone());
-        let mints = self.mints.clone();
         tokio::spawn(async move {
-            let _turn = mints.acquire().await;
             let result = upstream.sign_jwt(&entry, &audience).await;
             let _ = events.send(Event::Minted(ticket, result)).await;
         });
