@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::Path;
 
 use avouch_proto::agent_v1::AttestAgentRequest;
+use avouch_tests::http::get;
 use avouch_tests::{Server, ServerOptions, eventually, within};
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
@@ -21,17 +21,6 @@ async fn with_blocks(blocks: &str) -> Server {
     file.write_all(blocks.as_bytes()).unwrap();
     server.restart().await;
     server
-}
-
-/// Status line and body of a plain HTTP answer.
-async fn get(port: u16, path: &str) -> (String, String) {
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    within("an answer over HTTP", stream.read_to_string(&mut answer)).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
 async fn text_in(file: &Path, text: &str) -> String {
@@ -100,9 +89,9 @@ async fn probes_are_answered_as_spires_are() {
     let _server = with_blocks(&blocks).await;
     let good = "{\"catalog.datastore\":{},\"server\":{},\"server.ca\":{},\"server.ca.rotator\":{}}\n";
     for path in ["/l", "/r"] {
-        assert_eq!(get(port, path).await, ("HTTP/1.1 200 OK".to_owned(), good.to_owned()));
+        assert_eq!(get(port, path).await, Some((200, good.to_owned())));
     }
-    assert_eq!(get(port, "/live").await.0, "HTTP/1.1 404 Not Found");
+    assert_eq!(get(port, "/live").await.unwrap().0, 404);
 }
 
 #[tokio::test]
@@ -113,8 +102,8 @@ async fn metrics_have_the_names_and_shapes_of_spires() {
     server.token().await;
     server.entries().await.get_entry(avouch_proto::entry_v1::GetEntryRequest::default()).await.unwrap_err();
     let page = eventually("the call in the metrics", async || {
-        let (status, page) = get(port, "/metrics").await;
-        assert_eq!(status, "HTTP/1.1 200 OK");
+        let (status, page) = get(port, "/metrics").await?;
+        assert_eq!(status, 200);
         page.contains("rpc_entry_v1_entry_get_entry").then_some(page)
     })
     .await;

@@ -5,16 +5,19 @@
 #![allow(clippy::print_stdout)] // what a failed test shows
 #![allow(clippy::missing_panics_doc, clippy::must_use_candidate, missing_debug_implementations)]
 
+pub mod actor;
 pub mod agent;
 pub mod cli;
 pub mod daemon;
 pub mod foreign;
 pub mod forge;
+pub mod http;
 pub mod manager;
 pub mod mtls;
 pub mod node_pki;
 pub mod rules;
 pub mod server;
+mod sys;
 pub mod wait;
 pub mod workload;
 pub mod world;
