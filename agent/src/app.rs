@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch::data_lock::{DataLock, DataLockError};
 use avouch::health_http::{serve_health, serve_metrics};
 use avouch::logs::{self, LogHandle};
 use avouch_attestors::workload::{WorkloadLooker, unix};
@@ -41,6 +42,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub enum AppError {
     #[error(transparent)]
     Log(#[from] logs::LogError),
+    #[error(transparent)]
+    Lock(#[from] DataLockError),
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
@@ -86,6 +89,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
 pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken) -> Result<(), AppError> {
     let started = clock::now();
     greet(&config);
+    let _alone = DataLock::take(&config.data_dir, "agent")?;
     let state = Arc::new(StateFile::open(&config.data_dir)?);
     let metrics = metrics(&config);
     let keys = Arc::new(own_keys(&config, &metrics)?);
@@ -250,7 +254,11 @@ fn open_doors(
     if let Some(path) = &config.admin_socket_path {
         let admin = listener::bind_admin(path, &config.socket_path)?;
         let options = AdminOptions { logs, started, metrics: metrics.clone(), clock: clock::now };
-        doors.spawn(api::serve_admin(admin, supply.clone(), options, stop.clone()));
+        let served = api::serve_admin(admin, supply.clone(), options, stop.clone());
+        doors.spawn(async move {
+            served.await;
+            Ok(())
+        });
         tracing::info!(address = %path.display(), network = "unix", subsystem_name = "endpoints", "Starting Admin APIs");
     }
     Ok(doors)

@@ -49,6 +49,16 @@ pub const ANSWER_MAX: usize = 4 * 1024 * 1024;
 pub const ANSWER_WARN: usize = 1024 * 1024;
 /// Biggest request: a token to validate is the largest, and one beyond 16 KiB fits no HTTP header.
 pub const REQUEST_MAX: usize = 64 * 1024;
+/// Biggest request of the services beside the Workload API: health and reflection ask by name.
+pub const SMALL_REQUEST_MAX: usize = 4 * 1024;
+/// Longest wait for the end of a request: clients send it at once, and what is half there takes room.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes that a connection, and each call on it, may send ahead of being read: the biggest request.
+pub const RECEIVE_WINDOW: u32 = 64 * 1024;
+/// Bytes of a call's answers that wait for its client; with more there, the next is made when it reads on.
+pub const SEND_BUFFER: usize = 4 * 1024;
+/// Biggest list of a request's headers.
+pub const HEADER_LIST_MAX: u32 = 16 * 1024;
 /// Most audiences in one request: rust clients refuse tokens with more.
 pub const AUDIENCES_MAX: usize = 32;
 /// Refusals of one process leave one log line in this time.

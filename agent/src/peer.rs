@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 use crate::fair::Share;
 use crate::limits::CLOSE_GRACE;
@@ -133,12 +132,10 @@ impl PeerStream {
         });
         Self { inner: Mended::new(inner), caller, closed, pinned: false, done: false }
     }
-}
 
-impl Connected for PeerStream {
-    type ConnectInfo = Arc<Caller>;
-    fn connect_info(&self) -> Arc<Caller> {
-        self.caller.clone()
+    #[must_use]
+    pub fn caller(&self) -> &Arc<Caller> {
+        &self.caller
     }
 }
 

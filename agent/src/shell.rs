@@ -10,10 +10,11 @@ mod task;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use avouch_domain::{Bundle, KeyType, Now, SelectorSet, SpiffeId, Timestamp, TrustDomain};
+use avouch_engine::cache::RequestId;
 use avouch_engine::sync::AgentRefusal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,7 @@ enum Command {
         reply: oneshot::Sender<ShellFeed>,
     },
     FetchJwt {
+        request: RequestId,
         selectors: SelectorSet,
         audience: Vec<String>,
         id: Option<SpiffeId>,
@@ -97,6 +99,9 @@ enum Command {
 pub struct Shell {
     trust_domain: TrustDomain,
     commands: mpsc::Sender<Command>,
+    /// Unbounded because a drop can't wait; one message at most for each command that went through the queue.
+    gone: mpsc::UnboundedSender<RequestId>,
+    requests: Arc<AtomicU64>,
     ready: watch::Receiver<bool>,
     pushed: Arc<AtomicBool>,
     feeds: Arc<Feeds>,
@@ -113,17 +118,14 @@ impl Shell {
     #[must_use]
     pub fn start(parts: Parts, stop: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
         let (commands, queue) = mpsc::channel(COMMANDS_WAITING);
+        let (gone, goners) = mpsc::unbounded_channel();
         let (ready_tx, ready) = watch::channel(false);
         let pushed = Arc::new(AtomicBool::new(false));
         let (feeds, sweeps) = Feeds::new();
-        let shell = Self {
-            trust_domain: parts.trust_domain.clone(),
-            commands,
-            ready,
-            pushed: pushed.clone(),
-            feeds: feeds.clone(),
-        };
-        let task = task::Task::new(parts, queue, (feeds, sweeps), ready_tx, pushed);
+        let (trust_domain, requests) = (parts.trust_domain.clone(), Arc::default());
+        let queues = task::Queues { commands: queue, goners, sweeps };
+        let task = task::Task::new(parts, queues, feeds.clone(), ready_tx, pushed.clone());
+        let shell = Self { trust_domain, commands, gone, requests, ready, pushed, feeds };
         (shell, tokio::spawn(task.run(stop)))
     }
 
@@ -172,7 +174,16 @@ impl Supply for Shell {
         id: Option<SpiffeId>,
     ) -> Result<Vec<JwtGrant>, JwtRefusal> {
         let stopping = || Err(JwtRefusal::Unavailable("the agent is stopping".to_owned()));
-        self.ask(|reply| Command::FetchJwt { selectors, audience, id, reply }).await.unwrap_or_else(stopping)
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::FetchJwt { request, selectors, audience, id, reply };
+        if self.commands.send(command).await.is_err() {
+            return stopping();
+        }
+        let mut waiting = Waiting { answer, request, gone: self.gone.clone(), answered: false };
+        let answer = (&mut waiting.answer).await;
+        waiting.answered = true;
+        answer.unwrap_or_else(|_| stopping())
     }
 
     async fn nearest(&self, selectors: &SelectorSet) -> Option<Nearest> {
@@ -192,5 +203,23 @@ struct Ended;
 impl Feed for Ended {
     async fn next(&mut self) -> Option<Arc<WorkloadUpdate>> {
         None
+    }
+}
+
+/// A caller that waits for its tokens. Dropped before they came, it tells the task.
+struct Waiting {
+    answer: oneshot::Receiver<Result<Vec<JwtGrant>, JwtRefusal>>,
+    request: RequestId,
+    gone: mpsc::UnboundedSender<RequestId>,
+    answered: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.answered {
+            // Closed first: if this word overtakes the question, the task still sees that nobody listens.
+            self.answer.close();
+            let _ = self.gone.send(self.request);
+        }
     }
 }

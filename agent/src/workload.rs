@@ -131,22 +131,25 @@ impl WorkloadAttestor {
         caller: &Caller,
         process: Arc<PinnedProcess>,
     ) -> Result<SelectorSet, AttestationFailed> {
-        let _place = self.waiting.take(caller.pid, caller.uid)?;
         let work = async {
             let turn = self.turn_of(process.key());
             let _alone = turn.lock().await;
             if let Some(selectors) = self.remembered(process.key()) {
                 return Ok((selectors, Vec::new()));
             }
+            // Only who looks takes a place: many connections of one process wait for the one look, and that is no work.
+            let _place = self.waiting.take(caller.pid, caller.uid)?;
             // The semaphore lives as long as this struct and is never closed.
             let _turn = self.running.acquire().await.ok();
-            look_all(&self.lookers, process.clone()).await
+            let (selectors, errors) = look_all(&self.lookers, process.clone()).await?;
+            // Remembered before the next one has its turn.
+            if errors.is_empty() {
+                self.remember(process.key().clone(), selectors.clone());
+            }
+            Ok::<_, AttestationFailed>((selectors, errors))
         };
         let timed = tokio::time::timeout(self.deadline, work).await;
         let (selectors, errors) = timed.map_err(|_| AttestationFailed::Deadline(self.deadline))??;
-        if errors.is_empty() {
-            self.remember(process.key().clone(), selectors.clone());
-        }
         for error in &errors {
             tracing::error!(
                 subsystem_name = "workload_attestor",
@@ -163,7 +166,7 @@ impl WorkloadAttestor {
         if let Some(turn) = turns.get(key).and_then(Weak::upgrade) {
             return turn;
         }
-        if turns.len() >= ATTESTATIONS_WAITING_MAX {
+        if turns.len() >= ATTESTATIONS_WAITING_MAX && turns.len().is_power_of_two() {
             turns.retain(|_, turn| turn.strong_count() > 0);
         }
         let turn = Arc::default();
@@ -268,6 +271,24 @@ mod tests {
         let caller = myself();
         let (one, two) = tokio::join!(attestor.attest(&caller), attestor.attest(&caller));
         assert_eq!(one.unwrap(), two.unwrap());
+        assert_eq!(slow.1.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_calls_of_one_process_waits_for_its_look_and_none_is_refused() {
+        let slow = looker(Does::FindSlowly("a:1"));
+        let attestor = Arc::new(attestor(&[&slow], start));
+        let caller = Arc::new(myself());
+        let _others: Vec<_> = (0..20).map(|pid| attestor.waiting.take(-pid, 1).unwrap()).collect();
+        let crowd: Vec<_> = (0..2 * ATTESTATIONS_WAITING_MAX)
+            .map(|_| {
+                let (attestor, caller) = (attestor.clone(), caller.clone());
+                tokio::spawn(async move { attestor.attest(&caller).await })
+            })
+            .collect();
+        for call in crowd {
+            assert_eq!(call.await.unwrap().unwrap(), fixtures::set(&["a:1"]));
+        }
         assert_eq!(slow.1.load(Ordering::SeqCst), 1);
     }
 

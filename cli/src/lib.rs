@@ -1,14 +1,19 @@
-//! What both daemons and the command line share: configuration, verbs, logs, metrics and health listeners.
+//! What both daemons and the command line share: configuration, verbs, logs, metrics and health listeners, the lock
+//! of a data directory.
 //!
 //! Talks to servers and agents only over their APIs; never decides, never keeps state.
 
 pub mod authority;
 pub mod clock;
 pub mod config;
+pub mod data_lock;
 pub mod explain;
 pub mod health_http;
+pub mod lock;
 pub mod logs;
 pub mod metrics;
 pub mod out;
+pub mod rpc;
+mod sys;
 pub mod up;
 pub mod verbs;

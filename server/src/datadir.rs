@@ -4,13 +4,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::lock::{LockError, LockFile};
+use avouch::data_lock::{DataLock, DataLockError};
 
-const LOCK_FILE: &str = "server.lock";
 const NAME_FILE: &str = "server.name";
 /// A name is a UUID; a longer file is not ours.
 const NAME_BYTES_MAX: u64 = 64;
@@ -20,10 +19,8 @@ const NAME_BYTES_MAX: u64 = 64;
 pub enum DataDirError {
     #[error("unable to use data directory {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error(
-        "data directory {path} is in use by another server (pid {pid}): stop it or choose another data_dir"
-    )]
-    InUse { path: PathBuf, pid: String },
+    #[error(transparent)]
+    Lock(#[from] DataLockError),
     #[error("{0} does not hold a server name: restore it or remove it to take a new name")]
     Name(PathBuf),
 }
@@ -33,7 +30,7 @@ pub enum DataDirError {
 pub struct DataDir {
     /// Stable random name of this server, made at its first start.
     pub server_name: Arc<str>,
-    _lock: LockFile,
+    _lock: DataLock,
 }
 
 impl DataDir {
@@ -42,19 +39,9 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        let io = |source| DataDirError::Io { path: path.into(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(io)?;
-        let lock = lock(path)?;
+        let lock = DataLock::take(path, "server")?;
         Ok(Self { server_name: server_name(&path.join(NAME_FILE))?, _lock: lock })
     }
-}
-
-fn lock(directory: &Path) -> Result<LockFile, DataDirError> {
-    let path = directory.join(LOCK_FILE);
-    LockFile::take(&path).map_err(|error| match error {
-        LockError::Io(source) => DataDirError::Io { path, source },
-        LockError::Held(pid) => DataDirError::InUse { path: directory.into(), pid },
-    })
 }
 
 fn server_name(path: &Path) -> Result<Arc<str>, DataDirError> {
@@ -86,16 +73,6 @@ fn server_name(path: &Path) -> Result<Arc<str>, DataDirError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_second_server_on_the_same_directory_is_refused_by_the_pid_of_the_first() {
-        let home = tempfile::tempdir().unwrap();
-        let first = DataDir::open(home.path()).unwrap();
-        let text = DataDir::open(home.path()).unwrap_err().to_string();
-        assert!(text.contains(&format!("another server (pid {})", std::process::id())), "{text}");
-        drop(first);
-        assert!(DataDir::open(home.path()).is_ok());
-    }
 
     #[test]
     fn the_name_of_a_server_stays() {

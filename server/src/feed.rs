@@ -16,7 +16,7 @@ use avouch_engine::Registry;
 use avouch_engine::entitle::{
     Concerned, Delta, KnownEntry, concerned_between, delta, digest, visible_bundles,
 };
-use avouch_engine::history::{History, KEPT, Standing, Start, resume};
+use avouch_engine::history::{History, KEPT, Resync, Standing, Start, resume};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +54,7 @@ pub enum NodeChange {
 pub struct AgentUpdate {
     pub kind: UpdateKind,
     /// Why the delta that was asked for became a snapshot.
-    pub resync: Option<&'static str>,
+    pub resync: Option<Resync>,
     pub bundles: Vec<BundleChange>,
     /// Only when it changed, and in the first update.
     pub node: Option<NodeChange>,
@@ -398,9 +398,9 @@ impl AgentFeed {
         let wall = clock().wall;
         let (kind, resync) = match resume(&present, &self.agent, wall, standing.as_ref(), known, verified) {
             Start::Delta(Delta { upserts, removed }) => (UpdateKind::Delta { upserts, removed }, None),
-            Start::Digest { digest, reason } => {
+            Start::Digest { digest, resync } => {
                 let kind = UpdateKind::Snapshot { entries: digest.entries, unchanged: digest.unchanged };
-                (kind, reason)
+                (kind, resync)
             }
         };
         self.start = None;
@@ -430,7 +430,8 @@ impl AgentFeed {
         let all = digest(present, &self.agent, wall, &[]);
         let kind = UpdateKind::Snapshot { entries: all.entries, unchanged: all.unchanged };
         let (bundles, node) = self.standing(present, wall);
-        AgentUpdate { kind, resync: Some("the agent reads too slowly"), bundles, node, position: self.told }
+        let resync = Some(Resync::Behind("the agent reads too slowly"));
+        AgentUpdate { kind, resync, bundles, node, position: self.told }
     }
 
     fn tell(&mut self, present: &Registry, wall: Timestamp, change: Delta) -> Option<AgentUpdate> {

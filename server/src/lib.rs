@@ -15,7 +15,6 @@ pub mod feed;
 pub mod health;
 pub mod keys;
 pub mod limits;
-pub mod lock;
 pub mod metrics;
 pub mod service;
 pub mod settings;

@@ -4,7 +4,7 @@ use avouch_proto::agent_v1;
 use avouch_proto::agent_v1::agent_client::AgentClient;
 use avouch_proto::bundle_v1::bundle_client::BundleClient;
 use avouch_proto::entry_v1::entry_client::EntryClient;
-use avouch_proto::{bundle_v1, entry_v1, types};
+use avouch_proto::{bundle_v1, entry_v1};
 use avouch_tests::bare_agent::{BareAgent, fresh_key, request_for};
 use avouch_tests::{Server, ServerOptions, eventually, mtls};
 use tonic::transport::Channel;

@@ -245,7 +245,7 @@ async fn a_message_over_the_limit_is_refused_and_the_daemons_go_on() {
     assert_refused(&status, Code::ResourceExhausted, "larger than max");
     let mut workload = world.agent.workload().await;
     let status = workload.validate("x", &"t".repeat(5 << 20)).await.unwrap_err();
-    assert_refused(&status, Code::OutOfRange, "too large");
+    assert_refused(&status, Code::ResourceExhausted, "grpc: received message larger than max");
     // Below the limit of a message, above that of a token.
     let status = workload.validate("x", &"t".repeat(60_000)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");

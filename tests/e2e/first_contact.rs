@@ -110,6 +110,16 @@ async fn it_shows_a_table_until_it_is_told_to_stop_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn killed_outright_it_takes_its_daemons_with_it() {
+    let newcomer = Newcomer::new();
+    let up = newcomer.up(&[]);
+    up.line("Ctrl-C stops").await;
+    assert_eq!(newcomer.processes().len(), 3, "{:?}", newcomer.processes());
+    up.kill().await;
+    eventually("the end of both daemons", async || newcomer.processes().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
 async fn what_it_says_to_try_next_works_as_it_stands() {
     let newcomer = Newcomer::new();
     let up = newcomer.up(&[]);

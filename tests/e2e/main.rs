@@ -2,6 +2,7 @@
 //!
 //! Never: a rule proven only here, or a fixed pause.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // all of it is test code
+#![allow(clippy::print_stdout)] // figures, and what was not run
 
 mod activation;
 mod agents;
@@ -13,12 +14,15 @@ mod command_line;
 mod explain;
 mod faults;
 mod first_contact;
+mod floods;
 mod foreign;
+mod health;
 mod metrics;
 mod nodes;
 mod operations;
 mod processes;
 mod pushes;
+mod races;
 mod readme;
 mod restarts;
 mod rotations;

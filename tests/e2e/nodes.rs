@@ -1,7 +1,7 @@
 //! Nodes: how they come in, and how they are put out.
 
 use avouch_proto::agent_v1;
-use avouch_tests::node_pki::NodePki;
+use avouch_tests::node_pki::PkiWorld;
 use avouch_tests::server::wire_id;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, entry, eventually};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -55,13 +55,7 @@ async fn an_evicted_agent_does_not_go_on_with_its_old_identity() {
 
 #[tokio::test]
 async fn a_node_certificate_admits_its_agent_again_and_again() {
-    let pki_dir = avouch_tests::server::private_dir();
-    let pki = NodePki::new(pki_dir.path());
-    let plugins = pki.plugin();
-    let server = Server::start_with(ServerOptions { plugins, ..ServerOptions::default() }).await;
-    let proof = pki.proof();
-    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
-    agent.restart().await;
+    let PkiWorld { agent, server, .. } = &mut PkiWorld::start(ServerOptions::default()).await;
     let node = eventually("the node", async || server.nodes().await.into_iter().next()).await;
     assert_eq!(node.attestation_type, "x509pop");
     assert!(node.can_reattest);
@@ -83,13 +77,7 @@ async fn a_node_certificate_admits_its_agent_again_and_again() {
 
 #[tokio::test]
 async fn a_node_entry_gives_its_agents_what_lies_below_it() {
-    let pki_dir = avouch_tests::server::private_dir();
-    let pki = NodePki::new(pki_dir.path());
-    let plugins = pki.plugin();
-    let server = Server::start_with(ServerOptions { plugins, ..ServerOptions::default() }).await;
-    let proof = pki.proof();
-    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
-    agent.restart().await;
+    let PkiWorld { agent, server, .. } = &PkiWorld::start(ServerOptions::default()).await;
     server
         .create(entry("spiffe://example.org/spire/server", "/cluster", &["x509pop:subject:cn:node-7"]))
         .await;
@@ -101,13 +89,7 @@ async fn a_node_entry_gives_its_agents_what_lies_below_it() {
 #[tokio::test]
 async fn a_node_that_can_prove_itself_again_is_told_to_when_it_renews() {
     use base64::Engine as _;
-    let pki_dir = avouch_tests::server::private_dir();
-    let pki = NodePki::new(pki_dir.path());
-    let plugins = pki.plugin();
-    let server = Server::start_with(ServerOptions { plugins, ..ServerOptions::default() }).await;
-    let proof = pki.proof();
-    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
-    agent.restart().await;
+    let PkiWorld { agent, server, .. } = &PkiWorld::start(ServerOptions::default()).await;
     // Its own SVID and key, from its state: nobody else can call as this agent.
     let read = |name: &str| -> serde_json::Value {
         serde_json::from_slice(&std::fs::read(agent.data_dir.join(name)).unwrap()).unwrap()
@@ -127,25 +109,14 @@ async fn a_node_that_can_prove_itself_again_is_told_to_when_it_renews() {
     assert_eq!(reason, Some(avouch_proto::convert::DeniedReason::AgentMustReattest));
 }
 
-fn short_lived(plugins: String) -> ServerOptions {
-    ServerOptions { server: "agent_ttl = \"12s\"".into(), plugins, ..ServerOptions::default() }
-}
-
-/// A server whose agents live for seconds, and an agent of it that proves itself by a certificate.
-async fn short_lived_x509pop() -> (Server, Agent, std::sync::Arc<tempfile::TempDir>) {
-    let pki_dir = avouch_tests::server::private_dir();
-    let pki = NodePki::new(pki_dir.path());
-    let plugins = pki.plugin();
-    let server = Server::start_with(short_lived(plugins)).await;
-    let proof = pki.proof();
-    let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
-    agent.restart().await;
-    (server, agent, pki_dir)
+/// A server whose agents live for seconds.
+fn short_lived() -> ServerOptions {
+    ServerOptions { server: "agent_ttl = \"12s\"".into(), ..ServerOptions::default() }
 }
 
 #[tokio::test]
 async fn an_agent_renews_its_own_svid_and_comes_back_with_the_new_one() {
-    let world = World::start_with(short_lived(String::new()), AgentOptions::default()).await;
+    let world = World::start_with(short_lived(), AgentOptions::default()).await;
     world.grant("/web").await;
     let mut agent = world.agent;
     let serial = world.server.nodes().await[0].x509svid_serial_number.clone();
@@ -163,7 +134,7 @@ async fn an_agent_renews_its_own_svid_and_comes_back_with_the_new_one() {
 
 #[tokio::test]
 async fn an_agent_that_can_attest_again_does_so_before_its_svid_ends_and_after_it_was_evicted() {
-    let (server, agent, _pki) = short_lived_x509pop().await;
+    let PkiWorld { agent, server, .. } = &PkiWorld::start(short_lived()).await;
     let node = server.nodes().await.remove(0);
     let serial = node.x509svid_serial_number.clone();
     eventually("another SVID by another attestation", async || {
@@ -179,7 +150,7 @@ async fn an_agent_that_can_attest_again_does_so_before_its_svid_ends_and_after_i
 
 #[tokio::test]
 async fn an_agent_whose_svid_ended_while_its_server_was_away_attests_again_if_it_can() {
-    let (mut server, agent, _pki) = short_lived_x509pop().await;
+    let PkiWorld { agent, server, .. } = &mut PkiWorld::start(short_lived()).await;
     server.stop().await;
     agent.daemon().line("Failed to rotate agent SVID").await;
     let ended = avouch_tests::forge::now() + 12;
@@ -195,7 +166,7 @@ async fn an_agent_whose_svid_ended_while_its_server_was_away_attests_again_if_it
 
 #[tokio::test]
 async fn an_agent_whose_svid_ended_and_that_can_not_attest_again_says_so_and_stops() {
-    let mut world = World::start_with(short_lived(String::new()), AgentOptions::default()).await;
+    let mut world = World::start_with(short_lived(), AgentOptions::default()).await;
     world.server.stop().await;
     assert_eq!(world.agent.daemon().end().await.code(), Some(1));
     let log = world.agent.daemon().log();

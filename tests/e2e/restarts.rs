@@ -51,6 +51,29 @@ async fn an_agent_serves_while_its_server_is_away_and_follows_it_after() {
     world.server.restart().await;
     world.grant("/after").await;
     stream.until("the entry made after the restart", |m| m.svids.len() == 2).await;
+    let log = world.agent.daemon().log();
+    assert!(!log.contains("another history"), "a restart is no reason to worry: {log}");
+}
+
+#[tokio::test]
+async fn a_server_that_lost_commits_is_an_alarm_and_followed_to_what_it_has() {
+    let mut world = World::start().await;
+    world.grant("/kept").await;
+    let mut stream = world.agent.workload().await.x509().await.unwrap();
+    stream.until("the first entry", |m| m.svids.len() == 1).await;
+    world.server.stop().await;
+    let (store, copy) =
+        (world.server.data_dir().join("datastore.sqlite3"), world.server.dir.path().join("copy"));
+    std::fs::copy(&store, &copy).unwrap();
+    world.server.restart().await;
+    world.grant("/lost").await;
+    stream.until("the second entry", |m| m.svids.len() == 2).await;
+    world.server.stop().await;
+    std::fs::copy(&copy, &store).unwrap();
+    world.server.restart().await;
+    let line = world.agent.daemon().line("The server has another history than this agent").await;
+    assert!(line.contains("level=warning"), "{line}");
+    stream.until("what the server has", |m| m.svids.len() == 1).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use avouch_tests::daemon::Daemon;
 use avouch_tests::http::{get, telemetry};
-use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, cli};
+use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, cli};
 
 async fn validate(name: &str, config: &Path) -> cli::Said {
     cli::run(name, ["validate".as_ref(), "-config".as_ref(), config.as_os_str()]).await
@@ -116,6 +116,28 @@ async fn a_second_server_on_one_file_of_keys_is_refused_and_the_keys_stay() {
 }
 
 #[tokio::test]
+async fn a_second_agent_on_one_data_directory_is_refused_until_the_first_is_gone() {
+    let mut world = World::start().await;
+    let text = std::fs::read_to_string(&world.agent.config).unwrap();
+    let (public, admin) = (world.agent.socket.to_str().unwrap(), world.agent.admin_socket.to_str().unwrap());
+    let text = text.replace(public, &format!("{public}.2")).replace(admin, &format!("{admin}.2"));
+    let config = world.server.dir.path().join("second.conf");
+    std::fs::write(&config, text).unwrap();
+    let said = cli::run("avouch-agent", ["run".as_ref(), "-config".as_ref(), config.as_os_str()]).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    let expected = format!(
+        "data directory {} is in use by another agent (pid {}): stop it or choose another data_dir",
+        world.agent.data_dir.display(),
+        world.agent.daemon().pid()
+    );
+    let text = said.out + &said.err;
+    assert!(text.contains(&expected), "{text}");
+    assert!(world.agent.daemon().status().is_none(), "the first goes on");
+    world.agent.daemon().kill().await;
+    world.agent.restart().await;
+}
+
+#[tokio::test]
 async fn a_socket_path_that_is_too_long_is_refused_with_the_limit() {
     let long = format!("/tmp/{}/api.sock", "d".repeat(120));
     let prepared = Server::prepare(&ServerOptions::default());
@@ -150,7 +172,7 @@ async fn the_admin_socket_may_not_lie_beside_the_public_one() {
 #[tokio::test]
 async fn sockets_and_state_have_the_modes_of_spire() {
     use std::os::unix::fs::PermissionsExt;
-    let world = avouch_tests::World::start().await;
+    let world = World::start().await;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&world.agent.socket), 0o777);
     assert_eq!(mode(world.agent.socket.parent().unwrap()), 0o755);
@@ -177,22 +199,17 @@ async fn a_trust_bundle_that_comes_late_is_read_when_it_is_there() {
 }
 
 #[tokio::test]
-async fn an_agents_health_and_metrics_tell_of_its_way_from_start_to_first_sync() {
+async fn an_agents_metrics_tell_of_its_way_from_start_to_first_sync() {
     let mut server = Server::start().await;
     let proof = Proof::JoinToken(server.token().await);
     let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
-    let (health, page) = (avouch_tests::server::free_port(), avouch_tests::server::free_port());
-    let more = format!(
-        "health_checks {{\n listener_enabled = true\n bind_port = \"{health}\"\n bind_address = \"127.0.0.1\"\n }}\n"
-    ) + &telemetry(page);
+    let page = avouch_tests::server::free_port();
+    let more = telemetry(page);
     let text = std::fs::read_to_string(&agent.config).unwrap();
     std::fs::write(&agent.config, text + &more).unwrap();
     server.stop().await;
     let daemon = agent.spawn();
     daemon.line("Failed to attest the node; will try again").await;
-    assert_eq!(get(health, "/live").await.unwrap().0, 200, "a restart would cure nothing");
-    let (status, body) = get(health, "/ready").await.unwrap();
-    assert_eq!((status, body.contains("workload api is unavailable")), (500, true), "{body}");
     let metrics = get(page, "/metrics").await.unwrap().1;
     assert!(
         metrics.lines().any(|l| l.starts_with("spire_agent_bootstrapped{") && l.ends_with(" 0")),
@@ -200,8 +217,6 @@ async fn an_agents_health_and_metrics_tell_of_its_way_from_start_to_first_sync()
     );
     server.restart().await;
     agent.adopt(daemon).await;
-    let ready = async || get(health, "/ready").await.filter(|(status, _)| *status == 200);
-    assert_eq!(avouch_tests::eventually("a ready agent", ready).await.1.trim(), "{\"agent\":{}}");
     let metrics = get(page, "/metrics").await.unwrap().1;
     for name in ["started", "bootstrapped", "node_attestor_new_svid", "clock_skew_ms", "sync_bundles_total"] {
         assert!(metrics.contains(&format!("\nspire_agent_{name}{{")), "{name}: {metrics}");

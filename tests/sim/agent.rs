@@ -365,7 +365,7 @@ impl Agent {
                 self.refused = Some(refusal);
             }
             sync::Effect::CloseFollow { stream } => asks.push(Ask::Close { stream }),
-            sync::Effect::ServerTime(_) | sync::Effect::Alarm(_) => {}
+            sync::Effect::ServerTime(_) | sync::Effect::Alarm(_) | sync::Effect::Resync(_) => {}
         }
     }
 
@@ -384,7 +384,7 @@ impl Agent {
             }
             cache::Effect::MintJwt { ticket, entry, .. } => asks.push(Ask::Mint { ticket, entry }),
             cache::Effect::AnswerJwt { request, answer } => self.answered(now, request, answer),
-            cache::Effect::Hurry { .. } => {}
+            cache::Effect::Hurry { .. } | cache::Effect::NobodyWaits { .. } => {}
         }
     }
 

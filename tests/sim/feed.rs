@@ -9,7 +9,7 @@ use avouch_engine::Registry;
 use avouch_engine::entitle::{
     Concerned, KnownEntry, authorized_entries, concerned_between, delta, digest, visible_bundles,
 };
-use avouch_engine::history::{Standing, Start, resume};
+use avouch_engine::history::{Resync, Standing, Start, resume};
 use avouch_engine::sync::{AgentRefusal, Failure, Frame, Known, NodeStanding, StreamId};
 
 use crate::host::Host;
@@ -119,8 +119,11 @@ impl Server {
                 frames.push(Frame::Delta { upserts: d.upserts, removed: d.removed, position });
                 "delta"
             }
-            Start::Digest { digest, reason } => {
-                frames.extend(reason.map(|r| Frame::Resync { reason: r.to_owned() }));
+            Start::Digest { digest, resync } => {
+                frames.extend(resync.map(|why| Frame::Resync {
+                    reason: why.reason().to_owned(),
+                    history_differs: matches!(why, Resync::Foreign(_)),
+                }));
                 let (mut entries, mut unchanged) = (digest.entries, digest.unchanged);
                 // In two parts, as the product tells what does not fit into one message.
                 let (first, last) = (entries.split_off(entries.len() / 2), entries);
@@ -129,7 +132,7 @@ impl Server {
                     frames.push(Frame::Snapshot { entries: first, unchanged, position, last: false });
                 }
                 frames.push(Frame::Snapshot { entries: last, unchanged, position, last: true });
-                reason.unwrap_or("all, as wished")
+                resync.map_or("all, as wished", |why| why.reason())
             }
         };
         self.followers.insert(line, Follower { told: self.registry.clone(), bundles, standing });

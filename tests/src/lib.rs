@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)] // what a failed test shows
 #![allow(clippy::missing_panics_doc, clippy::must_use_candidate, missing_debug_implementations)]
 
+pub mod actor;
 pub mod agent;
 pub mod bare_agent;
 pub mod cli;
@@ -17,6 +18,7 @@ pub mod mtls;
 pub mod node_pki;
 pub mod rules;
 pub mod server;
+mod sys;
 pub mod wait;
 pub mod workload;
 pub mod world;

@@ -1,10 +1,14 @@
 //! A foreign PKI of nodes: what a server that attests by x509pop trusts, and one node's certificate and key.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
-use crate::Proof;
+use tempfile::TempDir;
+
+use crate::server::private_dir;
+use crate::{Agent, AgentOptions, Proof, Server, ServerOptions};
 
 /// PEM files of a root and of one node.
 #[derive(Debug)]
@@ -42,5 +46,26 @@ impl NodePki {
     /// How the node proves itself.
     pub fn proof(&self) -> Proof {
         Proof::X509pop(self.leaf.clone(), self.key.clone())
+    }
+}
+
+/// A server that trusts a node PKI, and a running agent that proves its node by it.
+pub struct PkiWorld {
+    // The agent goes first: it must not outlive its server in the log of a failed test.
+    pub agent: Agent,
+    pub server: Server,
+    _pki: Arc<TempDir>,
+}
+
+impl PkiWorld {
+    /// A fresh one without entries, with these options besides.
+    pub async fn start(mut options: ServerOptions) -> Self {
+        let dir = private_dir();
+        let pki = NodePki::new(dir.path());
+        options.plugins.push_str(&pki.plugin());
+        let server = Server::start_with(options).await;
+        let mut agent = Agent::prepare(&server, "a", &pki.proof(), &AgentOptions::default()).await;
+        agent.restart().await;
+        Self { agent, server, _pki: dir }
     }
 }

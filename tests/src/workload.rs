@@ -1,10 +1,12 @@
 //! A bare Workload API client: nothing hidden, nothing retried, every status to be seen.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use avouch_proto::workload as wire;
 use avouch_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use tonic::transport::Channel;
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use crate::{uds, within};
@@ -66,6 +68,21 @@ impl Workload {
     /// The transport's, if nobody listens.
     pub async fn connect(socket: &Path) -> Result<Self, tonic::transport::Error> {
         Ok(Self { raw: SpiffeWorkloadApiClient::new(uds(socket).await?) })
+    }
+
+    /// Speaks over a connection that is there already.
+    ///
+    /// # Errors
+    /// The transport's, if nobody answers.
+    pub async fn over(connection: UnixStream) -> Result<Self, tonic::transport::Error> {
+        connection.set_nonblocking(true).unwrap();
+        let mut connection = Some(tokio::net::UnixStream::from_std(connection).unwrap());
+        let connector = tower::service_fn(move |_: hyper::Uri| {
+            let taken = connection.take().map(TokioIo::new);
+            async move { taken.ok_or_else(|| std::io::Error::other("one connection only")) }
+        });
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
+        Ok(Self { raw: SpiffeWorkloadApiClient::new(channel) })
     }
 
     /// # Errors

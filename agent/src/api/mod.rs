@@ -5,10 +5,12 @@
 mod admin;
 mod answer;
 mod codec;
+mod conn;
 mod health;
 pub mod listener;
 mod refusals;
 mod route;
+mod shared;
 mod status;
 mod steps;
 mod validate;
@@ -25,15 +27,17 @@ use avouch_proto::agent_debug_v1::debug_server::DebugServer;
 use avouch_proto::agent_logger_v1::logger_server::LoggerServer;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 pub use admin::AdminOptions;
 pub use status::Refusal;
 pub use workload::WorkloadOptions;
 
+use shared::Shared;
+
 use crate::fair::FairShare;
-use crate::limits::{CALLS_MAX, CALLS_PER_CONNECTION, DRAIN_MAX, MINTING_MAX};
+use crate::limits::{CALLS_MAX, MINTING_MAX, SMALL_REQUEST_MAX};
 use crate::metrics::Metrics;
 use crate::supply::Supply;
 use crate::workload::WorkloadAttestor;
@@ -41,13 +45,9 @@ use crate::workload::WorkloadAttestor;
 /// Told once, heard by every task.
 pub type Stop = CancellationToken;
 
-/// Why a socket stopped being served.
+/// Why a socket can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("the workload socket failed: {0}")]
-    Workload(tonic::transport::Error),
-    #[error("the admin socket failed: {0}")]
-    Admin(tonic::transport::Error),
     #[error("the reflection service can't read its own descriptors: {0}")]
     Reflection(String),
 }
@@ -66,7 +66,7 @@ pub struct WorkloadParts {
 /// Serves Workload API, health and reflection until `stop`. Open streams then end with Unavailable.
 ///
 /// # Errors
-/// [`ServeError`] if the listener breaks.
+/// [`ServeError`] before anybody is served.
 pub async fn serve_workload(
     listener: UnixListener,
     supply: Arc<dyn Supply>,
@@ -75,24 +75,33 @@ pub async fn serve_workload(
 ) -> Result<(), ServeError> {
     let shares = FairShare::new(parts.connections);
     let incoming = listener::Incoming::new(listener, Some(shares), parts.metrics.clone(), parts.clock);
-    let service = service(supply.clone(), parts, stop.clone());
+    let calls = FairShare::new(CALLS_MAX);
+    let health = HealthServer::new(health::WorkloadHealth::new(supply.clone()));
     let failed = |e: tonic_reflection::server::Error| ServeError::Reflection(e.to_string());
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(WORKLOAD_FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let serving = Server::builder()
-        .max_concurrent_streams(CALLS_PER_CONNECTION)
-        .add_service(service)
-        .add_service(HealthServer::new(health::WorkloadHealth::new(supply)))
-        .add_service(reflection().build_v1().map_err(failed)?)
-        .add_service(reflection().build_v1alpha().map_err(failed)?)
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-    until_drained(serving, stop).await.map_err(ServeError::Workload)
+    let (v1, v1alpha) = (reflection().build_v1(), reflection().build_v1alpha());
+    let share = (calls.clone(), parts.metrics.clone());
+    let routes = Routes::new(service(supply, parts, calls, stop.clone()))
+        .add_service(Shared::new(&share, health.max_decoding_message_size(SMALL_REQUEST_MAX)))
+        .add_service(Shared::new(&share, v1.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX)))
+        .add_service(Shared::new(
+            &share,
+            v1alpha.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX),
+        ));
+    conn::serve(incoming, routes, stop).await;
+    Ok(())
 }
 
-fn service(supply: Arc<dyn Supply>, parts: WorkloadParts, stop: Stop) -> route::WorkloadService {
+fn service(
+    supply: Arc<dyn Supply>,
+    parts: WorkloadParts,
+    calls: FairShare,
+    stop: Stop,
+) -> route::WorkloadService {
     route::WorkloadService(Arc::new(workload::Workload {
         supply,
         attestor: parts.attestor,
@@ -100,7 +109,7 @@ fn service(supply: Arc<dyn Supply>, parts: WorkloadParts, stop: Stop) -> route::
         failures: refusals::Refusals::default(),
         options: parts.options,
         book: answer::AnswerBook::default(),
-        calls: FairShare::new(CALLS_MAX),
+        calls,
         minting: FairShare::new(MINTING_MAX),
         metrics: parts.metrics,
         stop,
@@ -109,32 +118,9 @@ fn service(supply: Arc<dyn Supply>, parts: WorkloadParts, stop: Stop) -> route::
 }
 
 /// Serves Debug and Logger until `stop`.
-///
-/// # Errors
-/// [`ServeError`] if the listener breaks.
-pub async fn serve_admin(
-    listener: UnixListener,
-    supply: Arc<dyn Supply>,
-    options: AdminOptions,
-    stop: Stop,
-) -> Result<(), ServeError> {
+pub async fn serve_admin(listener: UnixListener, supply: Arc<dyn Supply>, options: AdminOptions, stop: Stop) {
     let incoming = listener::Incoming::new(listener, None, options.metrics.clone(), options.clock);
     let admin = Arc::new(admin::Admin::new(supply, options));
-    let serving = Server::builder()
-        .add_service(DebugServer::from_arc(admin.clone()))
-        .add_service(LoggerServer::from_arc(admin))
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-    until_drained(serving, stop).await.map_err(ServeError::Admin)
-}
-
-/// Waits for callers to take their last answer, but not for ever.
-async fn until_drained<E>(serving: impl Future<Output = Result<(), E>>, stop: Stop) -> Result<(), E> {
-    let too_late = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN_MAX).await;
-    };
-    tokio::select! {
-        result = serving => result,
-        () = too_late => Ok(()),
-    }
+    let routes = Routes::new(DebugServer::from_arc(admin.clone())).add_service(LoggerServer::from_arc(admin));
+    conn::serve(incoming, routes, stop).await;
 }

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use avouch::rpc;
 use avouch_proto::workload as wire;
 use prost::bytes::Bytes;
 use tonic::body::Body;
@@ -83,7 +84,7 @@ impl Workload {
             Ok(call) => call,
             Err(status) => return status.into_http(),
         };
-        match method {
+        let mut answer = match method {
             "FetchX509SVID" => {
                 streaming::<wire::X509svidRequest, _, _>(request, self.stream(Kind::X509Svid, call)).await
             }
@@ -96,7 +97,9 @@ impl Workload {
             }
             "FetchJWTSVID" => unary(request, |message| self.fetch_jwt(call, message)).await,
             _ => unary(request, |message| self.validate(call, message)).await,
-        }
+        };
+        rpc::reword_too_large(answer.headers_mut());
+        answer
     }
 }
 

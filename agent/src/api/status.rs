@@ -7,7 +7,7 @@ use avouch_credential::jwt::verify::JwtError;
 use avouch_domain::IdError;
 use tonic::{Code, Status};
 
-use crate::limits::AUDIENCES_MAX;
+use crate::limits::{AUDIENCES_MAX, REQUEST_TIME_MAX};
 
 /// Why a call of the Workload API ends without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,8 @@ pub enum Refusal {
     /// WA-44
     #[error("fetching WIT bundles is not implemented")]
     WitBundles,
+    #[error("the request did not come to its end within {REQUEST_TIME_MAX:?}")]
+    RequestUnfinished,
     /// WE-20
     #[error("method {0} not implemented")]
     UnknownMethod(String),
@@ -82,6 +84,7 @@ impl Refusal {
             | Self::Answer(_)
             | Self::Stopping => Code::Unavailable,
             Self::NoIdentity => Code::PermissionDenied,
+            Self::RequestUnfinished => Code::DeadlineExceeded,
             Self::WitSvid | Self::WitBundles | Self::UnknownMethod(_) => Code::Unimplemented,
         }
     }

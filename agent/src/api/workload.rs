@@ -312,30 +312,25 @@ impl Workload {
         }
     }
 
-    /// Tokens for an admitted caller. Its share is held as long as the work lasts, also when the caller has left:
-    /// asking and going away is no way to make the agent mint without limit.
+    /// Tokens for an admitted caller. A call that is dropped takes its question back, so that asking and going away
+    /// is no way to make the agent mint without limit.
     async fn grants(
         &self,
         admitted: &Admitted,
         audience: Vec<String>,
         asked: Option<SpiffeId>,
     ) -> Result<Vec<JwtGrant>, Refusal> {
-        let share = self.share(&self.minting, &admitted.call)?;
-        let (supply, selectors) = (self.supply.clone(), admitted.selectors.clone());
-        let work = tokio::spawn(async move {
-            let _share = share;
-            supply.fetch_jwt(selectors, audience, asked).await
-        });
-        tokio::select! {
+        let _share = self.share(&self.minting, &admitted.call)?;
+        let granted = tokio::select! {
             biased;
-            () = self.stop.cancelled() => Err(Refusal::Stopping),
-            done = work => match done {
-                Ok(Ok(grants)) if grants.is_empty() => Err(Refusal::NoIdentity),
-                Ok(Ok(grants)) => Ok(grants),
-                Ok(Err(JwtRefusal::NoIdentity)) => Err(Refusal::NoIdentity),
-                Ok(Err(JwtRefusal::Unavailable(why))) => Err(Refusal::Mint(why)),
-                Err(error) => Err(Refusal::Mint(error.to_string())),
-            },
+            () = self.stop.cancelled() => return Err(Refusal::Stopping),
+            granted = self.supply.fetch_jwt(admitted.selectors.clone(), audience, asked) => granted,
+        };
+        match granted {
+            Ok(grants) if grants.is_empty() => Err(Refusal::NoIdentity),
+            Ok(grants) => Ok(grants),
+            Err(JwtRefusal::NoIdentity) => Err(Refusal::NoIdentity),
+            Err(JwtRefusal::Unavailable(why)) => Err(Refusal::Mint(why)),
         }
     }
 

@@ -11,7 +11,7 @@ use avouch_engine::cache::{Priority, SignFailure, Ticket};
 use avouch_engine::sync::AgentRefusal;
 
 use crate::keys::{Request, workload_request};
-use crate::limits::{SIGN_BATCH, SIGN_CALLS};
+use crate::limits::{MINT_CALLS, SIGN_BATCH, SIGN_CALLS};
 use crate::upstream::{CallError, SignedChain, Upstream};
 
 /// One signature asked for.
@@ -66,6 +66,47 @@ impl Queue {
         }
         self.running += 1;
         Some(call)
+    }
+
+    pub fn ended(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+}
+
+/// One JWT-SVID asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Mint {
+    pub entry: EntryId,
+    pub id: SpiffeId,
+    pub audience: Vec<String>,
+}
+
+/// JWT-SVIDs waiting for a call, in the order they came.
+#[derive(Debug, Default)]
+pub(super) struct Mints {
+    waiting: BTreeMap<Ticket, Mint>,
+    running: usize,
+}
+
+impl Mints {
+    pub fn push(&mut self, ticket: Ticket, mint: Mint) {
+        self.waiting.insert(ticket, mint);
+    }
+
+    /// Drops one whose call has not begun; false if it has. What is under way is seen through: its token is cached,
+    /// and a caller that asks again finds it.
+    pub fn forget(&mut self, ticket: Ticket) -> bool {
+        self.waiting.remove(&ticket).is_some()
+    }
+
+    /// The next call, if one may begin now.
+    pub fn next_call(&mut self) -> Option<(Ticket, Mint)> {
+        if self.running >= MINT_CALLS {
+            return None;
+        }
+        let next = self.waiting.pop_first()?;
+        self.running += 1;
+        Some(next)
     }
 
     pub fn ended(&mut self) {

@@ -9,22 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use avouch_credential::x509::facts::authority_id;
-use avouch_domain::{
-    AuthorityId, Bundle, EntryId, Now, Revision, SelectorSet, SpiffeId, Tick, Timestamp, TrustDomain,
-};
+use avouch_domain::{AuthorityId, Bundle, Now, Revision, SelectorSet, Tick, Timestamp, TrustDomain};
 use avouch_engine::cache::{self, Cache, Priority, RequestId, SignFailure, Tally, Ticket, WorkloadUpdate};
 use avouch_engine::sync::{self, Failure, Frame, Known, StreamId, Sync};
 use avouch_engine::{Machine as _, backoff::Jitter};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::feeds::{Feeds, Key, ShellFeed, Sweep, Update};
-use super::signing::{self, Job, Outcome, Queue};
+use super::signing::{self, Job, Mint, Mints, Outcome, Queue};
 use super::{Command, Parts};
 use crate::clock::ServerClock;
-use crate::limits::{
-    CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, MINT_CALLS, SLEEP_MAX, SUBSCRIPTION_LINGER, TAINT_SPREAD,
-};
+use crate::limits::{CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, SLEEP_MAX, SUBSCRIPTION_LINGER, TAINT_SPREAD};
 use crate::metrics::Papers;
 use crate::supply::{AgentFacts, JwtGrant, JwtRefusal};
 use crate::upstream::{CallError, Hello, SignedJwt};
@@ -63,11 +59,20 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// What comes from callers.
+pub(super) struct Queues {
+    pub commands: mpsc::Receiver<Command>,
+    /// Callers that went away before their tokens came.
+    pub goners: mpsc::UnboundedReceiver<RequestId>,
+    pub sweeps: mpsc::UnboundedReceiver<Sweep>,
+}
+
 pub(super) struct Task {
     parts: Parts,
     cache: Cache,
     sync: Sync,
     commands: mpsc::Receiver<Command>,
+    goners: mpsc::UnboundedReceiver<RequestId>,
     feeds: Arc<Feeds>,
     sweeps: mpsc::UnboundedReceiver<Sweep>,
     /// Runs while there may be subscriptions that nobody uses.
@@ -76,9 +81,8 @@ pub(super) struct Task {
     events: mpsc::Receiver<Event>,
     groups: BTreeMap<SelectorSet, watch::Sender<Update>>,
     jwt_callers: BTreeMap<RequestId, oneshot::Sender<Result<Vec<JwtGrant>, JwtRefusal>>>,
-    next_request: RequestId,
     queue: Queue,
-    mints: Arc<Semaphore>,
+    mints: Mints,
     stream: Option<Stream>,
     server_clock: ServerClock,
     skew_warned: bool,
@@ -97,8 +101,8 @@ pub(super) struct Task {
 impl Task {
     pub fn new(
         parts: Parts,
-        commands: mpsc::Receiver<Command>,
-        (feeds, sweeps): (Arc<Feeds>, mpsc::UnboundedReceiver<Sweep>),
+        Queues { commands, goners, sweeps }: Queues,
+        feeds: Arc<Feeds>,
         ready: watch::Sender<bool>,
         pushed: Arc<AtomicBool>,
     ) -> Self {
@@ -124,6 +128,7 @@ impl Task {
             cache,
             sync,
             commands,
+            goners,
             feeds,
             sweeps,
             sweep_timer: None,
@@ -131,9 +136,8 @@ impl Task {
             events,
             groups: BTreeMap::new(),
             jwt_callers: BTreeMap::new(),
-            next_request: 0,
             queue: Queue::default(),
-            mints: Arc::new(Semaphore::new(MINT_CALLS)),
+            mints: Mints::default(),
             stream: None,
             server_clock: ServerClock::default(),
             skew_warned: false,
@@ -154,6 +158,7 @@ impl Task {
                 () = stop.cancelled() => return,
                 Some(event) = self.events.recv() => self.event(event),
                 Some(command) = self.commands.recv() => self.command(command),
+                Some(request) = self.goners.recv() => self.caller_left(request),
                 Some(sweep) = self.sweeps.recv() => match sweep {
                     Sweep::Later => self.sweep_later(),
                     Sweep::Now => self.sweep(sweep),
@@ -222,6 +227,9 @@ impl Task {
         while let Some(jobs) = self.queue.next_call() {
             self.sign(jobs);
         }
+        while let Some((ticket, mint)) = self.mints.next_call() {
+            self.mint(ticket, mint);
+        }
         let (before, now) = (self.counted, self.cache.counts().tally);
         self.parts.metrics.renewals(now.expiring - before.expiring, now.outdated - before.outdated);
         self.counted = now;
@@ -239,9 +247,9 @@ impl Task {
                 self.tell_sync(sync::Input::Start);
             }
             Command::Subscribe { key, reply } => self.subscribe(key, reply),
-            Command::FetchJwt { selectors, audience, id, reply } => {
-                self.next_request += 1;
-                let request = self.next_request;
+            // A caller that has gone already can't take itself back any more.
+            Command::FetchJwt { reply, .. } if reply.is_closed() => {}
+            Command::FetchJwt { request, selectors, audience, id, reply } => {
                 self.jwt_callers.insert(request, reply);
                 self.tell_cache(cache::Input::JwtWanted { request, selectors, audience, id });
             }
@@ -251,6 +259,12 @@ impl Task {
             Command::Facts { reply } => {
                 let _ = reply.send(self.facts());
             }
+        }
+    }
+
+    fn caller_left(&mut self, request: RequestId) {
+        if self.jwt_callers.remove(&request).is_some() {
+            self.tell_cache(cache::Input::JwtAbandoned { request });
         }
     }
 
@@ -315,10 +329,12 @@ impl Task {
             }
             Event::Signed(outcomes, refusal, elapsed) => self.signed(outcomes, refusal, elapsed),
             Event::Minted(ticket, Ok(SignedJwt { svid, key_id })) => {
+                self.mints.ended();
                 self.guess_time(svid.issued_at, true);
                 self.tell_cache(cache::Input::JwtSigned { ticket, svid, key_id });
             }
             Event::Minted(ticket, Err(error)) => {
+                self.mints.ended();
                 let failure = match &error {
                     CallError::Failed { .. } => SignFailure::Refused(error.to_string()),
                     _ => SignFailure::Away(error.to_string()),
@@ -428,8 +444,11 @@ impl Task {
             Effect::Refused(refusal) => {
                 let _ = self.parts.refusals.try_send(refusal);
             }
-            Effect::Alarm(text) => {
-                tracing::warn!(reason = %text, subsystem_name = "manager", "Asks the server for all entries anew")
+            Effect::Resync(reason) => {
+                tracing::info!(%reason, subsystem_name = "manager", "The server tells all entries anew");
+            }
+            Effect::Alarm(reason) => {
+                tracing::warn!(%reason, subsystem_name = "manager", "The server has another history than this agent");
             }
         }
     }
@@ -449,7 +468,15 @@ impl Task {
                 self.queue.push(priority, Job { ticket, entry, id });
             }
             Effect::Hurry { ticket } => self.queue.hurry(ticket),
-            Effect::MintJwt { ticket, entry, id, audience } => self.mint(ticket, entry, &id, audience),
+            Effect::MintJwt { ticket, entry, id, audience } => {
+                self.mints.push(ticket, Mint { entry, id, audience });
+            }
+            Effect::NobodyWaits { ticket } => {
+                if self.mints.forget(ticket) {
+                    let failure = SignFailure::Away("nobody waits for it any more".to_owned());
+                    self.tell_cache_quietly(cache::Input::JwtFailed { ticket, failure });
+                }
+            }
             Effect::Deliver { selectors, update } => self.deliver(&selectors, update),
             Effect::Drop { selectors } => {
                 self.groups.remove(&selectors);
@@ -522,12 +549,10 @@ impl Task {
         });
     }
 
-    fn mint(&self, ticket: Ticket, entry: EntryId, id: &SpiffeId, audience: Vec<String>) {
+    fn mint(&self, ticket: Ticket, Mint { entry, id, audience }: Mint) {
         tracing::debug!(entry_id = %entry, spiffe_id = %id, subsystem_name = "manager", "Fetching JWT-SVID");
         let (upstream, events) = (self.parts.upstream.clone(), self.events_tx.clone());
-        let mints = self.mints.clone();
         tokio::spawn(async move {
-            let _turn = mints.acquire().await;
             let result = upstream.sign_jwt(&entry, &audience).await;
             let _ = events.send(Event::Minted(ticket, result)).await;
         });

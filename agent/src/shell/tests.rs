@@ -15,6 +15,7 @@ use tonic::Code;
 
 use super::*;
 use crate::clock;
+use crate::limits::MINT_CALLS;
 use crate::upstream::{CallError, Following, Hello, SignedChain, SignedJwt};
 
 /// A server in memory: one CA, a list of entries, and a switch for each way to fail.
@@ -27,6 +28,10 @@ struct Fake {
     push: bool,
     poison: Option<EntryId>,
     calls: Mutex<Vec<usize>>,
+    /// Audiences of the JWT-SVIDs whose call has begun.
+    minted: Mutex<Vec<String>>,
+    /// While true, no call for a JWT-SVID ends.
+    slow: watch::Sender<bool>,
 }
 
 impl Fake {
@@ -52,6 +57,8 @@ impl Fake {
             push,
             poison: poison.map(|id| EntryId::new(id).unwrap()),
             calls: Mutex::default(),
+            minted: Mutex::default(),
+            slow: watch::Sender::new(false),
         };
         (Arc::new(fake), follows)
     }
@@ -134,7 +141,9 @@ impl Upstream for Fake {
         Ok(batch.iter().map(|(id, csr)| self.certificate(id, csr)).collect())
     }
 
-    async fn sign_jwt(&self, entry: &EntryId, _: &[String]) -> Result<SignedJwt, CallError> {
+    async fn sign_jwt(&self, entry: &EntryId, audience: &[String]) -> Result<SignedJwt, CallError> {
+        self.minted.lock().extend_from_slice(audience);
+        let _ = self.slow.subscribe().wait_for(|slow| !slow).await;
         if self.push {
             return Err(CallError::Unreachable("no JWT here".into()));
         }
@@ -394,4 +403,57 @@ async fn facts_tell_the_state_of_the_middle() {
     assert!(facts.synced && facts.last_sync.is_some());
     let nearest = rig.shell.nearest(&set(&["u:2"])).await.unwrap();
     assert_eq!(nearest.entry_id.as_str(), "a");
+}
+
+/// A shell of a server that mints, and one entry for `u:1`.
+async fn minting() -> Rig {
+    let rig = rig(false, None).await;
+    rig.fake.know(&[one("a", "u:1")]);
+    rig.shell.identity(Some(rig.fake.bundle.clone())).await;
+    rig.shell.ready().wait_for(|ready| *ready).await.unwrap();
+    rig
+}
+
+/// Asks for a token and goes away once the task has the question, and has it taken back.
+async fn ask_and_leave(shell: &Shell, audience: &str) {
+    tokio::select! {
+        biased;
+        answer = shell.fetch_jwt(set(&["u:1"]), vec![audience.to_owned()], None) => panic!("{answer:?}"),
+        _ = shell.facts() => {}
+    }
+    // Both words are there when the task runs, and it runs until it has heard all.
+    shell.facts().await;
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_waits_for_any_more_is_not_begun() {
+    let rig = minting().await;
+    rig.fake.slow.send_replace(true);
+    let busy: Vec<_> = (0..MINT_CALLS)
+        .map(|n| {
+            let shell = rig.shell.clone();
+            tokio::spawn(async move { shell.fetch_jwt(set(&["u:1"]), vec![n.to_string()], None).await })
+        })
+        .collect();
+    while rig.fake.minted.lock().len() < MINT_CALLS {
+        tokio::task::yield_now().await;
+    }
+    ask_and_leave(&rig.shell, "gone").await;
+    rig.fake.slow.send_replace(false);
+    for caller in busy {
+        caller.await.unwrap().unwrap();
+    }
+    rig.shell.fetch_jwt(set(&["u:1"]), vec!["last".into()], None).await.unwrap();
+    assert!(!rig.fake.minted.lock().contains(&"gone".to_owned()), "nothing is spent on it");
+    rig.shell.fetch_jwt(set(&["u:1"]), vec!["gone".into()], None).await.expect("the next one gets it");
+}
+
+#[tokio::test]
+async fn a_token_whose_call_has_begun_is_there_for_the_next_caller() {
+    let rig = minting().await;
+    rig.fake.slow.send_replace(true);
+    ask_and_leave(&rig.shell, "x").await;
+    rig.fake.slow.send_replace(false);
+    rig.shell.fetch_jwt(set(&["u:1"]), vec!["x".into()], None).await.unwrap();
+    assert_eq!(*rig.fake.minted.lock(), ["x"], "minted once");
 }

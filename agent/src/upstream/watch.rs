@@ -130,7 +130,9 @@ fn frame(agent: &avouch_domain::SpiffeId, wire: FollowResponse) -> Result<Option
             server_time: Timestamp(beat.server_time_ms),
             position: beat.position.as_ref().map(|p| position(Some(p))).transpose()?,
         },
-        WireFrame::Resync(resync) => Frame::Resync { reason: resync.reason },
+        WireFrame::Resync(resync) => {
+            Frame::Resync { reason: resync.reason, history_differs: resync.history_differs }
+        }
     }))
 }
 

@@ -18,6 +18,8 @@ const HEADER: usize = 9;
 const FRAME_MAX: usize = 16_384;
 /// Most bytes of one encoded header block, continuations included: four times the largest metadata taken.
 const BLOCK_MAX: usize = 64 * 1024;
+/// Most frames of one header block: a client that fills its frames needs four, and an empty one has no bytes to count.
+const BLOCK_FRAMES_MAX: usize = 64;
 /// Most bytes of one decoded header list: a short block may unfold to a long one.
 const LIST_MAX: usize = 256 * 1024;
 
@@ -34,6 +36,8 @@ const PRIORITY_BYTES: usize = 5;
 pub enum MendError {
     #[error("a header block has more than 65536 bytes")]
     BlockTooLong,
+    #[error("a header block has more than 64 frames")]
+    TooManyFrames,
     #[error("a header list has more than 262144 bytes")]
     ListTooLong,
     #[error("a header block can't be decoded")]
@@ -81,6 +85,7 @@ struct Open {
     stream: [u8; 4],
     flags: u8,
     priority: Vec<u8>,
+    frames: usize,
 }
 
 impl fmt::Debug for Mender {
@@ -158,9 +163,15 @@ impl Mender {
         let head = std::mem::take(&mut self.header);
         match (kind, &mut self.open) {
             (HEADERS, None) => {
-                self.open = Some(Open { stream: [s0, s1, s2, s3], flags, priority: Vec::new() });
+                self.open = Some(Open { stream: [s0, s1, s2, s3], flags, priority: Vec::new(), frames: 1 });
             }
-            (CONTINUATION, Some(open)) => open.flags |= flags & END_HEADERS,
+            (CONTINUATION, Some(open)) => {
+                open.flags |= flags & END_HEADERS;
+                open.frames += 1;
+                if open.frames > BLOCK_FRAMES_MAX {
+                    return Err(MendError::TooManyFrames);
+                }
+            }
             _ => {
                 out.extend_from_slice(&head);
                 self.state = next(State::Pass(length), length);
@@ -366,6 +377,20 @@ mod tests {
         frame(HEADERS, 0, [0, 0, 0, 1], &[&[0; 60_000]], &mut bytes);
         frame(CONTINUATION, 0, [0, 0, 0, 1], &[&[0; 10_000]], &mut bytes);
         assert_eq!(Mender::new().push(&bytes, &mut Vec::new()), Err(MendError::BlockTooLong));
+    }
+
+    #[test]
+    fn a_block_of_frames_without_end_ends_the_connection_even_if_they_are_empty() {
+        let mut bytes = PREFACE.to_vec();
+        frame(HEADERS, 0, [0, 0, 0, 1], &[&[]], &mut bytes);
+        for _ in 1..BLOCK_FRAMES_MAX {
+            frame(CONTINUATION, 0, [0, 0, 0, 1], &[&[]], &mut bytes);
+        }
+        let mut mender = Mender::new();
+        assert_eq!(mender.push(&bytes, &mut Vec::new()), Ok(()));
+        bytes.clear();
+        frame(CONTINUATION, 0, [0, 0, 0, 1], &[&[]], &mut bytes);
+        assert_eq!(mender.push(&bytes, &mut Vec::new()), Err(MendError::TooManyFrames));
     }
 
     #[test]

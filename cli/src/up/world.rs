@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
 use super::UpError;
+use crate::sys;
 
 /// How long a daemon may take to end after SIGTERM before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(12);
@@ -134,17 +135,12 @@ impl World {
             .open(&log)
             .map_err(|e| UpError::folder(&log, &e))?;
         let errors = file.try_clone().map_err(|e| UpError::folder(&log, &e))?;
-        let child = Command::new(self.bin.join(name))
-            .arg("run")
-            .arg("-config")
-            .arg(self.dir.join(config))
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(errors)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| UpError::Spawn { name, source })?;
+        let mut command = Command::new(self.bin.join(name));
+        command.arg("run").arg("-config").arg(self.dir.join(config));
+        command.stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0).kill_on_drop(true);
+        // `avouch` has one thread of its own, which ends with the process.
+        sys::end_with_parent(&mut command);
+        let child = command.spawn().map_err(|source| UpError::Spawn { name, source })?;
         Ok(Daemon { name, child, log })
     }
 }

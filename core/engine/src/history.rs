@@ -25,11 +25,30 @@ pub struct History {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     Delta(Delta),
-    /// A snapshot that spares what the agent holds; `reason` says why it is no delta, if one was asked for.
+    /// A snapshot that spares what the agent holds; `resync` says why it is no delta, if one was asked for.
     Digest {
         digest: Digest,
-        reason: Option<&'static str>,
+        resync: Option<Resync>,
     },
+}
+
+/// Why an agent gets a snapshot where it asked for a delta.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resync {
+    /// It has fallen behind what is kept for deltas, as after each start of a server: nothing is wrong.
+    Behind(&'static str),
+    /// What it followed is not in this log: commits were lost, or it is another log.
+    Foreign(&'static str),
+}
+
+impl Resync {
+    /// For the log.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Behind(reason) | Self::Foreign(reason) => reason,
+        }
+    }
 }
 
 /// What is known about the position that an agent names.
@@ -102,12 +121,14 @@ pub fn resume(
     known: &[KnownEntry],
     verified: bool,
 ) -> Start {
-    let (known, reason) = match standing {
+    let (known, resync) = match standing {
         Some(Standing::Known(before)) => return Start::Delta(delta(before, present, agent, wall)),
         None => (&[][..], None),
-        Some(Standing::Old) if verified => (known, Some("the position is too old for a delta")),
-        Some(Standing::Old) => (&[][..], Some("the log does not confirm the position")),
-        Some(Standing::Foreign(reason)) => (&[][..], Some(*reason)),
+        Some(Standing::Old) if verified => {
+            (known, Some(Resync::Behind("the position is too old for a delta")))
+        }
+        Some(Standing::Old) => (&[][..], Some(Resync::Foreign("the log does not confirm the position"))),
+        Some(Standing::Foreign(reason)) => (&[][..], Some(Resync::Foreign(reason))),
     };
-    Start::Digest { digest: digest(present, agent, wall, known), reason }
+    Start::Digest { digest: digest(present, agent, wall, known), resync }
 }

@@ -187,13 +187,17 @@ impl Sync {
                     self.heartbeat(position);
                 }
             }
-            Frame::Resync { reason } => {
+            Frame::Resync { reason, history_differs } => {
                 if let Some(stream) = &mut self.stream {
                     stream.resynced = true;
                     stream.gathering = None;
                     stream.current = false;
                 }
-                self.effects.push_back(Effect::Alarm(format!("the server starts over: {reason}")));
+                self.effects.push_back(if history_differs {
+                    Effect::Alarm(format!("the server starts over: {reason}"))
+                } else {
+                    Effect::Resync(reason)
+                });
             }
         }
     }

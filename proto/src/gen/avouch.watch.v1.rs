@@ -196,6 +196,9 @@ pub struct Resync {
     /// For the agent's log.
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
+    /// The log of the server does not hold what the agent followed: commits were lost, or it is another log.
+    #[prost(bool, tag = "2")]
+    pub history_differs: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchBundlesRequest {

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use avouch::rpc;
 use avouch_domain::{Entry, SpiffeId, Tick, Timestamp};
 use avouch_proto::convert::permission_denied;
 use avouch_proto::types::permission_denied_details::Reason;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use serde_json::{Map, Value};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -225,7 +226,7 @@ impl Stack {
                 return Ok(status.into_http());
             }
         };
-        let deadline = request.headers().get("grpc-timeout").and_then(timeout_of);
+        let deadline = rpc::timeout(request.headers());
         let call = Call { method, connection, role, request_id, deadline, gate: self.gate.clone() };
         self.gate.log_local(&call);
         request.extensions_mut().insert(Arc::new(call));
@@ -261,25 +262,6 @@ fn unknown_path(path: &str, found: Found) -> Status {
     })
 }
 
-/// Reads a `grpc-timeout` header: at most eight digits and a unit.
-fn timeout_of(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let n: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(n * 3600),
-        "M" => Duration::from_secs(n * 60),
-        "S" => Duration::from_secs(n),
-        "m" => Duration::from_millis(n),
-        "u" => Duration::from_micros(n),
-        "n" => Duration::from_nanos(n),
-        _ => return None,
-    })
-}
-
 /// Reports how a call ended, once.
 #[derive(Debug)]
 struct Ending {
@@ -301,7 +283,7 @@ impl Ending {
 
     /// Watches the body of the answer to its end; the drain of the server ends it with `Unavailable`.
     fn follow(self, mut response: Response<Body>) -> Response<Body> {
-        reword(response.headers_mut());
+        rpc::reword_too_large(response.headers_mut());
         if let Some(code) = code_in(response.headers()) {
             self.report(code);
             return response;
@@ -311,29 +293,6 @@ impl Ending {
         let stopping = stopping.clone().cancelled_owned();
         response.map(|inner| Body::new(Followed { inner, ending: Some(self), stopping: Box::pin(stopping) }))
     }
-}
-
-/// A request that is too large ends as it does at every other gRPC server; the library has a code of its own for it.
-fn reword(headers: &mut HeaderMap) {
-    if code_in(headers) != Some(Code::OutOfRange) {
-        return;
-    }
-    let Some(text) = Status::from_header_map(headers).and_then(|status| too_large(status.message())) else {
-        return;
-    };
-    let mut fresh = HeaderMap::new();
-    if Status::resource_exhausted(text).add_header(&mut fresh).is_ok() {
-        for (name, value) in &fresh {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-}
-
-/// The text of gRPC for the library's text about a request that is too large.
-fn too_large(text: &str) -> Option<String> {
-    let sizes = text.strip_prefix("Error, decoded message length too large: found ")?;
-    let (found, limit) = sizes.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
-    Some(format!("grpc: received message larger than max ({found} vs. {limit})"))
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
@@ -370,7 +329,7 @@ impl HttpBody for Followed {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    reword(trailers);
+                    rpc::reword_too_large(trailers);
                     let code = code_in(trailers).unwrap_or(Code::Unknown);
                     self.finish(code);
                 }
@@ -441,34 +400,6 @@ mod tests {
             assert_eq!(limits.take(bucket, ADDRESS, u32::MAX, None).await, Ok(()));
         }
         assert!(limits.take(Bucket::PostStatus, ADDRESS, 11, None).await.is_err());
-    }
-
-    #[test]
-    fn only_the_librarys_text_about_size_is_reworded() {
-        let reworded = |status: Status| {
-            let mut headers = HeaderMap::new();
-            status.add_header(&mut headers).unwrap();
-            reword(&mut headers);
-            let status = Status::from_header_map(&headers).unwrap();
-            (status.code(), status.message().to_owned())
-        };
-        let library = "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
-        assert_eq!(
-            reworded(Status::out_of_range(library)),
-            (Code::ResourceExhausted, "grpc: received message larger than max (5 vs. 4)".into())
-        );
-        let other = (Code::OutOfRange, "beyond the end".to_owned());
-        assert_eq!(reworded(Status::out_of_range("beyond the end")), other);
-    }
-
-    #[test]
-    fn a_timeout_header_has_up_to_eight_digits_and_a_unit() {
-        let read = |text: &str| timeout_of(&HeaderValue::from_str(text).unwrap());
-        assert_eq!(read("300m"), Some(Duration::from_millis(300)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for bad in ["", "m", "123456789S", "-1S", "1x", "1"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
     }
 
     #[test]

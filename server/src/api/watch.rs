@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_domain::{Bundle, Entry, EntryId, Revision, Timestamp, TrustDomain};
+use avouch_engine::history;
 use avouch_proto::convert::{
     DeniedReason, bundle_to_wire, entry_to_wire, permission_denied, position_from_wire, position_to_wire,
     sync_entry_mask,
@@ -214,8 +215,9 @@ fn frames(update: AgentUpdate) -> Vec<Frame> {
             return list;
         }
     }
-    if let Some(reason) = update.resync {
-        list.push(Frame::Resync(Resync { reason: reason.to_owned() }));
+    if let Some(why) = update.resync {
+        let history_differs = matches!(why, history::Resync::Foreign(_));
+        list.push(Frame::Resync(Resync { reason: why.reason().to_owned(), history_differs }));
     }
     list.extend(update.bundles.iter().map(|change| Frame::Bundle(notice(change))));
     let position = position_to_wire(&update.position);

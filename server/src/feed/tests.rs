@@ -185,7 +185,7 @@ async fn a_stream_that_reads_too_slowly_is_told_to_begin_anew_and_holds_no_past(
     advanced(KEPT as u64 + 3).await;
     assert_eq!(behind(), 0, "nothing old is kept for it");
     let update = stream.next(clock).await.unwrap();
-    assert_eq!(update.resync, Some("the agent reads too slowly"));
+    assert_eq!(update.resync, Some(Resync::Behind("the agent reads too slowly")));
     let UpdateKind::Snapshot { entries, .. } = update.kind else { panic!("expected a snapshot") };
     assert_eq!(entries.iter().map(|e| e.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     world.create("c", AGENT).await;

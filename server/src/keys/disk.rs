@@ -22,7 +22,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub use super::KeyError as DiskKeysError;
 use super::KeyError;
 use super::KeyManager;
-use crate::lock::{LockError, LockFile};
+use avouch::lock::{LockError, LockFile};
 
 type Keys = BTreeMap<String, Arc<PrivateKey>>;
 

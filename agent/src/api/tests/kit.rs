@@ -25,6 +25,8 @@ use tonic::{Request, Status, Streaming};
 use zeroize::Zeroizing;
 
 use super::super::{Stop, WorkloadOptions, WorkloadParts, listener, serve_workload};
+use crate::fair::FairShare;
+use crate::limits::CALLS_MAX;
 use crate::metrics::Metrics;
 use crate::supply::{
     AgentFacts, Feed, Identity, JwtGrant, JwtRefusal, Nearest, Supply, Want, WorkloadUpdate,
@@ -46,6 +48,10 @@ pub struct FakeSupply {
     pub jwt: Mutex<Result<Vec<JwtGrant>, JwtRefusal>>,
     pub asked: Mutex<Vec<(SelectorSet, Want)>>,
     pub audiences: Mutex<Vec<Vec<String>>>,
+    /// While true, nobody is given a token.
+    pub slow: watch::Sender<bool>,
+    /// One more holder for each caller that waits for a token.
+    pub waiting: Arc<()>,
 }
 
 struct FakeFeed {
@@ -85,7 +91,9 @@ impl Supply for FakeSupply {
         audience: Vec<String>,
         id: Option<SpiffeId>,
     ) -> Result<Vec<JwtGrant>, JwtRefusal> {
+        let _waiting = self.waiting.clone();
         self.audiences.lock().push(audience);
+        let _ = self.slow.subscribe().wait_for(|slow| !slow).await;
         let mut grants = self.jwt.lock().clone()?;
         grants.retain(|grant| id.as_ref().is_none_or(|id| *id == grant.svid.id));
         if grants.is_empty() { Err(JwtRefusal::NoIdentity) } else { Ok(grants) }
@@ -173,6 +181,8 @@ impl World {
             jwt: Mutex::new(Err(JwtRefusal::NoIdentity)),
             asked: Mutex::default(),
             audiences: Mutex::default(),
+            slow: watch::Sender::new(false),
+            waiting: Arc::default(),
         });
         let looker = Arc::new(FakeLooker { fail: setup.fail, looks: 0.into() });
         let metrics = Metrics::plain();
@@ -186,7 +196,7 @@ impl World {
     /// The service alone, to be put behind another connection.
     pub fn service(&self) -> super::super::route::WorkloadService {
         let parts = parts(&self.looker, &self.metrics, WorkloadOptions::default());
-        super::super::service(self.supply.clone(), parts, self.stop.clone())
+        super::super::service(self.supply.clone(), parts, FairShare::new(CALLS_MAX), self.stop.clone())
     }
 
     pub async fn channel(&self) -> Channel {

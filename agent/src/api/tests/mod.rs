@@ -149,7 +149,8 @@ async fn audiences_are_counted() {
 async fn a_request_that_is_too_big_is_not_read() {
     let world = World::new(nothing(&own()));
     let (code, text) = refused(world.validate("a", &"x".repeat(REQUEST_MAX)).await);
-    assert_eq!(code, Code::OutOfRange, "{text}");
+    let expected = format!("grpc: received message larger than max ({} vs. {REQUEST_MAX})", REQUEST_MAX + 7);
+    assert_eq!((code, text), (Code::ResourceExhausted, expected));
 }
 
 #[tokio::test]

@@ -6,12 +6,17 @@ use std::sync::atomic::Ordering;
 use avouch_domain::{Timestamp, X509Authority};
 use avouch_proto::workload as wire;
 use tonic::Code;
+use tonic::service::Routes;
+use tonic::transport::Channel;
 
-use super::super::WorkloadOptions;
 use super::super::answer::{AnswerBook, Kind};
+use super::super::conn::connection;
 use super::super::route::WorkloadService;
+use super::super::shared::Shared;
+use super::super::{Stop, WorkloadOptions};
 use super::kit::{
-    self, SOON, Setup, World, bundle, call, identity, jwt_bundle, next, nothing, own, root, silent, state,
+    self, SOON, Setup, World, bundle, call, grant, identity, jwt_bundle, next, nothing, own, root, silent,
+    state,
 };
 use super::refused;
 use crate::fair::FairShare;
@@ -323,26 +328,26 @@ fn what_would_not_fit_is_left_out_so_that_the_identity_still_comes() {
     assert!(message.federated_bundles.len() > 100);
 }
 
-/// Serves over one end of a pair on behalf of another process.
 async fn client_of(
     service: WorkloadService,
     peer: avouch_attestors::Peer,
-) -> wire::spiffe_workload_api_client::SpiffeWorkloadApiClient<tonic::transport::Channel> {
+) -> wire::spiffe_workload_api_client::SpiffeWorkloadApiClient<Channel> {
+    let channel = channel_of(Routes::new(service), peer).await;
+    wire::spiffe_workload_api_client::SpiffeWorkloadApiClient::new(channel)
+}
+
+/// Serves over one end of a pair on behalf of another process.
+async fn channel_of(routes: Routes, peer: avouch_attestors::Peer) -> Channel {
     let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
     let caller = Arc::new(Caller::new(peer, Arc::default(), None));
-    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(PeerStream::new(ours, caller)));
-    tokio::spawn(async move {
-        let open = tokio_stream::StreamExt::chain(incoming, tokio_stream::pending());
-        tonic::transport::Server::builder().add_service(service).serve_with_incoming(open).await
-    });
+    tokio::spawn(connection(PeerStream::new(ours, caller), routes, Stop::new()));
     let mut theirs = Some(theirs);
     let connector = tower::service_fn(move |_: http::Uri| {
         let stream = theirs.take().map(hyper_util::rt::TokioIo::new);
         async move { stream.ok_or_else(|| std::io::Error::other("one connection only")) }
     });
     let endpoint = tonic::transport::Endpoint::from_static("http://localhost");
-    let channel = endpoint.connect_with_connector(connector).await.unwrap();
-    wire::spiffe_workload_api_client::SpiffeWorkloadApiClient::new(channel)
+    endpoint.connect_with_connector(connector).await.unwrap()
 }
 
 #[tokio::test]
@@ -392,6 +397,51 @@ async fn a_call_over_its_share_is_refused_before_any_work() {
     let counted = "spire_agent_workload_api_rate_limit_exceeded{method=\"FetchX509Bundles\"} 1\n";
     assert!(page.contains(counted), "{page}");
     assert_eq!(world.looker.looks.load(Ordering::SeqCst), looks);
+}
+
+#[tokio::test]
+async fn health_and_reflection_take_a_share_like_every_other_call() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::health_server::HealthServer;
+    let world = World::new(nothing(&own()));
+    let calls = FairShare::new(1);
+    let health = HealthServer::new(super::super::health::WorkloadHealth::new(world.supply.clone()));
+    let shared = Shared::new(&(calls.clone(), world.metrics.clone()), health);
+    let mut client = HealthClient::new(channel_of(Routes::new(shared), myself()).await);
+    client.check(HealthCheckRequest::default()).await.unwrap();
+    client.check(HealthCheckRequest::default()).await.expect("the share came back with the answer");
+    let _taken = calls.take(1, 1).unwrap();
+    let busy = (Code::Unavailable, "rate limit exceeded for grpc.health.v1.Health".to_owned());
+    assert_eq!(refused(client.check(HealthCheckRequest::default()).await), busy);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_takes_its_question_for_a_token_back_and_gives_up_its_share() {
+    let world = World::new(state(&own(), vec![identity("1", "/a", "")]));
+    *world.supply.jwt.lock() = Ok(vec![grant("1", "/a", "")]);
+    world.supply.slow.send_replace(true);
+    let mut service = world.service();
+    Arc::get_mut(&mut service.0).unwrap().minting = FairShare::new(1);
+    let workload = service.0.clone();
+    let mut client = client_of(service, myself()).await;
+    let ask = || call(wire::JwtsvidRequest { audience: vec!["a".into()], spiffe_id: String::new() });
+    let waiting = |count| {
+        let (supply, workload) = (world.supply.clone(), workload.clone());
+        let reached = async move {
+            while Arc::strong_count(&supply.waiting) != 1 + count || workload.minting.taken() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, reached)
+    };
+    tokio::select! {
+        answer = client.fetch_jwtsvid(ask()) => panic!("{answer:?}"),
+        reached = waiting(1) => reached.expect("a caller that waits"),
+    }
+    waiting(0).await.expect("nobody waits");
+    world.supply.slow.send_replace(false);
+    assert_eq!(client.fetch_jwtsvid(ask()).await.unwrap().into_inner().svids.len(), 1);
 }
 
 #[tokio::test]

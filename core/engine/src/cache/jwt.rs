@@ -52,7 +52,7 @@ struct Mint {
 
 #[derive(Debug)]
 enum State {
-    Waiting { stand_in: Option<JwtSvid> },
+    Waiting { ticket: Ticket, stand_in: Option<JwtSvid> },
     Done(JwtSvid),
     Failed(String),
 }
@@ -158,11 +158,11 @@ impl Jwts {
             let state = match cached {
                 Some((svid, true)) => State::Done(svid),
                 aging => {
-                    self.join(request, key, &entry.spiffe_id, &audience, ticket, effects);
-                    State::Waiting { stand_in: aging.map(|(svid, _)| svid) }
+                    let ticket = self.join(request, key, &entry.spiffe_id, &audience, ticket, effects);
+                    State::Waiting { ticket, stand_in: aging.map(|(svid, _)| svid) }
                 }
             };
-            if matches!(state, State::Waiting { stand_in: Some(_) }) {
+            if matches!(state, State::Waiting { stand_in: Some(_), .. }) {
                 pending.deadline = Some(now.mono + STAND_IN_AFTER);
             }
             self.callers.insert((entry.id.clone(), request));
@@ -194,12 +194,16 @@ impl Jwts {
         audience: &[String],
         ticket: &mut dyn FnMut() -> Ticket,
         effects: &mut VecDeque<Effect>,
-    ) {
-        if let Some(mint) = self.joinable.get(&key).and_then(|t| self.mints.get_mut(t)) {
+    ) -> Ticket {
+        if let Some(ticket) = self.joinable.get(&key).copied()
+            && let Some(mint) = self.mints.get_mut(&ticket)
+        {
             mint.waiters.insert(request);
-            return;
+            return ticket;
         }
-        self.launch(key, id.clone(), audience.to_vec(), [request].into(), ticket(), effects);
+        let ticket = ticket();
+        self.launch(key, id.clone(), audience.to_vec(), [request].into(), ticket, effects);
+        ticket
     }
 
     fn launch(
@@ -217,8 +221,16 @@ impl Jwts {
         self.mints.insert(ticket, Mint { key, id, audience, outdated: false, waiters });
     }
 
-    pub fn abandon(&mut self, request: RequestId) {
-        self.take_pending(request);
+    /// A caller has gone. A token that now nobody waits for is said to be so: it need not be begun any more.
+    pub fn abandon(&mut self, request: RequestId, effects: &mut VecDeque<Effect>) {
+        let Some(pending) = self.take_pending(request) else { return };
+        for part in pending.parts.into_values() {
+            let State::Waiting { ticket, .. } = part.state else { continue };
+            let Some(mint) = self.mints.get_mut(&ticket) else { continue };
+            if mint.waiters.remove(&request) && mint.waiters.is_empty() {
+                effects.push_back(Effect::NobodyWaits { ticket });
+            }
+        }
     }
 
     fn take_pending(&mut self, request: RequestId) -> Option<Pending> {
@@ -307,7 +319,7 @@ impl Jwts {
             let part = self.pending.get_mut(request).and_then(|p| p.parts.get_mut(&mint.key.entry));
             let Some(part) = part else { continue };
             part.state = match &part.state {
-                State::Waiting { stand_in: Some(svid) } if svid.expires_at > now.wall => {
+                State::Waiting { stand_in: Some(svid), .. } if svid.expires_at > now.wall => {
                     State::Done(svid.clone())
                 }
                 _ => State::Failed(failure.to_string()),
@@ -415,7 +427,7 @@ impl Jwts {
         let Some(bad) = self.tokens.get(key).map(|token| token.svid.token.clone()) else { return };
         for request in self.callers_of(&key.entry) {
             let part = self.pending.get_mut(&request).and_then(|p| p.parts.get_mut(&key.entry));
-            if let Some(State::Waiting { stand_in }) = part.map(|part| &mut part.state) {
+            if let Some(State::Waiting { stand_in, .. }) = part.map(|part| &mut part.state) {
                 stand_in.take_if(|svid| Arc::ptr_eq(&svid.token, &bad));
             }
         }
@@ -466,7 +478,7 @@ impl Jwts {
         let Some(pending) = self.pending.get_mut(&request) else { return };
         pending.deadline = None;
         for part in pending.parts.values_mut() {
-            if let State::Waiting { stand_in: Some(svid) } = &part.state
+            if let State::Waiting { stand_in: Some(svid), .. } = &part.state
                 && svid.expires_at > now.wall
             {
                 part.state = State::Done(svid.clone());

@@ -535,7 +535,7 @@ impl Machine for Cache {
             Input::JwtWanted { request, selectors, audience, id } => {
                 self.want_jwt(request, &selectors, audience, id.as_ref());
             }
-            Input::JwtAbandoned { request } => self.jwts.abandon(request),
+            Input::JwtAbandoned { request } => self.jwts.abandon(request, &mut self.effects),
             Input::JwtSigned { ticket, svid, key_id } => {
                 self.jwts.signed(ticket, svid, key_id, now);
             }

@@ -61,6 +61,7 @@ pub fn effect(effect: &Effect) -> &'static str {
         Effect::Sign { .. } => "sign",
         Effect::Hurry { .. } => "hurry",
         Effect::MintJwt { .. } => "mint",
+        Effect::NobodyWaits { .. } => "nobody waits",
         Effect::Deliver { .. } => "deliver",
         Effect::Drop { .. } => "drop",
         Effect::AnswerJwt { answer: Ok(_), .. } => "tokens",
@@ -132,6 +133,7 @@ pub const TRANSITIONS: &[Transition] = {
 /// Input and effect: what can come of what.
 pub const ANSWERS: &[(&str, &str)] = &[
     ("bundles", "deliver"),
+    ("caller gone", "nobody waits"),
     ("distrusted", "sign"),
     ("entries", "deliver"),
     ("entries", "hurry"),

@@ -140,6 +140,9 @@ pub enum Effect {
     Hurry { ticket: Ticket },
     /// Get a JWT-SVID; answered by `JwtSigned` or `JwtFailed`.
     MintJwt { ticket: Ticket, entry: EntryId, id: SpiffeId, audience: Vec<String> },
+    /// The last caller that waited for this token has gone. Not answered; if the call has not begun, `JwtFailed` may
+    /// answer the `MintJwt` at once.
+    NobodyWaits { ticket: Ticket },
     /// The state of all subscribers with these selectors. Whoever joins them later begins with the last one.
     Deliver { selectors: SelectorSet, update: Arc<WorkloadUpdate> },
     /// The last subscriber with these selectors has gone.

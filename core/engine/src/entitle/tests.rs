@@ -7,7 +7,7 @@ use avouch_domain::{Bundle, Epoch, Head, LogPosition, Plan, Revision, Row};
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{History, Standing, Start, resume};
+use crate::history::{History, Resync, Standing, Start, resume};
 use crate::invariants::{inv1_entitled_only, inv10_converged};
 
 const AGENT: &str = "/spire/agent/t/1";
@@ -165,12 +165,13 @@ fn a_position_of_another_history_is_not_trusted() {
         &known,
         verified,
     ) {
-        Start::Digest { digest, reason } => (digest.unchanged.len(), reason.is_some()),
+        Start::Digest { digest, resync } => (digest.unchanged.len(), resync),
         Start::Delta(_) => panic!("a delta from nowhere"),
     };
-    assert_eq!(start(Standing::Old, true), (1, true));
-    assert_eq!(start(Standing::Old, false), (0, true));
-    assert_eq!(start(Standing::Foreign("x"), true), (0, true));
+    let behind = |(unchanged, resync)| (unchanged, matches!(resync, Some(Resync::Behind(_))));
+    assert_eq!(behind(start(Standing::Old, true)), (1, true));
+    assert_eq!(behind(start(Standing::Old, false)), (0, false), "unconfirmed is foreign");
+    assert_eq!(start(Standing::Foreign("x"), true), (0, Some(Resync::Foreign("x"))));
 }
 
 /// The parent set by its definition, with a look at every entry: what the indexes must agree with.

@@ -105,6 +105,7 @@ impl World {
                     self.held.extend(upserts.into_iter().map(|e| (e.id.clone(), e)));
                 }
                 Effect::Alarm(why) => panic!("the server never lies: {why}"),
+                Effect::Resync(why) => panic!("nobody falls behind here: {why}"),
                 Effect::Poll { .. } | Effect::Refused(_) => panic!("{effect:?}"),
                 Effect::Bundles { .. } | Effect::Synced | Effect::Connected | Effect::ServerTime(_) => {}
             }

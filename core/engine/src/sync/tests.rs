@@ -17,6 +17,7 @@ struct Rig {
     fetches: usize,
     polls: Vec<bool>,
     alarms: usize,
+    resyncs: usize,
     refusals: Vec<AgentRefusal>,
     synced: usize,
 }
@@ -38,6 +39,7 @@ impl Rig {
             fetches: 0,
             polls: Vec::new(),
             alarms: 0,
+            resyncs: 0,
             refusals: Vec::new(),
             synced: 0,
         };
@@ -64,6 +66,7 @@ impl Rig {
                 Effect::Synced => self.synced += 1,
                 Effect::Refused(refusal) => self.refusals.push(refusal),
                 Effect::Alarm(_) => self.alarms += 1,
+                Effect::Resync(_) => self.resyncs += 1,
                 Effect::CloseFollow { .. }
                 | Effect::Bundles { .. }
                 | Effect::Connected
@@ -294,4 +297,33 @@ fn a_heartbeat_moves_nothing_before_the_stream_has_begun() {
     rig.snapshot(&["b"], &[], at(1, 9), true);
     rig.frame(beat(at(1, 11)));
     assert_eq!((rig.ids(), rig.sync.position()), (vec!["a", "b"], Some(at(1, 11))));
+}
+
+#[test]
+fn a_server_that_starts_over_is_an_alarm_only_if_it_has_another_history() {
+    for (history_differs, expected) in [(false, (0, 1)), (true, (1, 0))] {
+        let mut rig = Rig::new();
+        rig.welcome();
+        rig.snapshot(&["a"], &[], at(1, 5), true);
+        rig.lost();
+        rig.pass(Duration::from_secs(1));
+        rig.welcome();
+        rig.frame(Frame::Resync { reason: "because".into(), history_differs });
+        rig.snapshot(&["b"], &[], at(1, 6), true);
+        assert_eq!((rig.alarms, rig.resyncs), expected);
+        assert_eq!(rig.ids(), ["b"]);
+    }
+}
+
+#[test]
+fn commits_that_were_lost_are_an_alarm_even_if_the_server_does_not_know() {
+    let mut rig = Rig::new();
+    rig.welcome();
+    rig.snapshot(&["a"], &[], at(1, 5), true);
+    rig.lost();
+    rig.pass(Duration::from_secs(1));
+    rig.welcome();
+    rig.frame(Frame::Resync { reason: "because".into(), history_differs: false });
+    rig.snapshot(&["b"], &[], at(1, 4), true);
+    assert_eq!((rig.alarms, rig.resyncs), (1, 1));
 }

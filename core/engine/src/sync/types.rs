@@ -90,6 +90,8 @@ pub enum Frame {
     /// The server can't continue from where the agent stands: a snapshot follows.
     Resync {
         reason: String,
+        /// What the agent followed is not in the server's log.
+        history_differs: bool,
     },
 }
 
@@ -174,6 +176,8 @@ pub enum Effect {
     ServerTime(Timestamp),
     /// The agent must attest again, or stop. Nothing is tried until `Start`.
     Refused(AgentRefusal),
-    /// Something an operator should know.
+    /// The server tells everything anew because this agent has fallen behind: daily life.
+    Resync(String),
+    /// Something an operator should know: the server and this agent do not have one history.
     Alarm(String),
 }
