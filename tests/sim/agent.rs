@@ -10,7 +10,7 @@ use avouch_domain::{
 use avouch_engine::Machine;
 use avouch_engine::cache::{self, Cache, Want, WorkloadUpdate};
 use avouch_engine::invariants::{self, Broken};
-use avouch_engine::sync::{self, AgentRefusal, Sync};
+use avouch_engine::sync::{self, AgentRefusal, Sync, Version};
 
 use crate::clock::Clock;
 use crate::net::{Ask, Tell};
@@ -59,6 +59,12 @@ pub struct Agent {
     revoked: BTreeSet<AuthorityId>,
     domain: TrustDomain,
     position: Option<LogPosition>,
+    /// The sealed state: what this life left so far.
+    kept: Option<(cache::Snapshot, Option<LogPosition>)>,
+    /// So many inputs came; the sealed state is written after every few.
+    inputs: u64,
+    /// SVIDs taken up of an earlier life while no server was heard: none of them is thrown away.
+    taken_up: usize,
     sync: Sync,
     cache: Cache,
 }
@@ -90,12 +96,15 @@ impl Agent {
             revoked: BTreeSet::new(),
             domain,
             position: None,
+            kept: None,
+            inputs: 0,
+            taken_up: 0,
             sync,
             cache,
         }
     }
 
-    /// A new process: nothing is remembered but what workloads want.
+    /// A new process: nothing is remembered but what workloads want, and mostly what its last life left sealed.
     pub fn start(&mut self, now: Now, seed: u64) -> Vec<Ask> {
         (self.sync, self.cache) = machines(&self.domain, seed);
         self.life += 1;
@@ -107,11 +116,30 @@ impl Agent {
         self.waiting.clear();
         self.trusted.clear();
         self.revoked.clear();
+        self.taken_up = 0;
+        match self.kept.take() {
+            Some((left, position)) if !self.life.is_multiple_of(3) => self.take_up(now, left, position),
+            _ => {}
+        }
         for selectors in self.wanted.clone() {
             self.cache.handle(now, cache::Input::Subscribe { selectors, want: Want::X509 });
         }
         self.sync.handle(now, sync::Input::Start);
         self.drain(now)
+    }
+
+    fn take_up(&mut self, now: Now, left: cache::Snapshot, position: Option<LogPosition>) {
+        self.held = left.entries.iter().map(|e| (e.id.clone(), e.clone())).collect();
+        self.revoked.clone_from(&left.distrusted);
+        self.taken_up = left.x509.len();
+        let version = |e: &Entry| Version { revision: e.revision_number, created_at: e.created_at };
+        let known = left.entries.iter().map(|e| (e.id.clone(), version(e))).collect();
+        let own = left.bundles.iter().find(|b| b.trust_domain == self.domain).cloned();
+        self.cache.handle(now, cache::Input::Restore(Box::new(left)));
+        if let Some(own) = own {
+            self.watch_authorities(now, &own);
+        }
+        self.sync.handle(now, sync::Input::Restore { position, known });
     }
 
     /// Attested anew in the same process; the answer brought the own bundle along.
@@ -193,6 +221,7 @@ impl Agent {
                 if let Some(leaf) = svid.chain.first() {
                     self.signed_by.insert(leaf.to_vec(), authority.clone());
                 }
+                self.taken_up = 0;
                 self.cache
                     .handle(now, cache::Input::Signed { ticket, entry, svid, authorities: vec![authority] });
             }
@@ -228,6 +257,10 @@ impl Agent {
             self.broken.extend(invariants::inv6_position_only_grows(before, after).err());
         }
         self.position = self.sync.position();
+        self.inputs += 1;
+        if self.up && self.refused.is_none() && self.inputs.is_multiple_of(8) {
+            self.kept = Some((self.cache.snapshot(), self.sync.settled_position()));
+        }
         asks
     }
 
@@ -253,8 +286,12 @@ impl Agent {
                 self.cache.handle(now, cache::Input::Bundles { upserts, removed });
             }
             sync::Effect::Synced => self.cache.handle(now, cache::Input::Synced),
-            sync::Effect::Connected => self.cache.handle(now, cache::Input::UpstreamBack),
+            sync::Effect::Connected => {
+                self.taken_up = 0;
+                self.cache.handle(now, cache::Input::UpstreamBack);
+            }
             sync::Effect::Refused(refusal) => {
+                self.kept = None;
                 self.refused = Some(refusal);
             }
             sync::Effect::Poll { .. } => {
@@ -358,7 +395,7 @@ impl Agent {
         let used: usize = self.wanted.iter().map(matched).sum();
         let limits = [
             ("entries", counts.entries, self.held.len()),
-            ("X509-SVIDs", counts.x509_held, X509_MAX + used),
+            ("X509-SVIDs", counts.x509_held, (X509_MAX + used).max(self.taken_up)),
             ("JWT-SVIDs", counts.jwt_held, JWT_MAX),
             ("selector sets", counts.subscribed_sets, self.wanted.len()),
         ];

@@ -12,6 +12,8 @@ use avouch_domain::{
 use proptest::prelude::*;
 use zeroize::Zeroizing;
 
+mod kept;
+
 use super::*;
 use crate::Machine;
 use crate::invariants::{inv1_delivered_is_entitled, inv2_nothing_expired};
