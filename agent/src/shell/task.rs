@@ -2,9 +2,11 @@
 //!
 //! Never blocks and never awaits anything but its own queues.
 
+mod keeping;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use avouch_credential::x509::facts::authority_id;
@@ -17,10 +19,12 @@ use avouch_engine::{Machine as _, backoff::Jitter};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::keeping::Keeping;
 use super::signing::{self, Job, Outcome, Queue};
-use super::{Command, Parts, ShellFeed, Update};
+use super::{Command, Parts, ShellFeed, Signs, Update};
 use crate::clock::ServerClock;
 use crate::limits::{CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, MINT_CALLS, SLEEP_MAX, TAINT_SPREAD};
+use crate::sealed::StoreError;
 use crate::supply::{AgentFacts, JwtGrant, JwtRefusal, Want};
 use crate::upstream::{CallError, Hello, SignedJwt};
 
@@ -33,6 +37,7 @@ enum Event {
     Polled(Result<sync::Polled, CallError>, Duration),
     Signed(Vec<Outcome>, Option<sync::AgentRefusal>, Duration),
     Minted(Ticket, Result<SignedJwt, CallError>),
+    Stored(Result<bool, StoreError>),
 }
 
 /// The open stream: dropping it ends the reader.
@@ -67,13 +72,16 @@ pub(super) struct Task {
     stream: Option<Stream>,
     server_clock: ServerClock,
     skew_warned: bool,
+    /// Why the server was not reached, as it was last said.
+    away_told: String,
     last_sync: Option<Timestamp>,
     /// X.509 authorities of the own bundle that were there once and are not now.
     revoked: BTreeSet<AuthorityId>,
     trusted: BTreeSet<AuthorityId>,
     bundles: BTreeSet<TrustDomain>,
     ready: watch::Sender<bool>,
-    pushed: Arc<AtomicBool>,
+    signs: Arc<Signs>,
+    keeping: Keeping,
     now: Now,
 }
 
@@ -82,7 +90,7 @@ impl Task {
         parts: Parts,
         commands: mpsc::Receiver<Command>,
         ready: watch::Sender<bool>,
-        pushed: Arc<AtomicBool>,
+        signs: Arc<Signs>,
     ) -> Self {
         let (gone_tx, gone) = mpsc::unbounded_channel();
         let (events_tx, events) = mpsc::channel(COMMANDS_WAITING);
@@ -101,8 +109,9 @@ impl Task {
             sync_entries: parts.settings.sync_entries,
             seed: seed(),
         });
+        let now = (parts.clock)();
         Self {
-            now: (parts.clock)(),
+            now,
             parts,
             cache,
             sync,
@@ -119,12 +128,14 @@ impl Task {
             stream: None,
             server_clock: ServerClock::default(),
             skew_warned: false,
+            away_told: String::new(),
             last_sync: None,
             revoked: BTreeSet::new(),
             trusted: BTreeSet::new(),
             bundles: BTreeSet::new(),
             ready,
-            pushed,
+            signs,
+            keeping: Keeping::new(now.mono),
         }
     }
 
@@ -132,7 +143,7 @@ impl Task {
         loop {
             let sleep = self.until_wakeup();
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 Some(event) = self.events.recv() => self.event(event),
                 Some(command) = self.commands.recv() => self.command(command),
                 Some((selectors, want)) = self.gone.recv() => {
@@ -143,13 +154,18 @@ impl Task {
                     self.tell_cache(cache::Input::Tick);
                 }
             }
-            self.pushed.store(self.sync.is_pushed(), Ordering::Relaxed);
+            self.signs.pushed.store(self.sync.is_pushed(), Ordering::Relaxed);
+            self.keep();
         }
+        self.keep_at_last().await;
     }
 
     fn until_wakeup(&self) -> Duration {
         let next = self.cache.next_wakeup().into_iter().chain(self.sync.next_wakeup()).min();
-        next.map_or(SLEEP_MAX, |at| at.since(self.now.wall)).min(SLEEP_MAX)
+        // By the clock and not by the last input: questions that need no time would put the moment off again and again.
+        let now = self.server_clock.later((self.parts.clock)()).wall;
+        let due = next.map_or(SLEEP_MAX, |at| at.since(now)).min(SLEEP_MAX);
+        self.until_keeping().map_or(due, |keeping| keeping.min(due))
     }
 
     fn tell_time(&mut self) -> Now {
@@ -194,8 +210,13 @@ impl Task {
                 if let Some(bundle) = bundle {
                     self.take_bundles(vec![Arc::new(*bundle)], Vec::new());
                 }
+                self.changed();
                 self.post_status();
                 self.tell_sync(sync::Input::Start);
+            }
+            Command::Restore { kept, least, done } => {
+                self.restore(*kept, least);
+                let _ = done.send(());
             }
             Command::Subscribe { selectors, want, reply } => self.subscribe(selectors, want, reply),
             Command::FetchJwt { selectors, audience, id, reply } => {
@@ -239,6 +260,9 @@ impl Task {
             cached_jwt: counts.jwt_held,
             clock_skew_ms: self.server_clock.skew_ms(),
             synced: self.sync.is_synced(),
+            reached: self.sync.is_reached(),
+            entries: counts.entries,
+            now: self.server_clock.later((self.parts.clock)()).wall,
         }
     }
 
@@ -277,6 +301,7 @@ impl Task {
             }
             Event::Signed(outcomes, refusal, elapsed) => self.signed(outcomes, refusal, elapsed),
             Event::Minted(ticket, Ok(SignedJwt { svid, key_id })) => {
+                self.changed();
                 self.guess_time(svid.issued_at, true);
                 self.tell_cache(cache::Input::JwtSigned { ticket, svid, key_id });
             }
@@ -288,13 +313,16 @@ impl Task {
                 self.tell_cache(cache::Input::JwtFailed { ticket, failure });
                 self.refused_by(&error);
             }
+            Event::Stored(result) => self.stored(result),
         }
     }
 
     /// A stream that ends is normal life, one that can't be opened is not.
-    fn tell_of_end(&self, failure: &Failure) {
+    fn tell_of_end(&mut self, failure: &Failure) {
         match failure {
-            Failure::Away(error) if !self.sync.is_pushed() => {
+            // Tried every second; said once, and again when it is for another reason.
+            Failure::Away(error) if !self.sync.is_pushed() && *error != self.away_told => {
+                self.away_told.clone_from(error);
                 tracing::warn!(%error, subsystem_name = "manager", "Server not reached; will try again");
             }
             _ => tracing::debug!(?failure, subsystem_name = "manager", "Stream of changes ended"),
@@ -305,6 +333,7 @@ impl Task {
         self.queue.ended();
         let good = outcomes.iter().any(|o| o.result.is_ok());
         if let Some((svid, _)) = outcomes.iter().find_map(|o| o.result.as_ref().ok()) {
+            self.changed();
             self.guess_time(svid.not_before, false);
         }
         self.parts.metrics.x509_signed(good, elapsed);
@@ -368,6 +397,7 @@ impl Task {
                     "Entries changed"
                 );
                 let (before, came, gone) = (self.cache.counts().entries, upserts.len(), removed.len());
+                self.changed();
                 self.tell_cache_quietly(cache::Input::Entries { upserts, removed });
                 let added = (self.cache.counts().entries + gone).saturating_sub(before).min(came);
                 self.parts.metrics.entries_changed(added, came - added, gone);
@@ -376,6 +406,7 @@ impl Task {
             Effect::Synced => {
                 self.tell_cache_quietly(cache::Input::Synced);
                 self.count_sync();
+                self.signs.synced.store(true, Ordering::Relaxed);
                 self.ready.send_replace(true);
             }
             Effect::Connected => {
@@ -384,6 +415,8 @@ impl Task {
                     subsystem_name = "manager",
                     "Connected to the server"
                 );
+                self.away_told.clear();
+                self.server_clock.heard();
                 self.tell_cache_quietly(cache::Input::UpstreamBack);
             }
             Effect::ServerTime(at) => self.server_time(at),
@@ -507,6 +540,7 @@ impl Task {
     // --- bundles and time ---
 
     fn take_bundles(&mut self, upserts: Vec<Arc<Bundle>>, removed: Vec<TrustDomain>) {
+        self.changed();
         for bundle in &upserts {
             self.bundles.insert(bundle.trust_domain.clone());
             if bundle.trust_domain == self.parts.trust_domain {
