@@ -20,6 +20,7 @@ mod pushes;
 mod readme;
 mod restarts;
 mod rotations;
+mod sealed;
 mod startup;
 mod storage;
 mod verbs;

@@ -160,7 +160,7 @@ async fn a_trust_bundle_that_comes_late_is_read_when_it_is_there() {
 }
 
 /// The status and body of one GET.
-async fn get(port: u16, path: &str) -> Option<(String, String)> {
+pub(crate) async fn get(port: u16, path: &str) -> Option<(String, String)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");

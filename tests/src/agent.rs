@@ -27,6 +27,8 @@ pub struct AgentOptions {
     pub agent: String,
     /// Lines in the unix attestor's `plugin_data {}`.
     pub unix: String,
+    /// The block of the KeyManager, if not "disk".
+    pub key_manager: Option<String>,
 }
 
 /// An agent, running or stopped.
@@ -96,11 +98,7 @@ impl Agent {
 }}
 plugins {{
   {block}
-  KeyManager "disk" {{
-    plugin_data {{
-      directory = "{data}"
-    }}
-  }}
+  {keys}
   WorkloadAttestor "unix" {{
     plugin_data {{
       {unix}
@@ -114,6 +112,7 @@ plugins {{
             bundle = bundle.display(),
             socket = agent.socket.display(),
             admin = agent.admin_socket.display(),
+            keys = options.key_manager.clone().unwrap_or_else(|| keys_on_disk(&agent.data_dir)),
             more = options.agent,
             unix = options.unix,
         );
@@ -167,6 +166,13 @@ plugins {{
     pub fn endpoint(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
+}
+
+fn keys_on_disk(dir: &Path) -> String {
+    format!(
+        "KeyManager \"disk\" {{\n    plugin_data {{\n      directory = \"{}\"\n    }}\n  }}",
+        dir.display()
+    )
 }
 
 fn x509pop_block(certificate: &Path, key: &Path) -> String {
