@@ -3,7 +3,10 @@
 //! A parts list: no part is built in here and none knows this file. The sockets are bound before anything is asked
 //! of the server and answer Unavailable until the first sync.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +32,8 @@ use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
+use crate::sealed::Vault;
+use crate::sealed::place;
 use crate::shell::{self, Shell};
 use crate::supply::Supply;
 use crate::upstream::{Server, System, Target};
@@ -90,9 +95,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let started = clock::now();
     greet(&config);
     let _alone = DataLock::take(&config.data_dir, "agent")?;
-    let state = Arc::new(StateFile::open(&config.data_dir)?);
     let metrics = metrics(&config);
-    let keys = Arc::new(own_keys(&config, &metrics)?);
+    let Keepers { state, keys, vault } = keepers(&config, &metrics)?;
     let identity = Arc::new(IdentityCell::empty());
     let roots = Arc::new(RootsCell::empty());
     let server = Arc::new(upstream(&config, &identity, &roots)?);
@@ -109,6 +113,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         own,
         own_bundle: bundle_tx,
         refusals: refusals_tx,
+        vault: vault.clone(),
         metrics: metrics.clone(),
         clock: clock::now,
         version: VERSION.to_owned(),
@@ -116,12 +121,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let (shell, shell_task) = Shell::start(parts, shell_stop.clone());
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
 
-    let mut doors = open_doors(&config, &supply, &metrics, logs, started.mono, &stop)?;
-    serve_http(&config, &supply, &metrics, &stop).await?;
-    metrics.started(VERSION, &config.trust_domain);
-    notify(&[NotifyState::Ready]);
-
-    let join = Join::new(join::Parts {
+    let mut join = Join::new(join::Parts {
         trust_domain: config.trust_domain.clone(),
         trust: config.bootstrap.clone(),
         server_address: config.server_address.clone(),
@@ -131,6 +131,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         server,
         state: state.clone(),
         keys,
+        vault,
         identity,
         roots: roots.clone(),
         own: own_tx,
@@ -139,6 +140,13 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         availability_target: config.availability_target,
         seed: seed()?,
     });
+    // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
+    join.take_up(&shell).await?;
+
+    let mut doors = open_doors(&config, &supply, &metrics, logs, started.mono, &stop)?;
+    serve_http(&config, &supply, &metrics, &stop).await?;
+    notify(&[NotifyState::Ready]);
+
     let keeper = tokio::spawn(join::keep_bundle(bundle, roots, state));
     let beat = beat(metrics, supply, started.mono);
     let outcome = tokio::select! {
@@ -150,7 +158,6 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         },
         () = beat => Ok(()),
     };
-    notify(&[NotifyState::Stopping]);
     stop.cancel();
     close(doors, shell_stop, shell_task, keeper).await;
     outcome
@@ -164,6 +171,7 @@ async fn close(
     shell: JoinHandle<()>,
     keeper: JoinHandle<()>,
 ) {
+    notify(&[NotifyState::Stopping]);
     let _ = tokio::time::timeout(DRAIN_MAX, async { while doors.join_next().await.is_some() {} }).await;
     shell_stop.cancel();
     let _ = shell.await;
@@ -177,14 +185,32 @@ fn greet(config: &AgentConfig) {
     tracing::info!(version = VERSION, data_dir = %config.data_dir.display(), "Starting agent");
 }
 
-fn own_keys(config: &AgentConfig, metrics: &Metrics) -> Result<OwnKeys, KeysError> {
+/// What outlives the process, as far as anything does.
+struct Keepers {
+    state: Arc<StateFile>,
+    keys: Arc<OwnKeys>,
+    vault: Arc<Vault>,
+}
+
+fn keepers(config: &AgentConfig, metrics: &Metrics) -> Result<Keepers, AppError> {
+    // systemd names them all, the first one first.
+    let given = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
+    let given = given.as_bytes().split(|b| *b == b':').next().filter(|dir| !dir.is_empty());
+    let place = place::choose(config, given.map(|dir| Path::new(OsStr::from_bytes(dir))));
+    place.tell();
     let begun = clock::tick();
-    let keys = match &config.key_manager {
-        KeyManagerConfig::Memory => Ok(OwnKeys::in_memory()),
-        KeyManagerConfig::Disk { directory } => OwnKeys::on_disk(directory),
+    let keys = match (&config.key_manager, place.memory()) {
+        (KeyManagerConfig::Disk { directory }, _) => OwnKeys::on_disk(directory),
+        // This memory outlives the process.
+        (KeyManagerConfig::Memory, Some(dir)) => OwnKeys::on_disk(dir),
+        (KeyManagerConfig::Memory, None) => Ok(OwnKeys::in_memory()),
     };
     metrics.keys_fetched(keys.is_ok(), clock::tick().since(begun));
-    keys
+    Ok(Keepers {
+        state: Arc::new(StateFile::open_with_keys(place.memory(), &config.data_dir)?),
+        keys: Arc::new(keys?),
+        vault: Arc::new(Vault::new(&place)),
+    })
 }
 
 fn upstream(
@@ -221,7 +247,9 @@ fn metrics(config: &AgentConfig) -> Metrics {
     if config.telemetry.trust_domain_label {
         labels.push(("trust_domain", config.trust_domain.as_str()));
     }
-    Metrics::new(&config.telemetry.prefix, &labels)
+    let metrics = Metrics::new(&config.telemetry.prefix, &labels);
+    metrics.started(VERSION, &config.trust_domain);
+    metrics
 }
 
 fn open_doors(
@@ -272,7 +300,7 @@ async fn serve_http(
 ) -> Result<(), AppError> {
     if let Some(health) = &config.health {
         let listener = bind_http(&health.host, health.port).await?;
-        let state = Arc::new(AgentHealth::new(supply.clone(), clock::now));
+        let state = Arc::new(AgentHealth::new(supply.clone()));
         let (live, ready) = (health.live_path.clone(), health.ready_path.clone());
         tokio::spawn(serve_health(listener, live, ready, state, stop.clone().cancelled_owned()));
     }

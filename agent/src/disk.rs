@@ -63,7 +63,8 @@ fn no_time() -> String {
 /// The state file: the one writer of it.
 #[derive(Debug)]
 pub struct StateFile {
-    path: PathBuf,
+    /// The first one decides; a second is a copy of it.
+    paths: Vec<PathBuf>,
     data: Mutex<AgentData>,
 }
 
@@ -73,18 +74,34 @@ impl StateFile {
     /// # Errors
     /// [`DiskError`] if the directory can't be made or the file can't be understood.
     pub fn open(dir: &Path) -> Result<Self, DiskError> {
+        Self::open_with_keys(None, dir)
+    }
+
+    /// As [`StateFile::open`], with a folder where the agent's own key lies: the SVID there is the one of that key, so
+    /// it goes before `dir`, which has a copy for those who look for it there.
+    ///
+    /// # Errors
+    /// As [`StateFile::open`].
+    pub fn open_with_keys(keys: Option<&Path>, dir: &Path) -> Result<Self, DiskError> {
         fs::create_dir_all(dir).map_err(|source| DiskError::Io {
             action: "create",
             path: dir.to_owned(),
             source,
         })?;
-        let path = dir.join(FILE);
-        let data = match fs::read(&path) {
-            Ok(bytes) => parse(&path, &bytes)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => AgentData::default(),
-            Err(source) => return Err(DiskError::Io { action: "read", path, source }),
-        };
-        Ok(Self { path, data: Mutex::new(data) })
+        let folders = keys.into_iter().filter(|keys| *keys != dir).chain([dir]);
+        let paths: Vec<_> = folders.map(|dir| dir.join(FILE)).collect();
+        let mut data = AgentData::default();
+        for path in &paths {
+            match fs::read(path) {
+                Ok(bytes) => {
+                    data = parse(path, &bytes)?;
+                    break;
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(DiskError::Io { action: "read", path: path.clone(), source }),
+            }
+        }
+        Ok(Self { paths, data: Mutex::new(data) })
     }
 
     /// The state as last written.
@@ -104,7 +121,9 @@ impl StateFile {
         if data == *held {
             return Ok(());
         }
-        write_private(&self.path, render(&data).as_bytes())?;
+        for path in &self.paths {
+            write_private(path, render(&data).as_bytes())?;
+        }
         *held = data;
         Ok(())
     }
@@ -149,7 +168,9 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
         let path = path.to_owned();
         move |source| DiskError::Io { action, path, source }
     };
-    let beside = path.with_extension("json.tmp");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let beside = PathBuf::from(beside);
     // A leftover of a crash may have any mode.
     match fs::remove_file(&beside) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &beside)(e)),
@@ -262,6 +283,19 @@ mod tests {
         assert!(error.contains("agent-data.json.tmp"), "{error}");
         assert_eq!(state.get(), data());
         assert_eq!(StateFile::open(dir.path()).unwrap().get(), data());
+    }
+
+    #[test]
+    fn the_state_beside_the_keys_goes_before_the_copy_and_both_are_written() {
+        let (keys, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = || StateFile::open_with_keys(Some(keys.path()), dir.path()).unwrap();
+        StateFile::open(dir.path()).unwrap().update(|d| *d = data()).unwrap();
+        assert_eq!(open().get(), data(), "the copy serves while there is nothing beside the keys");
+        open().update(|d| d.svid = vec![b"next".to_vec()]).unwrap();
+        let next = AgentData { svid: vec![b"next".to_vec()], ..data() };
+        assert_eq!(StateFile::open(dir.path()).unwrap().get(), next);
+        StateFile::open(dir.path()).unwrap().update(|d| d.svid.clear()).unwrap();
+        assert_eq!(open().get(), next);
     }
 
     #[test]

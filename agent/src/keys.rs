@@ -1,7 +1,7 @@
 //! Keys of the agent: its own, kept over restarts if so configured, and those of workloads, made for one SVID each.
 //!
 //! Never overwrites the key in use: a new one goes to the other slot, and the loader finds the right one by the
-//! certificate's public key. Workload keys never touch the disk.
+//! certificate's public key. Workload keys never touch the disk but sealed ([`crate::sealed`]).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -118,3 +118,15 @@ pub const BOOTSTRAP_REDIRECTS_MAX: usize = 10;
 pub const REFUSALS_WAITING: usize = 8;
 /// Time between updates of the slow gauges.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
+/// Biggest sealed state: all entries of the biggest agent, and as much again for its SVIDs. A bigger one is not kept.
+pub const SEALED_STATE_MAX: usize = 64 * 1024 * 1024;
+/// Changes of the sealed state that come together are written together.
+pub const SEAL_AFTER: Duration = Duration::from_millis(100);
+/// Least time between two writes of the sealed state.
+pub const SEAL_EVERY: Duration = Duration::from_secs(1);
+/// Pause after a sealed state that could not be written.
+pub const SEAL_AGAIN: Duration = Duration::from_secs(60);
+/// Writing the sealed state takes one part in so many of the time at most: a big one on a slow disk is written less.
+pub const SEAL_SHARE: u32 = 20;
+/// Oldest "latest moment known" in the sealed state: a wall clock set back over a reboot wins this much at most.
+pub const SEALED_AGE_MAX: Duration = Duration::from_secs(600);

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::feeds::{Feeds, ShellFeed};
 use crate::limits::COMMANDS_WAITING;
 use crate::metrics::Metrics;
+use crate::sealed::{Kept, Vault};
 use crate::supply::{AgentFacts, Feed, JwtGrant, JwtRefusal, Nearest, Supply, Want, WorkloadUpdate};
 use crate::upstream::Upstream;
 
@@ -57,6 +58,8 @@ pub struct Parts {
     pub own_bundle: watch::Sender<Option<Arc<Bundle>>>,
     /// The server's refusals of this agent, for `join`.
     pub refusals: mpsc::Sender<AgentRefusal>,
+    /// Keeps what a later life needs.
+    pub vault: Arc<Vault>,
     pub metrics: Metrics,
     pub clock: fn() -> Now,
     pub version: String,
@@ -73,6 +76,11 @@ enum Command {
     /// The agent has a new SVID; and the own bundle, if it came with it.
     Identity {
         bundle: Option<Box<Bundle>>,
+    },
+    Restore {
+        kept: Box<Kept>,
+        least: Timestamp,
+        done: oneshot::Sender<()>,
     },
     Subscribe {
         key: feeds::Key,
@@ -103,8 +111,15 @@ pub struct Shell {
     gone: mpsc::UnboundedSender<RequestId>,
     requests: Arc<AtomicU64>,
     ready: watch::Receiver<bool>,
-    pushed: Arc<AtomicBool>,
+    signs: Arc<Signs>,
     feeds: Arc<Feeds>,
+}
+
+/// What callers see without asking the task.
+#[derive(Debug, Default)]
+struct Signs {
+    pushed: AtomicBool,
+    synced: AtomicBool,
 }
 
 impl std::fmt::Debug for Shell {
@@ -120,18 +135,25 @@ impl Shell {
         let (commands, queue) = mpsc::channel(COMMANDS_WAITING);
         let (gone, goners) = mpsc::unbounded_channel();
         let (ready_tx, ready) = watch::channel(false);
-        let pushed = Arc::new(AtomicBool::new(false));
+        let signs = Arc::new(Signs::default());
         let (feeds, sweeps) = Feeds::new();
         let (trust_domain, requests) = (parts.trust_domain.clone(), Arc::default());
         let queues = task::Queues { commands: queue, goners, sweeps };
-        let task = task::Task::new(parts, queues, feeds.clone(), ready_tx, pushed.clone());
-        let shell = Self { trust_domain, commands, gone, requests, ready, pushed, feeds };
+        let task = task::Task::new(parts, queues, feeds.clone(), ready_tx, signs.clone());
+        let shell = Self { trust_domain, commands, gone, requests, ready, signs, feeds };
         (shell, tokio::spawn(task.run(stop)))
     }
 
     /// The agent has an SVID (again): follow the server with it.
     pub async fn identity(&self, bundle: Option<Bundle>) {
         let _ = self.commands.send(Command::Identity { bundle: bundle.map(Box::new) }).await;
+    }
+
+    /// Goes on from what an earlier life left. `least`: what time it is at least. Told before [`Shell::identity`];
+    /// callers are served when it returns.
+    pub async fn restore(&self, kept: Kept, least: Timestamp) {
+        let kept = Box::new(kept);
+        let _ = self.ask(|done| Command::Restore { kept, least, done }).await;
     }
 
     /// Asks the task; `None` if it has ended.
@@ -152,8 +174,12 @@ impl Supply for Shell {
         self.ready.clone()
     }
 
+    fn synced(&self) -> bool {
+        self.signs.synced.load(Ordering::Relaxed)
+    }
+
     fn push_live(&self) -> bool {
-        self.pushed.load(Ordering::Relaxed)
+        self.signs.pushed.load(Ordering::Relaxed)
     }
 
     async fn subscribe(&self, selectors: SelectorSet, want: Want) -> Box<dyn Feed> {

@@ -24,6 +24,12 @@ pub struct AgentFacts {
     pub clock_skew_ms: i64,
     /// First full sync done.
     pub synced: bool,
+    /// The server answers.
+    pub reached: bool,
+    /// Entries held.
+    pub entries: usize,
+    /// The time by which the agent judges what has ended.
+    pub now: Timestamp,
 }
 
 /// The middle of the agent, as its edges see it.
@@ -32,8 +38,11 @@ pub trait Supply: Send + Sync + 'static {
     /// The agent's own trust domain.
     fn trust_domain(&self) -> TrustDomain;
 
-    /// Turns true with the first full sync and stays so.
+    /// Turns true with the first full sync, or with the state of an earlier life, and stays so.
     fn ready(&self) -> watch::Receiver<bool>;
+
+    /// False as long as all that is known is what an earlier life left: who has no identity by it may have one by now.
+    fn synced(&self) -> bool;
 
     /// True while the server pushes changes to this agent.
     fn push_live(&self) -> bool;

@@ -75,6 +75,11 @@ mod generated {
         }
     }
     pub mod avouch {
+        pub mod sealed {
+            pub mod v1 {
+                include!("gen/avouch.sealed.v1.rs");
+            }
+        }
         pub mod watch {
             pub mod v1 {
                 include!("gen/avouch.watch.v1.rs");
@@ -86,6 +91,7 @@ mod generated {
 pub mod convert;
 mod redact;
 
+pub use generated::avouch::sealed::v1 as sealed_v1;
 pub use generated::avouch::watch::v1 as watch_v1;
 pub use generated::descriptors::WORKLOAD_FILE_DESCRIPTOR_SET;
 pub use generated::spire::agent::debug::v1 as agent_debug_v1;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{agent_v1, types, workload};
+use crate::{agent_v1, sealed_v1, types, workload};
 
 /// Writes `Debug` for messages as the named fields only.
 macro_rules! show_only {
@@ -25,6 +25,7 @@ show_only! {
     types::JoinToken { expires_at };
     types::AttestationData { r#type };
     agent_v1::CreateJoinTokenRequest { ttl, agent_id };
+    sealed_v1::X509Svid { entry_id, id };
 }
 
 #[cfg(test)]

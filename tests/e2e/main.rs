@@ -26,6 +26,7 @@ mod races;
 mod readme;
 mod restarts;
 mod rotations;
+mod sealed;
 mod startup;
 mod storage;
 mod verbs;

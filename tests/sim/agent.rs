@@ -11,7 +11,7 @@ use avouch_domain::{
 use avouch_engine::Machine;
 use avouch_engine::cache::{self, Cache, SignFailure, Want, WorkloadUpdate};
 use avouch_engine::invariants::{self, Broken};
-use avouch_engine::sync::{self, AgentRefusal, StreamId, Sync};
+use avouch_engine::sync::{self, AgentRefusal, StreamId, Sync, Version};
 
 use crate::clock::Clock;
 use crate::coverage::Coverage;
@@ -80,6 +80,12 @@ pub struct Agent {
     revoked: BTreeSet<AuthorityId>,
     domain: TrustDomain,
     position: Option<LogPosition>,
+    /// The sealed state: what this life left so far.
+    kept: Option<(cache::Snapshot, Option<LogPosition>)>,
+    /// So many inputs came; the sealed state is written after every few.
+    inputs: u64,
+    /// SVIDs taken up of an earlier life while no server was heard: none of them is thrown away.
+    taken_up: usize,
     sync: Sync,
     cache: Cache,
 }
@@ -121,12 +127,15 @@ impl Agent {
             revoked: BTreeSet::new(),
             domain,
             position: None,
+            kept: None,
+            inputs: 0,
+            taken_up: 0,
             sync,
             cache,
         }
     }
 
-    /// A new process: nothing is remembered but what workloads want.
+    /// A new process: nothing is remembered but what workloads want, and mostly what its last life left sealed.
     pub fn start(&mut self, now: Now, seed: u64) -> Vec<Ask> {
         (self.sync, self.cache) = machines(&self.domain, seed);
         self.life += 1;
@@ -141,12 +150,39 @@ impl Agent {
         self.phases.clear();
         self.foreign.clear();
         self.stream = 0;
+        self.taken_up = 0;
         let mut asks = Vec::new();
+        match self.kept.take() {
+            Some((left, position)) if !self.life.is_multiple_of(3) => {
+                self.take_up(now, left, position, &mut asks);
+            }
+            _ => {}
+        }
         for selectors in self.wanted.clone() {
             self.tell_cache(now, cache::Input::Subscribe { selectors, want: Want::X509 }, &mut asks);
         }
         self.tell_sync(now, sync::Input::Start, &mut asks);
         asks
+    }
+
+    fn take_up(
+        &mut self,
+        now: Now,
+        left: cache::Snapshot,
+        position: Option<LogPosition>,
+        asks: &mut Vec<Ask>,
+    ) {
+        self.held = left.entries.iter().map(|e| (e.id.clone(), e.clone())).collect();
+        self.revoked.clone_from(&left.distrusted);
+        self.taken_up = left.x509.len();
+        let version = |e: &Entry| Version { revision: e.revision_number, created_at: e.created_at };
+        let known = left.entries.iter().map(|e| (e.id.clone(), version(e))).collect();
+        let own = left.bundles.iter().find(|b| b.trust_domain == self.domain).cloned();
+        self.tell_cache(now, cache::Input::Restore(Box::new(left)), asks);
+        if let Some(own) = own {
+            self.watch_authorities(now, &own, asks);
+        }
+        self.tell_sync(now, sync::Input::Restore { position, known }, asks);
     }
 
     /// Attested anew in the same process; the answer brought the own bundle along.
@@ -244,6 +280,7 @@ impl Agent {
                 if let Some(leaf) = svid.chain.first() {
                     self.signed_by.insert(leaf.to_vec(), authority.clone());
                 }
+                self.taken_up = 0;
                 let authorities = vec![authority];
                 self.tell_cache(now, cache::Input::Signed { ticket, entry, svid, authorities }, asks);
             }
@@ -292,6 +329,10 @@ impl Agent {
             self.broken.extend(invariants::inv6_position_only_grows(before, after).err());
         }
         self.position = self.sync.position();
+        self.inputs += 1;
+        if self.up && self.refused.is_none() && self.inputs.is_multiple_of(8) {
+            self.kept = Some((self.cache.snapshot(), self.sync.settled_position()));
+        }
     }
 
     fn tell_cache(&mut self, now: Now, input: cache::Input, asks: &mut Vec<Ask>) {
@@ -360,8 +401,12 @@ impl Agent {
                 self.tell_cache(now, cache::Input::Bundles { upserts, removed }, asks);
             }
             sync::Effect::Synced => self.tell_cache(now, cache::Input::Synced, asks),
-            sync::Effect::Connected => self.tell_cache(now, cache::Input::UpstreamBack, asks),
+            sync::Effect::Connected => {
+                self.taken_up = 0;
+                self.tell_cache(now, cache::Input::UpstreamBack, asks);
+            }
             sync::Effect::Refused(refusal) => {
+                self.kept = None;
                 self.refused = Some(refusal);
             }
             sync::Effect::CloseFollow { stream } => asks.push(Ask::Close { stream }),
@@ -500,7 +545,7 @@ impl Agent {
         let used: usize = self.wanted.iter().map(matched).sum();
         let limits = [
             ("entries", counts.entries, self.held.len()),
-            ("X509-SVIDs", counts.x509_held, X509_MAX + used),
+            ("X509-SVIDs", counts.x509_held, (X509_MAX + used).max(self.taken_up)),
             ("JWT-SVIDs", counts.jwt_held, JWT_MAX),
             ("selector sets", counts.subscribed_sets, self.wanted.len()),
         ];

@@ -27,12 +27,14 @@ pub struct AgentOptions {
     pub agent: String,
     /// Lines in the unix attestor's `plugin_data {}`.
     pub unix: String,
+    /// The block of the KeyManager, if not "disk".
+    pub key_manager: Option<String>,
     pub log_level: &'static str,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { agent: String::new(), unix: String::new(), log_level: "DEBUG" }
+        Self { agent: String::new(), unix: String::new(), key_manager: None, log_level: "DEBUG" }
     }
 }
 
@@ -103,11 +105,7 @@ impl Agent {
 }}
 plugins {{
   {block}
-  KeyManager "disk" {{
-    plugin_data {{
-      directory = "{data}"
-    }}
-  }}
+  {keys}
   WorkloadAttestor "unix" {{
     plugin_data {{
       {unix}
@@ -122,6 +120,7 @@ plugins {{
             socket = agent.socket.display(),
             admin = agent.admin_socket.display(),
             log_level = options.log_level,
+            keys = options.key_manager.clone().unwrap_or_else(|| keys_on_disk(&agent.data_dir)),
             more = options.agent,
             unix = options.unix,
         );
@@ -175,6 +174,13 @@ plugins {{
     pub fn endpoint(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
+}
+
+fn keys_on_disk(dir: &Path) -> String {
+    format!(
+        "KeyManager \"disk\" {{\n    plugin_data {{\n      directory = \"{}\"\n    }}\n  }}",
+        dir.display()
+    )
 }
 
 fn x509pop_block(certificate: &Path, key: &Path) -> String {

@@ -21,6 +21,7 @@ const SECRETS: &[&str] = &[
     ".spire.api.types.JoinToken",
     ".spire.api.types.AttestationData",
     ".spire.api.server.agent.v1.CreateJoinTokenRequest",
+    ".avouch.sealed.v1.X509Svid",
 ];
 
 /// The file whose service shows itself by reflection.

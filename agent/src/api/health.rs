@@ -11,9 +11,10 @@ use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::status::Refusal;
+use crate::health::trouble;
 use crate::supply::Supply;
 
-/// Serving as soon as the first sync is done.
+/// Serving while identities can be served, by the same rules as the readiness probe.
 pub struct WorkloadHealth {
     supply: Arc<dyn Supply>,
 }
@@ -42,7 +43,8 @@ impl Health for WorkloadHealth {
         if !request.get_ref().service.is_empty() {
             return Err(Refusal::HealthOfService.into());
         }
-        let serving = *self.supply.ready().borrow();
+        let facts = self.supply.facts().await;
+        let serving = trouble(*self.supply.ready().borrow(), &facts).is_none();
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         Ok(Response::new(HealthCheckResponse { status: status.into() }))
     }

@@ -158,7 +158,11 @@ impl Workload {
     }
 
     fn hold(&self) -> Duration {
-        if self.supply.push_live() { self.options.no_identity_hold } else { Duration::ZERO }
+        if self.supply.push_live() || !self.supply.synced() {
+            self.options.no_identity_hold
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// The first state of a feed; one that matches nothing is held back for a while, since the entry may be on
@@ -196,6 +200,9 @@ impl Workload {
     fn refuse(&self, admitted: &Admitted) -> Refusal {
         if let Err(changed) = self.same_process(&admitted.call) {
             return changed;
+        }
+        if !self.supply.synced() {
+            return Refusal::NotSynced;
         }
         let now = (self.clock)().mono;
         self.refusals.note(

@@ -91,6 +91,7 @@ pub struct AgentConfig {
     pub sync_interval: Duration,
     pub use_sync_authorized_entries: bool,
     pub no_identity_hold: Duration,
+    pub sealed_state_dir: SealedStateDir,
     pub allow_unauthenticated_verifiers: bool,
     pub allowed_foreign_jwt_claims: Vec<String>,
     pub log_selectors: Vec<String>,
@@ -126,6 +127,16 @@ pub enum Bootstrap {
         socket: Option<PathBuf>,
         format: BundleFormat,
     },
+}
+
+/// Where the sealed state is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealedStateDir {
+    /// By the KeyManager.
+    Default,
+    At(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// Form of a trust bundle.
@@ -227,6 +238,7 @@ impl Reader<'_> {
             sync_interval: self.sync_interval(experimental.as_ref())?,
             use_sync_authorized_entries: sync_entries.unwrap_or(true),
             no_identity_hold: self.hold(experimental.as_ref())?,
+            sealed_state_dir: sealed_state_dir(experimental.as_ref()),
             allow_unauthenticated_verifiers: self.flags.allow_unauthenticated_verifiers
                 || self.agent.bool("allow_unauthenticated_verifiers").unwrap_or(false),
             allowed_foreign_jwt_claims: self.agent.texts("allowed_foreign_jwt_claims").unwrap_or_default(),
@@ -436,6 +448,14 @@ impl Reader<'_> {
             );
         }
         warnings
+    }
+}
+
+fn sealed_state_dir(experimental: Option<&Section<'_>>) -> SealedStateDir {
+    match experimental.and_then(|e| e.text("sealed_state_dir")).as_deref() {
+        None | Some("") => SealedStateDir::Default,
+        Some("none") => SealedStateDir::Off,
+        Some(dir) => SealedStateDir::At(dir.into()),
     }
 }
 

@@ -21,7 +21,8 @@ pub enum NodeAttestorConfig {
 /// Where the agent's own key is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyManagerConfig {
-    /// Lost at exit; the node must be able to attest again.
+    /// Lost at exit, unless there is a folder on tmpfs for it ([`crate::sealed::place`]); else the node must be able to
+    /// attest again.
     Memory,
     Disk {
         directory: PathBuf,

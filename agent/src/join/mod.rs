@@ -4,6 +4,7 @@
 //! one, and never goes on when the server has banned this node.
 
 mod fetch;
+mod resume;
 mod trust;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::disk::{DiskError, StateFile};
 use crate::keys::{KeysError, OwnKeys, own_request};
 use crate::limits::SLEEP_MAX;
 use crate::metrics::Metrics;
+use crate::sealed::{Owner, Vault};
 use crate::shell::{OwnSvid, Shell};
 use crate::upstream::{AttestError, CallError, Server, Upstream as _};
 
@@ -77,6 +79,7 @@ pub struct Parts {
     pub server: Arc<Server>,
     pub state: Arc<StateFile>,
     pub keys: Arc<OwnKeys>,
+    pub vault: Arc<Vault>,
     pub identity: Arc<IdentityCell>,
     pub roots: Arc<RootsCell>,
     pub own: watch::Sender<Option<OwnSvid>>,
@@ -137,6 +140,8 @@ pub struct Join {
     parts: Parts,
     jitter: Jitter,
     again: Backoff,
+    /// The SVID of an earlier life, taken up and not in charge yet.
+    resumed: Option<Current>,
     /// The authorities in use are the server's own word, of now or of an earlier life.
     met: bool,
     attempts: u32,
@@ -154,7 +159,7 @@ impl Join {
     pub fn new(parts: Parts) -> Self {
         let since = (parts.clock)().wall;
         let (jitter, again) = (Jitter::new(parts.seed), Backoff::new(AGAIN));
-        Self { jitter, again, parts, met: false, attempts: 0, since }
+        Self { jitter, again, parts, resumed: None, met: false, attempts: 0, since }
     }
 
     /// Joins and keeps the SVID until something ends the agent, which is what it returns.
@@ -209,52 +214,12 @@ impl Join {
     }
 
     async fn begin(&mut self, shell: &Shell) -> Result<Current, JoinError> {
-        if let Some(current) = self.resume()? {
+        if let Some(current) = self.resumed.take() {
             shell.identity(None).await;
             return Ok(current);
         }
         tracing::info!(subsystem_name = "attestor", "SVID is not found. Starting node attestation");
         self.attest_until_done(None, shell).await
-    }
-
-    /// The SVID of an earlier life, if it is still good and its key is here.
-    fn resume(&mut self) -> Result<Option<Current>, JoinError> {
-        let data = self.parts.state.get();
-        if !data.bundle.is_empty() {
-            self.parts.roots.set(&bundle_of(&self.parts.trust_domain, &data.bundle));
-            self.met = true;
-        }
-        let Some(leaf) = data.svid.first() else { return Ok(None) };
-        let Ok(facts) = CertFacts::parse(leaf) else { return Ok(None) };
-        let begun = (self.parts.clock)().mono;
-        let key = self.parts.keys.find(&facts.public_key_pkix);
-        self.parts.metrics.key_fetched(key.is_some(), (self.parts.clock)().mono.since(begun));
-        let Some(key) = key else {
-            tracing::warn!(subsystem_name = "attestor", "Key of the agent SVID not found; attesting anew");
-            return Ok(None);
-        };
-        if facts.not_after <= (self.parts.clock)().wall {
-            tracing::warn!(subsystem_name = "attestor", "Agent SVID has expired; attesting anew");
-            return Ok(None);
-        }
-        if data.bundle.is_empty() {
-            return Err(JoinError::NoBundle);
-        }
-        match self.use_svid(&key, &data.svid, data.reattestable) {
-            Ok(current) => {
-                self.parts.metrics.bootstrapped(true);
-                tracing::info!(
-                    spiffe_id = %current.id,
-                    subsystem_name = "attestor",
-                    "Took up the agent SVID of an earlier life"
-                );
-                Ok(Some(current))
-            }
-            Err(attempt) => {
-                tracing::warn!(error = %attempt, subsystem_name = "attestor", "Agent SVID not usable; attesting anew");
-                Ok(None)
-            }
-        }
     }
 
     async fn attest_until_done(
@@ -309,11 +274,22 @@ impl Join {
         if current.is_some() {
             self.parts.metrics.node_reattested(result.is_ok(), elapsed);
         }
-        let attestation = result.map_err(|error| judge(error, current.is_some()))?;
+        let attestation = match result.map_err(|error| judge(error, current.is_some())) {
+            Ok(attestation) => attestation,
+            Err(attempt) => {
+                if matches!(attempt, Attempt::Final(JoinError::Banned(_))) {
+                    self.erase().await;
+                }
+                return Err(attempt);
+            }
+        };
         if attestation.bundle.x509_authorities.is_empty() {
             return Err(Attempt::Answered("the server has no X.509 authority".to_owned()));
         }
         self.check(&key, &attestation.chain).map_err(Attempt::Answered)?;
+        if current.is_none() {
+            self.erase().await;
+        }
         let bundle = attestation.bundle;
         let ders: Vec<_> = bundle.x509_authorities.iter().map(|a| a.der.to_vec()).collect();
         let chain = attestation.chain.clone();
@@ -447,6 +423,7 @@ impl Join {
         current: &Current,
         shell: &Shell,
     ) -> Result<Current, JoinError> {
+        self.erase().await;
         let error =
             format!("failed to fetch authorized entries: the server refuses this agent ({refusal:?})");
         if refusal == AgentRefusal::Banned {
@@ -521,6 +498,7 @@ impl Join {
         };
         let parts = &self.parts;
         parts.identity.set(&svid).map_err(JoinError::from)?;
+        parts.vault.bind(Owner::new(id.clone(), &facts));
         parts.server.turn(id.clone()).map_err(JoinError::from)?;
         parts.own.send_replace(Some(OwnSvid { chain: shared, not_after: facts.not_after }));
         let (target, now) = (parts.availability_target, (parts.clock)().wall);

@@ -2,26 +2,30 @@
 //!
 //! Never blocks and never awaits anything but its own queues.
 
+mod calls;
+mod keeping;
+mod trust;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use avouch_credential::x509::facts::authority_id;
-use avouch_domain::{AuthorityId, Bundle, Now, Revision, SelectorSet, Tick, Timestamp, TrustDomain};
+use avouch_domain::{AuthorityId, Bundle, Now, Revision, SelectorSet, Timestamp, TrustDomain};
 use avouch_engine::cache::{self, Cache, Priority, RequestId, SignFailure, Tally, Ticket, WorkloadUpdate};
-use avouch_engine::sync::{self, Failure, Frame, Known, StreamId, Sync};
+use avouch_engine::sync::{self, Failure, Frame, StreamId, Sync};
 use avouch_engine::{Machine as _, backoff::Jitter};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::keeping::Keeping;
 use super::feeds::{Feeds, Key, ShellFeed, Sweep, Update};
-use super::signing::{self, Job, Mint, Mints, Outcome, Queue};
-use super::{Command, Parts};
+use super::signing::{Job, Mint, Mints, Outcome, Queue};
+use super::{Command, Parts, Signs};
 use crate::clock::ServerClock;
-use crate::limits::{CLOCK_SKEW_WARN_MS, COMMANDS_WAITING, SLEEP_MAX, SUBSCRIPTION_LINGER, TAINT_SPREAD};
-use crate::metrics::Papers;
+use crate::limits::{COMMANDS_WAITING, SLEEP_MAX, SUBSCRIPTION_LINGER};
+use crate::sealed::StoreError;
 use crate::supply::{AgentFacts, JwtGrant, JwtRefusal};
 use crate::upstream::{CallError, Hello, SignedJwt};
 
@@ -34,6 +38,7 @@ enum Event {
     Polled(Result<sync::Polled, CallError>, Duration),
     Signed(Vec<Outcome>, Option<sync::AgentRefusal>, Duration),
     Minted(Ticket, Result<SignedJwt, CallError>),
+    Stored(Result<bool, StoreError>),
 }
 
 /// Ends with the timer; never without one.
@@ -88,13 +93,16 @@ pub(super) struct Task {
     skew_warned: bool,
     /// What of the cache's work is in the metrics.
     counted: Tally,
+    /// Why the server was not reached, as it was last said.
+    away_told: String,
     last_sync: Option<Timestamp>,
     /// X.509 authorities of the own bundle that were there once and are not now.
     revoked: BTreeSet<AuthorityId>,
     trusted: BTreeSet<AuthorityId>,
     bundles: BTreeSet<TrustDomain>,
     ready: watch::Sender<bool>,
-    pushed: Arc<AtomicBool>,
+    signs: Arc<Signs>,
+    keeping: Keeping,
     now: Now,
 }
 
@@ -104,7 +112,7 @@ impl Task {
         Queues { commands, goners, sweeps }: Queues,
         feeds: Arc<Feeds>,
         ready: watch::Sender<bool>,
-        pushed: Arc<AtomicBool>,
+        signs: Arc<Signs>,
     ) -> Self {
         let (events_tx, events) = mpsc::channel(COMMANDS_WAITING);
         let mut seeds = Jitter::new(parts.settings.seed);
@@ -122,8 +130,9 @@ impl Task {
             sync_entries: parts.settings.sync_entries,
             seed: seed(),
         });
+        let now = (parts.clock)();
         Self {
-            now: (parts.clock)(),
+            now,
             parts,
             cache,
             sync,
@@ -142,12 +151,14 @@ impl Task {
             server_clock: ServerClock::default(),
             skew_warned: false,
             counted: Tally::default(),
+            away_told: String::new(),
             last_sync: None,
             revoked: BTreeSet::new(),
             trusted: BTreeSet::new(),
             bundles: BTreeSet::new(),
             ready,
-            pushed,
+            signs,
+            keeping: Keeping::new(now.mono),
         }
     }
 
@@ -155,7 +166,7 @@ impl Task {
         loop {
             let sleep = self.until_wakeup();
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 Some(event) = self.events.recv() => self.event(event),
                 Some(command) = self.commands.recv() => self.command(command),
                 Some(request) = self.goners.recv() => self.caller_left(request),
@@ -172,8 +183,10 @@ impl Task {
                     self.tell_cache(cache::Input::Tick);
                 }
             }
-            self.pushed.store(self.sync.is_pushed(), Ordering::Relaxed);
+            self.signs.pushed.store(self.sync.is_pushed(), Ordering::Relaxed);
+            self.keep();
         }
+        self.keep_at_last().await;
     }
 
     fn sweep_later(&mut self) {
@@ -192,7 +205,10 @@ impl Task {
 
     fn until_wakeup(&self) -> Duration {
         let next = self.cache.next_wakeup().into_iter().chain(self.sync.next_wakeup()).min();
-        next.map_or(SLEEP_MAX, |at| at.since(self.now.wall)).min(SLEEP_MAX)
+        // By the clock and not by the last input: questions that need no time would put the moment off again and again.
+        let now = self.server_clock.later((self.parts.clock)()).wall;
+        let due = next.map_or(SLEEP_MAX, |at| at.since(now)).min(SLEEP_MAX);
+        self.until_keeping().map_or(due, |keeping| keeping.min(due))
     }
 
     fn tell_time(&mut self) -> Now {
@@ -243,8 +259,13 @@ impl Task {
                 if let Some(bundle) = bundle {
                     self.take_bundles(vec![Arc::new(*bundle)], Vec::new());
                 }
+                self.changed();
                 self.post_status();
                 self.tell_sync(sync::Input::Start);
+            }
+            Command::Restore { kept, least, done } => {
+                self.restore(*kept, least);
+                let _ = done.send(());
             }
             Command::Subscribe { key, reply } => self.subscribe(key, reply),
             // A caller that has gone already can't take itself back any more.
@@ -291,6 +312,9 @@ impl Task {
             cached_jwt: counts.jwt_held,
             clock_skew_ms: self.server_clock.skew_ms(),
             synced: self.sync.is_synced(),
+            reached: self.sync.is_reached(),
+            entries: counts.entries,
+            now: self.server_clock.later((self.parts.clock)()).wall,
         }
     }
 
@@ -330,6 +354,7 @@ impl Task {
             Event::Signed(outcomes, refusal, elapsed) => self.signed(outcomes, refusal, elapsed),
             Event::Minted(ticket, Ok(SignedJwt { svid, key_id })) => {
                 self.mints.ended();
+                self.changed();
                 self.guess_time(svid.issued_at, true);
                 self.tell_cache(cache::Input::JwtSigned { ticket, svid, key_id });
             }
@@ -342,13 +367,16 @@ impl Task {
                 self.tell_cache(cache::Input::JwtFailed { ticket, failure });
                 self.refused_by(&error);
             }
+            Event::Stored(result) => self.stored(result),
         }
     }
 
     /// A stream that ends is normal life, one that can't be opened is not.
-    fn tell_of_end(&self, failure: &Failure) {
+    fn tell_of_end(&mut self, failure: &Failure) {
         match failure {
-            Failure::Away(error) if !self.sync.is_pushed() => {
+            // Tried every second; said once, and again when it is for another reason.
+            Failure::Away(error) if !self.sync.is_pushed() && *error != self.away_told => {
+                self.away_told.clone_from(error);
                 tracing::warn!(%error, subsystem_name = "manager", "Server not reached; will try again");
             }
             _ => tracing::debug!(?failure, subsystem_name = "manager", "Stream of changes ended"),
@@ -359,6 +387,7 @@ impl Task {
         self.queue.ended();
         let good = outcomes.iter().any(|o| o.result.is_ok());
         if let Some((svid, _)) = outcomes.iter().find_map(|o| o.result.as_ref().ok()) {
+            self.changed();
             self.guess_time(svid.not_before, false);
         }
         self.parts.metrics.x509_signed(good, elapsed);
@@ -422,6 +451,7 @@ impl Task {
                     "Entries changed"
                 );
                 let (before, came, gone) = (self.cache.counts().entries, upserts.len(), removed.len());
+                self.changed();
                 self.tell_cache_quietly(cache::Input::Entries { upserts, removed });
                 let added = (self.cache.counts().entries + gone).saturating_sub(before).min(came);
                 self.parts.metrics.entries_changed(added, came - added, gone);
@@ -430,6 +460,7 @@ impl Task {
             Effect::Synced => {
                 self.tell_cache_quietly(cache::Input::Synced);
                 self.count_sync();
+                self.signs.synced.store(true, Ordering::Relaxed);
                 self.ready.send_replace(true);
             }
             Effect::Connected => {
@@ -438,6 +469,8 @@ impl Task {
                     subsystem_name = "manager",
                     "Connected to the server"
                 );
+                self.away_told.clear();
+                self.server_clock.heard();
                 self.tell_cache_quietly(cache::Input::UpstreamBack);
             }
             Effect::ServerTime(at) => self.server_time(at),
@@ -493,142 +526,5 @@ impl Task {
         if let Some(group) = self.groups.get(selectors) {
             group.send_replace(Some(update));
         }
-    }
-
-    fn follow(&mut self, id: StreamId, hello: Hello) {
-        let (upstream, events) = (self.parts.upstream.clone(), self.events_tx.clone());
-        let reader = tokio::spawn(async move {
-            let failure = match upstream.follow(hello).await {
-                Err(error) => error.failure(),
-                Ok(mut following) => {
-                    let _ = events.send(Event::FollowOpened(id, following.acks)).await;
-                    loop {
-                        match following.frames.recv().await {
-                            Some(Ok(frame)) => {
-                                if events.send(Event::Frame(id, frame)).await.is_err() {
-                                    return;
-                                }
-                            }
-                            Some(Err(error)) => break error.failure(),
-                            None => break Failure::Away("the stream ended".to_owned()),
-                        }
-                    }
-                }
-            };
-            let _ = events.send(Event::FollowEnded(id, failure)).await;
-        });
-        self.stream = Some(Stream { id, acks: None, _reader: CancelOnDrop(reader.abort_handle()) });
-    }
-
-    fn fetch_bundles(&self, domains: Vec<TrustDomain>) {
-        let (upstream, events) = (self.parts.upstream.clone(), self.events_tx.clone());
-        tokio::spawn(async move {
-            let result = upstream.fetch_bundles(domains).await;
-            let _ = events.send(Event::BundlesFetched(result)).await;
-        });
-    }
-
-    fn poll(&self, whole: bool, known: Known) {
-        let (upstream, events) = (self.parts.upstream.clone(), self.events_tx.clone());
-        let federated = self.cache.federated_domains().cloned().collect();
-        let (clock, begun) = (self.parts.clock, (self.parts.clock)());
-        tokio::spawn(async move {
-            let result = upstream.poll(whole, known, federated).await;
-            let _ = events.send(Event::Polled(result, clock().mono.since(begun.mono))).await;
-        });
-    }
-
-    fn sign(&self, jobs: Vec<Job>) {
-        let (upstream, events) = (self.parts.upstream.clone(), self.events_tx.clone());
-        let kind = self.parts.settings.workload_key_type;
-        let (clock, begun) = (self.parts.clock, (self.parts.clock)());
-        tokio::spawn(async move {
-            let (outcomes, refusal) = signing::perform(upstream, kind, jobs).await;
-            let elapsed = clock().mono.since(begun.mono);
-            let _ = events.send(Event::Signed(outcomes, refusal, elapsed)).await;
-        });
-    }
-
-    fn mint(&self, ticket: Ticket, Mint { entry, id, audience }: Mint) {
-        tracing::debug!(entry_id = %entry, spiffe_id = %id, subsystem_name = "manager", "Fetching JWT-SVID");
-        let (upstream, events) = (self.parts.upstream.clone(), self.events_tx.clone());
-        tokio::spawn(async move {
-            let result = upstream.sign_jwt(&entry, &audience).await;
-            let _ = events.send(Event::Minted(ticket, result)).await;
-        });
-    }
-
-    fn post_status(&self) {
-        let (upstream, version) = (self.parts.upstream.clone(), self.parts.version.clone());
-        tokio::spawn(async move {
-            if let Err(error) = upstream.post_status(&version).await {
-                tracing::debug!(%error, subsystem_name = "manager", "Failed to post status");
-            }
-        });
-    }
-
-    // --- bundles and time ---
-
-    fn take_bundles(&mut self, upserts: Vec<Arc<Bundle>>, removed: Vec<TrustDomain>) {
-        for bundle in &upserts {
-            self.bundles.insert(bundle.trust_domain.clone());
-            if bundle.trust_domain == self.parts.trust_domain {
-                self.parts.own_bundle.send_replace(Some(bundle.clone()));
-                self.watch_authorities(bundle);
-            }
-        }
-        for domain in &removed {
-            self.bundles.remove(domain);
-        }
-        let (begun, before) = ((self.parts.clock)().mono, self.cache.counts().tally.tainted_jwt);
-        self.tell_cache_quietly(cache::Input::Bundles { upserts, removed });
-        self.count_tainted(Papers::Jwt, self.cache.counts().tally.tainted_jwt - before, begun);
-    }
-
-    fn count_tainted(&self, papers: Papers, found: usize, begun: Tick) {
-        if found > 0 {
-            self.parts.metrics.tainted(papers, found, (self.parts.clock)().mono.since(begun));
-        }
-    }
-
-    /// Tells the cache which of the own authorities are tainted, and which have left the bundle.
-    fn watch_authorities(&mut self, own: &Bundle) {
-        let ids = |tainted_only: bool| -> BTreeSet<AuthorityId> {
-            let list = own.x509_authorities.iter().filter(|a| a.tainted || !tainted_only);
-            list.filter_map(|a| Some(authority_id(&a.der).ok()?.into())).collect()
-        };
-        let now_trusted = ids(false);
-        let left: Vec<_> = self.trusted.difference(&now_trusted).cloned().collect();
-        let spread = if left.is_empty() { TAINT_SPREAD } else { Duration::ZERO };
-        self.revoked.extend(left);
-        self.revoked.retain(|id| !now_trusted.contains(id));
-        self.trusted = now_trusted;
-        let authorities = ids(true).union(&self.revoked).cloned().collect();
-        let (begun, before) = ((self.parts.clock)().mono, self.cache.counts().tally.tainted_x509);
-        self.tell_cache_quietly(cache::Input::Distrusted { authorities, spread });
-        self.count_tainted(Papers::X509, self.cache.counts().tally.tainted_x509 - before, begun);
-    }
-
-    /// A server that does not push tells no time, but it stamps what it signs: a token with its clock, a certificate
-    /// with some moment before (so that one that begins in our future says something, any other does not).
-    fn guess_time(&mut self, stamp: Timestamp, exact: bool) {
-        if !self.sync.is_pushed() && (exact || stamp > (self.parts.clock)().wall) {
-            self.server_time(stamp);
-        }
-    }
-
-    fn server_time(&mut self, at: Timestamp) {
-        self.server_clock.saw(at, (self.parts.clock)());
-        let skew = self.server_clock.skew_ms();
-        self.parts.metrics.clock_skew(skew);
-        let wide = skew.abs() > CLOCK_SKEW_WARN_MS;
-        if wide && !self.skew_warned {
-            tracing::warn!(
-                skew_ms = skew,
-                subsystem_name = "manager",
-                "Clock differs from the server's by more than 5 s"
-            );
-        }
-        self.skew_warned = wide;
     }
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use avouch_credential::key::PrivateKey;
 use avouch_credential::x509::csr::Csr;
+use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::issue::{CaTemplate, Issuer, LeafTemplate, self_signed_ca};
 use avouch_credential::x509::name::Name;
 use avouch_domain::fixtures::{domain, entry, set};
-use avouch_domain::{Entry, EntryId, Epoch, Head, JwtAuthority, LogPosition, Revision, Ttl, X509Authority};
+use avouch_domain::{
+    Entry, EntryId, Epoch, Head, JwtAuthority, LogPosition, Revision, Ttl, X509Authority, X509Svid,
+};
 use avouch_engine::sync::{Frame, Known, Polled};
 use parking_lot::Mutex;
 use tonic::Code;
@@ -16,6 +19,8 @@ use tonic::Code;
 use super::*;
 use crate::clock;
 use crate::limits::MINT_CALLS;
+use crate::sealed::Owner;
+use crate::sealed::place::Place;
 use crate::upstream::{CallError, Following, Hello, SignedChain, SignedJwt};
 
 /// A server in memory: one CA, a list of entries, and a switch for each way to fail.
@@ -169,6 +174,7 @@ impl Upstream for Fake {
 
 struct Rig {
     shell: Shell,
+    task: tokio::task::JoinHandle<()>,
     fake: Arc<Fake>,
     follows: mpsc::Receiver<Hello>,
     refusals: mpsc::Receiver<AgentRefusal>,
@@ -178,6 +184,10 @@ struct Rig {
 }
 
 async fn rig(push: bool, poison: Option<&str>) -> Rig {
+    rig_with(push, poison, Vault::new(&Place::Nowhere(String::new())))
+}
+
+fn rig_with(push: bool, poison: Option<&str>, vault: Vault) -> Rig {
     let (fake, follows) = Fake::new(push, poison);
     let (own_tx, own) = watch::channel(None);
     let (refusals_tx, refusals) = mpsc::channel(8);
@@ -198,13 +208,14 @@ async fn rig(push: bool, poison: Option<&str>) -> Rig {
         own,
         own_bundle: watch::channel(None).0,
         refusals: refusals_tx,
+        vault: Arc::new(vault),
         metrics: Metrics::plain(),
         clock: clock::now,
         version: "0".into(),
     };
     let metrics = parts.metrics.clone();
-    let (shell, _) = Shell::start(parts, stop.clone());
-    Rig { shell, fake, follows, refusals, stop, metrics, _own: own_tx }
+    let (shell, task) = Shell::start(parts, stop.clone());
+    Rig { shell, task, fake, follows, refusals, stop, metrics, _own: own_tx }
 }
 
 impl Rig {
@@ -456,4 +467,95 @@ async fn a_token_whose_call_has_begun_is_there_for_the_next_caller() {
     rig.fake.slow.send_replace(false);
     rig.shell.fetch_jwt(set(&["u:1"]), vec!["x".into()], None).await.unwrap();
     assert_eq!(*rig.fake.minted.lock(), ["x"], "minted once");
+}
+
+/// A folder, the vault in it, and the agent it belongs to.
+fn vault(dir: &std::path::Path) -> (Vault, Owner) {
+    let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+    let (trust_domain, subject) = (domain(), Name::ca_default());
+    let (now, ttl) = (clock::now().wall, Duration::from_secs(60));
+    let template = CaTemplate { trust_domain: &trust_domain, subject: &subject, serial: [5; 16], now, ttl };
+    let facts = CertFacts::parse(&self_signed_ca(&template, &key).unwrap().der).unwrap();
+    let owner = Owner::new(avouch_domain::fixtures::id("/spire/agent/x"), &facts);
+    let vault = Vault::new(&Place::Disk { state: dir.to_owned(), secret: dir.to_owned() });
+    vault.bind(owner.clone());
+    (vault, owner)
+}
+
+/// What an agent with these entries leaves when it is stopped.
+async fn left_by(entries: Vec<Entry>) -> Kept {
+    let dir = tempfile::tempdir().unwrap();
+    let (vault, owner) = vault(dir.path());
+    let mut rig = rig_with(true, None, vault);
+    let count = entries.len();
+    rig.joined(entries).await;
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    names(&mut feed, count).await;
+    rig.stop.cancel();
+    rig.task.await.unwrap();
+    let place = Place::Disk { state: dir.path().to_owned(), secret: dir.path().to_owned() };
+    Vault::new(&place).load(&owner).unwrap()
+}
+
+#[tokio::test]
+async fn a_stopped_agent_leaves_what_the_next_serves_without_its_server() {
+    let kept = left_by(vec![one("a", "u:1"), one("b", "u:1")]).await;
+    assert_eq!(kept.position, Some(position(1)));
+    let rig = rig(true, None).await;
+    rig.shell.restore(kept, Timestamp(0)).await;
+    assert!(*rig.shell.ready().borrow());
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert_eq!(names(&mut feed, 2).await, ["a", "b"]);
+    let mut stranger = rig.shell.subscribe(set(&["u:2"]), Want::X509).await;
+    assert_eq!(stranger.next().await.unwrap().matched, 0);
+    let facts = rig.shell.facts().await;
+    assert!(!facts.synced && !facts.reached && facts.cached_x509 == 2);
+    assert!(rig.fake.calls.lock().is_empty(), "nothing was asked of the server");
+}
+
+#[tokio::test]
+async fn the_next_agent_resumes_and_drops_what_has_ended_meanwhile() {
+    let kept = left_by(vec![one("a", "u:1"), one("b", "u:1")]).await;
+    let mut rig = rig(true, None).await;
+    rig.shell.restore(kept, Timestamp(0)).await;
+    rig.shell.identity(None).await;
+    let hello = rig.follows.recv().await.unwrap();
+    assert_eq!((hello.position, hello.known.len()), (Some(position(1)), 2));
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    assert_eq!(names(&mut feed, 2).await, ["a", "b"]);
+    rig.fake.delta(vec![one("c", "u:1")], &["a", "b"], 5).await;
+    loop {
+        let update = feed.next().await.unwrap();
+        if update.identities.iter().map(|i| i.entry_id.as_str()).eq(["c"]) {
+            break;
+        }
+    }
+    assert!(rig.shell.facts().await.synced);
+}
+
+#[tokio::test]
+async fn a_clock_set_back_does_not_revive_what_was_kept() {
+    let kept = left_by(vec![one("a", "u:1")]).await;
+    let rig = rig(true, None).await;
+    let end = kept.cache.x509[0].svid.not_after;
+    rig.shell.restore(kept, end).await;
+    let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
+    let update = feed.next().await.unwrap();
+    assert_eq!((update.matched, update.identities.len()), (1, 0));
+    let facts = rig.shell.facts().await;
+    assert!(facts.now >= end && facts.cached_x509 == 0);
+}
+
+#[tokio::test]
+async fn questions_do_not_put_off_what_is_due() {
+    let mut kept = left_by(vec![one("a", "u:1")]).await;
+    let svid = X509Svid {
+        not_after: clock::now().wall + Duration::from_millis(300),
+        ..(*kept.cache.x509[0].svid).clone()
+    };
+    kept.cache.x509[0].svid = Arc::new(svid);
+    let rig = rig(true, None).await;
+    rig.shell.restore(kept, Timestamp(0)).await;
+    let asking = async { while rig.shell.facts().await.cached_x509 > 0 {} };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the end of the SVID is noticed");
 }

@@ -12,6 +12,7 @@ pub mod jwt;
 pub mod key;
 pub mod limits;
 pub mod random;
+pub mod sealing;
 pub mod signer;
 pub mod tls;
 pub mod x509;

@@ -25,9 +25,10 @@ use crate::backoff::{Backoff, Jitter, Policy};
 use crate::faults::{Fault, planted};
 use crate::machine::Machine;
 
-/// Pauses between attempts to open the stream: a fleet that lost its server comes back spread.
+/// Pauses between attempts to open the stream: a server that is back has its agents again within a second, and they
+/// come spread over half of it.
 const RECONNECT: Policy =
-    Policy { first: Duration::from_secs(1), most: Duration::from_secs(30), growth_percent: 200 };
+    Policy { first: Duration::from_millis(500), most: Duration::from_secs(1), growth_percent: 200 };
 /// Pauses between attempts to fetch bundles that were announced.
 const REFETCH: Policy =
     Policy { first: Duration::from_millis(500), most: Duration::from_secs(30), growth_percent: 200 };
@@ -123,6 +124,19 @@ impl Sync {
     #[must_use]
     pub fn position(&self) -> Option<LogPosition> {
         self.position
+    }
+
+    /// The last position applied with all bundles announced before it: a later life may resume there.
+    #[must_use]
+    pub fn settled_position(&self) -> Option<LogPosition> {
+        self.position.filter(|_| self.wanted.is_empty() && self.fetching.is_none())
+    }
+
+    /// True while the server answers: the stream is open, or the last poll went well.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        let polled = self.mode != Mode::Follow && self.entries_seen && self.poll_failures == 0;
+        self.is_pushed() || polled
     }
 
     /// True while a stream is open and welcomed.
@@ -277,6 +291,9 @@ impl Sync {
 
     fn advance(&mut self, position: LogPosition) {
         self.position = Some(position);
+        // A position of an earlier life is as good as a snapshot once the server continues from it.
+        self.entries_seen = true;
+        self.maybe_synced(false);
         if let Some(stream) = &mut self.stream {
             stream.current = true;
             stream.unacknowledged = Some(position.revision);
@@ -497,6 +514,7 @@ impl Machine for Sync {
                     Mode::SyncEntries | Mode::GetEntries => self.poll_at = Some(now.mono),
                 }
             }
+            Input::Restore { position, known } => (self.position, self.known) = (position, known),
             Input::Frame { stream, frame } => {
                 if self.stream.as_ref().is_some_and(|s| s.id == stream) {
                     self.frame(frame);

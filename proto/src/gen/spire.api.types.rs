@@ -331,6 +331,22 @@ pub struct BundleMask {
     #[prost(bool, tag = "6")]
     pub wit_authorities: bool,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Jwtsvid {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub id: ::core::option::Option<Spiffeid>,
+    /// Unix seconds.
+    #[prost(int64, tag = "3")]
+    pub expires_at: i64,
+    /// Unix seconds.
+    #[prost(int64, tag = "4")]
+    pub issued_at: i64,
+    #[prost(string, tag = "5")]
+    pub hint: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Logger {
     #[prost(enumeration = "LogLevel", tag = "1")]
@@ -447,22 +463,6 @@ pub struct X509svid {
     #[prost(int64, tag = "3")]
     pub expires_at: i64,
     #[prost(string, tag = "4")]
-    pub hint: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[prost(skip_debug)]
-pub struct Jwtsvid {
-    #[prost(string, tag = "1")]
-    pub token: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "2")]
-    pub id: ::core::option::Option<Spiffeid>,
-    /// Unix seconds.
-    #[prost(int64, tag = "3")]
-    pub expires_at: i64,
-    /// Unix seconds.
-    #[prost(int64, tag = "4")]
-    pub issued_at: i64,
-    #[prost(string, tag = "5")]
     pub hint: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -44,6 +44,7 @@ pub const CONNECTIONS: usize = 100;
 pub struct FakeSupply {
     pub ready: watch::Sender<bool>,
     pub push: AtomicBool,
+    pub synced: AtomicBool,
     pub state: Mutex<Option<watch::Sender<Arc<WorkloadUpdate>>>>,
     pub jwt: Mutex<Result<Vec<JwtGrant>, JwtRefusal>>,
     pub asked: Mutex<Vec<(SelectorSet, Want)>>,
@@ -76,6 +77,9 @@ impl Supply for FakeSupply {
     }
     fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+    fn synced(&self) -> bool {
+        self.synced.load(Ordering::SeqCst)
     }
     fn push_live(&self) -> bool {
         self.push.load(Ordering::SeqCst)
@@ -177,6 +181,7 @@ impl World {
         let supply = Arc::new(FakeSupply {
             ready: watch::Sender::new(setup.ready),
             push: AtomicBool::new(setup.push),
+            synced: AtomicBool::new(true),
             state: Mutex::new(Some(watch::Sender::new(Arc::new(state)))),
             jwt: Mutex::new(Err(JwtRefusal::NoIdentity)),
             asked: Mutex::default(),

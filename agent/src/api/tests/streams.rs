@@ -188,6 +188,19 @@ async fn a_hold_that_brings_nothing_ends_denied() {
 }
 
 #[tokio::test]
+async fn a_caller_without_entry_is_sent_to_come_again_until_the_server_has_been_heard() {
+    let options = WorkloadOptions {
+        no_identity_hold: std::time::Duration::from_millis(30),
+        ..WorkloadOptions::default()
+    };
+    let world = World::with(nothing(&own()), Setup { push: false, options, ..Setup::default() });
+    world.supply.synced.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(refused(world.x509().await).0, Code::Unavailable, "it may have an entry by now");
+    world.supply.synced.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(refused(world.x509().await).0, Code::PermissionDenied);
+}
+
+#[tokio::test]
 async fn a_held_caller_of_a_stopping_agent_gets_unavailable() {
     let world = World::with(nothing(&own()), holding(true));
     let supply = world.supply.clone();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use avouch_domain::{Bundle, Entry, EntryId, JwtSvid, Now, SelectorSet, SpiffeId, Tick, Timestamp};
 
-use super::{Effect, JwtGrant, JwtRefusal, RequestId, SignFailure, Ticket};
+use super::{Effect, JwtGrant, JwtRefusal, KeptJwt, RequestId, SignFailure, Ticket};
 use crate::backoff::Jitter;
 use crate::faults::{Fault, planted};
 use crate::renew::renew_at;
@@ -146,10 +146,7 @@ impl Jwts {
         ticket: &mut dyn FnMut() -> Ticket,
         effects: &mut VecDeque<Effect>,
     ) {
-        let mut sorted = audience.clone();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let sorted: Arc<[String]> = sorted.into();
+        let sorted = sorted(&audience);
         let mut pending = Pending { selectors, parts: BTreeMap::new(), deadline: None };
         for entry in entries {
             let only = entry.jwt_svid_include_jti.then_some(request);
@@ -286,21 +283,49 @@ impl Jwts {
     }
 
     fn store(&mut self, mint: Mint, svid: JwtSvid, key_id: Arc<str>) {
-        self.drop_token(&mint.key);
-        self.clock += 1;
         let renew_at = renew_at(svid.issued_at, svid.expires_at, None, &mut self.jitter);
-        let token = Token {
-            svid,
-            key_id,
-            audience: mint.audience,
-            renew_at,
-            asked: false,
-            used: self.clock,
-            timer: renew_at,
+        self.insert(mint.key, svid, key_id, mint.audience, renew_at);
+    }
+
+    /// All tokens, least recently used first.
+    pub fn kept(&self) -> Vec<KeptJwt> {
+        let kept = |(_, key): &(u64, Key)| {
+            let token = self.tokens.get(key)?;
+            Some(KeptJwt {
+                entry: key.entry.clone(),
+                audience: token.audience.clone(),
+                svid: token.svid.clone(),
+                key_id: token.key_id.clone(),
+                renew_at: token.renew_at,
+            })
         };
-        self.lru.insert((self.clock, mint.key.clone()));
-        self.timers.insert((renew_at, mint.key.clone()));
-        self.tokens.insert(mint.key, token);
+        self.lru.iter().filter_map(kept).collect()
+    }
+
+    /// Takes up a token of an earlier life. The entry must grant it.
+    pub fn take_up(&mut self, kept: KeptJwt) {
+        let KeptJwt { entry, audience, svid, key_id, renew_at } = kept;
+        if svid.expires_at > self.now.wall && !self.tainted.contains(&key_id) {
+            let key = Key { entry, audience: sorted(&audience), only: None };
+            self.insert(key, svid, key_id, audience, renew_at);
+        }
+    }
+
+    fn insert(
+        &mut self,
+        key: Key,
+        svid: JwtSvid,
+        key_id: Arc<str>,
+        audience: Vec<String>,
+        renew_at: Timestamp,
+    ) {
+        self.drop_token(&key);
+        self.clock += 1;
+        let token =
+            Token { svid, key_id, audience, renew_at, asked: false, used: self.clock, timer: renew_at };
+        self.lru.insert((self.clock, key.clone()));
+        self.timers.insert((renew_at, key.clone()));
+        self.tokens.insert(key, token);
         while self.tokens.len() > self.max && !planted(Fault::KeepEveryToken) {
             let Some((_, key)) = self.lru.first().cloned() else { return };
             self.drop_token(&key);
@@ -501,6 +526,11 @@ impl Jwts {
             self.lru.remove(&(token.used, key.clone()));
         }
     }
+}
+
+/// Without repeats.
+fn sorted(audience: &[String]) -> Arc<[String]> {
+    audience.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn of_entry<T>(map: &BTreeMap<Key, T>, id: &EntryId) -> Vec<Key> {

@@ -10,6 +10,7 @@ mod jwt;
 #[cfg(feature = "faults")]
 pub mod phase;
 mod slot;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -25,6 +26,7 @@ use avouch_domain::{
 use self::index::{EntryIndex, SetIndex};
 use self::jwt::Jwts;
 use self::slot::Slot;
+pub use self::snapshot::{KeptJwt, KeptX509, Snapshot};
 pub use self::types::{
     Counts, Effect, Identity, Input, JwtGrant, JwtRefusal, Nearest, Priority, RequestId, Settings,
     SignFailure, Tally, Ticket, Want, WorkloadUpdate,
@@ -56,6 +58,8 @@ pub struct Cache {
     jitter: Jitter,
     now: Now,
     synced: bool,
+    /// Went on from an earlier life, and the server has not been heard since: what is thrown away can't be had again.
+    cut_off: bool,
     slots: BTreeMap<EntryId, Slot>,
     entries: EntryIndex,
     groups: BTreeMap<u64, Group>,
@@ -92,6 +96,7 @@ impl Cache {
             jitter,
             now: Now::default(),
             synced: false,
+            cut_off: false,
             slots: BTreeMap::new(),
             entries: EntryIndex::default(),
             groups: BTreeMap::new(),
@@ -525,6 +530,7 @@ impl Machine for Cache {
             }
             Input::Bundles { upserts, removed } => self.set_bundles(upserts, &removed),
             Input::Synced => self.synced = true,
+            Input::Restore(snapshot) => self.restore(*snapshot),
             Input::Subscribe { selectors, want } => self.subscribe(selectors, want),
             Input::Unsubscribe { selectors, want } => self.unsubscribe(&selectors, want),
             Input::Signed { ticket, entry, svid, authorities } => {

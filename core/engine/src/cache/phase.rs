@@ -50,6 +50,7 @@ pub fn kind(input: &Input) -> &'static str {
         Input::JwtFailed { failure: SignFailure::Refused(_), .. } => "mint refused",
         Input::JwtFailed { failure: SignFailure::Away(_), .. } => "mint lost",
         Input::Distrusted { .. } => "distrusted",
+        Input::Restore(_) => "restore",
         Input::Tick => "tick",
     }
 }

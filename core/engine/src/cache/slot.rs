@@ -22,7 +22,7 @@ pub(super) struct Held {
     pub authorities: Vec<AuthorityId>,
     pub renew_at: Timestamp,
     /// It is of an older version of its entry.
-    outdated: bool,
+    pub outdated: bool,
 }
 
 #[derive(Debug)]
@@ -193,6 +193,7 @@ impl Cache {
         svid: Arc<X509Svid>,
         authorities: Vec<AuthorityId>,
     ) {
+        self.cut_off = false;
         let Some(revision) = self.answered(ticket, id) else { return };
         let wall = self.now.wall;
         let renew = renew_after(
@@ -251,6 +252,7 @@ impl Cache {
 
     /// Everything that failed only because the server was away is due now.
     pub(super) fn upstream_back(&mut self) {
+        self.cut_off = false;
         let parked: Vec<_> = self.timers.mono.iter().map(|(_, id)| id.clone()).collect();
         for id in parked {
             if let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.away) {
@@ -301,6 +303,9 @@ impl Cache {
 
     /// Evicts SVIDs nobody subscribes to, least recently used first, while there are too many.
     pub(super) fn make_room(&mut self) {
+        if self.cut_off {
+            return;
+        }
         while self.held > self.settings.x509_max {
             let Some((_, id)) = self.idle.pop_first() else { return };
             self.take_signing(&id);

@@ -9,6 +9,8 @@ use avouch_domain::{
     X509Svid,
 };
 
+use super::snapshot::Snapshot;
+
 /// What one cache may hold and how it renews.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -69,6 +71,9 @@ pub enum Input {
     },
     /// The first full sync is applied: from now on "nothing matches" is an answer.
     Synced,
+    /// What an earlier life left, told before anything else. It counts as a sync: the server's word replaces it as it
+    /// comes.
+    Restore(Box<Snapshot>),
     Subscribe {
         selectors: SelectorSet,
         want: Want,

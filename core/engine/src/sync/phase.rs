@@ -73,6 +73,7 @@ pub fn kind(input: &Input) -> &'static str {
         Input::Polled(_) => "polled",
         Input::PollFailed(failure) => of_failure(failure, ["poll unknown", "poll refused", "poll lost"]),
         Input::Refused(_) => "refused",
+        Input::Restore { .. } => "restore",
         Input::Tick => "tick",
     }
 }

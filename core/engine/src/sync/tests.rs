@@ -327,3 +327,73 @@ fn commits_that_were_lost_are_an_alarm_even_if_the_server_does_not_know() {
     rig.snapshot(&["b"], &[], at(1, 4), true);
     assert_eq!((rig.alarms, rig.resyncs), (1, 1));
 }
+
+/// A later life that was told what the one before held.
+fn reborn(position: Option<LogPosition>, held: &[&str]) -> Rig {
+    let mut rig = Rig::new();
+    rig.sync = Sync::new(rig.sync.settings.clone());
+    let version = Version { revision: 0, created_at: Timestamp(0) };
+    let known = held.iter().map(|id| (EntryId::new(id).unwrap(), version)).collect();
+    rig.put(Input::Restore { position, known });
+    rig.put(Input::Start);
+    rig
+}
+
+#[test]
+fn a_later_life_resumes_where_the_one_before_stood_and_is_synced_once_the_server_goes_on_from_there() {
+    let mut rig = reborn(Some(at(1, 5)), &["a", "b"]);
+    assert_eq!(rig.opens.last(), Some(&(1, Some(at(1, 5)), 2)));
+    rig.welcome();
+    assert_eq!((rig.synced, rig.sync.is_synced()), (0, false));
+    rig.delta(&["c"], &["a"], at(1, 7));
+    assert_eq!((rig.synced, rig.ids(), rig.acks.as_slice()), (1, vec!["c"], [7].as_slice()));
+}
+
+#[test]
+fn a_snapshot_drops_what_a_later_life_held_and_the_server_does_not_name() {
+    let mut rig = reborn(None, &["a", "b"]);
+    rig.entries = [("a", "/w"), ("b", "/w")]
+        .map(|(i, p)| entry(i, p, "/n", &["u:1"]))
+        .map(|e| (e.id.clone(), e))
+        .into();
+    rig.welcome();
+    rig.snapshot(&["c"], &["b"], at(1, 7), true);
+    assert_eq!((rig.ids(), rig.synced), (vec!["b", "c"], 1));
+}
+
+#[test]
+fn a_position_is_left_to_a_later_life_only_with_the_bundles_announced_before_it() {
+    let mut rig = Rig::new();
+    rig.welcome();
+    rig.snapshot(&["a"], &[], at(1, 1), true);
+    assert_eq!(rig.sync.settled_position(), Some(at(1, 1)));
+    rig.frame(Frame::BundleNotice { domain: domain(), digest: vec![2], removed: false });
+    rig.delta(&[], &[], at(1, 2));
+    assert_eq!((rig.sync.position(), rig.sync.settled_position()), (Some(at(1, 2)), None));
+    rig.put(Input::BundlesFetched { bundles: vec![Bundle::empty(domain())] });
+    assert_eq!(rig.sync.settled_position(), Some(at(1, 2)));
+}
+
+#[test]
+fn a_server_that_is_back_is_found_within_a_second_and_not_in_step() {
+    let mut pauses = std::collections::BTreeSet::new();
+    let mut rig = Rig::new();
+    for _ in 0..50 {
+        rig.lost();
+        let wake = rig.sync.next_wakeup().unwrap().since(rig.now.wall);
+        assert!(wake <= Duration::from_secs(1), "{wake:?}");
+        pauses.insert(wake);
+        rig.pass(wake);
+    }
+    assert!(pauses.len() > 20, "{pauses:?}");
+}
+
+#[test]
+fn a_server_is_reached_while_its_stream_is_open() {
+    let mut rig = Rig::new();
+    assert!(!rig.sync.is_reached());
+    rig.welcome();
+    assert!(rig.sync.is_reached());
+    rig.lost();
+    assert!(!rig.sync.is_reached());
+}

@@ -110,6 +110,11 @@ pub struct Polled {
 
 #[derive(Debug)]
 pub enum Input {
+    /// What an earlier life held, told before the first `Start`. It is no sync: the server is still to be heard.
+    Restore {
+        position: Option<LogPosition>,
+        known: Known,
+    },
     /// The agent has a (new) SVID: follow with it. An open stream is replaced.
     Start,
     Frame {

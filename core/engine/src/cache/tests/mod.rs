@@ -2,6 +2,7 @@
 
 mod eviction;
 mod jwt;
+mod kept;
 mod model;
 mod signing;
 mod streams;

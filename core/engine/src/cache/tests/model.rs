@@ -8,7 +8,7 @@ use super::*;
 use crate::invariants::{inv1_delivered_is_entitled, inv2_nothing_expired};
 
 #[derive(Clone, Debug)]
-enum Act {
+pub(super) enum Act {
     Upsert { entry: u8, name: u8, mask: u8, ends_in: Option<u16>, revision: i64 },
     Remove(u8),
     Subscribe(u8, bool),
@@ -18,7 +18,7 @@ enum Act {
     Back,
 }
 
-fn act() -> impl Strategy<Value = Act> {
+pub(super) fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (0..6u8, 0..3u8, 1..16u8, proptest::option::of(1..5000u16), 0..4i64).prop_map(
             |(entry, name, mask, ends_in, revision)| Act::Upsert { entry, name, mask, ends_in, revision }
@@ -47,9 +47,9 @@ fn build(e: u8, name: u8, mask: u8, ends: Option<Timestamp>, revision: i64) -> E
 }
 
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     entries: BTreeMap<EntryId, Entry>,
-    wants: BTreeMap<(SelectorSet, bool), usize>,
+    pub wants: BTreeMap<(SelectorSet, bool), usize>,
 }
 
 impl Model {
@@ -63,7 +63,7 @@ impl Model {
     }
 }
 
-fn play(rig: &mut Rig, model: &mut Model, act: Act) {
+pub(super) fn play(rig: &mut Rig, model: &mut Model, act: Act) {
     let want = |x509| if x509 { Want::X509 } else { Want::Bundles };
     match act {
         Act::Upsert { entry, name, mask, ends_in, revision } => {

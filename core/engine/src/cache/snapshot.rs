@@ -1,0 +1,105 @@
+//! What one life of the cache leaves to the next, so that workloads are served before the server answers.
+//!
+//! Never takes up what has ended, what its entry does not grant, or what is to be replaced as if it were fresh.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use avouch_domain::{AuthorityId, Bundle, Entry, EntryId, JwtSvid, Timestamp, X509Svid};
+
+use super::Cache;
+use super::slot::Held;
+
+/// Everything the cache needs to go on without a server. Shares its values with the cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub bundles: Vec<Arc<Bundle>>,
+    pub entries: Vec<Entry>,
+    pub x509: Vec<KeptX509>,
+    /// Least recently used first.
+    pub jwt: Vec<KeptJwt>,
+    /// As last told by [`super::Input::Distrusted`].
+    pub distrusted: BTreeSet<AuthorityId>,
+}
+
+/// An X509-SVID in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptX509 {
+    pub entry: EntryId,
+    pub svid: Arc<X509Svid>,
+    /// The key identifiers of all issuers in the chain.
+    pub authorities: Vec<AuthorityId>,
+    pub renew_at: Timestamp,
+}
+
+/// A JWT-SVID in the cache. Those that may not be shared never are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptJwt {
+    pub entry: EntryId,
+    /// As first asked for.
+    pub audience: Vec<String>,
+    pub svid: JwtSvid,
+    /// The token's `kid`.
+    pub key_id: Arc<str>,
+    pub renew_at: Timestamp,
+}
+
+impl Cache {
+    /// What a later life needs, as of the last input. Clones no bytes.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let held = |(id, slot): (&EntryId, &super::Slot)| {
+            let held = slot.held.as_ref()?;
+            Some(KeptX509 {
+                entry: id.clone(),
+                svid: held.svid.clone(),
+                authorities: held.authorities.clone(),
+                renew_at: held.renew_at,
+            })
+        };
+        Snapshot {
+            bundles: self.bundles.values().cloned().collect(),
+            entries: self.slots.values().map(|slot| slot.entry.clone()).collect(),
+            x509: self.slots.iter().filter_map(held).collect(),
+            jwt: self.jwts.kept(),
+            distrusted: self.distrusted.clone(),
+        }
+    }
+
+    pub(super) fn restore(&mut self, snapshot: Snapshot) {
+        self.set_bundles(snapshot.bundles, &[]);
+        self.distrusted = snapshot.distrusted;
+        for entry in snapshot.entries {
+            self.upsert(entry);
+        }
+        for kept in snapshot.x509 {
+            self.take_up(kept);
+        }
+        for kept in snapshot.jwt {
+            let slot = self.slots.get(&kept.entry);
+            if slot
+                .is_some_and(|slot| slot.entry.spiffe_id == kept.svid.id && !slot.entry.jwt_svid_include_jti)
+            {
+                self.jwts.take_up(kept);
+            }
+        }
+        self.synced = true;
+        // Those who use the SVIDs come back one by one.
+        self.cut_off = true;
+    }
+
+    fn take_up(&mut self, kept: KeptX509) {
+        let KeptX509 { entry: id, svid, authorities, renew_at } = kept;
+        let granted = self.slots.get(&id).is_some_and(|slot| slot.entry.spiffe_id == svid.id);
+        if !granted || svid.not_after <= self.now.wall {
+            return;
+        }
+        self.take_signing(&id);
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if slot.held.replace(Held { svid, authorities, renew_at, outdated: false }).is_none() {
+            self.held += 1;
+        }
+        self.mark_groups_of(&id);
+        self.reconcile(&id);
+    }
+}
