@@ -428,7 +428,7 @@ impl World {
                 Err(failure) => Tell::MintFailed { ticket, failure },
             },
             Ask::Fetch { domains } => Tell::Bundles(it.fetch(now, &agent_id, &domains)),
-            Ask::Poll { whole, known } => it.poll(now, &agent_id, whole, &known),
+            Ask::Poll { whole, known } => it.poll(now, &agent_id, whole, &known, self.agents[agent].learnt),
         };
         let now = self.now.mono.0;
         if self.net.lost(now, agent) {
