@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_domain::{
-    AuthorityId, Bundle, Entry, EntryId, JwtSvid, LogPosition, Now, SelectorSet, SpiffeId, Tick, Timestamp,
-    TrustDomain,
+    AuthorityId, Bundle, Entry, EntryId, Epoch, JwtSvid, LogPosition, Now, SelectorSet, SpiffeId, Tick,
+    Timestamp, TrustDomain,
 };
 use avouch_engine::Machine;
 use avouch_engine::cache::{self, Cache, SignFailure, Want, WorkloadUpdate};
@@ -70,6 +70,8 @@ pub struct Agent {
     /// The first moment at which something held ends.
     first_end: Option<Timestamp>,
     foreign: BTreeSet<TrustDomain>,
+    /// The life of the store in which it learnt what it holds.
+    pub learnt: Option<Epoch>,
     /// What was counted when the limits were looked at last.
     sizes: (cache::Counts, usize, usize),
     next_request: u64,
@@ -120,6 +122,7 @@ impl Agent {
             stream: 0,
             first_end: None,
             foreign: BTreeSet::new(),
+            learnt: None,
             sizes: Default::default(),
             next_request: 0,
             seen: Now::default(),
@@ -149,6 +152,7 @@ impl Agent {
         self.revoked.clear();
         self.phases.clear();
         self.foreign.clear();
+        self.learnt = None;
         self.stream = 0;
         self.taken_up = 0;
         let mut asks = Vec::new();
@@ -298,7 +302,8 @@ impl Agent {
             }
             Tell::Bundles(bundles) => self.tell_sync(now, sync::Input::BundlesFetched { bundles }, asks),
             Tell::BundlesFailed => self.tell_sync(now, sync::Input::BundlesFailed, asks),
-            Tell::Polled { entries, unchanged, bundles } => {
+            Tell::Polled { entries, unchanged, bundles, epoch } => {
+                self.learnt = Some(epoch);
                 let there: BTreeSet<_> = bundles.iter().map(|b| b.trust_domain.clone()).collect();
                 let bundles_gone = self.foreign.difference(&there).cloned().collect();
                 let polled = sync::Polled { entries, unchanged, bundles, bundles_gone };
@@ -333,6 +338,7 @@ impl Agent {
         if self.up && self.refused.is_none() && self.inputs.is_multiple_of(8) {
             self.kept = Some((self.cache.snapshot(), self.sync.settled_position()));
         }
+        self.learnt = self.position.map(|position| position.epoch).or(self.learnt);
     }
 
     fn tell_cache(&mut self, now: Now, input: cache::Input, asks: &mut Vec<Ask>) {
@@ -354,6 +360,10 @@ impl Agent {
         }
         if self.coverage.on {
             self.watch_entries(cause, &of_it);
+            if let Some(id) = self.cache.miscounted() {
+                let what = format!("{} has miscounted who wants {id}, after {cause}", self.id);
+                self.broken.push(Broken { number: 10, what });
+            }
         }
     }
 
@@ -437,6 +447,13 @@ impl Agent {
         self.shown = true;
         let held = self.views.values().flat_map(|view| &view.identities);
         self.first_end = held.map(|identity| identity.svid.not_after).min();
+    }
+
+    /// What the cache knows of some entries, for a report.
+    pub fn says_of<'a>(&self, ids: impl Iterator<Item = &'a EntryId>) -> String {
+        let phases: BTreeMap<_, _> = self.cache.phases().collect();
+        let one = |id| format!("{id} is {:?} ({:?})", phases.get(id), self.cache.entry_error(id));
+        ids.map(one).collect::<Vec<_>>().join(", ")
     }
 
     /// The authority and the end of what ends first, for the trace.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use avouch_domain::{Bundle, EntryId, LogPosition, Now, Revision, SpiffeId, TrustDomain};
+use avouch_domain::{Bundle, EntryId, Epoch, LogPosition, Now, Revision, SpiffeId, TrustDomain};
 use avouch_engine::Registry;
 use avouch_engine::entitle::{
     Concerned, KnownEntry, authorized_entries, concerned_between, delta, digest, visible_bundles,
@@ -147,8 +147,14 @@ impl Server {
         }
     }
 
-    /// One round of the SPIRE protocol.
-    pub fn poll(&self, now: Now, id: &SpiffeId, whole: bool, known: &Known) -> Tell {
+    /// One round of the SPIRE protocol. `learnt`: the life of the store in which the agent learnt what it holds.
+    ///
+    /// A known limit of that protocol: revision numbers repeat after a restore, and it can't tell one life of the store
+    /// from another. What is held from another life is not compared here, as if that agent had been restarted.
+    pub fn poll(&self, now: Now, id: &SpiffeId, whole: bool, known: &Known, learnt: Option<Epoch>) -> Tell {
+        let epoch = self.registry.position().epoch;
+        let nothing = Known::new();
+        let known = if learnt == Some(epoch) { known } else { &nothing };
         if !whole && self.speaks == Speaks::GetEntries {
             return Tell::PollFailed(Failure::Unimplemented);
         }
@@ -159,10 +165,10 @@ impl Server {
         let bundles = visible.values().map(|b| (**b).clone()).collect();
         if whole {
             let entries = authorized_entries(&self.registry, id, now.wall);
-            return Tell::Polled { entries, unchanged: Vec::new(), bundles };
+            return Tell::Polled { entries, unchanged: Vec::new(), bundles, epoch };
         }
         let digest = digest(&self.registry, id, now.wall, &known_entries(known));
-        Tell::Polled { entries: digest.entries, unchanged: digest.unchanged, bundles }
+        Tell::Polled { entries: digest.entries, unchanged: digest.unchanged, bundles, epoch }
     }
 
     pub fn fetch(&self, now: Now, agent: &SpiffeId, domains: &[TrustDomain]) -> Vec<Bundle> {

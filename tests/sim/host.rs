@@ -108,10 +108,11 @@ impl Host {
     /// Puts the backup in place, in a new epoch; no server may run. False: there is none.
     pub fn restore(&mut self, now: Now, random: u64) -> bool {
         let Some((backup, audited)) = &self.backup else { return false };
+        let replaced = self.position.epoch;
         self.db = backup.copy().expect("a copy");
         self.audited = *audited;
-        let old = self.db.position().expect("a position").epoch;
-        // As the product does: later than the epoch before even if this host's clock is behind.
+        let old = self.db.position().expect("a position").epoch.max(replaced);
+        // As the product does: later than any epoch before even if this host's clock is behind.
         let started = now.wall.0.max(old.started + 1);
         if !planted(Fault::RestoreInOldEpoch) {
             self.db.renew_epoch(Epoch { started, random }).expect("an epoch");

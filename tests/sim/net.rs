@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use avouch_domain::{
-    AuthorityId, Bundle, Entry, EntryId, JwtSvid, LogPosition, Revision, TrustDomain, X509Svid,
+    AuthorityId, Bundle, Entry, EntryId, Epoch, JwtSvid, LogPosition, Revision, TrustDomain, X509Svid,
 };
 use avouch_engine::cache::SignFailure;
 use avouch_engine::sync::{Failure, Frame, Known, StreamId};
@@ -57,7 +57,7 @@ pub enum Tell {
     MintFailed { ticket: u64, failure: SignFailure },
     Bundles(Vec<Bundle>),
     BundlesFailed,
-    Polled { entries: Vec<Entry>, unchanged: Vec<EntryId>, bundles: Vec<Bundle> },
+    Polled { entries: Vec<Entry>, unchanged: Vec<EntryId>, bundles: Vec<Bundle>, epoch: Epoch },
     PollFailed(Failure),
 }
 

@@ -79,7 +79,7 @@ fn one(seed: u64, order: &Order) -> Result<(), String> {
         return smallest(&run);
     }
     let tracing = if order.trace { Tracing::All } else { Tracing::Off };
-    match run.go(tracing, false) {
+    match run.go(tracing, order.coverage) {
         Ok((tally, _)) => {
             println!("seed {seed} breaks no promise; {tally:?}");
             Ok(())

@@ -185,7 +185,11 @@ impl World {
         let number = dice.below(4);
         let selectors = selectors_of(number, dice);
         let now = self.at_agent(agent);
-        let asks = if dice.chance(60) {
+        let joins = dice.chance(60);
+        self.log(At::Agent(agent), if joins { "subscribe" } else { "unsubscribe" }, || {
+            format!("{selectors:?}")
+        });
+        let asks = if joins {
             self.agents[agent].subscribe(now, selectors)
         } else {
             self.agents[agent].unsubscribe(now, &selectors)

@@ -110,8 +110,11 @@ impl World {
                 let got: BTreeSet<EntryId> =
                     view.iter().flat_map(|v| &v.identities).map(|i| i.entry_id.clone()).collect();
                 if wanted != got {
-                    let what =
-                        format!("{selectors:?} of {} has {got:?}, is entitled to {wanted:?}", agent.id);
+                    let what = format!(
+                        "{selectors:?} of {} has {got:?}, is entitled to {wanted:?}; {}",
+                        agent.id,
+                        agent.says_of(wanted.symmetric_difference(&got))
+                    );
                     return Err(Broken { number: 10, what });
                 }
             }

@@ -332,6 +332,7 @@ impl World {
                 self.agents[agent].server = self.net.choose(agent, SERVERS);
             }
             let (server, life) = (self.agents[agent].server, self.agents[agent].life);
+            self.log(At::Agent(agent), "asks", || asked(&ask));
             let now = self.now.mono.0;
             if self.agents[agent].cut || !self.servers[server].up || self.net.lost(now, agent) {
                 self.give_up(agent, life, &ask);
@@ -427,7 +428,7 @@ impl World {
                 Err(failure) => Tell::MintFailed { ticket, failure },
             },
             Ask::Fetch { domains } => Tell::Bundles(it.fetch(now, &agent_id, &domains)),
-            Ask::Poll { whole, known } => it.poll(now, &agent_id, whole, &known),
+            Ask::Poll { whole, known } => it.poll(now, &agent_id, whole, &known, self.agents[agent].learnt),
         };
         let now = self.now.mono.0;
         if self.net.lost(now, agent) {
@@ -523,6 +524,17 @@ impl World {
             self.revive.push((self.now.mono.0 + 1, Revive::Agent(agent)));
         }
         self.log(At::Fault, "heal", || "no more faults".to_owned());
+    }
+}
+
+/// What an agent asks, in words.
+fn asked(ask: &Ask) -> String {
+    match ask {
+        Ask::Open { stream, position, .. } => {
+            format!("stream {stream} from {:?}", position.map(|position| position.revision.0))
+        }
+        Ask::Poll { whole, known } => format!("all it may have (whole: {whole}), holds {}", known.len()),
+        other => format!("{other:?}"),
     }
 }
 

@@ -64,15 +64,22 @@ pub fn restore(
     let _alone = FileLock::alone(to)?;
     let source = schema::open_to_read(from)?;
     tail::verify_chain(&source).map_err(|e| e.in_file(from))?;
-    let old = commit::position(&source)?.epoch;
-    // Later than the epoch before even if this machine's clock is behind: an older epoch would be refused by agents.
-    let epoch = Epoch { started: now.0.max(old.started.saturating_add(1)), random: store::random_bits()? };
+    let old = commit::position(&source)?.epoch.started.max(epoch_begun(to).unwrap_or(i64::MIN));
+    // Later than any epoch before even if this machine's clock is behind: an older epoch would be refused by agents.
+    let epoch = Epoch { started: now.0.max(old.saturating_add(1)), random: store::random_bits()? };
     let partial = Partial::create(to)?;
     partial.fill(&source, &mut progress)?;
     let position = partial.renew(epoch)?;
     let set_aside = set_aside(to, now)?;
     partial.place(to)?;
     Ok(Restored { position, set_aside })
+}
+
+/// When the life of the database that is to be replaced began: agents have seen it. `None` if there is none, or if it
+/// can't be read any more.
+fn epoch_begun(replaced: &Path) -> Option<i64> {
+    let conn = schema::open_to_read(replaced).ok()?;
+    Some(commit::position(&conn).ok()?.epoch.started)
 }
 
 /// Copies all pages of one snapshot.

@@ -4,7 +4,7 @@
 
 use avouch_domain::EntryId;
 
-use super::{Cache, Effect, Input, JwtRefusal, SignFailure};
+use super::{Cache, Effect, Input, JwtRefusal, SignFailure, Slot};
 
 /// What is there of one entry's X509-SVID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +28,14 @@ impl Cache {
     /// All entries that are there. See [`Phase`].
     pub fn phases(&self) -> impl Iterator<Item = (&EntryId, Phase)> {
         self.slots.iter().map(|(id, slot)| (id, slot.phase()))
+    }
+
+    /// An entry of which the cache has miscounted the subscribed sets that want it: then it would not be signed.
+    #[must_use]
+    pub fn miscounted(&self) -> Option<&EntryId> {
+        let wants = |number: &&u64| self.groups.get(*number).is_some_and(|group| group.x509 > 0);
+        let wrong = |(_, slot): &(&EntryId, &Slot)| slot.active != slot.groups.iter().filter(wants).count();
+        self.slots.iter().find(wrong).map(|(id, _)| id)
     }
 }
 

@@ -265,6 +265,18 @@ async fn a_restore_under_a_running_server_is_refused() {
 }
 
 #[test]
+fn a_second_restore_of_one_backup_is_newer_than_the_first_even_if_the_clock_went_back() {
+    let (folder, path) = place();
+    filled(&path);
+    let copy = folder.path().join("backup");
+    backup(&path, &copy, |_, _| {}).unwrap();
+    let first = restore(&copy, &path, Timestamp(NOW.0 + 3_600_000), |_, _| {}).unwrap();
+    // Agents have seen the first restore's epoch, which the backup knows nothing of.
+    let second = restore(&copy, &path, NOW, |_, _| {}).unwrap();
+    assert!(second.position.epoch > first.position.epoch, "{second:?} after {first:?}");
+}
+
+#[test]
 fn a_restore_has_a_newer_epoch_and_sets_the_old_database_aside() {
     let (folder, path) = place();
     let end = filled(&path);
