@@ -94,9 +94,8 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
 pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken) -> Result<(), AppError> {
     let started = clock::now();
     greet(&config);
-    let _alone = DataLock::take(&config.data_dir, "agent")?;
     let metrics = metrics(&config);
-    let Keepers { state, keys, vault } = keepers(&config, &metrics)?;
+    let Keepers { state, keys, vault, _alone } = keepers(&config, &metrics)?;
     let identity = Arc::new(IdentityCell::empty());
     let roots = Arc::new(RootsCell::empty());
     let server = Arc::new(upstream(&config, &identity, &roots)?);
@@ -190,9 +189,12 @@ struct Keepers {
     state: Arc<StateFile>,
     keys: Arc<OwnKeys>,
     vault: Arc<Vault>,
+    /// No other agent uses the directory while this lives.
+    _alone: DataLock,
 }
 
 fn keepers(config: &AgentConfig, metrics: &Metrics) -> Result<Keepers, AppError> {
+    let alone = DataLock::take(&config.data_dir, "agent")?;
     // systemd names them all, the first one first.
     let given = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
     let given = given.as_bytes().split(|b| *b == b':').next().filter(|dir| !dir.is_empty());
@@ -210,6 +212,7 @@ fn keepers(config: &AgentConfig, metrics: &Metrics) -> Result<Keepers, AppError>
         state: Arc::new(StateFile::open_with_keys(place.memory(), &config.data_dir)?),
         keys: Arc::new(keys?),
         vault: Arc::new(Vault::new(&place)),
+        _alone: alone,
     })
 }
 

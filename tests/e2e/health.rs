@@ -90,8 +90,7 @@ async fn past_the_end_of_its_svid_an_agent_is_live_and_not_ready_until_it_attest
     let unready = async || (asked(agent, port).await.1 == Some(500)).then(forge::now);
     let seen = eventually("an agent that is not ready", unready).await;
     assert!(seen <= ended + 1, "it said so {} s late", seen - ended);
-    // The Workload API itself still answers, and so it is said to serve.
-    assert_eq!(asked(agent, port).await, (Some(200), Some(500), Some(ServingStatus::Serving)));
+    assert_eq!(asked(agent, port).await, (Some(200), Some(500), Some(ServingStatus::NotServing)));
     server.restart().await;
     eventually("a ready agent", async || (asked(agent, port).await == WELL).then_some(())).await;
 }

@@ -602,6 +602,7 @@ fn about_tokens(kind: &str) -> bool {
             | "mint refused"
             | "mint lost"
             | "mint"
+            | "nobody waits"
             | "tokens"
             | "no identity"
             | "unavailable"
@@ -620,6 +621,7 @@ fn named(input: &cache::Input) -> Option<Vec<EntryId>> {
         cache::Input::Subscribe { .. }
         | cache::Input::Unsubscribe { .. }
         | cache::Input::UpstreamBack
+        | cache::Input::Restore(_)
         | cache::Input::Distrusted { .. } => None,
         _ => Some(Vec::new()),
     }

@@ -86,6 +86,11 @@ impl Feeds {
         (ended, left)
     }
 
+    /// Nobody joins any more: what is there grows old when the task has ended.
+    pub fn close(&self) {
+        self.lines.lock().clear();
+    }
+
     fn one_left(&self, line: &Weak<Line>) {
         if line.strong_count() != 1 {
             return;

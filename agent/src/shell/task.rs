@@ -186,6 +186,7 @@ impl Task {
             self.signs.pushed.store(self.sync.is_pushed(), Ordering::Relaxed);
             self.keep();
         }
+        self.feeds.close();
         self.keep_at_last().await;
     }
 

@@ -88,6 +88,10 @@ pub const TRANSITIONS: &[Transition] = {
     &[
         (Absent, "entries", Cold),
         (Absent, "entries", Signing),
+        (Absent, "restore", Cold),
+        (Absent, "restore", Held),
+        (Absent, "restore", Renewing),
+        (Absent, "restore", Signing),
         (Cold, "entries", Absent),
         (Cold, "entries", Signing),
         (Cold, "subscribe", Signing),
@@ -156,6 +160,7 @@ pub const ANSWERS: &[(&str, &str)] = &[
     ("mint refused", "unavailable"),
     ("minted", "tokens"),
     ("minted", "unavailable"),
+    ("restore", "sign"),
     ("server back", "sign"),
     ("sign lost", "deliver"),
     ("sign lost", "hurry"),

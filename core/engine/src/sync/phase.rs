@@ -88,6 +88,7 @@ pub const TRANSITIONS: &[Transition] = {
         (Idle, "heartbeat", Idle),
         (Idle, "poll lost", Idle),
         (Idle, "refused", Idle),
+        (Idle, "restore", Idle),
         (Idle, "start", Opening),
         (Idle, "start", Polling),
         (Idle, "start", PollingAll),
