@@ -34,6 +34,10 @@ pub const ATTESTATION_DEADLINE: Duration = Duration::from_secs(10);
 pub const SELECTORS_AGE_MAX: Duration = Duration::from_secs(60);
 /// Most processes whose selectors are cached.
 pub const SELECTORS_CACHED_MAX: usize = 8192;
+/// Connections at once, from which on their end is worth giving memory back: some eight megabytes.
+pub const EBB_CONNECTIONS_MIN: usize = 256;
+/// Time between the end of a flood and that: the rest of it goes in the meantime.
+pub const EBB_AFTER: Duration = Duration::from_secs(2);
 /// Pause after a failed accept, so that a lack of descriptors does not spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time between the refusal of a changed process and the end of its connection: the answer must get out first.

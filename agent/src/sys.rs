@@ -1,4 +1,4 @@
-//! The one place of the agent with `unsafe`: descriptors that the service manager passes by number.
+//! The one place of the agent with `unsafe`: descriptors that the service manager passes by number, and the allocator.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -48,4 +48,13 @@ fn take_all() -> io::Result<Vec<UnixListener>> {
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Hands memory that is free back to the system. The allocator of other C libraries does so by itself.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer, and may be called from any thread at any time.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use avouch_credential::x509::facts::CertFacts;
 use avouch_proto::entry_v1::entry_client::EntryClient;
@@ -121,7 +121,7 @@ async fn daemons_killed_at_any_moment_under_load_lose_and_confuse_nothing() {
         if victims != 1 {
             world.agent.daemon().kill().await;
         }
-        let begun = Instant::now();
+        let begun = tokio::time::Instant::now();
         if victims != 0 {
             world.server.restart().await;
         }

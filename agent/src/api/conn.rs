@@ -21,6 +21,7 @@ use tonic::service::Routes;
 use tower::Service;
 
 use super::Stop;
+use super::ebb::Ebb;
 use super::listener::Incoming;
 use super::status::Refusal;
 use crate::limits::{
@@ -32,6 +33,7 @@ use crate::peer::PeerStream;
 pub async fn serve(mut incoming: Incoming, routes: Routes, stop: Stop) {
     let routes = routes.prepare();
     let mut open = JoinSet::new();
+    let mut ebb = Ebb::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -39,7 +41,9 @@ pub async fn serve(mut incoming: Incoming, routes: Routes, stop: Stop) {
                 open.spawn(connection(stream, routes.clone(), stop.clone()));
             }
             Some(_) = open.join_next() => {}
+            () = ebb.due() => ebb.give_back(open.len()),
         }
+        ebb.open(open.len());
     }
     drop(incoming);
     let _ = tokio::time::timeout(DRAIN_MAX, async { while open.join_next().await.is_some() {} }).await;

@@ -6,6 +6,7 @@ mod admin;
 mod answer;
 mod codec;
 mod conn;
+mod ebb;
 mod health;
 pub mod listener;
 mod refusals;
