@@ -61,7 +61,7 @@ def wait() -> None:
 
 
 def follow() -> None:
-    """Until another SVID has come: a rotation, or a restarted agent's."""
+    """Until another SVID has come: over a rotation, or a restart and the rotation after it."""
     changed = threading.Event()
     with new_source() as source:
         first = svid_of(source).leaf.serial_number

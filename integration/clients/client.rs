@@ -52,7 +52,7 @@ async fn wait() {
     assert_eq!(svid.spiffe_id().to_string(), ID);
 }
 
-/// Follows until another SVID has come: a rotation, or a restarted agent's.
+/// Follows until another SVID has come: over a rotation, or over a restart of the agent and the rotation after it.
 async fn follow() {
     let source = source().await;
     let leaf = || source.svid().unwrap().cert_chain().first().unwrap().as_ref().to_vec();

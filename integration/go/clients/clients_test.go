@@ -293,9 +293,10 @@ func beforeTheAgent(t *testing.T, w *harness.World, start func(string) *client) 
 	c.succeeds()
 }
 
+// The restarted agent serves the SVID of its earlier life first: the client must follow to the next one all the same.
 func overARestart(_ *testing.T, w *harness.World, start func(string) *client) {
 	w.StartAgent()
-	w.CreateEntry("/web")
+	w.CreateEntry("/web", "-x509SVIDTTL", "8")
 	c := start("follow")
 	c.hears("served")
 	w.StopAgent()
