@@ -7,8 +7,8 @@ use std::time::Instant;
 use avouch_credential::x509::csr::{CsrTemplate, build};
 use avouch_credential::x509::name::Name;
 use avouch_domain::{SpiffeId, TrustDomain};
+use avouch_proto::svid_v1;
 use avouch_proto::svid_v1::svid_client::SvidClient;
-use avouch_proto::{entry_v1, svid_v1};
 use avouch_tests::bare_agent::{BareAgent, fresh_key, request_for};
 use avouch_tests::{Server, ServerOptions, entry};
 use tonic::transport::Channel;
@@ -40,17 +40,10 @@ impl Bench {
     async fn start() -> Self {
         let server = Server::start_with(production()).await;
         let agent = BareAgent::join(&server).await;
-        let mut ids = Vec::new();
-        for chunk in 0..ENTRIES / BATCH {
-            let parent = agent.uri();
-            let made = (0..BATCH).map(|n| {
-                let name = format!("/w/{chunk}-{n}");
-                entry(&parent, &name, &[&format!("unix:uid:{}", chunk * BATCH + n)])
-            });
-            let request = entry_v1::BatchCreateEntryRequest { entries: made.collect(), output_mask: None };
-            let answer = server.entries().await.batch_create_entry(request).await.unwrap().into_inner();
-            ids.extend(answer.results.into_iter().map(|r| r.entry.unwrap().id));
-        }
+        let parent = agent.uri();
+        let one = |n| entry(&parent, &format!("/w/{n}"), &[&format!("unix:uid:{n}")]);
+        let made = server.create_all((0..ENTRIES).map(one).collect()).await;
+        let ids = made.into_iter().map(|entry| entry.id).collect();
         Self { server, agent, ids }
     }
 

@@ -118,8 +118,7 @@ async fn every_agent(report: &Report, fleet: &mut Fleet) {
     for round in 0..SAMPLES / 6 {
         let path = format!("/all/{round}");
         let entries = fleet.agents.iter().map(|agent| entry(&agent.id, &path, &[&my_uid()])).collect();
-        let request = entry_v1::BatchCreateEntryRequest { entries, output_mask: None };
-        fleet.server.entries().await.batch_create_entry(request).await.unwrap();
+        fleet.server.create_all(entries).await;
         let returned = Instant::now();
         let mut worst: f64 = 0.0;
         for stream in &mut fleet.streams {
@@ -223,13 +222,8 @@ async fn thousand_svids(report: &Report) {
     let options = AgentOptions { log_level: "INFO", ..AgentOptions::default() };
     let agent = Agent::start_with(&server, options).await;
     let mut client = server.entries().await;
-    let mut entries = Vec::new();
-    for half in 0..2 {
-        let made = (0..ALL / 2).map(|n| entry(&agent.id, &format!("/many/{half}-{n}"), &[&my_uid()]));
-        let request = entry_v1::BatchCreateEntryRequest { entries: made.collect(), output_mask: None };
-        let answer = client.batch_create_entry(request).await.unwrap().into_inner();
-        entries.extend(answer.results.into_iter().map(|r| r.entry.unwrap()));
-    }
+    let one = |n| entry(&agent.id, &format!("/many/{n}"), &[&my_uid()]);
+    let mut entries = server.create_all((0..ALL).map(one).collect()).await;
     let stream = eventually("a stream", async || agent.workload().await.x509().await.ok()).await;
     let mut stream = Arrivals::of(stream);
     stream.wait(Instant::now(), |m| m.svids.len() == ALL).await;

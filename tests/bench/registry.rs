@@ -18,18 +18,11 @@ const PAGE: usize = 500;
 /// Entries of a large installation.
 const MANY: usize = 100_000;
 
-/// Creates entries `from..to` below one parent, as many in one call as a page holds; their IDs.
+/// Creates entries `from..to` below one parent; their IDs.
 pub async fn create(server: &Server, parent: &str, from: usize, to: usize) -> Vec<String> {
-    let mut client = server.entries().await;
-    let mut ids = Vec::new();
-    for begin in (from..to).step_by(PAGE) {
-        let made = (begin..to.min(begin + PAGE))
-            .map(|n| entry(parent, &format!("/e/{n}"), &[&format!("unix:path:/opt/{n}")]));
-        let request = entry_v1::BatchCreateEntryRequest { entries: made.collect(), output_mask: None };
-        let answer = client.batch_create_entry(request).await.unwrap().into_inner();
-        ids.extend(answer.results.into_iter().map(|r| r.entry.unwrap().id));
-    }
-    ids
+    let one = |n| entry(parent, &format!("/e/{n}"), &[&format!("unix:path:/opt/{n}")]);
+    let made = server.create_all((from..to).map(one).collect()).await;
+    made.into_iter().map(|entry| entry.id).collect()
 }
 
 async fn create_one(client: &mut EntryClient<Channel>, parent: &str, name: &str) -> types::Entry {

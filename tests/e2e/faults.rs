@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use avouch_credential::x509::facts::CertFacts;
 use avouch_proto::entry_v1::entry_client::EntryClient;
 use avouch_proto::{entry_v1, types, workload as wire};
 use avouch_tests::forge::now;
@@ -17,6 +16,7 @@ use avouch_tests::world::my_uid;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, entry, uds};
 use parking_lot::Mutex;
 use tonic::Code;
+use x509_parser::parse_x509_certificate;
 
 /// Kills in one run; more by hand through `AVOUCH_KILLS`.
 const KILLS: usize = 20;
@@ -85,19 +85,16 @@ impl Load {
             if svid.spiffe_id != "spiffe://example.org/web" {
                 self.wrong.lock().push(format!("another's identity: {}", svid.spiffe_id));
             }
-            match CertFacts::parse(first_certificate(&svid.x509_svid)) {
-                Ok(facts) if facts.not_after.secs() > now() => {}
-                Ok(facts) => self.wrong.lock().push(format!("expired at {}", facts.not_after.secs())),
+            // The leaf comes first.
+            match parse_x509_certificate(&svid.x509_svid)
+                .map(|(_, leaf)| leaf.validity().not_after.timestamp())
+            {
+                Ok(end) if end > now() => {}
+                Ok(end) => self.wrong.lock().push(format!("expired at {end}")),
                 Err(error) => self.wrong.lock().push(format!("not a certificate: {error}")),
             }
         }
     }
-}
-
-/// The first DER value of a chain.
-fn first_certificate(chain: &[u8]) -> &[u8] {
-    let length = usize::from(chain[2]) << 8 | usize::from(chain[3]);
-    &chain[..4 + length]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,13 +276,8 @@ async fn sixty_four_mebibytes_are_enough_for_an_agent_with_ten_thousand_entries(
     let server = Server::start().await;
     let proof = Proof::JoinToken(server.token().await);
     let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
-    let mut client = server.entries().await;
-    for from in (0..ENTRIES).step_by(500) {
-        let made = (from..from + 500)
-            .map(|n| entry(&agent.id, &format!("/e/{n}"), &[&format!("unix:uid:{}", n + 1_000_000)]));
-        let request = entry_v1::BatchCreateEntryRequest { entries: made.collect(), output_mask: None };
-        client.batch_create_entry(request).await.unwrap();
-    }
+    let one = |n| entry(&agent.id, &format!("/e/{n}"), &[&format!("unix:uid:{}", n + 1_000_000)]);
+    server.create_all((0..ENTRIES).map(one).collect()).await;
     server.create(entry(&agent.id, "/web", &[&my_uid()])).await;
     let daemon = agent.spawn();
     group.take(daemon.pid());

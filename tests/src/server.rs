@@ -18,6 +18,9 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::daemon::{Daemon, binary};
 use crate::{eventually, uds};
 
+/// Most entries in one call of a batch.
+const BATCH_MAX: usize = 500;
+
 /// What a test may want different.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
@@ -250,6 +253,18 @@ plugins {{
     /// Creates one entry.
     pub async fn create(&self, entry: types::Entry) -> types::Entry {
         self.try_create(entry).await.unwrap()
+    }
+
+    /// Creates any number of entries, as many in one call as the server takes.
+    pub async fn create_all(&self, entries: Vec<types::Entry>) -> Vec<types::Entry> {
+        let mut client = self.entries().await;
+        let mut made = Vec::with_capacity(entries.len());
+        for batch in entries.chunks(BATCH_MAX) {
+            let request = entry_v1::BatchCreateEntryRequest { entries: batch.to_vec(), output_mask: None };
+            let answer = client.batch_create_entry(request).await.unwrap().into_inner();
+            made.extend(answer.results.into_iter().map(|result| result.entry.unwrap()));
+        }
+        made
     }
 
     /// Replaces one entry.
