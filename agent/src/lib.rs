@@ -18,6 +18,7 @@ pub mod sealed;
 pub mod shell;
 pub mod supply;
 mod sys;
+mod timer;
 pub mod upstream;
 pub mod verbs;
 pub mod workload;

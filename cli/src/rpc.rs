@@ -1,7 +1,9 @@
-//! What both daemons do to every gRPC call, as gRPC servers do and the library does not.
+//! What both daemons do to every gRPC call and connection, as gRPC servers do and the library does not.
 //!
 //! Never knows what a call means.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
@@ -54,6 +56,46 @@ fn text_of(text: &str) -> Option<String> {
     let sizes = text.strip_prefix("Error, decoded message length too large: found ")?;
     let (found, limit) = sizes.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
     Some(format!("grpc: received message larger than max ({found} vs. {limit})"))
+}
+
+/// The name of a code as gRPC for Go prints it, and SPIRE's labels and logs with it.
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
+/// Whether a connection ended because the peer merely went away: most clients hang up without the words of the
+/// protocol, and the last words of this side then find nobody.
+#[must_use]
+pub fn peer_left(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+            return kinds.contains(&io.kind());
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Never holds a token, key or other secret: certificate requests appear as digests. The audit rows that belong to
 //! changes are another thing; they live in the store, in the transaction of the change.
 
-use avouch::metrics::code_name;
+use avouch::rpc::code_name;
 use avouch_domain::Timestamp;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value};

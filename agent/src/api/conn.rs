@@ -73,7 +73,9 @@ pub async fn connection(stream: PeerStream, routes: Routes, stop: Stop) {
             served.await
         }
     };
-    if let Err(error) = outcome {
+    if let Err(error) = outcome
+        && !rpc::peer_left(&error)
+    {
         // A connection that breaks is daily life; the reason is for whoever looks closely.
         tracing::debug!(subsystem_name = "endpoints", %error, "Connection ended");
     }

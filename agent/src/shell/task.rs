@@ -7,7 +7,6 @@ mod keeping;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,6 +26,7 @@ use crate::clock::ServerClock;
 use crate::limits::{COMMANDS_WAITING, SLEEP_MAX, SUBSCRIPTION_LINGER};
 use crate::sealed::StoreError;
 use crate::supply::{AgentFacts, JwtGrant, JwtRefusal};
+use crate::timer::Timer;
 use crate::upstream::{CallError, Hello, SignedJwt};
 
 /// What tasks of the shell come back with.
@@ -39,14 +39,6 @@ enum Event {
     Signed(Vec<Outcome>, Option<sync::AgentRefusal>, Duration),
     Minted(Ticket, Result<SignedJwt, CallError>),
     Stored(Result<bool, StoreError>),
-}
-
-/// Ends with the timer; never without one.
-async fn due(timer: &mut Option<Pin<Box<tokio::time::Sleep>>>) {
-    match timer {
-        Some(timer) => timer.await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The open stream: dropping it ends the reader.
@@ -81,7 +73,7 @@ pub(super) struct Task {
     feeds: Arc<Feeds>,
     sweeps: mpsc::UnboundedReceiver<Sweep>,
     /// Runs while there may be subscriptions that nobody uses.
-    sweep_timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    sweep_timer: Timer,
     events_tx: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     groups: BTreeMap<SelectorSet, watch::Sender<Update>>,
@@ -140,7 +132,7 @@ impl Task {
             goners,
             feeds,
             sweeps,
-            sweep_timer: None,
+            sweep_timer: Timer::default(),
             events_tx,
             events,
             groups: BTreeMap::new(),
@@ -174,10 +166,7 @@ impl Task {
                     Sweep::Later => self.sweep_later(),
                     Sweep::Now => self.sweep(sweep),
                 },
-                () = due(&mut self.sweep_timer) => {
-                    self.sweep_timer = None;
-                    self.sweep(Sweep::Later);
-                }
+                () = self.sweep_timer.due() => self.sweep(Sweep::Later),
                 () = tokio::time::sleep(sleep) => {
                     self.tell_sync(sync::Input::Tick);
                     self.tell_cache(cache::Input::Tick);
@@ -191,7 +180,7 @@ impl Task {
     }
 
     fn sweep_later(&mut self) {
-        self.sweep_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(SUBSCRIPTION_LINGER)));
+        self.sweep_timer.start(SUBSCRIPTION_LINGER);
     }
 
     fn sweep(&mut self, sweep: Sweep) {

@@ -7,6 +7,6 @@ mod names;
 mod registry;
 mod table;
 
-pub use names::{code_name, snake_rpc};
+pub use names::snake_rpc;
 pub use registry::Registry;
-pub use table::{Call, Counter, Gauge, Kind, Methods, Metric, Origin, Sample, page};
+pub use table::{Call, Counter, Gauge, Kind, Methods, Metric, Origin, Sample, page, shown};

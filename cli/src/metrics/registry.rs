@@ -12,8 +12,9 @@ use avouch_domain::Tick;
 use parking_lot::Mutex;
 use tonic::Code;
 
-use super::names::{clean, code_name, snake_rpc};
+use super::names::{clean, snake_rpc};
 use super::table::{Call, Counter, Gauge, Kind, Methods, Metric, Sample};
+use crate::rpc::code_name;
 
 /// Most series of one line; what comes after is dropped.
 const SERIES_MAX: usize = 1024;

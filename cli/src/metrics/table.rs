@@ -100,6 +100,13 @@ macro_rules! metric_table {
     };
 }
 
+/// What `docs/METRICS.md` shows between the marks of a daemon: compared with [`page`] by the test of each table.
+#[must_use]
+pub fn shown<'a>(document: &'a str, daemon: &str) -> Option<&'a str> {
+    let (_, rest) = document.split_once(&format!("<!-- {daemon}: begin -->\n"))?;
+    rest.split_once(&format!("<!-- {daemon}: end -->")).map(|(part, _)| part)
+}
+
 /// The table as `docs/METRICS.md` shows it, with `prefix` before each name; below it the names that stand for
 /// `methods` (service and method, as in the logs).
 #[must_use]

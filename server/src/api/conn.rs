@@ -3,10 +3,10 @@
 //! Never knows what the calls mean.
 
 use std::error::Error;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch::rpc;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -76,25 +76,10 @@ where
 /// A connection that breaks is daily life; the reason is for whoever looks closely.
 fn note(caller_addr: Option<String>, result: Result<(), hyper::Error>) {
     match result {
-        Err(error) if !peer_left(&error) => {
+        Err(error) if !rpc::peer_left(&error) => {
             let cause = error.source().map(ToString::to_string);
             tracing::debug!(caller_addr, error = %error, cause, "Connection ended");
         }
         _ => tracing::debug!(caller_addr, "Connection closed"),
     }
-}
-
-/// Whether the peer merely went away: most clients hang up without the words of the protocol, and the server's own
-/// last words then find nobody.
-fn peer_left(error: &(dyn Error + 'static)) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
-            return kinds.contains(&io.kind());
-        }
-        cause = error.source();
-    }
-    false
 }

@@ -218,7 +218,7 @@ impl Stack {
             Ok(role) => role,
             Err(status) => {
                 let mut fields = self.gate.call_fields(method, &connection.peer, request_id);
-                let code = avouch::metrics::code_name(status.code());
+                let code = rpc::code_name(status.code());
                 let error = format!("rpc error: code = {code} desc = {}", status.message());
                 fields.insert("error".into(), error.into());
                 log_refusal(fields);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use super::{entry_input, verb};
+use crate::rpc::code_name;
 use crate::verbs::channel::REPLY_MAX;
 use crate::verbs::flags::{FlagSet, Flags};
 use crate::verbs::{Call, Verb, VerbError, id_flag, id_text, json, read_input, text};
@@ -145,7 +146,7 @@ fn print_outcomes(call: &mut Call<'_>, outcomes: &[Outcome], verb: &str) -> Resu
             Ok(()) => call.out.say(&block(&outcome.entry)),
             Err(status) => failures.push_str(&format!(
                 "Failed to {verb} the following entry (code: {}, msg: {:?}):\n{}",
-                text::code_name(status.code()),
+                code_name(status.code()),
                 status.message(),
                 block(&outcome.entry)
             )),
@@ -200,7 +201,7 @@ fn deleted_text(reply: &entry_v1::BatchDeleteEntryResponse) -> (String, String, 
                 complaints.push_str(&format!(
                     "Failed to delete entry with ID {} (code: {}, msg: {:?})\n",
                     result.id,
-                    text::code_name(status.code()),
+                    code_name(status.code()),
                     status.message()
                 ));
             }
