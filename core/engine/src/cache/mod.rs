@@ -26,6 +26,7 @@ use avouch_domain::{
 use self::index::{EntryIndex, SetIndex};
 use self::jwt::Jwts;
 use self::slot::Slot;
+use self::snapshot::Early;
 pub use self::snapshot::{KeptJwt, KeptX509, Snapshot};
 pub use self::types::{
     Counts, Effect, Identity, Input, JwtGrant, JwtRefusal, Nearest, Priority, RequestId, Settings,
@@ -58,8 +59,11 @@ pub struct Cache {
     jitter: Jitter,
     now: Now,
     synced: bool,
-    /// Went on from an earlier life, and the server has not been heard since: what is thrown away can't be had again.
+    /// Went on from an earlier life, and has not heard the server's whole word since: what is thrown away can't be
+    /// had again, and what is signed may be of an authority that the kept bundle lacks.
     cut_off: bool,
+    /// Signatures that came while cut off.
+    early: Early,
     slots: BTreeMap<EntryId, Slot>,
     entries: EntryIndex,
     groups: BTreeMap<u64, Group>,
@@ -97,6 +101,7 @@ impl Cache {
             now: Now::default(),
             synced: false,
             cut_off: false,
+            early: Early::default(),
             slots: BTreeMap::new(),
             entries: EntryIndex::default(),
             groups: BTreeMap::new(),
@@ -478,7 +483,46 @@ impl Cache {
         );
     }
 
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Entries { upserts, removed } => {
+                for id in &removed {
+                    self.remove(id);
+                }
+                for entry in upserts {
+                    self.upsert(entry);
+                }
+            }
+            Input::Bundles { upserts, removed } => self.set_bundles(upserts, &removed),
+            Input::Synced => self.hear(),
+            Input::Signed { .. } | Input::JwtSigned { .. } if self.cut_off => {
+                self.early.put(input, self.now.mono);
+            }
+            Input::Restore(snapshot) => self.restore(*snapshot),
+            Input::Subscribe { selectors, want } => self.subscribe(selectors, want),
+            Input::Unsubscribe { selectors, want } => self.unsubscribe(&selectors, want),
+            Input::Signed { ticket, entry, svid, authorities } => {
+                self.signed(ticket, &entry, svid, authorities);
+            }
+            Input::SignFailed { ticket, entry, failure } => self.sign_failed(ticket, &entry, &failure),
+            Input::UpstreamBack => self.upstream_back(),
+            Input::JwtWanted { request, selectors, audience, id } => {
+                self.want_jwt(request, &selectors, audience, id.as_ref());
+            }
+            Input::JwtAbandoned { request } => self.jwts.abandon(request, &mut self.effects),
+            Input::JwtSigned { ticket, svid, key_id } => {
+                self.jwts.signed(ticket, svid, key_id, self.now);
+            }
+            Input::JwtFailed { ticket, failure } => {
+                self.jwts.failed(ticket, &failure, self.now);
+            }
+            Input::Distrusted { authorities, spread } => self.distrust(authorities, spread),
+            Input::Tick => {}
+        }
+    }
+
     fn tick(&mut self) {
+        self.give_up_early();
         for id in self.due() {
             self.reconcile(&id);
         }
@@ -519,38 +563,7 @@ impl Machine for Cache {
         self.jwts.now = now;
         // What has ended by now has no part in what follows.
         self.tick();
-        match input {
-            Input::Entries { upserts, removed } => {
-                for id in &removed {
-                    self.remove(id);
-                }
-                for entry in upserts {
-                    self.upsert(entry);
-                }
-            }
-            Input::Bundles { upserts, removed } => self.set_bundles(upserts, &removed),
-            Input::Synced => self.synced = true,
-            Input::Restore(snapshot) => self.restore(*snapshot),
-            Input::Subscribe { selectors, want } => self.subscribe(selectors, want),
-            Input::Unsubscribe { selectors, want } => self.unsubscribe(&selectors, want),
-            Input::Signed { ticket, entry, svid, authorities } => {
-                self.signed(ticket, &entry, svid, authorities);
-            }
-            Input::SignFailed { ticket, entry, failure } => self.sign_failed(ticket, &entry, &failure),
-            Input::UpstreamBack => self.upstream_back(),
-            Input::JwtWanted { request, selectors, audience, id } => {
-                self.want_jwt(request, &selectors, audience, id.as_ref());
-            }
-            Input::JwtAbandoned { request } => self.jwts.abandon(request, &mut self.effects),
-            Input::JwtSigned { ticket, svid, key_id } => {
-                self.jwts.signed(ticket, svid, key_id, now);
-            }
-            Input::JwtFailed { ticket, failure } => {
-                self.jwts.failed(ticket, &failure, now);
-            }
-            Input::Distrusted { authorities, spread } => self.distrust(authorities, spread),
-            Input::Tick => {}
-        }
+        self.take(input);
         self.tick();
         self.jwts.answer(&mut self.effects);
         self.make_room();
@@ -564,7 +577,8 @@ impl Machine for Cache {
 
     fn next_wakeup(&self) -> Option<Timestamp> {
         // Pauses run on monotonic time; said in wall time, they count from the moment of the last input.
-        let mono = self.timers.mono.first().map(|(at, _)| *at).into_iter().chain(self.jwts.next_mono()).min();
+        let mono = self.timers.mono.first().map(|(at, _)| *at);
+        let mono = mono.into_iter().chain(self.jwts.next_mono()).chain(self.early.until()).min();
         let mono = mono.map(|at| self.now.wall + at.since(self.now.mono));
         let wall = self.timers.wall.first().map(|(at, _)| *at).into_iter().chain(self.jwts.next_wall()).min();
         wall.into_iter().chain(mono).min()

@@ -193,7 +193,6 @@ impl Cache {
         svid: Arc<X509Svid>,
         authorities: Vec<AuthorityId>,
     ) {
-        self.cut_off = false;
         let Some(revision) = self.answered(ticket, id) else { return };
         let wall = self.now.wall;
         let renew = renew_after(
@@ -252,7 +251,6 @@ impl Cache {
 
     /// Everything that failed only because the server was away is due now.
     pub(super) fn upstream_back(&mut self) {
-        self.cut_off = false;
         let parked: Vec<_> = self.timers.mono.iter().map(|(_, id)| id.clone()).collect();
         for id in parked {
             if let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.away) {

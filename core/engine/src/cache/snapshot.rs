@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use avouch_domain::{AuthorityId, Bundle, Entry, EntryId, JwtSvid, Timestamp, X509Svid};
+use avouch_domain::{AuthorityId, Bundle, Entry, EntryId, JwtSvid, Tick, Timestamp, X509Svid};
 
-use super::Cache;
 use super::slot::Held;
+use super::{Cache, Input, SignFailure};
+
+/// How long a signature waits for the server's word before those who wait for it are told that it did not come.
+const EARLY_MAX: Duration = Duration::from_secs(5);
 
 /// Everything the cache needs to go on without a server. Shares its values with the cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +48,51 @@ pub struct KeptJwt {
     pub renew_at: Timestamp,
 }
 
+/// Signatures that came before the server's word did: each is taken up beside the bundle that verifies it (INV-4).
+/// There are no more than were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    signatures: Vec<Input>,
+    since: Option<Tick>,
+}
+
+impl Early {
+    pub fn put(&mut self, signature: Input, now: Tick) {
+        self.signatures.push(signature);
+        self.since.get_or_insert(now);
+    }
+
+    /// When the first one has waited long enough.
+    pub fn until(&self) -> Option<Tick> {
+        Some(self.since? + EARLY_MAX)
+    }
+}
+
 impl Cache {
+    /// The server's whole word is here.
+    pub(super) fn hear(&mut self) {
+        (self.synced, self.cut_off) = (true, false);
+        for signature in std::mem::take(&mut self.early).signatures {
+            self.take(signature);
+        }
+        self.upstream_back();
+    }
+
+    /// Signatures that waited long enough are asked for again another time.
+    pub(super) fn give_up_early(&mut self) {
+        if self.early.until().is_none_or(|until| until > self.now.mono) {
+            return;
+        }
+        let failure = SignFailure::Away("the server signs, but has not told its bundles yet".into());
+        for signature in std::mem::take(&mut self.early).signatures {
+            match signature {
+                Input::Signed { ticket, entry, .. } => self.sign_failed(ticket, &entry, &failure),
+                Input::JwtSigned { ticket, .. } => self.jwts.failed(ticket, &failure, self.now),
+                _ => {}
+            }
+        }
+    }
+
     /// What a later life needs, as of the last input. Clones no bytes.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

@@ -126,12 +126,58 @@ fn nothing_is_thrown_away_before_the_server_can_give_it_again() {
     let mut reborn = rig.reborn();
     assert_eq!(reborn.cache.counts().x509_held, 2);
     reborn.put(Input::UpstreamBack);
+    assert_eq!(reborn.cache.counts().x509_held, 2, "a server that answers has not said all yet");
+    reborn.put(Input::Synced);
     assert_eq!(reborn.cache.counts().x509_held, 1, "nobody has asked for them since");
+}
+
+#[test]
+fn a_later_life_tells_no_signature_before_the_servers_bundle() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"]), entry("b", "/b", "/n", &["u:1"])]);
+    rig.subscribe(&["u:1"]);
+    let (ticket, entry, id, _) = rig.signs.remove(0);
+    let svid = svid(&id, rig.now.wall, HOUR as u64);
+    rig.put(Input::Signed { ticket, entry, svid, authorities: vec!["aa".into()] });
     let mut reborn = rig.reborn();
-    reborn.upsert(vec![entry("c", "/c", "/n", &["u:3"])]);
-    reborn.subscribe(&["u:3"]);
+    reborn.subscribe(&["u:1"]);
+    reborn.want_jwt(1, &["u:1"], &["x"]);
     reborn.sign_all();
-    assert_eq!(reborn.cache.counts().x509_held, 1, "a signature says as well that the server is there");
+    reborn.mint_all("t");
+    assert_eq!(reborn.delivered[&set(&["u:1"])].identities.len(), 1, "what the earlier life had");
+    assert!(!reborn.answers.contains_key(&1));
+    reborn.put(Input::Synced);
+    assert_eq!(reborn.delivered[&set(&["u:1"])].identities.len(), 2);
+    assert_eq!(reborn.token(1), "t");
+}
+
+#[test]
+fn nobody_waits_long_for_the_bundle_of_a_server_that_signs() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
+    let mut reborn = rig.reborn();
+    reborn.subscribe(&["u:1"]);
+    reborn.want_jwt(1, &["u:1"], &["x"]);
+    reborn.sign_all();
+    reborn.mint_all("t");
+    assert_eq!(reborn.update(&["u:1"]).waiting, 1);
+    let wake = reborn.cache.next_wakeup().unwrap();
+    reborn.pass(wake.since(reborn.now.wall));
+    assert_eq!(reborn.update(&["u:1"]).waiting, 0);
+    assert!(matches!(reborn.answers[&1], Err(JwtRefusal::Unavailable(_))));
+    reborn.put(Input::Synced);
+    assert_eq!(reborn.signs.len(), 1, "and it is asked for again");
+}
+
+#[test]
+fn a_caller_of_a_later_life_is_told_at_once_that_the_server_is_away() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
+    let mut reborn = rig.reborn();
+    reborn.want_jwt(1, &["u:1"], &["x"]);
+    let ticket = reborn.mints[0].0;
+    reborn.put(Input::JwtFailed { ticket, failure: SignFailure::Away("gone".into()) });
+    assert!(matches!(reborn.answers[&1], Err(JwtRefusal::Unavailable(_))));
 }
 
 #[test]
