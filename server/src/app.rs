@@ -10,8 +10,9 @@ use avouch::health_http::{serve_health, serve_metrics};
 use avouch::logs::{self, LogHandle};
 use avouch_attestors::node::{NodeVerifier, x509pop};
 use avouch_credential::tls::{ServerPolicy, TlsError, server_config};
-use avouch_domain::Tick;
+use avouch_domain::{Holder, Image, Row, SlotState, Tick};
 use avouch_store::StoreError;
+use nix::sys::resource::{Resource, getrlimit};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::authz::method_names;
 use crate::api::gate::{Gate, Limits};
-use crate::api::listen::{ListenError, TcpTerms, bind_admin, bind_tcp, serve_admin, serve_tcp};
+use crate::api::listen::{
+    ListenError, TcpTerms, bind_admin, bind_tcp, connections_for, serve_admin, serve_tcp,
+};
 use crate::api::{admin_stack, tcp_stack};
 use crate::clock;
 use crate::config::{KeyManagerConfig, NodeAttestorConfig, ServerConfig};
@@ -93,7 +96,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
 
     let metrics = Metrics::new(&config.telemetry, &config.trust_domain, &method_names());
     let (store, image) = open_store(config.datastore.file.clone(), metrics.clone()).await?;
-    let keys = Arc::new(CountedKeys::new(open_keys(&config.key_manager)?, metrics.clone(), clock::now));
+    let keys = open_keys(&config.key_manager, &image, &data.server_name, metrics.clone())?;
     let verifiers = load_verifiers(&config)?;
     // The services outlive the doors: calls that are still running need them while the doors close.
     let services_stop = CancellationToken::new();
@@ -123,7 +126,8 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     let ca = services.ca();
     let tls = server_config(ca.identity(), ca.roots(), ServerPolicy::GRPC)?;
     let admin_ids = Arc::new(gate.admin_ids.clone());
-    let terms = TcpTerms { tls, trust_domain: config.trust_domain.clone(), admin_ids };
+    let connections = connections_for(descriptor_limit());
+    let terms = TcpTerms { tls, trust_domain: config.trust_domain.clone(), admin_ids, connections };
     let tcp = bind_tcp(config.bind)?;
     let admin = bind_admin(&config.socket_path)?;
     if crate::sys::unclaimed() > 0 {
@@ -167,16 +171,43 @@ async fn keep_gauges(metrics: &Metrics, services: &Services, started: Tick, stop
     }
 }
 
-async fn open_store(file: PathBuf, metrics: Metrics) -> Result<(Datastore, avouch_domain::Image), AppError> {
+async fn open_store(file: PathBuf, metrics: Metrics) -> Result<(Datastore, Image), AppError> {
     let opened = tokio::task::spawn_blocking(move || Datastore::open(&file, metrics, clock::now)).await;
     Ok(opened
         .map_err(|e| StoreError::Io { path: PathBuf::new(), source: Arc::new(io::Error::other(e)) })??)
 }
 
-fn open_keys(config: &KeyManagerConfig) -> Result<Arc<dyn KeyManager>, AppError> {
-    Ok(match config {
+/// Files that this process may have open.
+fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
+fn open_keys(
+    config: &KeyManagerConfig,
+    image: &Image,
+    server_name: &str,
+    metrics: Metrics,
+) -> Result<Arc<dyn KeyManager>, AppError> {
+    let keys: Arc<dyn KeyManager> = match config {
         KeyManagerConfig::Memory => Arc::new(MemoryKeys::new()),
+        // A new authority in place of one that is only mislaid would be a surprise for every verifier.
+        KeyManagerConfig::Disk { keys_path }
+            if keys_path.try_exists().is_ok_and(|there| !there) && has_authorities(image, server_name) =>
+        {
+            return Err(KeyError::Missing { path: keys_path.clone() }.into());
+        }
         KeyManagerConfig::Disk { keys_path } => Arc::new(DiskKeys::open(keys_path)?),
+    };
+    Ok(Arc::new(CountedKeys::new(keys, metrics, clock::now)))
+}
+
+/// Authorities of this server that have not ended are on record.
+fn has_authorities(image: &Image, server_name: &str) -> bool {
+    image.rows.iter().any(|row| {
+        matches!(row, Row::Authority(authority)
+            if authority.state != SlotState::Old
+                && authority.not_after > image.read_at
+                && matches!(&authority.holder, Holder::Server(name) if **name == *server_name))
     })
 }
 

@@ -11,8 +11,12 @@ pub const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 /// Open calls of one connection; an agent uses a handful.
 pub const CALLS_PER_CONNECTION: u32 = 250;
 
-/// Connections over TCP. 50,000 agents with one connection each fit.
+/// Connections over TCP, however many descriptors there are. 50,000 agents with one connection each fit.
 pub const TCP_CONNECTIONS_MAX: usize = 60_000;
+/// Share of the descriptors that TCP connections leave for the admin socket, the store, keys and logs.
+pub const DESCRIPTORS_RESERVED_SHARE: u64 = 4;
+/// And how many they leave at most.
+pub const DESCRIPTORS_RESERVED_MAX: u64 = 1024;
 /// Connections on the admin socket: people, controllers and probes of one host.
 pub const ADMIN_CONNECTIONS_MAX: usize = 512;
 /// TLS handshakes at one time. A handshake costs 0.4 ms, so more would only wait longer.

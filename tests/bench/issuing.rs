@@ -30,16 +30,16 @@ pub fn production() -> ServerOptions {
     ServerOptions { rate_limits, log_level: "INFO", ..ServerOptions::default() }
 }
 
-struct Bench {
-    server: Server,
+/// A node with entries that asks a server for SVIDs.
+pub struct Bench<'a> {
+    server: &'a Server,
     agent: BareAgent,
     ids: Vec<String>,
 }
 
-impl Bench {
-    async fn start() -> Self {
-        let server = Server::start_with(production()).await;
-        let agent = BareAgent::join(&server).await;
+impl<'a> Bench<'a> {
+    pub async fn at(server: &'a Server) -> Self {
+        let agent = BareAgent::join(server).await;
         let parent = agent.uri();
         let one = |n| entry(&parent, &format!("/w/{n}"), &[&format!("unix:uid:{n}")]);
         let made = server.create_all((0..ENTRIES).map(one).collect()).await;
@@ -48,7 +48,7 @@ impl Bench {
     }
 
     async fn client(&self) -> SvidClient<Channel> {
-        let client = SvidClient::new(self.agent.connect(&self.server).await);
+        let client = SvidClient::new(self.agent.connect(self.server).await);
         client.max_decoding_message_size(usize::MAX)
     }
 
@@ -64,18 +64,37 @@ impl Bench {
     fn jwt(&self) -> svid_v1::NewJwtsvidRequest {
         svid_v1::NewJwtsvidRequest { entry_id: self.ids[0].clone(), audience: vec!["db".into()] }
     }
+
+    /// What `work` gives while two clients ask for batches of 500 without a pause.
+    pub async fn under_load<T>(&self, work: impl Future<Output = T>) -> T {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut load = tokio::task::JoinSet::new();
+        for _ in 0..2 {
+            let (mut client, request, stop) = (self.client().await, self.batch(BATCH), Arc::clone(&stop));
+            load.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    client.batch_new_x509svid(request.clone()).await.unwrap();
+                }
+            });
+        }
+        let done = work.await;
+        stop.store(true, Ordering::Relaxed);
+        load.join_all().await;
+        done
+    }
 }
 
 /// All rows of this part.
 pub async fn run(report: &Report) {
-    let bench = Bench::start().await;
+    let server = Server::start_with(production()).await;
+    let bench = Bench::at(&server).await;
     let floor = yardstick::floor();
     batches(report, &bench, floor).await;
     singles(report, &bench, floor).await;
     under_load(report, &bench).await;
 }
 
-async fn batches(report: &Report, bench: &Bench, floor: Yard) {
+async fn batches(report: &Report, bench: &Bench<'_>, floor: Yard) {
     let pid = bench.server.daemon().pid();
     let mut client = bench.client().await;
     let request = bench.batch(BATCH);
@@ -95,7 +114,7 @@ async fn batches(report: &Report, bench: &Bench, floor: Yard) {
     report.ratio("BatchNewX509SVID of 1: server CPU", one, floor, Bar::AtMost(3.0));
 }
 
-async fn singles(report: &Report, bench: &Bench, floor: Yard) {
+async fn singles(report: &Report, bench: &Bench<'_>, floor: Yard) {
     let pid = bench.server.daemon().pid();
     let mut client = bench.client().await;
     let jwt = cpu_each(pid, CALLS, async || {
@@ -119,7 +138,7 @@ async fn singles(report: &Report, bench: &Bench, floor: Yard) {
 }
 
 /// The 99th percentile of NewJWTSVID in milliseconds.
-async fn jwt_p99(bench: &Bench) -> f64 {
+async fn jwt_p99(bench: &Bench<'_>) -> f64 {
     let mut client = bench.client().await;
     let mut waits = Vec::new();
     for _ in 0..2 * CALLS {
@@ -130,21 +149,9 @@ async fn jwt_p99(bench: &Bench) -> f64 {
     quantile(&waits, 0.99)
 }
 
-async fn under_load(report: &Report, bench: &Bench) {
+async fn under_load(report: &Report, bench: &Bench<'_>) {
     let idle = jwt_p99(bench).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut load = tokio::task::JoinSet::new();
-    for _ in 0..2 {
-        let (mut client, request, stop) = (bench.client().await, bench.batch(BATCH), Arc::clone(&stop));
-        load.spawn(async move {
-            while !stop.load(Ordering::Relaxed) {
-                client.batch_new_x509svid(request.clone()).await.unwrap();
-            }
-        });
-    }
-    let loaded = jwt_p99(bench).await;
-    stop.store(true, Ordering::Relaxed);
-    load.join_all().await;
+    let loaded = bench.under_load(jwt_p99(bench)).await;
     report.plain("NewJWTSVID p99 when idle", idle, "ms", Bar::Free);
     report.plain("the same under two clients' batches of 500", loaded, "ms", Bar::AtMost(3.0 * idle));
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::issuing::production;
+use crate::issuing::{Bench, production};
 use crate::report::{Bar, Report, quantile};
 
 const AGENTS: usize = 100;
@@ -94,23 +94,43 @@ pub async fn run(report: &Report) {
     one_agent(report, &mut fleet).await;
     every_agent(report, &mut fleet).await;
     bundles(report, &mut fleet).await;
-    drop(fleet);
+    under_load(report, fleet).await;
     held_callers(report).await;
     thousand_svids(report).await;
 }
 
-async fn one_agent(report: &Report, fleet: &mut Fleet) {
+/// Milliseconds to the stream of one agent, for entries created and for entries deleted.
+async fn changes(
+    server: &Server,
+    agents: &[Agent],
+    streams: &mut [Arrivals<wire::X509svidResponse>],
+) -> [Vec<f64>; 2] {
     let (mut made, mut ended) = (Vec::new(), Vec::new());
     for n in 0..SAMPLES {
         let at = n % AGENTS;
         let path = format!("/new/{n}");
-        let created = fleet.server.create(entry(&fleet.agents[at].id, &path, &[&my_uid()])).await;
-        made.push(fleet.streams[at].wait(Instant::now(), |m| has(m, &path)).await);
-        fleet.server.delete(&created.id).await;
-        ended.push(fleet.streams[at].wait(Instant::now(), |m| !has(m, &path)).await);
+        let created = server.create(entry(&agents[at].id, &path, &[&my_uid()])).await;
+        made.push(streams[at].wait(Instant::now(), |m| has(m, &path)).await);
+        server.delete(&created.id).await;
+        ended.push(streams[at].wait(Instant::now(), |m| !has(m, &path)).await);
     }
+    [made, ended]
+}
+
+async fn one_agent(report: &Report, fleet: &mut Fleet) {
+    let [made, ended] = changes(&fleet.server, &fleet.agents, &mut fleet.streams).await;
     tell(report, "entry created, one of 100 agents concerned", &made);
     tell(report, "entry deleted, withdrawn", &ended);
+}
+
+async fn under_load(report: &Report, mut fleet: Fleet) {
+    let bench = Bench::at(&fleet.server).await;
+    let [idle, _] = changes(&fleet.server, &fleet.agents, &mut fleet.streams).await;
+    let loaded = bench.under_load(changes(&fleet.server, &fleet.agents, &mut fleet.streams)).await;
+    let (idle, loaded) = (quantile(&idle, 0.99), quantile(&loaded[0], 0.99));
+    report.plain("entry created, p99 when idle", idle, "ms", Bar::Free);
+    let what = "the same under two clients' batches of 500";
+    report.plain(what, loaded, "ms", Bar::AtMost(3.0 * idle));
 }
 
 async fn every_agent(report: &Report, fleet: &mut Fleet) {

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use avouch_proto::entry_v1::entry_client::EntryClient;
 use avouch_proto::{entry_v1, types, workload as wire};
+use avouch_tests::daemon::{Daemon, binary};
 use avouch_tests::forge::now;
 use avouch_tests::workload::Workload;
 use avouch_tests::world::my_uid;
-use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, entry, uds};
+use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, entry, uds, within};
 use parking_lot::Mutex;
 use tonic::Code;
 use x509_parser::parse_x509_certificate;
@@ -236,6 +237,69 @@ async fn a_disk_that_turns_read_only_refuses_writes_and_stops_a_start_with_the_r
     mount.remount("rw");
     server.restart().await;
     try_create(&server, "/after").await.unwrap();
+}
+
+/// Makes a process wait this long in each flush to the disk, until dropped.
+async fn slow_disk(pid: i32, pause: Duration) -> Option<Daemon> {
+    if Command::new("strace").arg("-V").output().is_err() {
+        println!("not run: strace is not installed (apt-get install strace)");
+        return None;
+    }
+    let calls = "fsync,fdatasync";
+    let inject = format!("inject={calls}:delay_exit={}", pause.as_micros());
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", &format!("trace={calls}"), "-e", &inject, "-p", &pid.to_string()]);
+    let daemon = Daemon::spawn("strace", &mut strace);
+    daemon.line("attached").await;
+    Some(daemon)
+}
+
+#[tokio::test]
+async fn a_slow_disk_delays_writes_and_nothing_else() {
+    const FLUSH: Duration = Duration::from_secs(3);
+    let world = World::start().await;
+    world.grant("/web").await;
+    let mut stream = world.agent.workload().await.x509().await.unwrap();
+    assert_eq!(stream.next().await.unwrap().svids.len(), 1);
+    let Some(_server) = slow_disk(world.server.daemon().pid(), FLUSH).await else { return };
+    let Some(_agent) = slow_disk(world.agent.daemon().pid(), FLUSH).await else { return };
+    let (mut entries, parent) = (world.server.entries().await, world.agent.id.clone());
+    let write = tokio::spawn(async move {
+        let made = create(entry(&parent, "/slow", &[&my_uid()]));
+        entries.batch_create_entry(made).await.unwrap().into_inner().results.remove(0)
+    });
+    let count = entry_v1::CountEntriesRequest::default();
+    world.server.entries().await.count_entries(count).await.unwrap();
+    world.agent.workload().await.fetch_x509().await.unwrap();
+    let token = world.agent.workload().await.jwt(&["never asked before"], "").await.unwrap();
+    assert_eq!(token.len(), 1, "the server signs, too");
+    assert!(!write.is_finished(), "all of this was done while the disk was busy");
+    assert_eq!(within("the write", write).await.unwrap().status.unwrap().code, 0);
+    stream.until("what was written", |m| m.svids.len() == 2).await;
+}
+
+#[tokio::test]
+async fn connections_that_use_up_the_servers_descriptors_keep_nobody_else_out() {
+    const DESCRIPTORS: usize = 256;
+    let mut server = Server::prepare(&ServerOptions::default());
+    let mut few = Command::new("sh");
+    few.args(["-c", &format!("ulimit -n {DESCRIPTORS} && exec \"$0\" run -config \"$1\"")]);
+    let few = few.arg(binary("avouch-server")).arg(&server.config);
+    server.adopt(Daemon::spawn("server", few)).await;
+    let mut agent = Agent::start(&server).await;
+    let mut flood = Vec::new();
+    for _ in 0..2 * DESCRIPTORS {
+        flood.push(tokio::net::TcpStream::connect(server.address()).await.unwrap());
+    }
+    server.daemon().line("Too many connections: one is closed").await;
+    // An admin comes, the store is written, and the agent that was there hears of it.
+    server.create(entry(&agent.id, "/web", &[&my_uid()])).await;
+    assert_eq!(agent.workload().await.fetch_x509().await.unwrap().svids.len(), 1);
+    assert!(!server.daemon().log().contains("Unable to accept a connection"), "descriptors are left");
+    drop(flood);
+    agent.stop().await;
+    agent.restart().await;
+    assert_eq!(agent.workload().await.fetch_x509().await.unwrap().svids.len(), 1);
 }
 
 /// A control group of its own with a limit of memory; taken away when dropped.

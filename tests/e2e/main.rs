@@ -10,6 +10,7 @@ mod audit;
 mod away;
 mod bad_input;
 mod clients;
+mod clocks;
 mod command_line;
 mod explain;
 mod faults;

@@ -1,11 +1,12 @@
 //! What operators rely on: logs and their files, who called the admin socket, probes, metrics, an orderly stop.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use avouch_proto::agent_v1::AttestAgentRequest;
 use avouch_tests::daemon::{Daemon, binary};
+use avouch_tests::false_clock::FalseClock;
 use avouch_tests::http::{get, telemetry};
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, eventually, within};
 use nix::sys::signal::Signal;
@@ -202,20 +203,11 @@ async fn both_daemons_raise_their_limit_of_open_files_as_far_as_they_may() {
     }
 }
 
-/// The library that shows a process another time, where Debian and its kin keep it.
-fn libfaketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
-    let places = folders.chain(["/usr/lib".into(), "/usr/lib64".into()]);
-    places.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|file| file.is_file())
-}
-
 #[tokio::test]
 async fn an_agent_whose_clock_is_a_minute_ahead_of_the_servers_says_so_everywhere() {
-    let Some(library) = libfaketime() else {
-        println!("not run: libfaketime is not installed (apt-get install faketime)");
-        return;
-    };
     let server = Server::start().await;
+    let Some(clock) = FalseClock::new(server.dir.path().join("clock")) else { return };
+    clock.set("+60");
     let proof = Proof::JoinToken(server.token().await);
     let mut agent = Agent::prepare(&server, "a", &proof, &AgentOptions::default()).await;
     let (health, page) = (avouch_tests::server::free_port(), avouch_tests::server::free_port());
@@ -226,8 +218,7 @@ async fn an_agent_whose_clock_is_a_minute_ahead_of_the_servers_says_so_everywher
     std::fs::write(&agent.config, text + &probes + &telemetry(page)).unwrap();
     let mut command = Command::new(binary("avouch-agent"));
     command.args(["run", "-config"]).arg(&agent.config);
-    command.env("LD_PRELOAD", library).env("FAKETIME", "+60s").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    agent.adopt(Daemon::spawn("agent", &mut command)).await;
+    agent.adopt(Daemon::spawn("agent", clock.show(&mut command))).await;
     let line = agent.daemon().line("Clock differs from the server's by more than 5 s").await;
     let skew = |text: &str, before: &str| -> f64 {
         let number = text.split_once(before).unwrap_or_else(|| panic!("no {before} in {text}")).1;

@@ -65,6 +65,33 @@ async fn a_damaged_keys_file_stops_the_server_and_is_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_missing_keys_file_stops_the_server_and_no_other_takes_its_place() {
+    let mut server = Server::start().await;
+    let before = server.bundle().await;
+    server.stop().await;
+    let path = server.data_dir().join("keys.json");
+    let kept = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let daemon = server.spawn();
+    assert_eq!(daemon.end().await.code(), Some(1));
+    let log = daemon.log();
+    assert!(log.contains("keys.json is missing") && log.contains("put it back from a backup"), "{log}");
+    assert!(!path.exists());
+    std::fs::write(&path, kept).unwrap();
+    server.restart().await;
+    assert_eq!(server.bundle().await, before, "with the file back nothing was lost");
+    server.stop().await;
+    // What the message offers to those who have no backup.
+    std::fs::write(&path, "{\"keys\": {}}").unwrap();
+    server.restart().await;
+    assert_eq!(
+        server.bundle().await.x509_authorities.len(),
+        2,
+        "a new authority beside the one that was lost"
+    );
+}
+
+#[tokio::test]
 async fn a_damaged_database_stops_the_server_and_is_left_as_it_is() {
     let mut server = Server::start().await;
     server.stop().await;

@@ -10,6 +10,7 @@ pub mod agent;
 pub mod bare_agent;
 pub mod cli;
 pub mod daemon;
+pub mod false_clock;
 pub mod foreign;
 pub mod forge;
 pub mod http;

@@ -3,6 +3,7 @@
 //! A new SVID is on disk before it is used, its key before that. Never asks for an SVID with the key of the present
 //! one, and never goes on when the server has banned this node.
 
+mod clocks;
 mod fetch;
 mod resume;
 mod trust;
@@ -48,10 +49,6 @@ pub enum JoinError {
         "the server does not serve this agent any more ({0:?}), and its node can't be attested twice: start it with a new join token"
     )]
     CannotReattest(AgentRefusal),
-    #[error(
-        "the agent's SVID has expired before the server could renew it, and its node can't be attested twice: start it with a new join token"
-    )]
-    Expired,
     #[error("failed to attest: {0}")]
     Attest(String),
     #[error(transparent)]
@@ -96,6 +93,7 @@ impl std::fmt::Debug for Parts {
 }
 
 /// The SVID in use.
+#[derive(Clone)]
 struct Current {
     key: Arc<PrivateKey>,
     id: SpiffeId,
@@ -195,9 +193,7 @@ impl Join {
                         Err(attempt) => {
                             let now = (self.parts.clock)();
                             tracing::error!(error = %attempt, subsystem_name = "rotator", "Failed to rotate agent SVID");
-                            if current.not_after <= now.wall && !current.reattestable {
-                                return JoinError::Expired;
-                            }
+                            self.tell_end(&current, now);
                             again_at = Some(now.mono + self.again.failed(&mut self.jitter));
                         }
                     }
@@ -244,6 +240,14 @@ impl Join {
                     answered_since = None;
                     self.rest(&text).await;
                 }
+            }
+            // A clock that was ahead made a good SVID look ended.
+            if current.is_none()
+                && self.stored_svid_is_good()
+                && let Some((resumed, _)) = self.resume().await?
+            {
+                shell.identity(None).await;
+                return Ok(resumed);
             }
         }
     }
@@ -368,7 +372,7 @@ impl Join {
 
     async fn new_key(&self, current: Option<&Current>) -> Result<(Arc<PrivateKey>, Vec<u8>), Attempt> {
         let keys = self.parts.keys.clone();
-        let in_use = current.map(|c| c.key.public_key().pkix().to_vec());
+        let in_use = current.map(|c| c.key.public_key().pkix().to_vec()).or_else(|| self.stored_key());
         let begun = (self.parts.clock)().mono;
         let made = tokio::task::spawn_blocking(move || {
             let key = keys.make(in_use.as_deref())?;
@@ -423,6 +427,11 @@ impl Join {
         current: &Current,
         shell: &Shell,
     ) -> Result<Current, JoinError> {
+        if refusal == AgentRefusal::Expired && self.disputes(current) {
+            self.wait_for_clocks(current).await;
+            shell.identity(None).await;
+            return Ok(current.clone());
+        }
         self.erase().await;
         let error =
             format!("failed to fetch authorized entries: the server refuses this agent ({refusal:?})");

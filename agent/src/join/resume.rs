@@ -31,7 +31,7 @@ impl Join {
     }
 
     /// The SVID of an earlier life, if it is still good and its key is here, and what was sealed for it.
-    async fn resume(&mut self) -> Result<Option<(Current, Option<Sealed>)>, JoinError> {
+    pub(super) async fn resume(&mut self) -> Result<Option<(Current, Option<Sealed>)>, JoinError> {
         let data = self.parts.state.get();
         if !data.bundle.is_empty() {
             self.parts.roots.set(&bundle_of(&self.parts.trust_domain, &data.bundle));

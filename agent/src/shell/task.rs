@@ -74,6 +74,8 @@ pub(super) struct Task {
     sweeps: mpsc::UnboundedReceiver<Sweep>,
     /// Runs while there may be subscriptions that nobody uses.
     sweep_timer: Timer,
+    /// The clock was set back, and the machines have not been told the time since.
+    set_back: bool,
     events_tx: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     groups: BTreeMap<SelectorSet, watch::Sender<Update>>,
@@ -133,6 +135,7 @@ impl Task {
             feeds,
             sweeps,
             sweep_timer: Timer::default(),
+            set_back: false,
             events_tx,
             events,
             groups: BTreeMap::new(),
@@ -193,7 +196,11 @@ impl Task {
         }
     }
 
-    fn until_wakeup(&self) -> Duration {
+    fn until_wakeup(&mut self) -> Duration {
+        // The machines say moments of the clock that they were told last: after a step back those are far away.
+        if std::mem::take(&mut self.set_back) {
+            return Duration::ZERO;
+        }
         let next = self.cache.next_wakeup().into_iter().chain(self.sync.next_wakeup()).min();
         // By the clock and not by the last input: questions that need no time would put the moment off again and again.
         let now = self.server_clock.later((self.parts.clock)()).wall;
@@ -202,8 +209,10 @@ impl Task {
     }
 
     fn tell_time(&mut self) -> Now {
-        self.now = self.server_clock.later((self.parts.clock)());
-        self.now
+        let now = self.server_clock.later((self.parts.clock)());
+        self.set_back |= now.wall < self.now.wall;
+        self.now = now;
+        now
     }
 
     fn tell_cache(&mut self, input: cache::Input) {

@@ -118,7 +118,11 @@ async fn dial(
     resolver: &dyn Resolve,
     config: &Arc<ClientConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{target}: {e}"));
+    let name = format!("{target}: ");
+    let named = |e: io::Error| match e.to_string() {
+        text if text.starts_with(&name) => e,
+        text => io::Error::new(e.kind(), format!("{name}{text}")),
+    };
     let mut addresses = resolver.resolve(&target.host, target.port).await.map_err(named)?;
     shuffle(&mut addresses);
     let host = target.host.clone();

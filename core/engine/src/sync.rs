@@ -293,7 +293,7 @@ impl Sync {
         self.position = Some(position);
         // A position of an earlier life is as good as a snapshot once the server continues from it.
         self.entries_seen = true;
-        self.maybe_synced(false);
+        self.maybe_synced();
         if let Some(stream) = &mut self.stream {
             stream.current = true;
             stream.unacknowledged = Some(position.revision);
@@ -407,7 +407,7 @@ impl Sync {
         let removed: Vec<_> = self.known.keys().filter(|id| !stay.contains(id)).cloned().collect();
         self.apply(entries, removed);
         self.entries_seen = true;
-        self.maybe_synced(false);
+        self.maybe_synced();
     }
 
     fn apply(&mut self, upserts: Vec<Entry>, removed: Vec<EntryId>) {
@@ -423,9 +423,10 @@ impl Sync {
         }
     }
 
-    /// The first full sync is done once entries are there and the bundles announced have come, or can't be had.
-    fn maybe_synced(&mut self, bundles_failed: bool) {
-        let settled = bundles_failed || (self.wanted.is_empty() && self.fetching.is_none());
+    /// The first full sync is done once entries and the bundles announced have come: what is signed from then on is
+    /// verified by them (INV-4).
+    fn maybe_synced(&mut self) {
+        let settled = self.wanted.is_empty() && self.fetching.is_none();
         if !self.synced && self.entries_seen && settled {
             self.synced = true;
             self.effects.push_back(Effect::Synced);
@@ -466,7 +467,7 @@ impl Sync {
         let upserts = bundles.into_iter().map(Arc::new).collect();
         self.effects.push_back(Effect::Bundles { upserts, removed });
         self.fetch();
-        self.maybe_synced(false);
+        self.maybe_synced();
         self.acknowledge();
     }
 
@@ -477,7 +478,6 @@ impl Sync {
         }
         let pause = self.refetch.failed(&mut self.jitter);
         self.fetch_at = Some(self.now.mono + pause);
-        self.maybe_synced(true);
     }
 
     fn tick(&mut self) {

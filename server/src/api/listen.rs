@@ -22,8 +22,9 @@ use crate::api::caller::{Leaf, LocalPeer, Peer};
 use crate::api::conn;
 use crate::api::gate::Stack;
 use crate::limits::{
-    ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, BACKLOG, CONNECTION_AGE, CONNECTION_AGE_SPREAD, HANDSHAKE_TIME_MAX,
-    HANDSHAKES_MAX, SOCKET_PATH_MAX, TCP_CONNECTIONS_MAX,
+    ACCEPT_PAUSE, ADMIN_CONNECTIONS_MAX, BACKLOG, CONNECTION_AGE, CONNECTION_AGE_SPREAD,
+    DESCRIPTORS_RESERVED_MAX, DESCRIPTORS_RESERVED_SHARE, HANDSHAKE_TIME_MAX, HANDSHAKES_MAX,
+    SOCKET_PATH_MAX, TCP_CONNECTIONS_MAX,
 };
 use crate::sys;
 
@@ -126,12 +127,22 @@ pub struct TcpTerms {
     pub trust_domain: TrustDomain,
     /// Foreign IDs that may connect all the same.
     pub admin_ids: Arc<BTreeSet<SpiffeId>>,
+    /// Connections at one time; see [`connections_for`].
+    pub connections: usize,
+}
+
+/// TCP connections that fit under a limit of descriptors: a flood of them must not keep the admin out, nor the store
+/// from its files.
+#[must_use]
+pub fn connections_for(descriptors: u64) -> usize {
+    let reserved = (descriptors / DESCRIPTORS_RESERVED_SHARE).min(DESCRIPTORS_RESERVED_MAX);
+    usize::try_from(descriptors - reserved).unwrap_or(usize::MAX).min(TCP_CONNECTIONS_MAX)
 }
 
 /// Accepts over TCP until the drain begins.
 pub async fn serve_tcp(listener: TcpListener, terms: TcpTerms, stack: Stack) {
     let drain = stack.gate().drain.clone();
-    let free = Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX));
+    let free = Arc::new(Semaphore::new(terms.connections));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
         let accepted = tokio::select! {
@@ -146,7 +157,7 @@ pub async fn serve_tcp(listener: TcpListener, terms: TcpTerms, stack: Stack) {
             }
         };
         let Ok(place) = free.clone().try_acquire_owned() else {
-            tracing::warn!(caller_addr = %address, limit = TCP_CONNECTIONS_MAX, "Too many connections: one is closed");
+            tracing::warn!(caller_addr = %address, limit = terms.connections, "Too many connections: one is closed");
             continue;
         };
         let (terms, stack, handshakes) = (terms.clone(), stack.clone(), handshakes.clone());
@@ -283,6 +294,13 @@ mod tests {
         }
         let text = bind_admin(&path).unwrap_err().to_string();
         assert!(text.contains("belongs to uid 12345"), "{text}");
+    }
+
+    #[test]
+    fn connections_leave_descriptors_for_the_server_itself() {
+        assert_eq!(connections_for(256), 192);
+        assert_eq!(connections_for(20_000), 18_976);
+        assert_eq!(connections_for(1 << 30), TCP_CONNECTIONS_MAX, "memory is a limit too");
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub enum KeyError {
          stop it or choose another keys_path"
     )]
     InUse { path: PathBuf, pid: String },
+    #[error(
+        "{path} is missing, and the store holds authorities whose keys were in it: put it back from a backup; \
+         to give them up and go on with new authorities, write {{\"keys\": {{}}}} into it"
+    )]
+    Missing { path: PathBuf },
     #[error("{path} is no key file: {problem}; expected {{\"keys\": {{\"ID\": \"base64 PKCS#8\"}}}}")]
     Format { path: PathBuf, problem: String },
 }

@@ -267,6 +267,19 @@ fn a_bundle_fetch_that_failed_is_repeated() {
 }
 
 #[test]
+fn the_first_sync_is_not_done_before_the_bundles_announced_are_here() {
+    let mut rig = Rig::new();
+    rig.welcome();
+    rig.frame(Frame::BundleNotice { domain: domain(), digest: vec![1], removed: false });
+    rig.snapshot(&["a"], &[], at(1, 1), true);
+    rig.put(Input::BundlesFailed);
+    assert_eq!(rig.synced, 0, "a failed fetch is no knowledge");
+    rig.pass(Duration::from_secs(1));
+    rig.put(Input::BundlesFetched { bundles: vec![Bundle::empty(domain())] });
+    assert_eq!(rig.synced, 1);
+}
+
+#[test]
 fn a_revision_is_acknowledged_only_when_the_bundles_announced_before_it_are_here() {
     let mut rig = Rig::new();
     rig.welcome();

@@ -23,6 +23,7 @@ struct Door {
 fn open(world: &World) -> Door {
     let ca = world.gate.services.ca();
     let terms = TcpTerms {
+        connections: 16,
         tls: server_config(ca.identity(), ca.roots(), ServerPolicy::GRPC).unwrap(),
         trust_domain: world.gate.services.trust_domain().clone(),
         admin_ids: Arc::new(world.gate.admin_ids.clone()),
