@@ -152,13 +152,16 @@ impl Net {
 
     /// A frame of a stream: never before the frames sent earlier.
     pub fn send_frame(&mut self, now: u64, agent: usize, life: u64, stream: StreamId, frame: Frame) {
-        let at = now + self.delay(now, agent);
+        let mut at = now + self.delay(now, agent);
         let (of, last) = &mut self.fifo[agent];
-        if *of != (life, stream) {
+        if (life, stream) > *of {
             (*of, *last) = ((life, stream), 0);
         }
-        let at = at.max(*last);
-        *last = at;
+        // Nobody listens to an older stream any more.
+        if (life, stream) == *of {
+            at = at.max(*last);
+            *last = at;
+        }
         self.send_in(at, Message::ToAgent { agent, life, tell: Tell::Frame { stream, frame } });
     }
 
