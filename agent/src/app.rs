@@ -102,6 +102,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
+    let own_bundle = bundle_tx.subscribe();
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
     // The middle outlives the doors: open calls need it while the doors close.
     let shell_stop = CancellationToken::new();
@@ -121,6 +122,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
 
     let mut join = Join::new(join::Parts {
+        own_bundle,
         trust_domain: config.trust_domain.clone(),
         trust: config.bootstrap.clone(),
         server_address: config.server_address.clone(),

@@ -377,7 +377,9 @@ impl Server {
                 let Some(made) = self.made.get(&(kind, slot)).cloned() else {
                     return rotation::Input::Failed;
                 };
-                match self.write(host, now, |r| plan::authorities::publish(r, now.wall, &domain, &made)) {
+                match self
+                    .write(host, now, |r| plan::authorities::publish(r, now.wall, "server", &domain, &made))
+                {
                     Ok(revision) => {
                         self.published.insert(made.id.clone(), now.mono.0);
                         rotation::Input::Published { slot, revision }
@@ -389,8 +391,9 @@ impl Server {
                 if kind == AuthorityKind::X509 {
                     self.judge_activation(now, slot);
                 }
-                let activate =
-                    |r: &Registry| plan::authorities::activate(r, now.wall, kind, &holder, slot, &id);
+                let activate = |r: &Registry| {
+                    plan::authorities::activate(r, now.wall, "server", (kind, &holder), slot, &id)
+                };
                 match self.write(host, now, activate) {
                     Ok(()) => rotation::Input::Activated { slot },
                     Err(_) => rotation::Input::Failed,
