@@ -293,6 +293,15 @@ impl Server {
         }
     }
 
+    /// A prepared authority gives up its place for the one that an operator wants.
+    pub fn make_room(&mut self, host: &mut Host, now: Now, kind: AuthorityKind) {
+        let holder = self.holder(kind);
+        let gone = self.write(host, now, |r| plan::operator::make_room(r, now.wall, kind, &holder));
+        if let Some(id) = gone {
+            self.drive(host, now, kind, rotation::Input::Revoke(id));
+        }
+    }
+
     fn live_agents(&self, now: Now) -> Vec<SpiffeId> {
         let live = self.registry.nodes().filter(|n| !n.is_banned() && n.expires_at > now.wall);
         live.map(|n| n.id.clone()).collect()
