@@ -102,7 +102,6 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
-    let own_bundle = bundle_tx.subscribe();
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
     // The middle outlives the doors: open calls need it while the doors close.
     let shell_stop = CancellationToken::new();
@@ -122,7 +121,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
 
     let mut join = Join::new(join::Parts {
-        own_bundle,
+        own_bundle: bundle.clone(),
         trust_domain: config.trust_domain.clone(),
         trust: config.bootstrap.clone(),
         server_address: config.server_address.clone(),
@@ -149,7 +148,6 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     notify(&[NotifyState::Ready]);
 
     let keeper = tokio::spawn(join::keep_bundle(bundle, roots, state));
-    let beat = beat(metrics, supply, started.mono);
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
         error = join.run(shell, refusals) => Err(AppError::Join(error)),
@@ -157,7 +155,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
             Ok(Err(error)) if !stop.is_cancelled() => Err(AppError::Serve(error)),
             _ => Ok(()),
         },
-        () = beat => Ok(()),
+        () = beat(metrics, supply, started.mono) => Ok(()),
     };
     stop.cancel();
     close(doors, shell_stop, shell_task, keeper).await;
