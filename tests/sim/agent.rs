@@ -285,7 +285,6 @@ impl Agent {
                 if let Some(leaf) = svid.chain.first() {
                     self.signed_by.insert(leaf.to_vec(), authority.clone());
                 }
-                self.taken_up = 0;
                 let authorities = vec![authority];
                 self.tell_cache(now, cache::Input::Signed { ticket, entry, svid, authorities }, asks);
             }
@@ -411,11 +410,12 @@ impl Agent {
                 self.foreign.retain(|d| !removed.contains(d));
                 self.tell_cache(now, cache::Input::Bundles { upserts, removed }, asks);
             }
-            sync::Effect::Synced => self.tell_cache(now, cache::Input::Synced, asks),
-            sync::Effect::Connected => {
+            sync::Effect::Synced => {
+                // Only now does the cache make room: before, it keeps what it took up.
                 self.taken_up = 0;
-                self.tell_cache(now, cache::Input::UpstreamBack, asks);
+                self.tell_cache(now, cache::Input::Synced, asks);
             }
+            sync::Effect::Connected => self.tell_cache(now, cache::Input::UpstreamBack, asks),
             sync::Effect::Refused(refusal) => {
                 self.kept = None;
                 self.refused = Some(refusal);

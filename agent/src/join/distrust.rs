@@ -16,9 +16,12 @@ pub(super) fn issuers(chain: &[Vec<u8>]) -> Vec<AuthorityId> {
 }
 
 impl Join {
-    /// The own bundle has changed: may be the SVID in use is due now.
+    /// The own bundle has changed: perhaps the SVID in use is due now.
     pub(super) fn look_at_issuers(&mut self, current: &mut Current) {
         let Some(bundle) = self.parts.own_bundle.borrow_and_update().clone() else { return };
+        if current.issuers.is_empty() {
+            return; // Its certificates do not say who signed them.
+        }
         let name = |root: &avouch_domain::X509Authority| {
             Some((AuthorityId::from(authority_id(&root.der).ok()?), root.tainted))
         };
