@@ -121,6 +121,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
 
     let mut join = Join::new(join::Parts {
+        own_bundle: bundle.clone(),
         trust_domain: config.trust_domain.clone(),
         trust: config.bootstrap.clone(),
         server_address: config.server_address.clone(),
@@ -147,7 +148,6 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     notify(&[NotifyState::Ready]);
 
     let keeper = tokio::spawn(join::keep_bundle(bundle, roots, state));
-    let beat = beat(metrics, supply, started.mono);
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
         error = join.run(shell, refusals) => Err(AppError::Join(error)),
@@ -155,7 +155,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
             Ok(Err(error)) if !stop.is_cancelled() => Err(AppError::Serve(error)),
             _ => Ok(()),
         },
-        () = beat => Ok(()),
+        () = beat(metrics, supply, started.mono) => Ok(()),
     };
     stop.cancel();
     close(doors, shell_stop, shell_task, keeper).await;

@@ -110,8 +110,6 @@ pub const SIGN_CALLS: usize = 3;
 pub const MINT_CALLS: usize = 64;
 /// A wall clock that is set forward is noticed within this time.
 pub const SLEEP_MAX: Duration = Duration::from_secs(30);
-/// SVIDs of a tainted authority are replaced within this time, spread over it.
-pub const TAINT_SPREAD: Duration = Duration::from_secs(30);
 /// The trust bundle of the first contact is at most this big: thousands of authorities.
 pub const BOOTSTRAP_BUNDLE_MAX: usize = 4 * 1024 * 1024;
 /// Longest fetch of that bundle by URL, redirects included.

@@ -105,6 +105,8 @@ pub const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
 pub const SIGN_INLINE_MAX: usize = 16;
 /// How long an activation that is due waits for silent agents.
 pub const PROPAGATION_BOUND: Duration = Duration::from_secs(60);
+/// Operators' orders about authorities that wait; people give them, one after the other.
+pub const ORDERS_WAITING: usize = 16;
 /// Pause between two looks at the agents' acknowledgements while an activation waits for them.
 pub const ACKNOWLEDGEMENT_PAUSE: Duration = Duration::from_millis(500);
 /// Least time between two SVIDs of the server itself, however short they live.

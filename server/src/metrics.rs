@@ -53,6 +53,10 @@ avouch::metric_table! {
     BUNDLE_CREATE: Call[] = Spire "datastore_bundle_create", "A bundle was written anew.";
     BUNDLE_UPDATE: Call[] = Spire "datastore_bundle_update", "A bundle was replaced, also to append to it.";
     BUNDLE_DELETE: Call[] = Spire "datastore_bundle_delete", "A bundle was removed.";
+    X509_TAINT: Call[] = Spire "datastore_bundle_x509_taint", "An operator wanted an X.509 authority tainted.";
+    X509_REVOKE: Call[] = Spire "datastore_bundle_x509_revoke", "An operator wanted an X.509 authority revoked.";
+    JWT_TAINT: Call[] = Spire "datastore_bundle_jwt_taint", "An operator wanted a JWT authority tainted.";
+    JWT_REVOKE: Call[] = Spire "datastore_bundle_jwt_revoke", "An operator wanted a JWT authority revoked.";
     DATASTORE_BUNDLE_PRUNE: Call[] = Spire "datastore_bundle_prune", "The own bundle was searched for authorities that ended.";
     TOKEN_CREATE: Call[] = Spire "datastore_join_token_create", "A join token was written.";
     TOKEN_DELETE: Call[] = Spire "datastore_join_token_delete", "A join token was spent or pruned.";
@@ -73,6 +77,13 @@ pub enum Pruned {
     Entries,
     JoinTokens,
     Nodes,
+}
+
+/// How an operator withdraws trust from an authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    Taint,
+    Revoke,
 }
 
 /// One question to the store, or a transaction.
@@ -237,6 +248,17 @@ impl Metrics {
             AuthorityKind::Jwt => JWT_ACTIVATE,
         };
         self.registry.add(counter, [], 1.0);
+    }
+
+    /// An authority was tainted or revoked, or that was refused.
+    pub fn withdrawn(&self, kind: AuthorityKind, how: Withdrawal, good: bool, elapsed: Duration) {
+        let call = match (kind, how) {
+            (AuthorityKind::X509, Withdrawal::Taint) => X509_TAINT,
+            (AuthorityKind::X509, Withdrawal::Revoke) => X509_REVOKE,
+            (AuthorityKind::Jwt, Withdrawal::Taint) => JWT_TAINT,
+            (AuthorityKind::Jwt, Withdrawal::Revoke) => JWT_REVOKE,
+        };
+        self.registry.call(call, [], outcome(good), elapsed);
     }
 
     /// The own bundle was searched for ended authorities; `removed` tells whether some were taken out.

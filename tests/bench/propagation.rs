@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use avouch_proto::workload as wire;
-use avouch_proto::{bundle_v1, entry_v1, types};
+use avouch_proto::{bundle_v1, entry_v1, localauthority_v1, types};
 use avouch_tests::forge::Authority;
 use avouch_tests::workload::{Stream, request};
 use avouch_tests::world::my_uid;
@@ -94,6 +94,7 @@ pub async fn run(report: &Report) {
     one_agent(report, &mut fleet).await;
     every_agent(report, &mut fleet).await;
     bundles(report, &mut fleet).await;
+    tainted(report, &mut fleet).await;
     under_load(report, fleet).await;
     held_callers(report).await;
     thousand_svids(report).await;
@@ -206,6 +207,27 @@ async fn bundles(report: &Report, fleet: &mut Fleet) {
     report.plain("own bundle changed, the last of 100 agents, median", median, "ms", Bar::AtMost(100.0));
 }
 
+/// The authority of a fleet's SVIDs is tainted: each agent spreads its own by the size of the fleet.
+async fn tainted(report: &Report, fleet: &mut Fleet) {
+    let mut last = Vec::new();
+    for _ in 0..5 {
+        let signer = taint(&fleet.server).await;
+        let returned = Instant::now();
+        let mut worst: f64 = 0.0;
+        for stream in &mut fleet.streams {
+            worst = worst.max(stream.wait(returned, |m| signed_by(m, &signer)).await);
+        }
+        last.push(worst);
+    }
+    let what = "authority tainted, the last of 100 agents with 11 SVIDs each, median";
+    report.plain(what, quantile(&last, 0.5), "ms", Bar::AtMost(1000.0));
+}
+
+fn signed_by(answer: &wire::X509svidResponse, signer: &[u8]) -> bool {
+    let signed = |s: &wire::X509svid| s.x509_svid.windows(signer.len()).any(|part| part == signer);
+    answer.svids.iter().all(signed)
+}
+
 /// Callers that asked before their entry existed and are held.
 async fn held_callers(report: &Report) {
     let server = Server::start_with(production()).await;
@@ -235,7 +257,7 @@ async fn held_callers(report: &Report) {
     tell(report, "entry created for a held caller", &waits);
 }
 
-/// A thousand SVIDs of one stream signed anew.
+/// A thousand SVIDs of one stream signed anew: their entries change, then their authority is tainted.
 async fn thousand_svids(report: &Report) {
     const ALL: usize = 1000;
     let server = Server::start_with(production()).await;
@@ -266,4 +288,20 @@ async fn thousand_svids(report: &Report) {
     }
     let what = "1,000 SVIDs signed anew after a change of their entries, delivered";
     report.plain(what, quantile(&waits, 0.5), "ms", Bar::AtMost(300.0));
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let signer = taint(&server).await;
+        waits.push(stream.wait(Instant::now(), |m| m.svids.len() == ALL && signed_by(m, &signer)).await);
+    }
+    let what = "1,000 SVIDs replaced after a taint of their authority, delivered";
+    report.plain(&format!("{what}, median"), quantile(&waits, 0.5), "ms", Bar::AtMost(300.0));
+    report.plain(&format!("{what}, worst"), quantile(&waits, 1.0), "ms", Bar::AtMost(300.0));
+}
+
+/// Puts a new X.509 authority to use and taints the one before; gives the name of the new one, as certificates have it.
+async fn taint(server: &Server) -> Vec<u8> {
+    let (authority_id, next) = server.rotate_x509().await;
+    let request = localauthority_v1::TaintX509AuthorityRequest { authority_id };
+    server.authorities().await.taint_x509_authority(request).await.unwrap();
+    hex::decode(next).unwrap()
 }

@@ -7,6 +7,7 @@
 mod activation;
 mod agents;
 mod audit;
+mod authorities;
 mod away;
 mod bad_input;
 mod clients;

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::verify::{TrustRoots, verify_svid};
 use avouch_domain::{Timestamp, TrustDomain, X509Authority};
-use avouch_proto::workload::X509svidResponse;
+use avouch_proto::workload::X509svid;
 use avouch_tests::{AgentOptions, ServerOptions, World, within};
 
 #[allow(clippy::disallowed_methods)] // certificates are verified at the real time
@@ -27,9 +27,8 @@ fn split(mut der: &[u8]) -> Vec<Vec<u8>> {
     all
 }
 
-/// Verifies the one SVID of an answer by the roots of the same answer; gives which root signed it.
-fn verified(answer: &X509svidResponse) -> String {
-    let svid = &answer.svids[0];
+/// Verifies an SVID by the roots that came with it; gives the serial number of the one that signed it.
+pub fn verified(svid: &X509svid) -> String {
     let roots: Vec<_> = split(&svid.bundle)
         .into_iter()
         .map(|der| X509Authority { der: der.into(), tainted: false })
@@ -43,7 +42,7 @@ fn verified(answer: &X509svidResponse) -> String {
         let root = std::slice::from_ref(*root);
         verify_svid(&chain, &TrustRoots::new(root), &domain, wall).is_ok()
     });
-    hex::encode(CertFacts::parse(&signer.unwrap().der).unwrap().serial_decimal.as_bytes())
+    CertFacts::parse(&signer.unwrap().der).unwrap().serial_decimal
 }
 
 #[tokio::test]
@@ -57,7 +56,7 @@ async fn svids_go_on_verifying_while_one_authority_hands_over_to_the_next() {
     let all = within("three authorities in use", async {
         while signers.len() < 3 {
             let answer = stream.next().await.unwrap();
-            signers.insert(verified(&answer));
+            signers.insert(verified(&answer.svids[0]));
         }
     });
     all.await;

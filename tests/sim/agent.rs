@@ -13,6 +13,7 @@ use avouch_domain::{
 use avouch_engine::Machine;
 use avouch_engine::cache::{self, Cache, SignFailure, Want, WorkloadUpdate};
 use avouch_engine::invariants::{self, Broken};
+use avouch_engine::renew::Pace;
 use avouch_engine::sync::{self, AgentRefusal, StreamId, Sync, Version};
 
 use crate::clock::Clock;
@@ -29,8 +30,6 @@ const X509_MAX: usize = 4;
 const JWT_MAX: usize = 4;
 /// Effects that one input may cause: a few for each entry and caller.
 const EFFECTS_MAX: usize = 10_000;
-/// Replacements of SVIDs by a tainted authority are spread over this long.
-const TAINT_SPREAD: Duration = Duration::from_secs(10);
 /// A caller has its answer, or a refusal, after this long: a call's end and the wait before it.
 pub const ANSWER_MAX: u64 = 60_000;
 
@@ -412,6 +411,7 @@ impl Agent {
                 self.tell_cache(now, cache::Input::Bundles { upserts, removed }, asks);
             }
             sync::Effect::Synced => {
+                // Only now does the cache make room: before, it keeps what it took up.
                 self.taken_up = 0;
                 self.tell_cache(now, cache::Input::Synced, asks);
             }
@@ -474,12 +474,12 @@ impl Agent {
         let all = own.x509_authorities.iter().map(|a| (id_of(&a.der), a.tainted));
         let trusted: BTreeSet<_> = all.clone().map(|(id, _)| id).collect();
         let left: Vec<_> = self.trusted.difference(&trusted).cloned().collect();
-        let spread = if left.is_empty() { TAINT_SPREAD } else { Duration::ZERO };
+        let pace = if left.is_empty() { Pace::Among(self.sync.fleet()) } else { Pace::AtOnce };
         self.revoked.extend(left);
         self.trusted = trusted;
         let tainted = all.filter(|(_, tainted)| *tainted).map(|(id, _)| id);
         let authorities = tainted.chain(self.revoked.iter().cloned()).collect();
-        self.tell_cache(now, cache::Input::Distrusted { authorities, spread }, asks);
+        self.tell_cache(now, cache::Input::Distrusted { authorities, pace }, asks);
     }
 }
 

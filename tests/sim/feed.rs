@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use avouch_domain::{Bundle, EntryId, Epoch, LogPosition, Now, Revision, SpiffeId, TrustDomain};
@@ -15,6 +16,9 @@ use avouch_engine::sync::{AgentRefusal, Failure, Frame, Known, NodeStanding, Str
 use crate::host::Host;
 use crate::net::Tell;
 use crate::server::Server;
+
+/// A fleet so big that agents wait for each other: one more of it is played here.
+const FLEET: Option<NonZeroU32> = NonZeroU32::new(10_000);
 
 /// One stream of one life of an agent.
 pub type Line = (usize, u64, StreamId);
@@ -81,7 +85,7 @@ impl Server {
             .iter()
             .map(|(line, follower)| {
                 let position = Some(follower.told.position());
-                (*line, Frame::Heartbeat { server_time: now.wall, position })
+                (*line, Frame::Heartbeat { server_time: now.wall, position, agents: FLEET })
             })
             .collect()
     }
@@ -111,7 +115,7 @@ impl Server {
         };
         let bundles = visible_bundles(&self.registry, id, &self.domain, now.wall);
         // As the product does: bundles before the entries, so that what is acknowledged includes them.
-        let mut frames = vec![Frame::Welcome { server_time: now.wall }, Frame::Node(standing)];
+        let mut frames = vec![Frame::Welcome { server_time: now.wall, agents: FLEET }, Frame::Node(standing)];
         frames.extend(bundles.values().map(|b| notice(b)));
         let position = self.registry.position();
         let began = match resume(&self.registry, id, now.wall, judged.as_ref(), &known, verified) {

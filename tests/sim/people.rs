@@ -293,6 +293,9 @@ impl World {
         let kind = if dice.chance(70) { AuthorityKind::X509 } else { AuthorityKind::Jwt };
         self.log(At::Admin, "hurry", || format!("{input:?} of {kind:?} at server {server}"));
         let now = self.at_server(server);
+        if input == rotation::Input::Prepare {
+            self.servers[server].make_room(&mut self.host, now, kind);
+        }
         self.servers[server].drive(&mut self.host, now, kind, input);
     }
 

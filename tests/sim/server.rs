@@ -293,6 +293,15 @@ impl Server {
         }
     }
 
+    /// A prepared authority gives up its place for the one that an operator wants.
+    pub fn make_room(&mut self, host: &mut Host, now: Now, kind: AuthorityKind) {
+        let holder = self.holder(kind);
+        let gone = self.write(host, now, |r| plan::operator::make_room(r, now.wall, kind, &holder));
+        if let Some(id) = gone {
+            self.drive(host, now, kind, rotation::Input::Revoke(id));
+        }
+    }
+
     fn live_agents(&self, now: Now) -> Vec<SpiffeId> {
         let live = self.registry.nodes().filter(|n| !n.is_banned() && n.expires_at > now.wall);
         live.map(|n| n.id.clone()).collect()
@@ -377,7 +386,9 @@ impl Server {
                 let Some(made) = self.made.get(&(kind, slot)).cloned() else {
                     return rotation::Input::Failed;
                 };
-                match self.write(host, now, |r| plan::authorities::publish(r, now.wall, &domain, &made)) {
+                match self
+                    .write(host, now, |r| plan::authorities::publish(r, now.wall, "server", &domain, &made))
+                {
                     Ok(revision) => {
                         self.published.insert(made.id.clone(), now.mono.0);
                         rotation::Input::Published { slot, revision }
@@ -389,8 +400,9 @@ impl Server {
                 if kind == AuthorityKind::X509 {
                     self.judge_activation(now, slot);
                 }
-                let activate =
-                    |r: &Registry| plan::authorities::activate(r, now.wall, kind, &holder, slot, &id);
+                let activate = |r: &Registry| {
+                    plan::authorities::activate(r, now.wall, "server", (kind, &holder), slot, &id)
+                };
                 match self.write(host, now, activate) {
                     Ok(()) => rotation::Input::Activated { slot },
                     Err(_) => rotation::Input::Failed,

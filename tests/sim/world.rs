@@ -30,6 +30,8 @@ const HEARTBEAT: u64 = 10_000;
 const STEPS_MAX: usize = 2_000_000;
 /// The life of the store between the troubled part and the judgement.
 const PEACE: u64 = 20 * 60_000;
+/// So long before the end nothing is committed: what is, has to reach even an agent that polls.
+const TELLING: u64 = 15_000;
 
 /// What a run has seen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -181,9 +183,13 @@ impl World {
             self.step()?;
         }
         self.heal();
-        let end = self.now.mono.0 + PEACE;
+        let (mut end, mut last) = (self.now.mono.0 + PEACE, self.host.position());
         while self.now.mono.0 < end {
             self.step()?;
+            let position = self.host.position();
+            if position != last {
+                (end, last) = (end.max(self.now.mono.0 + TELLING), position);
+            }
         }
         self.converged()?;
         self.tally.delivered = self.agents.iter().map(|a| a.delivered).sum();

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use avouch_proto::agent_v1::agent_client::AgentClient;
 use avouch_proto::bundle_v1::bundle_client::BundleClient;
 use avouch_proto::entry_v1::entry_client::EntryClient;
+use avouch_proto::localauthority_v1::local_authority_client::LocalAuthorityClient;
 use avouch_proto::svid_v1::svid_client::SvidClient;
-use avouch_proto::{agent_v1, bundle_v1, entry_v1, types};
+use avouch_proto::{agent_v1, bundle_v1, entry_v1, localauthority_v1, types};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
@@ -206,6 +207,35 @@ plugins {{
 
     pub async fn bundles(&self) -> BundleClient<Channel> {
         BundleClient::new(self.channel().await)
+    }
+
+    pub async fn authorities(&self) -> LocalAuthorityClient<Channel> {
+        LocalAuthorityClient::new(self.channel().await)
+    }
+
+    /// Puts a new X.509 authority to use; gives the ID of the one before, and the new one's.
+    pub async fn rotate_x509(&self) -> (String, String) {
+        let mut client = self.authorities().await;
+        let made = client.prepare_x509_authority(localauthority_v1::PrepareX509AuthorityRequest {}).await;
+        let next = made.unwrap().into_inner().prepared_authority.unwrap().authority_id;
+        let request = localauthority_v1::ActivateX509AuthorityRequest { authority_id: next };
+        client.activate_x509_authority(request).await.unwrap();
+        let states =
+            client.get_x509_authority_state(localauthority_v1::GetX509AuthorityStateRequest {}).await;
+        let states = states.unwrap().into_inner();
+        (states.old.unwrap().authority_id, states.active.unwrap().authority_id)
+    }
+
+    /// As [`Server::rotate_x509`], with the JWT authorities.
+    pub async fn rotate_jwt(&self) -> (String, String) {
+        let mut client = self.authorities().await;
+        let made = client.prepare_jwt_authority(localauthority_v1::PrepareJwtAuthorityRequest {}).await;
+        let next = made.unwrap().into_inner().prepared_authority.unwrap().authority_id;
+        let request = localauthority_v1::ActivateJwtAuthorityRequest { authority_id: next };
+        client.activate_jwt_authority(request).await.unwrap();
+        let states = client.get_jwt_authority_state(localauthority_v1::GetJwtAuthorityStateRequest {}).await;
+        let states = states.unwrap().into_inner();
+        (states.old.unwrap().authority_id, states.active.unwrap().authority_id)
     }
 
     pub async fn svids(&self) -> SvidClient<Channel> {

@@ -4,6 +4,7 @@
 //! one, and never goes on when the server has banned this node.
 
 mod clocks;
+mod distrust;
 mod fetch;
 mod resume;
 mod trust;
@@ -15,7 +16,7 @@ use avouch_attestors::node::{NodeProver, ProveError, join_token, x509pop};
 use avouch_credential::key::PrivateKey;
 use avouch_credential::tls::{IdentityCell, RootsCell, TlsError};
 use avouch_credential::x509::facts::CertFacts;
-use avouch_domain::{Bundle, Now, SpiffeId, Tick, Timestamp, TrustDomain, X509Svid};
+use avouch_domain::{AuthorityId, Bundle, Now, SpiffeId, Tick, Timestamp, TrustDomain, X509Svid};
 use avouch_engine::backoff::{Backoff, Jitter, Policy};
 use avouch_engine::renew::renew_after;
 use avouch_engine::sync::AgentRefusal;
@@ -80,6 +81,8 @@ pub struct Parts {
     pub identity: Arc<IdentityCell>,
     pub roots: Arc<RootsCell>,
     pub own: watch::Sender<Option<OwnSvid>>,
+    /// As the server told it last.
+    pub own_bundle: watch::Receiver<Option<Arc<Bundle>>>,
     pub metrics: Metrics,
     pub clock: fn() -> Now,
     pub availability_target: Option<Duration>,
@@ -100,6 +103,8 @@ struct Current {
     not_after: Timestamp,
     renew_at: Timestamp,
     reattestable: bool,
+    /// Who signed its chain.
+    issuers: Vec<AuthorityId>,
 }
 
 /// One failed attempt.
@@ -170,6 +175,7 @@ impl Join {
         loop {
             let wait = self.until_due(&current, again_at);
             tokio::select! {
+                Ok(()) = self.parts.own_bundle.changed() => self.look_at_issuers(&mut current),
                 refusal = refusals.recv() => match refusal {
                     Some(refusal) => {
                         current = match self.refused(refusal, &current, &shell).await {
@@ -497,6 +503,7 @@ impl Join {
         let leaf = chain.first().map(Vec::as_slice).unwrap_or_default();
         let facts = CertFacts::parse(leaf).map_err(|e| answered(&e))?;
         let id = facts.spiffe_id().map_err(|e| answered(&e))?;
+        let issuers = distrust::issuers(chain);
         let shared: Vec<Arc<[u8]>> = chain.iter().map(|der| der.as_slice().into()).collect();
         let svid = X509Svid {
             id: id.clone(),
@@ -517,6 +524,7 @@ impl Join {
             not_after: facts.not_after,
             renew_at: renew_after(facts.not_before, facts.not_after, target, now, &mut self.jitter),
             reattestable,
+            issuers,
         })
     }
 }

@@ -118,7 +118,7 @@ impl Upstream for Fake {
         }
         let (send, frames) = mpsc::channel(16);
         let (acks, _) = mpsc::channel(16);
-        let _ = send.send(Ok(Frame::Welcome { server_time: clock::now().wall })).await;
+        let _ = send.send(Ok(Frame::Welcome { server_time: clock::now().wall, agents: None })).await;
         *self.frames.lock() = Some(send);
         self.followed.send(hello).await.unwrap();
         Ok(Following { frames, acks })
@@ -245,7 +245,7 @@ async fn a_clock_that_differs_from_the_servers_shows_in_facts_and_metrics() {
     let mut rig = rig(true, None).await;
     rig.joined(vec![]).await;
     let ahead = clock::now().wall + Duration::from_secs(60);
-    rig.fake.frame(Frame::Heartbeat { server_time: ahead, position: None }).await;
+    rig.fake.frame(Frame::Heartbeat { server_time: ahead, position: None, agents: None }).await;
     let skew = loop {
         let skew = rig.shell.facts().await.clock_skew_ms;
         if skew > 1000 {

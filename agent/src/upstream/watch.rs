@@ -2,6 +2,8 @@
 //!
 //! Never keeps more than a few frames: the reader sets the pace, and a server that falls silent is left.
 
+use std::num::NonZeroU32;
+
 use avouch_domain::{Bundle, EntryId, Revision, Timestamp, TrustDomain};
 use avouch_engine::sync::{Frame, NodeStanding};
 use avouch_proto::convert::{bundle_from_wire, delivered_entry, position_from_wire, position_to_wire};
@@ -104,7 +106,10 @@ fn say_hello(hello: &Hello) -> watch_v1::Hello {
 fn frame(agent: &avouch_domain::SpiffeId, wire: FollowResponse) -> Result<Option<Frame>, CallError> {
     let Some(frame) = wire.frame else { return Ok(None) };
     Ok(Some(match frame {
-        WireFrame::Welcome(welcome) => Frame::Welcome { server_time: Timestamp(welcome.server_time_ms) },
+        WireFrame::Welcome(welcome) => Frame::Welcome {
+            server_time: Timestamp(welcome.server_time_ms),
+            agents: NonZeroU32::new(welcome.agents),
+        },
         WireFrame::Snapshot(chunk) => Frame::Snapshot {
             entries: entries(agent, &chunk.entries),
             unchanged: ids(&chunk.unchanged),
@@ -127,6 +132,7 @@ fn frame(agent: &avouch_domain::SpiffeId, wire: FollowResponse) -> Result<Option
             State::Active | State::Unspecified => Frame::Node(NodeStanding::Active),
         },
         WireFrame::Heartbeat(beat) => Frame::Heartbeat {
+            agents: NonZeroU32::new(beat.agents),
             server_time: Timestamp(beat.server_time_ms),
             position: beat.position.as_ref().map(|p| position(Some(p))).transpose()?,
         },

@@ -3,7 +3,9 @@
 //!
 //! Never pretty: one line, keys sorted.
 
-use avouch_proto::{agent_debug_v1, bundle_v1, debug_v1, entry_v1, svid_v1, types, workload};
+use avouch_proto::{
+    agent_debug_v1, bundle_v1, debug_v1, entry_v1, localauthority_v1, svid_v1, types, workload,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -171,6 +173,32 @@ pub fn deleted_bundles(reply: &bundle_v1::BatchDeleteFederatedBundleResponse) ->
         item(r.status.as_ref(), "trust_domain", Some(&r.trust_domain), |d| Value::String(d.clone()))
     };
     json!({"results": list(&reply.results, one)})
+}
+
+fn authority(a: &localauthority_v1::AuthorityState) -> Value {
+    json!({
+        "authority_id": a.authority_id,
+        "expires_at": long(a.expires_at),
+        "upstream_authority_subject_key_id": a.upstream_authority_subject_key_id,
+    })
+}
+
+/// Active, prepared and old authority.
+pub fn authorities(states: &[Option<localauthority_v1::AuthorityState>; 3]) -> Value {
+    let mut value = Value::Object(Map::new());
+    for (key, state) in ["active", "prepared", "old"].into_iter().zip(states) {
+        put(&mut value, key, state.as_ref(), authority);
+    }
+    value
+}
+
+/// The authority that something was done to, under the name it has in the reply.
+pub fn changed_authority(key: &str, state: &localauthority_v1::AuthorityState) -> Value {
+    json!({ key: authority(state) })
+}
+
+pub fn upstream_authority(subject_key_id: &str) -> Value {
+    json!({"upstream_authority_subject_key_id": subject_key_id})
 }
 
 pub fn minted_jwt(reply: &svid_v1::MintJwtsvidResponse) -> Value {

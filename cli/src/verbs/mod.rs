@@ -218,7 +218,7 @@ fn usage(program: &Program<'_>) -> String {
     rows.extend(program.daemons.iter().map(|d| (d.word, d.summary)));
     rows.sort_unstable();
     for (words, summary) in rows {
-        text.push_str(&format!("    {words:<24}{summary}\n"));
+        text.push_str(&format!("    {words:<32}{summary}\n"));
     }
     text.push_str(&format!("\n`{name} <command> -help` shows an example and the flags.\n"));
     text
@@ -227,7 +227,7 @@ fn usage(program: &Program<'_>) -> String {
 fn group_usage(group: &str, verbs: &[Verb]) -> String {
     let mut text = format!("`{group}` needs a second word:\n");
     for verb in verbs.iter().filter(|v| v.words.split(' ').next() == Some(group)) {
-        text.push_str(&format!("    {:<24}{}\n", verb.words, verb.summary));
+        text.push_str(&format!("    {:<32}{}\n", verb.words, verb.summary));
     }
     text
 }

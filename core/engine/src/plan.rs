@@ -8,6 +8,9 @@ pub mod authorities;
 pub mod bundles;
 pub mod entries;
 pub mod nodes;
+pub mod operator;
+#[cfg(test)]
+mod operator_tests;
 #[cfg(test)]
 mod tests;
 pub mod tokens;

@@ -30,18 +30,17 @@ pub struct Settings {
     pub propagation_bound: Duration,
 }
 
-/// True if an authority of the journal can go on working: it may still sign, the bundle names it, and its key is at
-/// hand. One that can't is forgotten and made anew; its public part stays in the bundle.
+/// True if an authority of the journal keeps its slot: it has not ended, the bundle names it, and its key is at hand
+/// if it may still sign. One that signs no more needs none, and is kept for an operator who may taint it. One that
+/// does not keep its slot is forgotten and made anew; its public part stays in the bundle.
 #[must_use]
 pub fn can_go_on(row: &Authority, bundle: Option<&Bundle>, key_at_hand: bool, wall: Timestamp) -> bool {
     let published = bundle.is_some_and(|bundle| match row.kind {
         AuthorityKind::X509 => bundle.x509_authorities.iter().any(|root| root.der == row.public),
         AuthorityKind::Jwt => bundle.jwt_authorities.iter().any(|key| key.key_id == row.id),
     });
-    row.state != SlotState::Old
-        && row.not_after > wall
-        && published
-        && (key_at_hand || planted(Fault::TakeUpWithoutKey))
+    let needs_key = row.state != SlotState::Old;
+    row.not_after > wall && published && (key_at_hand || !needs_key || planted(Fault::TakeUpWithoutKey))
 }
 
 /// What happened.
@@ -65,7 +64,7 @@ pub enum Input {
     Acknowledged(Revision),
     /// An operator no longer trusts this authority: a replacement is made at once if it signs.
     Taint(AuthorityId),
-    /// An operator took this authority out of the bundle.
+    /// An operator took this authority out of the bundle, or a prepared one out of its slot.
     Revoke(AuthorityId),
     /// An operator wants the next authority to be made now; it signs when its time comes.
     Prepare,
@@ -150,8 +149,8 @@ fn index(slot: Slot) -> usize {
 }
 
 impl Rotation {
-    /// Takes up where the journal ends. `journal` holds the slots whose key is at hand and whose public part is
-    /// in the bundle; what is missing there is made anew. The first [`Input::Tick`] sets it going.
+    /// Takes up where the journal ends. `journal` holds the slots that [`can_go_on`]; what is missing there is made
+    /// anew. The first [`Input::Tick`] sets it going.
     #[must_use]
     pub fn new(settings: Settings, now: Now, journal: &[Authority]) -> Self {
         let kind = settings.kind;
@@ -352,6 +351,18 @@ impl Rotation {
         self.learn();
     }
 
+    /// Empties the slot of an authority that does not sign. Who wanted a prepared one to sign meant that one.
+    fn revoke(&mut self, id: &AuthorityId) {
+        for slot in [Slot::A, Slot::B] {
+            match self.get(slot).filter(|held| held.id == *id).map(|held| held.state) {
+                None | Some(SlotState::Active) => continue,
+                Some(SlotState::Prepared) => (self.advance, self.due_since) = (false, None),
+                Some(SlotState::Old) => {}
+            }
+            self.set(slot, None);
+        }
+    }
+
     fn learn(&mut self) {
         let acknowledged = self.acknowledged;
         for held in self.slots.iter_mut().flatten() {
@@ -410,13 +421,7 @@ impl Machine for Rotation {
                     held.tainted = true;
                 }
             }
-            Input::Revoke(id) => {
-                for place in &mut self.slots {
-                    if place.as_ref().is_some_and(|h| h.id == id && h.state != SlotState::Active) {
-                        *place = None;
-                    }
-                }
-            }
+            Input::Revoke(id) => self.revoke(&id),
             Input::Prepare => self.prepare = true,
             Input::Advance => self.advance = true,
             Input::Journal(rows) if self.open.is_none() => self.follow(&rows, now.wall),

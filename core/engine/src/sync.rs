@@ -13,6 +13,7 @@ mod tests;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,7 @@ pub struct Sync {
     position: Option<LogPosition>,
     known: Known,
     stream: Option<Stream>,
+    fleet: Option<NonZeroU32>,
     next_stream: StreamId,
     reconnect: Backoff,
     open_at: Option<Tick>,
@@ -105,6 +107,7 @@ impl Sync {
             position: None,
             known: Known::new(),
             stream: None,
+            fleet: None,
             next_stream: 0,
             reconnect: Backoff::new(RECONNECT),
             open_at: None,
@@ -143,6 +146,12 @@ impl Sync {
     #[must_use]
     pub fn is_pushed(&self) -> bool {
         self.stream.as_ref().is_some_and(|s| s.welcomed)
+    }
+
+    /// Agents that follow the same server, this one counted; `None`: nobody tells.
+    #[must_use]
+    pub fn fleet(&self) -> Option<NonZeroU32> {
+        self.fleet
     }
 
     /// True once the first full sync is applied.
@@ -186,7 +195,10 @@ impl Sync {
 
     fn frame(&mut self, frame: Frame) {
         match frame {
-            Frame::Welcome { server_time } => self.welcome(server_time),
+            Frame::Welcome { server_time, agents } => {
+                self.fleet = agents;
+                self.welcome(server_time);
+            }
             Frame::Snapshot { entries, unchanged, position, last } => {
                 self.snapshot(entries, unchanged, position, last);
             }
@@ -195,7 +207,8 @@ impl Sync {
             Frame::Node(NodeStanding::Active) => {}
             Frame::Node(NodeStanding::Banned) => self.refused(AgentRefusal::Banned),
             Frame::Node(NodeStanding::Evicted) => self.refused(AgentRefusal::NotAttested),
-            Frame::Heartbeat { server_time, position } => {
+            Frame::Heartbeat { server_time, position, agents } => {
+                self.fleet = agents;
                 self.effects.push_back(Effect::ServerTime(server_time));
                 if let Some(position) = position {
                     self.heartbeat(position);
@@ -333,6 +346,7 @@ impl Sync {
     fn fall_back(&mut self) {
         self.open_at = Some(self.now.mono + self.jitter.around(TRY_FOLLOW_EVERY));
         if self.mode == Mode::Follow {
+            self.fleet = None;
             self.mode = if self.settings.sync_entries { Mode::SyncEntries } else { Mode::GetEntries };
             self.position = None;
             self.poll_at = Some(self.now.mono);

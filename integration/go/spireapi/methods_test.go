@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +41,7 @@ func services() []service {
 		{&entryv1.Entry_ServiceDesc, entryProofs},
 		{&svidv1.SVID_ServiceDesc, svidProofs},
 		{&debugv1.Debug_ServiceDesc, debugProofs},
+		{&localauthorityv1.LocalAuthority_ServiceDesc, authorityProofs},
 		{&loggerv1.Logger_ServiceDesc, loggerProofs},
 		{&grpc_health_v1.Health_ServiceDesc, healthProofs},
 	}
@@ -113,7 +115,7 @@ func unbuilt(text string, call func(*api, *grpc.ClientConn) error, callers func(
 
 func TestServicesThatAreNotThereAreUnimplementedAtBothDoors(t *testing.T) {
 	a := start(t)
-	for _, desc := range []*grpc.ServiceDesc{&trustdomainv1.TrustDomain_ServiceDesc, &localauthorityv1.LocalAuthority_ServiceDesc} {
+	for _, desc := range []*grpc.ServiceDesc{&trustdomainv1.TrustDomain_ServiceDesc} {
 		for _, method := range methods(desc) {
 			for _, conn := range []*grpc.ClientConn{a.local, a.tcp(nil)} {
 				err := conn.Invoke(a.ctx, "/"+desc.ServiceName+"/"+method, &emptypb.Empty{}, &emptypb.Empty{})
@@ -177,6 +179,14 @@ func (a *api) bearer(change func(*types.Entry)) *grpc.ClientConn {
 	answer, err := svidv1.NewSVIDClient(a.local).MintX509SVID(a.ctx, &svidv1.MintX509SVIDRequest{Csr: csr})
 	must(a.t, err)
 	return a.tcp(&tls.Certificate{Certificate: answer.Svid.CertChain, PrivateKey: key})
+}
+
+// skiOf reads the subject key ID of a certificate, as authorities are named by.
+func skiOf(t testing.TB, der []byte) string {
+	t.Helper()
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	return hex.EncodeToString(cert.SubjectKeyId)
 }
 
 func leafOf(t testing.TB, cert *tls.Certificate) *x509.Certificate {

@@ -87,6 +87,9 @@ pub struct Welcome {
     /// Unix milliseconds.
     #[prost(int64, tag = "2")]
     pub server_time_ms: i64,
+    /// Agents that follow this server, this one counted: what all of them do at once is spread by it. 0: not told.
+    #[prost(uint32, tag = "3")]
+    pub agents: u32,
 }
 /// Part of everything the agent is entitled to. Entries absent from all chunks are gone.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -189,6 +192,9 @@ pub struct Heartbeat {
     pub server_time_ms: i64,
     #[prost(message, optional, tag = "2")]
     pub position: ::core::option::Option<Position>,
+    /// As in Welcome.
+    #[prost(uint32, tag = "3")]
+    pub agents: u32,
 }
 /// The server cannot continue from the agent's position: a snapshot follows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -96,6 +96,7 @@ const AGENT_SERVICE: &str = "spire.api.server.agent.v1.Agent";
 const BUNDLE: &str = "spire.api.server.bundle.v1.Bundle";
 const ENTRY: &str = "spire.api.server.entry.v1.Entry";
 const SVID: &str = "spire.api.server.svid.v1.SVID";
+const AUTHORITY: &str = "spire.api.server.localauthority.v1.LocalAuthority";
 const DEBUG: &str = "spire.api.server.debug.v1.Debug";
 const LOGGER: &str = "spire.api.server.logger.v1.Logger";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -141,6 +142,23 @@ pub const METHODS: &[Method] = &[
     limited(SVID, "NewJWTSVID", AGENT, Bucket::SignJwt, "JWT signing request"),
     row(SVID, "BatchNewWITSVID", AGENT),
     row(SVID, "NewDownstreamX509CA", DOWNSTREAM),
+    row(AUTHORITY, "GetX509AuthorityState", LOCAL | ADMIN),
+    row(AUTHORITY, "PrepareX509Authority", LOCAL | ADMIN),
+    row(AUTHORITY, "ActivateX509Authority", LOCAL | ADMIN),
+    row(AUTHORITY, "TaintX509Authority", LOCAL | ADMIN),
+    row(AUTHORITY, "TaintX509UpstreamAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "RevokeX509Authority", LOCAL | ADMIN),
+    row(AUTHORITY, "RevokeX509UpstreamAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "GetJWTAuthorityState", LOCAL | ADMIN),
+    row(AUTHORITY, "PrepareJWTAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "ActivateJWTAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "TaintJWTAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "RevokeJWTAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "GetWITAuthorityState", LOCAL | ADMIN),
+    row(AUTHORITY, "PrepareWITAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "ActivateWITAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "TaintWITAuthority", LOCAL | ADMIN),
+    row(AUTHORITY, "RevokeWITAuthority", LOCAL | ADMIN),
     local(DEBUG, "GetInfo"),
     local(LOGGER, "GetLogger"),
     local(LOGGER, "SetLogLevel"),

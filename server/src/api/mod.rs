@@ -10,6 +10,7 @@ use avouch_proto::agent_v1::agent_server::AgentServer;
 use avouch_proto::bundle_v1::bundle_server::BundleServer;
 use avouch_proto::debug_v1::debug_server::DebugServer;
 use avouch_proto::entry_v1::entry_server::EntryServer;
+use avouch_proto::localauthority_v1::local_authority_server::LocalAuthorityServer;
 use avouch_proto::logger_v1::logger_server::LoggerServer;
 use avouch_proto::svid_v1::svid_server::SvidServer;
 use avouch_proto::watch_v1::watch_server::WatchServer;
@@ -32,6 +33,7 @@ pub mod entry;
 pub mod gate;
 pub mod health;
 pub mod listen;
+pub mod localauthority;
 pub mod logger;
 pub mod rate;
 pub mod status;
@@ -56,6 +58,10 @@ fn shared(gate: &Gate) -> Routes {
     let services = &gate.services;
     Routes::new(limited!(AgentServer, agent::AgentApi { services: services.clone() }))
         .add_service(limited!(BundleServer, bundle::BundleApi { services: services.clone() }))
+        .add_service(limited!(
+            LocalAuthorityServer,
+            localauthority::LocalAuthorityApi { services: services.clone() }
+        ))
         .add_service(limited!(EntryServer, entry::EntryApi { services: services.clone() }))
         .add_service(limited!(SvidServer, svid::SvidApi { services: services.clone() }))
         .add_service(limited!(WatchServer, watch::WatchApi { services: services.clone() }))

@@ -3,13 +3,14 @@
 //! Texts that clients of SPIRE know are kept; inner reasons follow a colon, except for `NotFound`, whose inner
 //! reason is dropped as SPIRE does.
 
+use avouch_domain::AuthorityKind;
 use avouch_proto::convert::ConvertError;
 use tonic::{Code, Status};
 
 use crate::api::rate::RateError;
 use crate::service::{
-    AttestError, BadToken, BundleError, EntryWriteError, JoinTokenError, JwtError, MintX509Error, NodeError,
-    RenewError, WriteError, X509ItemError,
+    ActivateError, AttestError, BadToken, BundleError, EntryWriteError, JoinTokenError, JwtError,
+    MintX509Error, NodeError, OrderError, RenewError, RevokeError, TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -198,4 +199,43 @@ pub fn jwt_failed(error: &JwtError) -> Status {
         JwtError::Sign(_) => Code::Internal,
     };
     Status::new(code, error.to_string())
+}
+
+/// An authority was not prepared, activated, tainted or revoked as wanted. `verb` says which of them failed.
+#[must_use]
+pub fn order_failed(kind: AuthorityKind, verb: &str, error: &OrderError) -> Status {
+    let (authority, certificate) = match kind {
+        AuthorityKind::X509 => ("X.509 authority", "root CA"),
+        AuthorityKind::Jwt => ("JWT authority", "key"),
+    };
+    let gist = format!("failed to {verb} {authority}");
+    let refused = |code, inner: &str| Status::new(code, format!("{gist}: {inner}"));
+    let gone = || match (kind, verb) {
+        (AuthorityKind::Jwt, _) => refused(Code::Internal, "no JWT Key found with provided key ID"),
+        (_, "taint") => refused(Code::Internal, "no ca found with provided subject key ID"),
+        _ => refused(Code::Internal, "no root CA found with provided subject key ID"),
+    };
+    let invalid = |inner: &dyn std::fmt::Display| Status::invalid_argument(inner.to_string());
+    match error {
+        OrderError::JwtDisabled => Status::unimplemented(error.to_string()),
+        OrderError::NothingSigns => Status::unavailable(error.to_string()),
+        OrderError::Activate(error @ ActivateError::NotPrepared(_)) => {
+            Status::internal(format!("only Prepared authorities can be activated: {error}"))
+        }
+        OrderError::Activate(error) => invalid(error),
+        OrderError::Taint(error @ TaintError::NotOld(_)) => {
+            invalid(&format_args!("only Old local authorities can be tainted: {error}"))
+        }
+        OrderError::Taint(TaintError::Already) => {
+            refused(Code::Internal, &format!("{certificate} is already tainted"))
+        }
+        OrderError::Taint(TaintError::Gone) | OrderError::Revoke(RevokeError::Gone) => gone(),
+        OrderError::Taint(error) => invalid(error),
+        OrderError::Revoke(RevokeError::Untainted) => {
+            refused(Code::Internal, &format!("it is not possible to revoke an untainted {certificate}"))
+        }
+        OrderError::Revoke(error) => invalid(&format_args!("invalid authority ID: {error}")),
+        OrderError::Write(error) => write_failed(&gist, error),
+        OrderError::Step(inner) => refused(Code::Internal, inner),
+    }
 }

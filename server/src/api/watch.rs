@@ -127,7 +127,9 @@ async fn follow(
 ) -> Result<Never, Status> {
     let hello = hello(&mut steps).await?;
     let agent = call.caller_id()?;
-    let welcome = Welcome { version: VERSION.min(hello.version), server_time_ms: call.now().wall.0 };
+    let (version, server_time_ms) = (VERSION.min(hello.version), call.now().wall.0);
+    // This one is not among the followers yet.
+    let welcome = Welcome { version, server_time_ms, agents: agents(services).saturating_add(1) };
     send(replies, Frame::Welcome(welcome)).await?;
     let resume = hello.position.as_ref().and_then(|position| position_from_wire(position).ok());
     let known = hello.known.into_iter().filter_map(|known| {
@@ -153,7 +155,7 @@ async fn follow(
                 Some(_) => return Err(Status::invalid_argument("expected an acknowledgement")),
                 None => return Err(Status::cancelled("agent closed the stream")),
             },
-            () = tokio::time::sleep(WATCH_HEARTBEAT) => beat(&feed, call, replies).await?,
+            () = tokio::time::sleep(WATCH_HEARTBEAT) => beat(services, &feed, call, replies).await?,
         }
     }
 }
@@ -176,9 +178,14 @@ async fn hello(steps: &mut Streaming<FollowRequest>) -> Result<Hello, Status> {
     }
 }
 
-async fn beat(feed: &AgentFeed, call: &Call, replies: &Replies) -> Result<(), Status> {
-    let position = Some(position_to_wire(&feed.position()));
-    send(replies, Frame::Heartbeat(Heartbeat { server_time_ms: call.now().wall.0, position })).await
+async fn beat(services: &Services, feed: &AgentFeed, call: &Call, replies: &Replies) -> Result<(), Status> {
+    let (server_time_ms, position) = (call.now().wall.0, Some(position_to_wire(&feed.position())));
+    send(replies, Frame::Heartbeat(Heartbeat { server_time_ms, position, agents: agents(services) })).await
+}
+
+/// How many agents follow: each spreads by it what all of them do at once.
+fn agents(services: &Services) -> u32 {
+    u32::try_from(services.followers()).unwrap_or(u32::MAX)
 }
 
 async fn send(replies: &Replies, frame: Frame) -> Result<(), Status> {

@@ -26,7 +26,8 @@ use zeroize::Zeroizing;
 use crate::limits::SIGN_INLINE_MAX;
 use crate::settings::Settings;
 
-pub(crate) use rotor::{Rotor, RotorParts};
+pub use rotor::{Order, OrderError};
+pub(crate) use rotor::{OrderQueue, Rotor, RotorParts, order_queue};
 
 /// An issued X509-SVID, without a private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +158,11 @@ impl Ca {
     /// What does not work at the moment, the first of it.
     fn trouble(&self) -> Option<String> {
         self.0.troubles.lock().values().next().cloned()
+    }
+
+    /// Why the last step of an authority did not work out.
+    fn trouble_of(&self, kind: AuthorityKind) -> Option<String> {
+        self.0.troubles.lock().get(&Part::Authority(kind)).cloned()
     }
 
     /// Notes how the last step of a part went.

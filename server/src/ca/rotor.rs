@@ -44,6 +44,14 @@ pub(crate) struct RotorParts {
     pub clock: Clock,
 }
 
+mod orders;
+
+pub use orders::{Order, OrderError};
+pub(crate) use orders::{OrderQueue, Orders, order_queue};
+
+/// Who acts when no operator does.
+const SELF: &str = "server";
+
 /// See the module.
 pub(crate) struct Rotor {
     parts: RotorParts,
@@ -51,6 +59,10 @@ pub(crate) struct Rotor {
     made: BTreeMap<(AuthorityKind, Slot), Made>,
     /// When the server's SVID is due.
     renew_at: Timestamp,
+    /// Who wanted the step that is under way.
+    actors: BTreeMap<AuthorityKind, String>,
+    /// Operators who wait for an authority to sign.
+    waiting: Vec<orders::Waiting>,
 }
 
 /// What signs once its slot is active.
@@ -78,8 +90,14 @@ impl Rotor {
     /// # Errors
     /// The reason in words.
     pub(crate) async fn start(parts: RotorParts) -> Result<Self, String> {
-        let mut rotor =
-            Self { parts, machines: BTreeMap::new(), made: BTreeMap::new(), renew_at: Timestamp(0) };
+        let mut rotor = Self {
+            parts,
+            machines: BTreeMap::new(),
+            made: BTreeMap::new(),
+            renew_at: Timestamp(0),
+            actors: BTreeMap::new(),
+            waiting: Vec::new(),
+        };
         let disabled = rotor.parts.ca.0.settings.jwt_disabled;
         let kinds = [AuthorityKind::X509, AuthorityKind::Jwt];
         for kind in kinds.into_iter().filter(|k| !disabled || *k == AuthorityKind::X509) {
@@ -95,19 +113,24 @@ impl Rotor {
         Ok(rotor)
     }
 
-    /// Works until `stop`.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    /// Works until `stop`, and does what operators want meanwhile.
+    pub(crate) async fn run(mut self, mut orders: Orders, stop: CancellationToken) {
         let follow = roots::follow(self.parts.ca.roots(), self.parts.writer.clone(), stop.clone());
         let follow = tokio::spawn(follow);
         loop {
             let awaited = self.machines.values().any(|m| m.awaited().is_some());
             let pause = self.pause();
-            tokio::select! {
+            let order = tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(pause) => {}
-                () = self.acknowledged(), if awaited => {}
+                () = tokio::time::sleep(pause) => None,
+                () = self.acknowledged(), if awaited => None,
+                Some(order) = orders.recv() => Some(order),
+            };
+            if let Some(order) = order {
+                self.obey(order).await;
             }
             self.turn().await;
+            self.settle();
         }
         if let Err(e) = follow.await {
             tracing::error!(error = %e, "Task that follows the bundles failed");
@@ -248,6 +271,7 @@ impl Rotor {
     async fn publish(&self, kind: AuthorityKind, slot: Slot) -> Result<Input, String> {
         let made = self.made.get(&(kind, slot)).ok_or("the key of the slot is gone")?.clone();
         let (clock, domain) = (self.parts.clock, self.parts.ca.0.trust_domain.clone());
+        let actor = self.actor(kind);
         let prepared = Prepared {
             kind,
             holder: self.parts.holder.clone(),
@@ -260,7 +284,7 @@ impl Rotor {
         let revision = self
             .parts
             .writer
-            .write(move |registry| publish(registry, clock().wall, &domain, &prepared))
+            .write(move |registry| publish(registry, clock().wall, &actor, &domain, &prepared))
             .await
             .map_err(|e| e.to_string())?
             .map_err(|e| e.to_string())?;
@@ -274,9 +298,10 @@ impl Rotor {
     async fn activate(&mut self, kind: AuthorityKind, slot: Slot) -> Result<Input, String> {
         let made = self.made.get(&(kind, slot)).ok_or("the key of the slot is gone")?.clone();
         let (clock, holder, id) = (self.parts.clock, self.parts.holder.clone(), made.id.clone());
+        let actor = self.actor(kind);
         self.parts
             .writer
-            .write(move |registry| activate(registry, clock().wall, kind, &holder, slot, &id))
+            .write(move |registry| activate(registry, clock().wall, &actor, (kind, &holder), slot, &id))
             .await
             .map_err(|e| e.to_string())?
             .map_err(|e| e.to_string())?;
@@ -288,6 +313,10 @@ impl Rotor {
             self.renew_at = Timestamp(0);
         }
         Ok(Input::Activated { slot })
+    }
+
+    fn actor(&self, kind: AuthorityKind) -> String {
+        self.actors.get(&kind).map_or(SELF, String::as_str).to_owned()
     }
 
     fn install(&self, ready: &Ready) {
@@ -335,7 +364,7 @@ impl Rotor {
             .map_err(|e| e.to_string())?
     }
 
-    /// The slots of the journal whose key is at hand and whose public part is published; the others are freed.
+    /// The authorities of the journal that keep their slots; the other slots are freed.
     async fn load(&mut self, kind: AuthorityKind) -> Result<Vec<Authority>, String> {
         let registry = self.parts.writer.registry();
         let wall = (self.parts.clock)().wall;
@@ -344,20 +373,20 @@ impl Rotor {
         let mut lost = Vec::new();
         for slot in [Slot::A, Slot::B] {
             let Some(row) = registry.authority(kind, &self.parts.holder, slot) else { continue };
-            match self.at_hand(row, bundle.as_deref(), wall) {
-                Some(made) => {
+            let made = self.at_hand(row);
+            if can_go_on(row, bundle.as_deref(), made.is_some(), wall) {
+                if let Some(made) = made.filter(|_| row.state != SlotState::Old) {
                     if row.state == SlotState::Active {
                         self.install(&made.ready);
                     }
                     self.made.insert((kind, slot), made);
-                    usable.push(row.clone());
                 }
-                None => {
-                    if row.state == SlotState::Old || row.not_after <= wall {
-                        self.destroy(kind, slot).await;
-                    }
-                    lost.push(slot);
+                usable.push(row.clone());
+            } else {
+                if row.state == SlotState::Old || row.not_after <= wall {
+                    self.destroy(kind, slot).await;
                 }
+                lost.push(slot);
             }
         }
         if !lost.is_empty() {
@@ -381,14 +410,14 @@ impl Rotor {
         }
     }
 
-    fn at_hand(&self, row: &Authority, bundle: Option<&Bundle>, wall: Timestamp) -> Option<Made> {
+    fn at_hand(&self, row: &Authority) -> Option<Made> {
         let signer = self.parts.keys.get(key_id(row.kind, row.slot))?;
         let made = match row.kind {
             AuthorityKind::X509 => x509_made(row.public.clone(), signer, row.issued_at, row.not_after),
             AuthorityKind::Jwt if signer.public_key().pkix() != &*row.public => return None,
             AuthorityKind::Jwt => jwt_made(row.id.clone(), signer, row.issued_at, row.not_after),
         };
-        made.ok().filter(|_| can_go_on(row, bundle, true, wall))
+        made.ok()
     }
 
     async fn renew_server_svid(&mut self) {

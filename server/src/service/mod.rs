@@ -7,6 +7,7 @@ mod agents;
 mod attest;
 #[cfg(test)]
 mod attest_tests;
+mod authorities;
 mod bundles;
 #[cfg(test)]
 mod end_tests;
@@ -29,23 +30,25 @@ use avouch_engine::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::ca::{Ca, Rotor, RotorParts};
+use crate::ca::{Ca, OrderQueue, Rotor, RotorParts, order_queue};
 use crate::clock::Clock;
 use crate::datastore::Datastore;
 use crate::feed::Feed;
 use crate::keys::KeyManager;
 use crate::writer::Writer;
 
-pub use crate::ca::{CaFacts, IssuedJwt, IssuedX509};
+pub use crate::ca::{CaFacts, IssuedJwt, IssuedX509, Order, OrderError};
 pub use crate::feed::{AgentFeed, AgentUpdate, BundleChange, NodeChange, UpdateKind};
 pub use crate::settings::Settings;
 pub use crate::writer::WriteError;
 pub use agents::{JoinTokenError, NewJoinToken, RenewError, ShownJoinToken};
 pub use attest::{AttestError, AttestRequest, AttestStep, Attestation, Attested};
+pub use authorities::AuthorityPair;
 pub use avouch_engine::entitle::KnownEntry;
 pub use avouch_engine::plan::bundles::{BundleError, BundlePatch, DeleteMode};
 pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
+pub use avouch_engine::plan::operator::{ActivateError, RevokeError, TaintError};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 
@@ -89,6 +92,9 @@ struct Inner {
     writer: Writer,
     feed: Feed,
     ca: Ca,
+    /// Who holds the keys: this server.
+    holder: Holder,
+    orders: OrderQueue,
     verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
 }
 
@@ -132,18 +138,19 @@ impl Services {
             feed: feed.clone(),
             keys,
             metrics: metrics.clone(),
-            holder,
+            holder: holder.clone(),
             clock,
         })
         .await
         .map_err(StartError::Ca)?;
-        tokio::spawn(rotor.run(stop.clone()));
+        let (orders, given) = order_queue();
+        tokio::spawn(rotor.run(given, stop.clone()));
         tokio::spawn(pruner::run(
             pruner::Parts { writer: writer.clone(), settings: settings.clone(), metrics, clock },
             stop,
         ));
         let verifiers = verifiers.into_iter().collect();
-        Ok(Self(Arc::new(Inner { trust_domain, settings, writer, feed, ca, verifiers })))
+        Ok(Self(Arc::new(Inner { trust_domain, settings, writer, feed, ca, holder, orders, verifiers })))
     }
 
     /// The registry as committed last.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use avouch_credential::x509::facts::authority_id;
 use avouch_domain::{AuthorityId, Bundle, Tick, Timestamp, TrustDomain};
 use avouch_engine::cache;
+use avouch_engine::renew::Pace;
 
 use super::Task;
-use crate::limits::{CLOCK_SKEW_WARN_MS, TAINT_SPREAD};
+use crate::limits::CLOCK_SKEW_WARN_MS;
 use crate::metrics::Papers;
 
 impl Task {
@@ -44,13 +44,13 @@ impl Task {
         };
         let now_trusted = ids(false);
         let left: Vec<_> = self.trusted.difference(&now_trusted).cloned().collect();
-        let spread = if left.is_empty() { TAINT_SPREAD } else { Duration::ZERO };
+        let pace = if left.is_empty() { Pace::Among(self.sync.fleet()) } else { Pace::AtOnce };
         self.revoked.extend(left);
         self.revoked.retain(|id| !now_trusted.contains(id));
         self.trusted = now_trusted;
         let authorities = ids(true).union(&self.revoked).cloned().collect();
         let (begun, before) = ((self.parts.clock)().mono, self.cache.counts().tally.tainted_x509);
-        self.tell_cache_quietly(cache::Input::Distrusted { authorities, spread });
+        self.tell_cache_quietly(cache::Input::Distrusted { authorities, pace });
         self.count_tainted(Papers::X509, self.cache.counts().tally.tainted_x509 - before, begun);
     }
 

@@ -3,6 +3,7 @@
 //! `run`, `validate`, `backup` and `restore` belong to the server's own crate and are handed in.
 
 mod agents;
+mod authorities;
 mod bundles;
 mod entries;
 mod entry_input;
@@ -21,7 +22,7 @@ use avouch_proto::logger_v1::{self, logger_client::LoggerClient};
 use avouch_proto::types;
 
 /// First words of SPIRE's verbs whose parts of the server are not built yet.
-const NOT_YET: &[&str] = &["federation", "localauthority", "upstreamauthority", "wit"];
+const NOT_YET: &[&str] = &["federation", "wit"];
 
 /// What only the server's crate can do. Each gets the arguments after its word and gives the exit code.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +86,7 @@ fn verbs() -> Vec<Verb> {
         },
     ];
     verbs.extend(agents::verbs());
+    verbs.extend(authorities::verbs());
     verbs.extend(bundles::verbs());
     verbs.extend(entries::verbs());
     verbs.extend(mint::verbs());

@@ -516,7 +516,7 @@ impl Cache {
             Input::JwtFailed { ticket, failure } => {
                 self.jwts.failed(ticket, &failure, self.now);
             }
-            Input::Distrusted { authorities, spread } => self.distrust(authorities, spread),
+            Input::Distrusted { authorities, pace } => self.distrust(authorities, pace),
             Input::Tick => {}
         }
     }

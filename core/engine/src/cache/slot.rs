@@ -10,7 +10,7 @@ use avouch_domain::{AuthorityId, Entry, EntryId, Tick, Timestamp, X509Svid};
 
 use super::{AWAY, Cache, Effect, Priority, REFUSED, SignFailure, Ticket};
 use crate::faults::{Fault, planted};
-use crate::renew::renew_after;
+use crate::renew::{Pace, renew_after};
 
 /// An SVID whose issuer is not relied on any more was replaced by another such: the server has not turned yet.
 const STILL_DISTRUSTED: Duration = Duration::from_secs(60);
@@ -275,7 +275,7 @@ impl Cache {
         }
     }
 
-    pub(super) fn distrust(&mut self, authorities: BTreeSet<AuthorityId>, spread: Duration) {
+    pub(super) fn distrust(&mut self, authorities: BTreeSet<AuthorityId>, pace: Pace) {
         let fresh: BTreeSet<_> = authorities.difference(&self.distrusted).cloned().collect();
         self.distrusted = authorities;
         if fresh.is_empty() {
@@ -290,6 +290,7 @@ impl Cache {
             .map(|(id, slot)| (id.clone(), slot.active > 0))
             .collect();
         self.tally.tainted_x509 += hit.len();
+        let spread = pace.spread(hit.len());
         for (id, wanted) in hit {
             // Those somebody uses go first.
             let wait = if wanted { spread / 2 } else { spread };

@@ -10,6 +10,7 @@ use avouch_domain::{
 };
 
 use super::snapshot::Snapshot;
+use crate::renew::Pace;
 
 /// What one cache may hold and how it renews.
 #[derive(Clone, Debug)]
@@ -117,10 +118,10 @@ pub enum Input {
         failure: SignFailure,
     },
     /// The X.509 authorities of the own trust domain that must not be relied on any more, all of them: SVIDs
-    /// issued by them are replaced within `spread`, and used until the replacement is there.
+    /// issued by them are replaced at this pace, and used until the replacement is there.
     Distrusted {
         authorities: BTreeSet<AuthorityId>,
-        spread: Duration,
+        pace: Pace,
     },
     /// Time has passed.
     Tick,

@@ -43,6 +43,7 @@ pub struct Prepared {
 pub fn publish(
     registry: &Registry,
     at: Timestamp,
+    actor: &str,
     domain: &TrustDomain,
     input: &Prepared,
 ) -> (Plan, Result<Revision, SlotError>) {
@@ -59,7 +60,7 @@ pub fn publish(
         let (slot, expected, found) = (input.slot, input.id.clone(), Some(other.id.clone()));
         return (Plan::default(), Err(SlotError::Changed { slot, found, expected }));
     }
-    let mut draft = Draft::new(registry, at, "server");
+    let mut draft = Draft::new(registry, at, actor);
     let revision = draft.revision();
     match input.kind {
         AuthorityKind::X509 => {
@@ -96,8 +97,8 @@ pub fn publish(
 pub fn activate(
     registry: &Registry,
     at: Timestamp,
-    kind: AuthorityKind,
-    holder: &Holder,
+    actor: &str,
+    (kind, holder): (AuthorityKind, &Holder),
     slot: Slot,
     expected: &AuthorityId,
 ) -> (Plan, Result<(), SlotError>) {
@@ -112,7 +113,7 @@ pub fn activate(
     if authority.state == SlotState::Active {
         return (Plan::default(), Ok(()));
     }
-    let mut draft = Draft::new(registry, at, "server");
+    let mut draft = Draft::new(registry, at, actor);
     if let Some(sibling) = registry.authority(kind, holder, slot.other())
         && sibling.state == SlotState::Active
         && !planted(Fault::TwoSigners)
@@ -178,7 +179,8 @@ pub fn taint(
     (draft.finish(), found)
 }
 
-/// Takes a tainted authority out of the bundle and out of its slot, before its end. True if found.
+/// Takes a tainted authority out of the bundle and out of its slot, before its end; also a JWT authority that has no
+/// slot any more. True if found.
 #[must_use]
 pub fn revoke(
     registry: &Registry,
@@ -189,20 +191,21 @@ pub fn revoke(
 ) -> (Plan, bool) {
     let mut draft = Draft::new(registry, at, actor);
     let bad = |a: &Authority| a.tainted || planted(Fault::RevokeUntainted);
-    let tainted: Vec<_> =
-        registry.authorities().filter(|a| a.id == *id && bad(a) && a.state != SlotState::Active).collect();
-    for authority in &tainted {
+    let held: Vec<_> = registry.authorities().filter(|a| a.id == *id).collect();
+    let tainted: Vec<_> = held.iter().filter(|a| bad(a) && a.state != SlotState::Active).collect();
+    let left_over = |k: &JwtAuthority| k.key_id == *id && k.tainted && held.is_empty();
+    let Some(bundle) = registry.bundle(domain) else { return (Plan::default(), false) };
+    if tainted.is_empty() && !bundle.jwt_authorities.iter().any(left_over) {
+        return (Plan::default(), false);
+    }
+    let mut bundle = (**bundle).clone();
+    bundle.jwt_authorities.retain(|k| k.key_id != *id);
+    for authority in tainted {
         draft.delete(RowKey::Authority(authority.kind, authority.holder.clone(), authority.slot));
-        if let Some(bundle) = draft.after.bundle(domain) {
-            let mut bundle = (**bundle).clone();
-            bundle.x509_authorities.retain(|r| r.der != authority.public);
-            bundle.jwt_authorities.retain(|k| k.key_id != *id);
-            bundle.sequence_number += 1;
-            draft.put(Row::Bundle(bundle));
-        }
+        bundle.x509_authorities.retain(|r| r.der != authority.public);
     }
-    if !tainted.is_empty() {
-        draft.note(AuditEvent::AuthorityRevoked, id);
-    }
-    (draft.finish(), !tainted.is_empty())
+    bundle.sequence_number += 1;
+    draft.put(Row::Bundle(bundle));
+    draft.note(AuditEvent::AuthorityRevoked, id);
+    (draft.finish(), true)
 }

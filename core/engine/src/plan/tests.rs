@@ -311,20 +311,21 @@ fn an_authority_is_published_with_its_bundle_before_it_can_sign() {
     let mut registry = Registry::new();
     let holder = Holder::Server("s".into());
     let activate = |r: &Registry, slot, key: &str| {
-        authorities::activate(r, NOW, AuthorityKind::Jwt, &holder, slot, &key.into())
+        authorities::activate(r, NOW, "server", (AuthorityKind::Jwt, &holder), slot, &key.into())
     };
     assert!(matches!(activate(&registry, Slot::A, "k1").1, Err(SlotError::Changed { .. })));
-    let (plan, revision) = authorities::publish(&registry, NOW, &domain(), &prepared(Slot::A, "k1"));
+    let (plan, revision) =
+        authorities::publish(&registry, NOW, "server", &domain(), &prepared(Slot::A, "k1"));
     assert_eq!(revision, Ok(Revision(1)));
     commit(&mut registry, &plan);
     assert_eq!(registry.bundle(&domain()).unwrap().jwt_authorities.len(), 1);
     let (plan, outcome) = activate(&registry, Slot::A, "k1");
     assert_eq!(outcome, Ok(()));
     commit(&mut registry, &plan);
-    let (plan, outcome) = authorities::publish(&registry, NOW, &domain(), &prepared(Slot::A, "k2"));
+    let (plan, outcome) = authorities::publish(&registry, NOW, "server", &domain(), &prepared(Slot::A, "k2"));
     assert_eq!(outcome, Err(SlotError::Signs(Slot::A)));
     assert!(plan.is_empty());
-    let (plan, _) = authorities::publish(&registry, NOW, &domain(), &prepared(Slot::B, "k2"));
+    let (plan, _) = authorities::publish(&registry, NOW, "server", &domain(), &prepared(Slot::B, "k2"));
     commit(&mut registry, &plan);
     let (plan, _) = activate(&registry, Slot::B, "k2");
     commit(&mut registry, &plan);
@@ -336,7 +337,8 @@ fn an_authority_is_published_with_its_bundle_before_it_can_sign() {
 #[test]
 fn a_slot_with_a_good_prepared_authority_takes_no_other() {
     let mut registry = Registry::new();
-    let publish = |r: &Registry, key| authorities::publish(r, NOW, &domain(), &prepared(Slot::A, key));
+    let publish =
+        |r: &Registry, key| authorities::publish(r, NOW, "server", &domain(), &prepared(Slot::A, key));
     let (plan, _) = publish(&registry, "k1");
     commit(&mut registry, &plan);
     let (plan, outcome) = publish(&registry, "k2");
@@ -351,7 +353,7 @@ fn a_slot_with_a_good_prepared_authority_takes_no_other() {
 #[test]
 fn only_a_tainted_authority_that_does_not_sign_is_revoked() {
     let mut registry = Registry::new();
-    let (plan, _) = authorities::publish(&registry, NOW, &domain(), &prepared(Slot::A, "k1"));
+    let (plan, _) = authorities::publish(&registry, NOW, "server", &domain(), &prepared(Slot::A, "k1"));
     commit(&mut registry, &plan);
     assert!(!authorities::revoke(&registry, NOW, "me", &domain(), &"k1".into()).1);
     let (plan, found) = authorities::taint(&registry, NOW, "me", &domain(), &"k1".into());

@@ -510,7 +510,7 @@ proptest! {
 }
 
 #[test]
-fn an_authority_goes_on_only_with_its_key_its_place_in_the_bundle_and_time_left() {
+fn an_authority_keeps_its_slot_only_with_its_place_in_the_bundle_time_left_and_a_key_to_sign_with() {
     let row = |state| Authority {
         kind: AuthorityKind::X509,
         holder: Holder::Server("one".into()),
@@ -531,7 +531,8 @@ fn an_authority_goes_on_only_with_its_key_its_place_in_the_bundle_and_time_left(
     assert!(can_go_on(&active, Some(&bundle), true, soon));
     assert!(!can_go_on(&active, Some(&bundle), false, soon), "no key");
     assert!(!can_go_on(&active, Some(&bundle), true, late), "ended");
-    assert!(!can_go_on(&old, Some(&bundle), true, soon), "signs no more");
+    assert!(can_go_on(&old, Some(&bundle), false, soon), "signs no more, and needs no key");
+    assert!(!can_go_on(&old, Some(&bundle), true, late), "ended");
     assert!(!can_go_on(&active, None, true, soon), "no bundle");
 }
 

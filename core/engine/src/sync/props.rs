@@ -123,7 +123,7 @@ impl World {
         self.stream = Some(stream);
         self.told = self.log.len() - 1;
         let bundle = self.notice();
-        self.wire.push_back(Frame::Welcome { server_time: self.now.wall });
+        self.wire.push_back(Frame::Welcome { server_time: self.now.wall, agents: None });
         self.wire.push_back(bundle);
         let from = position.map(|p| p.revision.0 as usize);
         if let Some(from) = from.filter(|from| from % 2 == 0) {
@@ -187,7 +187,7 @@ impl World {
             Event::Deliver(count) => self.deliver(*count),
             Event::Beat => {
                 let position = Some(at(self.told));
-                self.wire.push_back(Frame::Heartbeat { server_time: self.now.wall, position });
+                self.wire.push_back(Frame::Heartbeat { server_time: self.now.wall, position, agents: None });
             }
             Event::Break => {
                 if let Some(stream) = self.stream.take() {

@@ -89,7 +89,7 @@ impl Rig {
     }
 
     fn welcome(&mut self) {
-        self.frame(Frame::Welcome { server_time: self.now.wall });
+        self.frame(Frame::Welcome { server_time: self.now.wall, agents: None });
     }
 
     fn snapshot(&mut self, ids: &[&str], unchanged: &[&str], position: LogPosition, last: bool) {
@@ -182,7 +182,7 @@ fn another_history_at_the_same_revision_starts_over() {
     rig.snapshot(&["a"], &[], at(1, 5), true);
     let mut other = at(1, 5);
     other.head = Head([99; 32]);
-    rig.frame(Frame::Heartbeat { server_time: rig.now.wall, position: Some(other) });
+    rig.frame(Frame::Heartbeat { server_time: rig.now.wall, position: Some(other), agents: None });
     assert_eq!(rig.alarms, 1);
     rig.pass(Duration::from_secs(2));
     assert_eq!(rig.opens.len(), 2);
@@ -303,7 +303,8 @@ fn a_heartbeat_moves_nothing_before_the_stream_has_begun() {
     rig.lost();
     rig.pass(Duration::from_secs(1));
     rig.welcome();
-    let beat = |position| Frame::Heartbeat { server_time: Timestamp(0), position: Some(position) };
+    let beat =
+        |position| Frame::Heartbeat { server_time: Timestamp(0), position: Some(position), agents: None };
     rig.snapshot(&["a"], &[], at(1, 9), false);
     rig.frame(beat(at(1, 9)));
     assert_eq!(rig.sync.position(), Some(at(1, 5)), "half a snapshot is no position");

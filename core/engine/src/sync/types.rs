@@ -1,5 +1,6 @@
 //! What the sync machine is told and what it asks for. Values only.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub enum NodeStanding {
 pub enum Frame {
     Welcome {
         server_time: Timestamp,
+        /// Agents that follow this server, this one counted; `None`: it does not tell.
+        agents: Option<NonZeroU32>,
     },
     /// Part of everything the agent is entitled to.
     Snapshot {
@@ -86,6 +89,8 @@ pub enum Frame {
     Heartbeat {
         server_time: Timestamp,
         position: Option<LogPosition>,
+        /// As in `Welcome`.
+        agents: Option<NonZeroU32>,
     },
     /// The server can't continue from where the agent stands: a snapshot follows.
     Resync {

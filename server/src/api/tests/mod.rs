@@ -38,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::service::{Parts, Services, Settings};
 
 mod agents;
+mod authorities;
 mod bundles;
 mod entries;
 mod local;

@@ -8,6 +8,7 @@ use avouch_domain::{Image, KeyType, Now, Row, Tick};
 use avouch_engine::Registry;
 use avouch_store::Store;
 
+use super::orders::{Given, order_queue};
 use super::*;
 use crate::datastore::Datastore;
 use crate::keys::disk::DiskKeys;
@@ -308,6 +309,109 @@ async fn the_key_of_a_retired_authority_is_removed_at_the_next_start_if_a_crash_
     let keys = DiskKeys::beside(&file);
     let left = ["x509-CA-A", "JWT-Signer-A"].map(|id| keys.get(id).is_some());
     assert_eq!(left, [false, false]);
+}
+
+impl World {
+    /// Gives an order, and does what the task does with it; the answer comes when it may.
+    async fn order(&mut self, order: Order) -> tokio::task::JoinHandle<OrderAnswer> {
+        let (queue, mut orders) = order_queue();
+        let asking = async move { queue.give("admin", AuthorityKind::X509, order).await };
+        let answer = tokio::spawn(asking);
+        let given: Given = orders.recv().await.unwrap();
+        self.rotor.obey(given).await;
+        self.rotor.turn().await;
+        self.rotor.settle();
+        answer
+    }
+
+    /// An order that is answered at once.
+    async fn done(&mut self, order: Order) -> OrderAnswer {
+        let answer = self.order(order).await;
+        answer.await.unwrap()
+    }
+
+    async fn prepare(&mut self) -> Authority {
+        self.done(Order::Prepare).await.unwrap().unwrap()
+    }
+}
+
+type OrderAnswer = Result<Option<Authority>, OrderError>;
+
+#[tokio::test]
+async fn an_authority_prepared_by_hand_is_published_and_signs_when_told() {
+    let mut world = world(Arc::new(MemoryKeys::new())).await;
+    let first = world.signs();
+    let prepared = world.prepare().await;
+    assert_eq!(
+        (prepared.state, world.signs(), world.published()),
+        (SlotState::Prepared, first.clone(), (2, 1))
+    );
+    world.settled().await;
+    let active = world.done(Order::Activate(prepared.id.clone())).await.unwrap().unwrap();
+    assert_eq!((active.id.clone(), active.state), (prepared.id.clone(), SlotState::Active));
+    assert_eq!(world.signs(), (prepared.id, first.1), "the JWT authority is another matter");
+}
+
+#[tokio::test]
+async fn who_activates_waits_for_the_agents_that_do_not_know_the_authority() {
+    let mut world = world(Arc::new(MemoryKeys::new())).await;
+    let agent = world.join().await;
+    let prepared = world.prepare().await;
+    let answer = world.order(Order::Activate(prepared.id.clone())).await;
+    assert!(!answer.is_finished() && world.signs().0 != prepared.id);
+    world.settled().await;
+    world.feed.acknowledge(&agent, world.writer.registry().position().revision);
+    world.turn_at(START + Duration::from_secs(1)).await;
+    world.rotor.settle();
+    assert_eq!(answer.await.unwrap().unwrap().unwrap().id, prepared.id);
+    assert_eq!(world.signs().0, prepared.id);
+}
+
+#[tokio::test]
+async fn a_second_prepared_authority_takes_the_place_of_the_first_and_of_who_waits_for_it() {
+    let mut world = world(Arc::new(MemoryKeys::new())).await;
+    world.join().await;
+    let (first, one) = (world.signs().0, world.prepare().await);
+    let waits = world.order(Order::Activate(one.id.clone())).await;
+    let two = world.prepare().await;
+    assert_ne!(one.id, two.id);
+    let refused = OrderError::Activate(avouch_engine::plan::operator::ActivateError::Unexpected);
+    assert_eq!(waits.await.unwrap(), Err(refused));
+    world.turn_at(START + PROPAGATION_BOUND * 2).await;
+    assert_eq!((world.signs().0, world.published().0), (first, 3), "nobody wanted the second to sign");
+}
+
+#[tokio::test]
+async fn an_old_authority_can_be_tainted_and_revoked_after_a_restart() {
+    WALL.set(START);
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().join("store"), folder.path().join("keys.json"));
+    let (store, image) = Store::open(&path, START).unwrap();
+    let mut world = world_on(store.clone(), image, Arc::new(DiskKeys::beside(&file))).await;
+    let (old, next) = (world.signs().0, world.prepare().await);
+    world.settled().await;
+    world.done(Order::Activate(next.id.clone())).await.unwrap();
+    let mut world = restarted(world, store, &path, &file, START + HOUR).await;
+    assert_eq!(world.signs().0, next.id);
+    assert!(DiskKeys::beside(&file).get("x509-CA-A").is_none(), "its key is gone all the same");
+    let tainted = world.done(Order::Taint(old.clone())).await.unwrap().unwrap();
+    assert!(tainted.tainted && tainted.state == SlotState::Old);
+    assert_eq!(world.done(Order::Revoke(old)).await, Ok(None));
+    assert_eq!((world.published().0, world.signs().0), (1, next.id));
+    let page = world.metrics.registry().render();
+    for deed in ["taint", "revoke"] {
+        let line = format!("spire_server_datastore_bundle_x509_{deed}{{status=\"OK\"}} 1");
+        assert!(page.lines().any(|l| l == line), "{line} is not in:\n{page}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_the_key_manager_can_not_carry_out_says_why() {
+    let keys = Arc::new(Flaky { inner: MemoryKeys::new(), broken: AtomicBool::new(false) });
+    let mut world = world(keys.clone()).await;
+    keys.broken.store(true, Ordering::Relaxed);
+    let error = world.done(Order::Prepare).await.unwrap_err().to_string();
+    assert!(error.contains("the disk is full"), "{error}");
 }
 
 /// Restarts on the same store and keys at `wall`.

@@ -110,7 +110,7 @@ fn an_svid_whose_authority_is_not_relied_on_is_still_to_be_replaced() {
     rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
     rig.sign_all();
     let authorities: BTreeSet<AuthorityId> = ["aa".into()].into();
-    rig.put(Input::Distrusted { authorities: authorities.clone(), spread: Duration::from_secs(30) });
+    rig.put(Input::Distrusted { authorities: authorities.clone(), pace: Pace::Among(None) });
     let mut reborn = rig.reborn();
     assert_eq!(reborn.cache.snapshot().distrusted, authorities);
     reborn.pass(Duration::from_secs(31));

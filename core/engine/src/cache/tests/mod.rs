@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::Machine;
+use crate::renew::Pace;
 
 const HOUR: i64 = 3600;
 

@@ -101,9 +101,8 @@ fn svids_of_a_distrusted_authority_are_replaced_before_they_are_dropped() {
     rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
     rig.subscribe(&["u:1"]);
     rig.sign_all();
-    let spread = Duration::from_secs(30);
-    rig.put(Input::Distrusted { authorities: ["aa".into()].into(), spread });
-    rig.pass(spread);
+    rig.put(Input::Distrusted { authorities: ["aa".into()].into(), pace: Pace::Among(None) });
+    rig.pass(Pace::Among(None).spread(1));
     assert_eq!((rig.signs.len(), rig.held_by(&["u:1"]).len()), (1, 1));
 }
 
@@ -120,6 +119,6 @@ fn the_tally_tells_renewals_by_age_from_those_by_change_and_counts_what_is_taint
     rig.sign_all();
     let outdated = Tally { outdated: 1, ..Tally::default() };
     assert_eq!(rig.cache.counts().tally, outdated);
-    rig.put(Input::Distrusted { authorities: ["aa".into()].into(), spread: Duration::ZERO });
+    rig.put(Input::Distrusted { authorities: ["aa".into()].into(), pace: Pace::AtOnce });
     assert_eq!(rig.cache.counts().tally, Tally { expiring: 1, tainted_x509: 1, ..outdated });
 }
