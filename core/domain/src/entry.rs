@@ -101,10 +101,13 @@ pub struct EntryParts {
     pub created_at: Timestamp,
 }
 
-/// A checked registration entry; shared, never edited in place.
+/// A checked registration entry; shared, never edited in place. As large as a pointer, since indexes are full of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    parts: Arc<EntryParts>,
+pub struct Entry(Arc<Checked>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Checked {
+    parts: EntryParts,
     set: SelectorSet,
 }
 
@@ -147,46 +150,59 @@ impl Entry {
         for name in names {
             check_dns_name(name)?;
         }
-        Ok(Self { parts: Arc::new(parts), set })
+        Ok(Self(Arc::new(Checked { parts, set })))
+    }
+
+    /// The same entry with the texts that it has in common with `neighbour`, its parent's ID above all, kept once for
+    /// both. Only of an entry that nobody else holds yet; another stays as it is.
+    #[must_use]
+    pub fn sharing_texts_of(mut self, neighbour: &Self) -> Self {
+        if let Some(Checked { parts, .. }) = Arc::get_mut(&mut self.0) {
+            if parts.parent_id == neighbour.parent_id {
+                parts.parent_id = neighbour.parent_id.clone();
+            }
+            parts.spiffe_id.share_domain(&neighbour.parent_id);
+        }
+        self
     }
 
     /// The selectors as a set, for matching.
     #[must_use]
     pub fn selector_set(&self) -> &SelectorSet {
-        &self.set
+        &self.0.set
     }
 
     /// An owned copy of the content, to build a changed entry from.
     #[must_use]
     pub fn to_parts(&self) -> EntryParts {
-        (*self.parts).clone()
+        self.0.parts.clone()
     }
 
     /// True once the entry's end has come. It acts by time, not by pruning.
     #[must_use]
     pub fn is_expired(&self, wall: Timestamp) -> bool {
-        self.parts.expires_at.is_some_and(|end| end <= wall)
+        self.expires_at.is_some_and(|end| end <= wall)
     }
 
     /// A node alias (parent `/spire/server`): never delivered; it makes matching agents act as its SPIFFE ID.
     #[must_use]
     pub fn is_node_alias(&self) -> bool {
-        self.parts.parent_id.is_server()
+        self.parent_id.is_server()
     }
 
     /// Two entries are similar if parent, SPIFFE ID and selector set are equal; only one may exist.
     #[must_use]
     pub fn is_similar(&self, other: &Self) -> bool {
-        self.parts.parent_id == other.parts.parent_id
-            && self.parts.spiffe_id == other.parts.spiffe_id
-            && self.set == other.set
+        self.parent_id == other.parent_id
+            && self.spiffe_id == other.spiffe_id
+            && self.selector_set() == other.selector_set()
     }
 }
 
 impl std::ops::Deref for Entry {
     type Target = EntryParts;
     fn deref(&self) -> &EntryParts {
-        &self.parts
+        &self.0.parts
     }
 }
 
