@@ -48,7 +48,12 @@ struct InProcess {
 const ROWS: [InProcess; 5] = [
     InProcess { word: "x509", what: "X.509-SVID from a CSR", figure: 0.0, make: x509_from_csr },
     InProcess { word: "jwt", what: "JWT-SVID", figure: 0.0, make: jwt },
-    InProcess { word: "create", what: "one entry planned and applied among 1,000", figure: 0.0, make: create_one },
+    InProcess {
+        word: "create",
+        what: "one entry planned and applied among 1,000",
+        figure: 0.0,
+        make: create_one,
+    },
     InProcess { word: "authorized", what: "is this entry this agent's", figure: 0.0, make: authorized },
     InProcess { word: "view", what: "the 1,000 entries of an agent", figure: 0.0, make: view },
 ];
@@ -58,7 +63,8 @@ pub fn run(report: &Report) {
     report.ratio(ROWS[0].what, measure(x509_from_csr()), yardstick::floor(), Bar::AtMost(1.25));
     report.ratio(ROWS[1].what, measure(jwt()), yardstick::sign(), Bar::AtMost(1.25));
     for row in &ROWS {
-        let (instructions, allocations) = (format!("{}: instructions", row.what), format!("{}: allocations", row.what));
+        let (instructions, allocations) =
+            (format!("{}: instructions", row.what), format!("{}: allocations", row.what));
         match each(row.word, "--tool=callgrind", collected) {
             Ok(count) => {
                 report.plain(&instructions, count / 1e3, "thousand", Bar::AtMost(row.figure * MORE));
@@ -94,7 +100,8 @@ fn each(word: &str, tool: &str, read: fn(&str) -> Option<f64>) -> Result<f64, St
         let output = valgrind.arg(this).args([WORD, word, &times.to_string()]).output();
         let output = output.map_err(|e| format!("valgrind: {e}"))?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        read(&text).ok_or_else(|| format!("valgrind gave no count: {}", text.lines().last().unwrap_or_default()))
+        read(&text)
+            .ok_or_else(|| format!("valgrind gave no count: {}", text.lines().last().unwrap_or_default()))
     };
     Ok((count(MANY)? - count(FEW)?) / (MANY - FEW) as f64)
 }

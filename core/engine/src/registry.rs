@@ -242,7 +242,10 @@ impl Registry {
 }
 
 /// The entries that give out a SPIFFE ID.
-fn giving<'a>(index: &'a OrdSet<BySpiffeId>, spiffe_id: &'a SpiffeId) -> impl Iterator<Item = &'a Entry> + 'a {
+fn giving<'a>(
+    index: &'a OrdSet<BySpiffeId>,
+    spiffe_id: &'a SpiffeId,
+) -> impl Iterator<Item = &'a Entry> + 'a {
     index
         .range::<_, Giving<'a>>((Bound::Excluded(Giving(spiffe_id)), Bound::Unbounded))
         .map(|BySpiffeId(entry)| entry)

@@ -94,7 +94,7 @@ fn entry_page(entries: &[&Entry], mask: Option<&EntryMask>, more: bool) -> SyncA
 
 fn revision(entry: &Entry) -> EntryRevision {
     EntryRevision {
-        id: entry.id.to_string(),
+        id: entry.id.as_str().to_owned(),
         revision_number: entry.revision_number,
         created_at: entry.created_at.secs(),
     }
