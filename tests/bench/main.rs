@@ -27,7 +27,7 @@ const PARTS: [&str; 7] =
 const HELP: &str = "\
 avouch-bench [PART...] [--check]
 
-Measures all parts, or those named: papers (in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
+Measures all parts, or those named: papers (in process, counted by valgrind), issuing (the server signs), attestation (nodes join), workload (the agent answers),
 propagation (a change reaches a stream), registry (entries, durably), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar.
 
@@ -42,6 +42,12 @@ fn main() -> ExitCode {
         && *word == echo::WORD
     {
         runtime.block_on(echo::serve(socket, size));
+        return ExitCode::SUCCESS;
+    }
+    if let [word, row, times] = words.as_slice()
+        && *word == papers::WORD
+    {
+        papers::repeat(row, times);
         return ExitCode::SUCCESS;
     }
     let (flags, parts): (Vec<&str>, Vec<&str>) = words.iter().partition(|w| w.starts_with('-'));

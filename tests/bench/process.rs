@@ -1,9 +1,12 @@
 //! What a process costs: its CPU clock and its memory, as the kernel keeps them.
 
+use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::report::median;
 
@@ -25,6 +28,39 @@ pub async fn cpu_each(pid: i32, operations: usize, mut sample: impl AsyncFnMut()
         samples.push((cpu(pid) - before).as_secs_f64() * 1e6 / operations as f64);
     }
     median(samples)
+}
+
+/// How often `pid` asks its disk to keep what it wrote while `work` is done, as strace counts it.
+///
+/// # Errors
+/// Why there is no count.
+pub async fn syncs(pid: i32, work: impl AsyncFnOnce()) -> Result<f64, String> {
+    let mut strace = tokio::process::Command::new("strace")
+        .args(["-f", "-c", "-e", "trace=fsync,fdatasync", "-p", &pid.to_string()])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| format!("strace: {e}"))?;
+    let mut said = BufReader::new(strace.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("attached") {
+        line.clear();
+        if said.read_line(&mut line).await.expect("a text") == 0 {
+            return Err("strace may not attach to the server".to_owned());
+        }
+    }
+    work().await;
+    let id = strace.id().and_then(|id| i32::try_from(id).ok()).expect("a running process");
+    kill(Pid::from_raw(id), Signal::SIGINT).expect("a signal");
+    let mut table = String::new();
+    said.read_to_string(&mut table).await.expect("a table");
+    strace.wait().await.expect("its end");
+    let calls = |line: &str| {
+        let mut words = line.split_whitespace();
+        let calls = words.nth(3)?.parse::<f64>().ok()?;
+        words.last().filter(|name| name.ends_with("sync")).map(|_| calls)
+    };
+    Ok(table.lines().filter_map(calls).sum())
 }
 
 /// Resident and anonymous memory in MiB.

@@ -6,13 +6,13 @@ use avouch_proto::entry_v1::entry_client::EntryClient;
 use avouch_proto::watch_v1::watch_client::WatchClient;
 use avouch_proto::{entry_v1, types, watch_v1};
 use avouch_tests::bare_agent::BareAgent;
-use avouch_tests::{Server, entry, within};
+use avouch_tests::{Server, ServerOptions, entry, within};
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 
 use crate::issuing::production;
-use crate::process::{cpu, cpu_each, memory};
-use crate::report::{Bar, Report, Yard};
+use crate::process::{SAMPLES, cpu, cpu_each, memory, syncs};
+use crate::report::{Bar, Report, Yard, median};
 
 const PAGE: usize = 500;
 /// Entries of a large installation.
@@ -37,6 +37,7 @@ pub async fn run(report: &Report) {
     let mut server = Server::start_with(production()).await;
     let agent = BareAgent::join(&server).await;
     writes(report, &server, &agent).await;
+    audited(report).await;
     watchers(report).await;
     let few = change_cost(&server, &agent.uri()).await;
     create(&server, &agent.uri(), 20_000, MANY).await;
@@ -72,6 +73,7 @@ async fn writes(report: &Report, server: &Server, agent: &BareAgent) {
     });
     report.plain("ListEntries in pages of 500: server CPU an entry", list.await, "us", Bar::AtMost(3.0));
     singles(report, server, &parent).await;
+    disk(report, server, &parent).await;
     let mut client = server.entries().await;
     let delete = cpu_each(pid, PAGE, async || {
         let request = entry_v1::BatchDeleteEntryRequest { ids: ids.split_off(ids.len() - PAGE) };
@@ -81,13 +83,16 @@ async fn writes(report: &Report, server: &Server, agent: &BareAgent) {
 }
 
 async fn sync(report: &Report, server: &Server, agent: &BareAgent) {
+    const CALLS: usize = 10;
     let mut client = EntryClient::new(agent.connect(server).await);
-    let each = cpu_each(server.daemon().pid(), 1, async || {
-        let asked = entry_v1::SyncAuthorizedEntriesRequest::default();
-        // The stream stays open for the questions that are not asked: nothing is new.
-        let asked = tokio_stream::once(asked).chain(tokio_stream::pending());
-        let mut pages = client.sync_authorized_entries(asked).await.unwrap().into_inner();
-        while pages.message().await.unwrap().unwrap().more {}
+    let each = cpu_each(server.daemon().pid(), CALLS, async || {
+        for _ in 0..CALLS {
+            let asked = entry_v1::SyncAuthorizedEntriesRequest::default();
+            // The stream stays open for the questions that are not asked: nothing is new.
+            let asked = tokio_stream::once(asked).chain(tokio_stream::pending());
+            let mut pages = client.sync_authorized_entries(asked).await.unwrap().into_inner();
+            while pages.message().await.unwrap().unwrap().more {}
+        }
     });
     let what = "SyncAuthorizedEntries of 10,000 known entries: server CPU";
     report.plain(what, each.await, "us", Bar::AtMost(1000.0));
@@ -122,6 +127,54 @@ async fn singles(report: &Report, server: &Server, parent: &str) {
     let many = (CALLERS * CALLS) as f64 / begun.elapsed().as_secs_f64();
     report.plain("rate of one caller of singles", rate, "/s", Bar::Free);
     report.plain("rate of 16 callers, in rates of one", many / rate, "x", Bar::AtLeast(3.0));
+}
+
+/// What a write costs the disk: one sync for a commit, and now and then two that fold the log into the database.
+async fn disk(report: &Report, server: &Server, parent: &str) {
+    const CALLS: usize = 200;
+    const BATCHES: usize = 8;
+    let pid = server.daemon().pid();
+    let mut client = server.entries().await;
+    let one = syncs(pid, async || {
+        for n in 0..CALLS {
+            create_one(&mut client, parent, &format!("/synced/{n}")).await;
+        }
+    });
+    let many = syncs(pid, async || {
+        create(server, parent, MANY, MANY + BATCHES * PAGE).await;
+    });
+    for (what, syncs, calls, bar) in [
+        ("entries created, one a call: syncs of the disk a call", one.await, CALLS, 1.1),
+        ("entries created, 500 a call: syncs of the disk a call", many.await, BATCHES, 3.0),
+    ] {
+        match syncs {
+            Ok(syncs) => report.plain(what, syncs / calls as f64, "", Bar::AtMost(bar)),
+            Err(reason) => report.absent(what, &reason),
+        }
+    }
+}
+
+/// The audit log must not slow writes down. In CPU time, which other work on the machine does not change; the two
+/// servers take turns.
+async fn audited(report: &Report) {
+    const CALLS: usize = 200;
+    let logged = ServerOptions { server: "audit_log_enabled = true".to_owned(), ..production() };
+    let servers = [Server::start_with(production()).await, Server::start_with(logged).await];
+    let mut ratios = Vec::new();
+    for round in 0..SAMPLES {
+        let mut spent = Vec::new();
+        for server in &servers {
+            let mut client = server.entries().await;
+            let before = cpu(server.daemon().pid());
+            for n in 0..CALLS {
+                create_one(&mut client, "spiffe://example.org/node", &format!("/audited/{round}-{n}")).await;
+            }
+            spent.push((cpu(server.daemon().pid()) - before).as_secs_f64());
+        }
+        ratios.push(spent[0] / spent[1]);
+    }
+    let what = "entries created, one a call, audit log on: in rates without";
+    report.plain(what, median(ratios), "x", Bar::AtLeast(0.9));
 }
 
 /// Server CPU microseconds of one entry created and deleted by calls of their own.

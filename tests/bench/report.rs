@@ -38,6 +38,11 @@ impl Report {
         self.line(what, &measured, ratio, "x", bar);
     }
 
+    /// A row that could not be measured here.
+    pub fn absent(&self, what: &str, reason: &str) {
+        println!("  {what:<66}    not run: {reason}");
+    }
+
     /// A heading.
     pub fn part(&self, name: &str) {
         println!("\n{name}");

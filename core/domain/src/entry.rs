@@ -1,6 +1,8 @@
 //! Registration entry: who gets which identity, below which parent.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::limits::{DNS_NAME_MAX, ENTRY_ID_MAX, HINT_MAX};
@@ -10,8 +12,20 @@ use crate::time::{Timestamp, Ttl};
 use crate::trust_domain::TrustDomain;
 
 /// Text that names one entry: 1 to 255 bytes of `[A-Za-z0-9-_.]`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntryId(Arc<str>);
+///
+/// A UUID, which is what a server makes, lies in the value itself: who walks ten thousand entries to tell their IDs does
+/// not follow a pointer for each.
+#[derive(Clone)]
+pub struct EntryId(Text);
+
+/// Longest text kept in place: a UUID's 36 bytes, and what fills the word.
+const IN_PLACE: usize = 38;
+
+#[derive(Clone)]
+enum Text {
+    Short { len: u8, bytes: [u8; IN_PLACE] },
+    Long(Arc<str>),
+}
 
 impl EntryId {
     /// Checks characters and length.
@@ -27,24 +41,68 @@ impl EntryId {
         {
             return Err(EntryError::IdCharacter);
         }
-        Ok(Self(text.into()))
+        let mut bytes = [0; IN_PLACE];
+        Ok(Self(match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(text.as_bytes());
+                Text::Short { len, bytes }
+            }
+            _ => Text::Long(text.into()),
+        }))
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // Only ASCII gets in.
+            Text::Short { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Text::Long(text) => text,
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Text::Long(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl PartialEq for EntryId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for EntryId {}
+
+impl Ord for EntryId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl PartialOrd for EntryId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for EntryId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -101,10 +159,13 @@ pub struct EntryParts {
     pub created_at: Timestamp,
 }
 
-/// A checked registration entry; shared, never edited in place.
+/// A checked registration entry; shared, never edited in place. As large as a pointer, since indexes are full of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    parts: Arc<EntryParts>,
+pub struct Entry(Arc<Checked>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Checked {
+    parts: EntryParts,
     set: SelectorSet,
 }
 
@@ -147,46 +208,59 @@ impl Entry {
         for name in names {
             check_dns_name(name)?;
         }
-        Ok(Self { parts: Arc::new(parts), set })
+        Ok(Self(Arc::new(Checked { parts, set })))
+    }
+
+    /// The same entry with the texts that it has in common with `neighbour`, its parent's ID above all, kept once for
+    /// both. Only of an entry that nobody else holds yet; another stays as it is.
+    #[must_use]
+    pub fn sharing_texts_of(mut self, neighbour: &Self) -> Self {
+        if let Some(Checked { parts, .. }) = Arc::get_mut(&mut self.0) {
+            if parts.parent_id == neighbour.parent_id {
+                parts.parent_id = neighbour.parent_id.clone();
+            }
+            parts.spiffe_id.share_domain(&neighbour.parent_id);
+        }
+        self
     }
 
     /// The selectors as a set, for matching.
     #[must_use]
     pub fn selector_set(&self) -> &SelectorSet {
-        &self.set
+        &self.0.set
     }
 
     /// An owned copy of the content, to build a changed entry from.
     #[must_use]
     pub fn to_parts(&self) -> EntryParts {
-        (*self.parts).clone()
+        self.0.parts.clone()
     }
 
     /// True once the entry's end has come. It acts by time, not by pruning.
     #[must_use]
     pub fn is_expired(&self, wall: Timestamp) -> bool {
-        self.parts.expires_at.is_some_and(|end| end <= wall)
+        self.expires_at.is_some_and(|end| end <= wall)
     }
 
     /// A node alias (parent `/spire/server`): never delivered; it makes matching agents act as its SPIFFE ID.
     #[must_use]
     pub fn is_node_alias(&self) -> bool {
-        self.parts.parent_id.is_server()
+        self.parent_id.is_server()
     }
 
     /// Two entries are similar if parent, SPIFFE ID and selector set are equal; only one may exist.
     #[must_use]
     pub fn is_similar(&self, other: &Self) -> bool {
-        self.parts.parent_id == other.parts.parent_id
-            && self.parts.spiffe_id == other.parts.spiffe_id
-            && self.set == other.set
+        self.parent_id == other.parent_id
+            && self.spiffe_id == other.spiffe_id
+            && self.selector_set() == other.selector_set()
     }
 }
 
 impl std::ops::Deref for Entry {
     type Target = EntryParts;
     fn deref(&self) -> &EntryParts {
-        &self.parts
+        &self.0.parts
     }
 }
 
@@ -218,4 +292,33 @@ pub fn check_dns_name(name: &str) -> Result<(), EntryError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{entry, id};
+
+    #[test]
+    fn ids_of_every_length_are_kept_and_ordered_as_text() {
+        let texts =
+            ["a".repeat(255), "a".repeat(38), "a".repeat(39), "a".to_owned(), "-".repeat(39), "b".to_owned()];
+        let mut ids: Vec<_> = texts.iter().map(|text| EntryId::new(text).unwrap()).collect();
+        let mut sorted = texts.to_vec();
+        sorted.sort();
+        ids.sort();
+        assert_eq!(ids.iter().map(EntryId::to_string).collect::<Vec<_>>(), sorted);
+        assert_eq!(EntryId::new(&"a".repeat(256)), Err(EntryError::IdTooLong));
+    }
+
+    #[test]
+    fn texts_are_shared_with_a_neighbour_and_nothing_else_changes() {
+        let (one, other) = (entry("e1", "/x", "/p", &["u:1"]), entry("e2", "/y", "/p", &["u:1"]));
+        let shared = other.clone().to_parts();
+        let shared = Entry::new(shared).unwrap().sharing_texts_of(&one);
+        assert_eq!(shared, other);
+        assert!(std::ptr::eq(shared.parent_id.as_str(), one.parent_id.as_str()));
+        let elsewhere = entry("e3", "/y", "/q", &["u:1"]).sharing_texts_of(&one);
+        assert_eq!(elsewhere.parent_id, id("/q"));
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! Never normalises: IDs are compared byte by byte and bad forms are refused (ID-19, ID-20).
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -12,10 +14,38 @@ use crate::trust_domain::TrustDomain;
 const SCHEME: &str = "spiffe://";
 
 /// A checked SPIFFE ID. Cheap to clone; ordered and compared as text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone)]
 pub struct SpiffeId {
     uri: Arc<str>,
     domain: TrustDomain,
+}
+
+/// The trust domain is part of the text. Clones are equal without a look at it, which is what a walk over entries of
+/// one parent compares.
+impl PartialEq for SpiffeId {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.uri, &other.uri) || self.uri == other.uri
+    }
+}
+
+impl Eq for SpiffeId {}
+
+impl Ord for SpiffeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.uri, &other.uri) { Ordering::Equal } else { self.uri.cmp(&other.uri) }
+    }
+}
+
+impl PartialOrd for SpiffeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for SpiffeId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.uri.hash(state);
+    }
 }
 
 /// Why a text is no SPIFFE ID. Messages are go-spiffe's, which users of SPIRE know.
@@ -100,6 +130,13 @@ impl SpiffeId {
     /// [`IdError`] if attestor or name has characters that a path forbids.
     pub fn agent(domain: &TrustDomain, attestor: &str, name: &str) -> Result<Self, IdError> {
         Self::new(domain, &format!("/spire/agent/{attestor}/{name}"))
+    }
+
+    /// The same ID, with the text of its trust domain shared with `other` if both are members of one.
+    pub(crate) fn share_domain(&mut self, other: &Self) {
+        if self.domain == other.domain {
+            self.domain = other.domain.clone();
+        }
     }
 
     #[must_use]

@@ -38,21 +38,43 @@ pub fn parents_of(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> BTr
     parents
 }
 
+/// What an agent may serve at one moment. Holds the registry of that moment, not the entries one by one: to count
+/// references to ten thousand of them takes longer than to read them.
+#[derive(Clone, Debug)]
+pub struct View {
+    registry: Registry,
+    parents: BTreeSet<SpiffeId>,
+    wall: Timestamp,
+}
+
+impl View {
+    #[must_use]
+    pub fn new(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> Self {
+        Self { registry: registry.clone(), parents: parents_of(registry, agent, wall), wall }
+    }
+
+    /// The entries, ascending by id.
+    #[must_use]
+    pub fn entries(&self) -> Vec<&Entry> {
+        let mut entries = Vec::new();
+        let mut runs = 0;
+        for parent in &self.parents {
+            let before = entries.len();
+            entries.extend(self.registry.entries_by_parent(parent).filter(|e| !e.is_expired(self.wall)));
+            runs += usize::from(entries.len() > before);
+        }
+        // Those of one parent are in order already.
+        if runs > 1 {
+            entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        }
+        entries
+    }
+}
+
 /// The entries the agent may serve, ascending by id.
 #[must_use]
 pub fn authorized_entries(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> Vec<Entry> {
-    entries_below(registry, &parents_of(registry, agent, wall), wall)
-}
-
-fn entries_below(registry: &Registry, parents: &BTreeSet<SpiffeId>, wall: Timestamp) -> Vec<Entry> {
-    let mut entries: Vec<_> = parents
-        .iter()
-        .flat_map(|parent| registry.entries_by_parent(parent))
-        .filter(|entry| !entry.is_expired(wall))
-        .cloned()
-        .collect();
-    entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    entries
+    View::new(registry, agent, wall).entries().into_iter().cloned().collect()
 }
 
 /// The entry, if it exists, has not ended and the agent may serve it. Costs the entry's ancestors.
@@ -288,11 +310,11 @@ pub fn digest(registry: &Registry, agent: &SpiffeId, wall: Timestamp, known: &[K
     let known: BTreeMap<_, _> =
         known.iter().map(|k| (&k.id, (k.revision_number, k.created_at.secs()))).collect();
     let mut digest = Digest::default();
-    for entry in authorized_entries(registry, agent, wall) {
+    for entry in View::new(registry, agent, wall).entries() {
         if known.get(&entry.id) == Some(&(entry.revision_number, entry.created_at.secs())) {
             digest.unchanged.push(entry.id.clone());
         } else {
-            digest.entries.push(entry);
+            digest.entries.push(entry.clone());
         }
     }
     digest

@@ -63,9 +63,11 @@ impl<'a> Draft<'a> {
         });
     }
 
-    fn put_entry(&mut self, event: AuditEvent, entry: Entry) {
+    /// Gives the entry as the registry keeps it.
+    fn put_entry(&mut self, event: AuditEvent, entry: Entry) -> Entry {
         self.note(event, &entry.id);
-        self.put(Row::Entry(entry));
+        self.touched.insert(RowKey::Entry(entry.id.clone()));
+        self.after.put_entry(entry)
     }
 
     fn delete_entry(&mut self, id: &EntryId) {

@@ -19,15 +19,14 @@ use avouch_domain::{
 use imbl::{OrdMap, OrdSet};
 
 use federations::Federations;
-use index::{ById, Index};
+use index::{ById, BySpiffeId, Giving, Index, Similar};
 
 /// Everything the store keeps, at one [`LogPosition`].
 #[derive(Clone, Default)]
 pub struct Registry {
     position: LogPosition,
     entries: OrdMap<EntryId, Entry>,
-    /// By SPIFFE ID, then parent and selectors: the similar entry is found in one step.
-    by_spiffe_id: Index<SpiffeId, (SpiffeId, SelectorSet, EntryId)>,
+    by_spiffe_id: OrdSet<BySpiffeId>,
     /// With the entries themselves: what an agent may serve is read in one walk, without a lookup for each.
     by_parent: Index<SpiffeId, ById>,
     /// By parent, the entries whose SPIFFE ID is itself a parent: the edges of the parent graph.
@@ -113,7 +112,9 @@ impl Registry {
 
     pub(crate) fn put(&mut self, row: Row) {
         match row {
-            Row::Entry(entry) => self.put_entry(entry),
+            Row::Entry(entry) => {
+                self.put_entry(entry);
+            }
             Row::Node(node) => self.put_node(node),
             Row::Bundle(bundle) => {
                 self.bundles.insert(bundle.trust_domain.clone(), Arc::new(bundle));
@@ -149,16 +150,19 @@ impl Registry {
         self.tokens.insert(token.digest, token);
     }
 
-    fn put_entry(&mut self, entry: Entry) {
+    /// Gives the entry as it is kept.
+    pub(crate) fn put_entry(&mut self, entry: Entry) -> Entry {
+        let neighbour = self.entries_by_parent(&entry.parent_id).next().cloned();
+        let entry = match neighbour {
+            Some(neighbour) => entry.sharing_texts_of(&neighbour),
+            None => entry,
+        };
         self.delete_entry(&entry.id);
         let id = entry.id.clone();
-        self.by_spiffe_id.insert(
-            entry.spiffe_id.clone(),
-            (entry.parent_id.clone(), entry.selector_set().clone(), id.clone()),
-        );
+        self.by_spiffe_id.insert(BySpiffeId(entry.clone()));
         if !self.is_parent(&entry.parent_id) {
-            for (above, _, id) in self.by_spiffe_id.get(&entry.parent_id) {
-                self.nested.insert(above.clone(), id.clone());
+            for above in giving(&self.by_spiffe_id, &entry.parent_id) {
+                self.nested.insert(above.parent_id.clone(), above.id.clone());
             }
         }
         self.by_parent.insert(entry.parent_id.clone(), ById(entry.clone()));
@@ -175,18 +179,18 @@ impl Registry {
         if entry.is_node_alias() {
             self.home_alias(&entry);
         }
-        self.entries.insert(id, entry);
+        self.entries.insert(id, entry.clone());
+        entry
     }
 
     fn delete_entry(&mut self, id: &EntryId) {
         let Some(old) = self.entries.remove(id) else { return };
-        self.by_spiffe_id
-            .remove(old.spiffe_id.clone(), (old.parent_id.clone(), old.selector_set().clone(), id.clone()));
+        self.by_spiffe_id.remove(&BySpiffeId(old.clone()));
         self.by_parent.remove(old.parent_id.clone(), ById(old.clone()));
         self.nested.remove(old.parent_id.clone(), id.clone());
         if !self.is_parent(&old.parent_id) {
-            for (above, _, id) in self.by_spiffe_id.get(&old.parent_id) {
-                self.nested.remove(above.clone(), id.clone());
+            for above in giving(&self.by_spiffe_id, &old.parent_id) {
+                self.nested.remove(above.parent_id.clone(), above.id.clone());
             }
         }
         for domain in &old.federates_with {
@@ -235,6 +239,17 @@ impl Registry {
         }
         self.node_ends.remove(&(old.expires_at, id.clone()));
     }
+}
+
+/// The entries that give out a SPIFFE ID.
+fn giving<'a>(
+    index: &'a OrdSet<BySpiffeId>,
+    spiffe_id: &'a SpiffeId,
+) -> impl Iterator<Item = &'a Entry> + 'a {
+    index
+        .range::<_, Giving<'a>>((Bound::Excluded(Giving(spiffe_id)), Bound::Unbounded))
+        .map(|BySpiffeId(entry)| entry)
+        .take_while(move |entry| entry.spiffe_id == *spiffe_id)
 }
 
 fn grow(counts: &mut OrdMap<Selector, usize>, selector: &Selector) {
@@ -306,7 +321,7 @@ impl Registry {
         &'a self,
         spiffe_id: &'a SpiffeId,
     ) -> impl Iterator<Item = &'a Entry> + 'a {
-        self.by_spiffe_id.get(spiffe_id).filter_map(|(_, _, id)| self.entries.get(id))
+        giving(&self.by_spiffe_id, spiffe_id)
     }
 
     /// Entries that federate with `domain`, ascending by id.
@@ -321,10 +336,10 @@ impl Registry {
     #[must_use]
     pub fn similar(&self, entry: &Entry) -> Option<&Entry> {
         self.by_spiffe_id
-            .get(&entry.spiffe_id)
-            .skip_while(|(parent, set, _)| (parent, set) < (&entry.parent_id, entry.selector_set()))
-            .take_while(|(parent, set, _)| parent == &entry.parent_id && set == entry.selector_set())
-            .find_map(|(_, _, id)| self.entries.get(id))
+            .range::<_, Similar<'_>>((Bound::Excluded(Similar(entry)), Bound::Unbounded))
+            .next()
+            .map(|BySpiffeId(first)| first)
+            .filter(|first| first.is_similar(entry))
     }
 
     /// The earliest end of an entry.

@@ -346,11 +346,11 @@ impl Entry for EntryApi {
         request: Request<GetAuthorizedEntriesRequest>,
     ) -> Result<Response<GetAuthorizedEntriesResponse>, Status> {
         let (call, request) = open(request)?;
-        let entries = self.services.authorized_entries(call.now().wall, call.caller_id()?);
+        let view = self.services.authorized(call.now().wall, call.caller_id()?);
         let mask = request.output_mask.as_ref();
         call.audit().item(Code::Ok, "");
         Ok(Response::new(GetAuthorizedEntriesResponse {
-            entries: entries.iter().map(|entry| entry_to_wire(entry, mask)).collect(),
+            entries: view.entries().into_iter().map(|entry| entry_to_wire(entry, mask)).collect(),
         }))
     }
 
@@ -361,7 +361,7 @@ impl Entry for EntryApi {
         request: Request<Streaming<SyncAuthorizedEntriesRequest>>,
     ) -> Result<Response<Self::SyncAuthorizedEntriesStream>, Status> {
         let (call, asks) = open(request)?;
-        let entries = self.services.authorized_entries(call.now().wall, call.caller_id()?);
-        Ok(Response::new(sync::run(call, entries, asks)))
+        let view = self.services.authorized(call.now().wall, call.caller_id()?);
+        Ok(Response::new(sync::run(call, view, asks)))
     }
 }

@@ -15,18 +15,20 @@ use tonic::{Code, Status};
 
 use crate::api::call::Call;
 use crate::limits::SYNC_PAGE;
+use crate::service::View;
 
 type Replies = Sender<Result<SyncAuthorizedEntriesResponse, Status>>;
 
-/// Runs one sync in its own task. `entries` come in ascending order of their IDs.
+/// Runs one sync in its own task.
 pub fn run(
     call: Arc<Call>,
-    entries: Vec<Entry>,
+    view: View,
     asks: impl Stream<Item = Result<SyncAuthorizedEntriesRequest, Status>> + Send + Unpin + 'static,
 ) -> ReceiverStream<Result<SyncAuthorizedEntriesResponse, Status>> {
     let (replies, stream) = mpsc::channel(2);
     tokio::spawn(async move {
         let line = call.audit();
+        let entries = view.entries();
         let ended = tokio::select! {
             ended = converse(&entries, asks, &replies) => ended,
             // The agent is done or gone; both are fine.
@@ -43,8 +45,9 @@ pub fn run(
     ReceiverStream::new(stream)
 }
 
+/// `entries` come in ascending order of their IDs.
 async fn converse(
-    entries: &[Entry],
+    entries: &[&Entry],
     mut asks: impl Stream<Item = Result<SyncAuthorizedEntriesRequest, Status>> + Unpin,
     replies: &Replies,
 ) -> Result<(), Status> {
@@ -62,7 +65,7 @@ async fn converse(
     }
     let mut pages = entries.chunks(SYNC_PAGE).peekable();
     while let Some(page) = pages.next() {
-        let entry_revisions = page.iter().map(revision).collect();
+        let entry_revisions = page.iter().copied().map(revision).collect();
         let more = pages.peek().is_some();
         let reply = SyncAuthorizedEntriesResponse { entry_revisions, entries: Vec::new(), more };
         replies.send(Ok(reply)).await.map_err(gone)?;
@@ -71,7 +74,7 @@ async fn converse(
         let mut ids = ask.ids;
         ids.sort_unstable();
         ids.dedup();
-        let asked: Vec<Entry> = ids.iter().filter_map(|id| find(entries, id)).cloned().collect();
+        let asked: Vec<&Entry> = ids.iter().filter_map(|id| find(entries, id)).collect();
         let mut pages = asked.chunks(SYNC_PAGE).peekable();
         if pages.peek().is_none() {
             replies.send(Ok(entry_page(&[], mask.as_ref(), false))).await.map_err(gone)?;
@@ -84,21 +87,21 @@ async fn converse(
     Ok(())
 }
 
-fn entry_page(entries: &[Entry], mask: Option<&EntryMask>, more: bool) -> SyncAuthorizedEntriesResponse {
+fn entry_page(entries: &[&Entry], mask: Option<&EntryMask>, more: bool) -> SyncAuthorizedEntriesResponse {
     let entries = entries.iter().map(|entry| entry_to_wire(entry, mask)).collect();
     SyncAuthorizedEntriesResponse { entry_revisions: Vec::new(), entries, more }
 }
 
 fn revision(entry: &Entry) -> EntryRevision {
     EntryRevision {
-        id: entry.id.to_string(),
+        id: entry.id.as_str().to_owned(),
         revision_number: entry.revision_number,
         created_at: entry.created_at.secs(),
     }
 }
 
-fn find<'a>(entries: &'a [Entry], id: &str) -> Option<&'a Entry> {
-    entries.binary_search_by(|entry| entry.id.as_str().cmp(id)).ok().and_then(|at| entries.get(at))
+fn find<'a>(entries: &[&'a Entry], id: &str) -> Option<&'a Entry> {
+    entries.binary_search_by(|entry| entry.id.as_str().cmp(id)).ok().and_then(|at| entries.get(at)).copied()
 }
 
 #[cfg(test)]
@@ -122,7 +125,9 @@ mod tests {
         asks: Vec<SyncAuthorizedEntriesRequest>,
     ) -> Result<Vec<(usize, usize, bool)>, Status> {
         let (replies, mut received) = mpsc::channel(100);
-        converse(&entries(count), tokio_stream::iter(asks.into_iter().map(Ok)), &replies).await?;
+        let entries = entries(count);
+        let entries: Vec<_> = entries.iter().collect();
+        converse(&entries, tokio_stream::iter(asks.into_iter().map(Ok)), &replies).await?;
         drop(replies);
         let mut seen = Vec::new();
         while let Some(reply) = received.recv().await {

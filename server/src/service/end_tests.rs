@@ -49,7 +49,7 @@ async fn an_entry_gives_nothing_from_its_second_on_although_its_row_is_there() {
         let param = X509Param { entry_id: entry.to_string(), csr: csr() };
         let x509 = services.batch_new_x509_svid(now, &agent, vec![param]).await.remove(0);
         let jwt = services.new_jwt_svid(now, &agent, entry.as_str(), vec!["a".into()]).await;
-        let listed = services.authorized_entries(wall, &agent).len();
+        let listed = services.authorized(wall, &agent).entries().len();
         assert_eq!((x509.is_ok(), jwt.is_ok(), listed), (gives, gives, usize::from(gives)), "{wall:?}");
         if !gives {
             assert_eq!(x509, Err(X509ItemError::NotAuthorized));

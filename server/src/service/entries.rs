@@ -3,7 +3,7 @@
 //! Never hands an agent an entry that it may not serve or that has ended.
 
 use avouch_domain::{Entry, EntryId, Now, SpiffeId, Timestamp};
-use avouch_engine::entitle;
+use avouch_engine::entitle::{self, View};
 use avouch_engine::plan::entries::{self, EntryPatch, EntryWriteError, NewEntry};
 
 use super::{BadToken, EntryFilter, Page, PageRequest, Services, WriteError, lifetimes};
@@ -67,10 +67,10 @@ impl Services {
         self.0.writer.write(move |registry| entries::delete(registry, now.wall, &actor, &ids)).await
     }
 
-    /// Everything the agent may serve, ascending by id.
+    /// Everything the agent may serve.
     #[must_use]
-    pub fn authorized_entries(&self, wall: Timestamp, agent: &SpiffeId) -> Vec<Entry> {
-        entitle::authorized_entries(&self.registry(), agent, wall)
+    pub fn authorized(&self, wall: Timestamp, agent: &SpiffeId) -> View {
+        View::new(&self.registry(), agent, wall)
     }
 
     /// The entry, if the agent may serve it.

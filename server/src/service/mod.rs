@@ -44,7 +44,7 @@ pub use crate::writer::WriteError;
 pub use agents::{JoinTokenError, NewJoinToken, RenewError, ShownJoinToken};
 pub use attest::{AttestError, AttestRequest, AttestStep, Attestation, Attested};
 pub use authorities::AuthorityPair;
-pub use avouch_engine::entitle::KnownEntry;
+pub use avouch_engine::entitle::{KnownEntry, View};
 pub use avouch_engine::plan::bundles::{BundleError, BundlePatch, DeleteMode};
 pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};

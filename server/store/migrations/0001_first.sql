@@ -13,6 +13,7 @@ CREATE TABLE meta (
     head          BLOB    NOT NULL CHECK (length(head) = 32)
 ) STRICT;
 
+-- Without row numbers, which would need a second tree for the IDs: a commit then writes one page less.
 CREATE TABLE entries (
     id                         TEXT    NOT NULL PRIMARY KEY,
     spiffe_id                  TEXT    NOT NULL,
@@ -31,7 +32,7 @@ CREATE TABLE entries (
     jwt_svid_include_jti       INTEGER NOT NULL,
     revision_number            INTEGER NOT NULL,
     created_at                 INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE nodes (
     id               TEXT    NOT NULL PRIMARY KEY,
@@ -86,8 +87,9 @@ CREATE TABLE changes (
 ) STRICT;
 CREATE INDEX changes_by_revision ON changes (revision);
 
+-- The newest row is never pruned, so that numbers rise without the page in which SQLite would count them.
 CREATE TABLE audit (
-    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq      INTEGER PRIMARY KEY,
     revision INTEGER NOT NULL,
     at       INTEGER NOT NULL,
     event    TEXT    NOT NULL,

@@ -6,21 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use avouch_domain::{AuditRow, Change, Epoch, Head, LogPosition, Plan, Revision, RowKey};
 use aws_lc_rs::digest;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::error::{CommitError, StoreError};
 use crate::limits::AUDIT_KEPT;
 use crate::row;
-
-/// Plans made one after the other from one position.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub base: LogPosition,
-    pub plans: Vec<Plan>,
-}
-
-/// What became of one batch.
-pub(crate) type Outcome = Result<Vec<LogPosition>, CommitError>;
 
 /// Reads the counter row. Inside a write transaction the row is locked, so the answer holds until its end.
 pub(crate) fn position(conn: &Connection) -> Result<LogPosition, StoreError> {
@@ -36,32 +26,24 @@ pub(crate) fn position(conn: &Connection) -> Result<LogPosition, StoreError> {
     Ok(position)
 }
 
-/// Writes several batches in one transaction. A batch that is behind or refused leaves nothing and does not disturb
-/// the others.
-pub(crate) fn commit_all(
+/// Writes plans made one after the other from `base` in one transaction: all of them or, after an error, none.
+pub(crate) fn commit(
     conn: &mut Connection,
-    batches: &[Batch],
+    base: LogPosition,
+    plans: &[Plan],
     kept: u64,
-) -> Result<Vec<Outcome>, StoreError> {
-    let mut tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+) -> Result<Vec<LogPosition>, CommitError> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let start = position(&tx)?;
-    let mut now = start;
-    let mut outcomes = Vec::with_capacity(batches.len());
-    for batch in batches {
-        if batch.base != now {
-            outcomes.push(Err(CommitError::Behind(now)));
-            continue;
-        }
-        let savepoint = tx.savepoint()?;
-        let outcome = write_batch(&savepoint, now, &batch.plans);
-        if let Ok(positions) = &outcome {
-            savepoint.commit()?;
-            now = positions.last().copied().unwrap_or(now);
-        } else {
-            savepoint.finish()?;
-        }
-        outcomes.push(outcome);
+    if base != start {
+        return Err(CommitError::Behind(start));
     }
+    let positions = write_plans(&tx, start, plans)?;
+    finish(tx, start, positions.last().copied().unwrap_or(start), kept)?;
+    Ok(positions)
+}
+
+fn finish(tx: Transaction<'_>, start: LogPosition, now: LogPosition, kept: u64) -> Result<(), StoreError> {
     if now != start {
         tx.prepare_cached("UPDATE meta SET revision = ?1, head = ?2 WHERE id = 1")?
             .execute((now.revision.0.cast_signed(), now.head.0))?;
@@ -69,10 +51,14 @@ pub(crate) fn commit_all(
     }
     prune_audit(&tx)?;
     tx.commit()?;
-    Ok(outcomes)
+    Ok(())
 }
 
-fn write_batch(conn: &Connection, base: LogPosition, plans: &[Plan]) -> Outcome {
+fn write_plans(
+    conn: &Connection,
+    base: LogPosition,
+    plans: &[Plan],
+) -> Result<Vec<LogPosition>, CommitError> {
     let mut now = base;
     let mut positions = Vec::with_capacity(plans.len());
     for plan in plans {

@@ -10,7 +10,7 @@ use std::path::Path;
 use avouch_domain::{Epoch, Image, LogPosition, Plan, Timestamp};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::commit::{self, Batch, Outcome};
+use crate::commit;
 use crate::error::{CommitError, StoreError, TailError};
 use crate::limits::{BUSY_TIMEOUT, CHANGES_KEPT, STATEMENTS_KEPT, WAL_ATTEMPTS, WAL_KEPT_BYTES, WAL_PAUSE};
 use crate::lock::FileLock;
@@ -43,7 +43,8 @@ impl Db {
             lock = FileLock::alone(path)?;
         }
         create_private(path, 0o640)?;
-        let mut conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut conn = Connection::open_with_flags(path, flags)?;
         prepare(&conn)?;
         log_ahead(&conn)?;
         conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
@@ -80,12 +81,7 @@ impl Db {
     /// [`CommitError::Behind`] if the store is not at `base`. After any error nothing was written, except that an I/O
     /// error of the disk at the very end leaves it open; the counter then tells.
     pub fn commit(&mut self, base: LogPosition, plans: &[Plan]) -> Result<Vec<LogPosition>, CommitError> {
-        let batch = Batch { base, plans: plans.to_vec() };
-        self.commit_all(&[batch])?.pop().unwrap_or(Err(StoreError::Closed.into()))
-    }
-
-    pub(crate) fn commit_all(&mut self, batches: &[Batch]) -> Result<Vec<Outcome>, StoreError> {
-        commit::commit_all(&mut self.conn, batches, self.changes_kept)
+        commit::commit(&mut self.conn, base, plans, self.changes_kept)
     }
 
     /// Changes after `from`, about `limit` of them, in whole revisions.

@@ -6,8 +6,6 @@ use std::time::Duration;
 pub const CHANGES_KEPT: u64 = 100_000;
 /// Audit rows kept, about 200 MB: years of a busy registry, and a disk that does not fill.
 pub const AUDIT_KEPT: i64 = 1_000_000;
-/// Waiting commits merged into one transaction: enough to share an fsync, few enough to keep each wait short.
-pub const COMMITS_MERGED: usize = 64;
 /// Requests waiting for a thread of the store; the next caller waits for room.
 pub const QUEUE: usize = 256;
 /// How long a write waits for another process that holds the counter.

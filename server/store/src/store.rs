@@ -10,15 +10,13 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backup;
-use crate::commit::{Batch, Outcome};
 use crate::db::Db;
 use crate::error::{CommitError, StoreError, TailError};
-use crate::limits::{COMMITS_MERGED, QUEUE};
+use crate::limits::QUEUE;
 use crate::tail::{AuditRecord, Tail};
 
 /// Work for a thread that owns a connection.
 enum Job {
-    Commit(Batch, oneshot::Sender<Outcome>),
     Run(Box<dyn FnOnce(&mut Db) + Send>),
     Close(oneshot::Sender<()>),
 }
@@ -66,10 +64,7 @@ impl Store {
     /// # Errors
     /// [`CommitError::Behind`] if another writer was first: follow the log and plan again.
     pub async fn commit(&self, base: LogPosition, plans: Vec<Plan>) -> Result<Vec<LogPosition>, CommitError> {
-        let (answer, waiting) = oneshot::channel();
-        let job = Job::Commit(Batch { base, plans }, answer);
-        self.writer.send(job).await.map_err(|_| StoreError::Closed)?;
-        waiting.await.map_err(|_| StoreError::Closed)?
+        run(&self.writer, move |db| db.commit(base, &plans)).await?
     }
 
     /// Changes after `from`, about `limit` of them, in whole revisions.
@@ -171,11 +166,9 @@ fn spawn(name: &str, db: Db) -> Result<mpsc::Sender<Job>, StoreError> {
 }
 
 fn serve(mut db: Db, mut jobs: mpsc::Receiver<Job>) {
-    let mut next = jobs.blocking_recv();
-    while let Some(job) = next.take() {
+    while let Some(job) = jobs.blocking_recv() {
         match job {
             Job::Run(work) => work(&mut db),
-            Job::Commit(batch, answer) => next = commit_waiting(&mut db, &mut jobs, batch, answer),
             Job::Close(done) => {
                 jobs.close();
                 drop(db);
@@ -184,39 +177,5 @@ fn serve(mut db: Db, mut jobs: mpsc::Receiver<Job>) {
                 return;
             }
         }
-        if next.is_none() {
-            next = jobs.blocking_recv();
-        }
     }
-}
-
-/// Commits a batch together with those that wait behind it; returns the job that ended the row, if one did.
-fn commit_waiting(
-    db: &mut Db,
-    jobs: &mut mpsc::Receiver<Job>,
-    batch: Batch,
-    answer: oneshot::Sender<Outcome>,
-) -> Option<Job> {
-    let mut batches = vec![batch];
-    let mut answers = vec![answer];
-    let mut other = None;
-    while batches.len() < COMMITS_MERGED && other.is_none() {
-        match jobs.try_recv() {
-            Ok(Job::Commit(batch, answer)) => {
-                batches.push(batch);
-                answers.push(answer);
-            }
-            Ok(job) => other = Some(job),
-            Err(_) => break,
-        }
-    }
-    let outcomes = db.commit_all(&batches).unwrap_or_else(|e| {
-        tracing::error!(error = %e, "Commit failed");
-        batches.iter().map(|_| Err(CommitError::Store(e.clone()))).collect()
-    });
-    for (answer, outcome) in answers.into_iter().zip(outcomes) {
-        // A caller that stopped waiting has no use for it.
-        let _ = answer.send(outcome);
-    }
-    other
 }

@@ -140,8 +140,7 @@ pub(super) fn create_one(
         return Err(EntryWriteError::IdTaken);
     }
     check_bundles(&draft.after, &entry.federates_with)?;
-    draft.put_entry(AuditEvent::EntryCreated, entry.clone());
-    Ok(entry)
+    Ok(draft.put_entry(AuditEvent::EntryCreated, entry))
 }
 
 fn parts_of_new(id: &EntryId, item: &NewEntry, at: Timestamp) -> EntryParts {
@@ -205,8 +204,7 @@ fn update_one(draft: &mut Draft<'_>, patch: &EntryPatch) -> Result<Entry, EntryW
     if patch.federates_with.is_some() {
         check_bundles(&draft.after, &entry.federates_with)?;
     }
-    draft.put_entry(AuditEvent::EntryUpdated, entry.clone());
-    Ok(entry)
+    Ok(draft.put_entry(AuditEvent::EntryUpdated, entry))
 }
 
 fn apply_patch(parts: &mut EntryParts, patch: &EntryPatch) {

@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
-use avouch_domain::Entry;
+use avouch_domain::{Entry, SelectorSet, SpiffeId};
 use equivalent::{Comparable, Equivalent};
 use imbl::OrdSet;
 
@@ -16,6 +16,65 @@ pub(super) struct Index<K: Ord + Clone, V: Ord + Clone>(OrdSet<(K, V)>);
 /// An entry that is told apart from others by its ID alone.
 #[derive(Clone)]
 pub(super) struct ById(pub Entry);
+
+/// An entry by SPIFFE ID, then parent and selectors, then ID: the similar entry is found in one step.
+#[derive(Clone)]
+pub(super) struct BySpiffeId(pub Entry);
+
+impl Ord for BySpiffeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        likeness(&self.0).cmp(&likeness(&other.0)).then_with(|| self.0.id.cmp(&other.0.id))
+    }
+}
+
+impl PartialOrd for BySpiffeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for BySpiffeId {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for BySpiffeId {}
+
+/// What similar entries have in common.
+fn likeness(entry: &Entry) -> (&SpiffeId, &SpiffeId, &SelectorSet) {
+    (&entry.spiffe_id, &entry.parent_id, entry.selector_set())
+}
+
+/// Sorts before every entry that gives out this SPIFFE ID and after every one that gives out a smaller one.
+pub(super) struct Giving<'a>(pub &'a SpiffeId);
+
+impl Equivalent<BySpiffeId> for Giving<'_> {
+    fn equivalent(&self, _: &BySpiffeId) -> bool {
+        false
+    }
+}
+
+impl Comparable<BySpiffeId> for Giving<'_> {
+    fn compare(&self, other: &BySpiffeId) -> Ordering {
+        self.0.cmp(&other.0.spiffe_id).then(Ordering::Less)
+    }
+}
+
+/// Sorts before every entry similar to this one and after every smaller one.
+pub(super) struct Similar<'a>(pub &'a Entry);
+
+impl Equivalent<BySpiffeId> for Similar<'_> {
+    fn equivalent(&self, _: &BySpiffeId) -> bool {
+        false
+    }
+}
+
+impl Comparable<BySpiffeId> for Similar<'_> {
+    fn compare(&self, other: &BySpiffeId) -> Ordering {
+        likeness(self.0).cmp(&likeness(&other.0)).then(Ordering::Less)
+    }
+}
 
 impl Ord for ById {
     fn cmp(&self, other: &Self) -> Ordering {

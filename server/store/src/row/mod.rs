@@ -9,8 +9,9 @@ mod join_token;
 mod node;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use avouch_domain::{EntryId, Row, RowKey, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{Entry, EntryId, Row, RowKey, SpiffeId, Timestamp, TrustDomain};
 use aws_lc_rs::digest;
 use rusqlite::types::{FromSql, Value};
 use rusqlite::{Connection, Row as Columns, params_from_iter};
@@ -94,14 +95,25 @@ pub(crate) fn get(conn: &Connection, key: &RowKey) -> Result<Option<Row>, StoreE
     rows.next()?.map(|columns| read(statements, columns)).transpose()
 }
 
-/// Reads every row of every table, in key order.
+/// Reads every row of every table, in key order. Entries of one parent share its text from the start: freed later, the
+/// copies would leave holes between what stays.
 pub(crate) fn all(conn: &Connection) -> Result<Vec<Row>, StoreError> {
     let mut found = Vec::new();
+    let mut first_below: BTreeMap<SpiffeId, Entry> = BTreeMap::new();
     for statements in ALL {
         let mut prepared = conn.prepare(statements.all)?;
         let mut rows = prepared.query(())?;
         while let Some(columns) = rows.next()? {
-            found.push(read(statements, columns)?);
+            found.push(match read(statements, columns)? {
+                Row::Entry(entry) => Row::Entry(match first_below.get(&entry.parent_id) {
+                    Some(first) => entry.sharing_texts_of(first),
+                    None => {
+                        first_below.insert(entry.parent_id.clone(), entry.clone());
+                        entry
+                    }
+                }),
+                other => other,
+            });
         }
     }
     Ok(found)

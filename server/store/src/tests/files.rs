@@ -9,7 +9,6 @@ use avouch_domain::{Epoch, Plan, Row, Timestamp};
 use rusqlite::Connection;
 
 use super::kit::*;
-use crate::commit::Batch;
 use crate::{CommitError, Db, Lost, Store, StoreError, TailError, backup, restore};
 
 const EPOCH: Epoch = Epoch { started: 1, random: 2 };
@@ -321,26 +320,13 @@ fn a_failed_copy_leaves_no_file_behind() {
 }
 
 #[test]
-fn merged_commits_are_judged_in_turn_and_one_that_fails_leaves_no_trace() {
+fn a_plan_that_is_refused_leaves_nothing_of_those_before_it_either() {
     let mut db = Db::in_memory(EPOCH).unwrap();
     let base = db.position().unwrap();
-    let batch = |base, plans: Vec<Plan>| Batch { base, plans };
-    let after_first = last(&db.copy().unwrap().commit(base, &[moved("a")]).unwrap());
     let hidden = Plan { changes: Vec::new(), audit: vec![audit_row("hidden")], ..moved("c") };
-    let outcomes = db
-        .commit_all(&[
-            batch(base, vec![moved("a")]),
-            batch(base, vec![moved("b")]),
-            batch(after_first, vec![moved("b"), hidden]),
-            batch(after_first, vec![moved("d")]),
-        ])
-        .unwrap();
-    assert!(outcomes[0].is_ok() && outcomes[3].is_ok());
-    assert!(matches!(outcomes[1], Err(CommitError::Behind(at)) if at == after_first));
-    assert!(matches!(outcomes[2], Err(CommitError::Plan { .. })));
-    let rows = sorted(db.image(NOW).unwrap().rows);
-    assert_eq!(rows, [Row::Entry(an_entry("a")), Row::Entry(an_entry("d"))]);
-    assert!(db.audit(0, 9).unwrap().is_empty());
+    assert!(matches!(db.commit(base, &[moved("b"), hidden]), Err(CommitError::Plan { .. })));
+    assert!(db.image(NOW).unwrap().rows.is_empty() && db.audit(0, 9).unwrap().is_empty());
+    assert_eq!(db.position().unwrap(), base);
     db.verify_chain().unwrap();
 }
 
