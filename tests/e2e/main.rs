@@ -11,6 +11,7 @@ mod away;
 mod bad_input;
 mod clients;
 mod command_line;
+mod confine;
 mod explain;
 mod faults;
 mod first_contact;
