@@ -11,7 +11,7 @@ pub const BACKLOG: i32 = i32::MAX;
 pub const DESCRIPTORS_RESERVED: u64 = 192;
 /// One part in so many of the rest is for connections that are not pinned yet: each holds a handle of its process then.
 pub const UNPINNED_DIVISOR: u64 = 16;
-/// One part in so many is at most for files that stay open for a process, two descriptors each.
+/// One part in so many is at most for files that stay open, one for a process.
 pub const OPEN_FILES_DIVISOR: u64 = 8;
 /// Descriptors that a process costs beside one for each of its connections: its handle.
 pub const DESCRIPTORS_PER_PROCESS: usize = 1;

@@ -8,13 +8,12 @@
 //!   lives. Without a pidfd the start time (10 ms ticks) of `/proc/PID/stat` guards.
 //! - **exec**: the binary (device, inode, size, modification time) behind `/proc/PID/exe`, and the image: what
 //!   the kernel told the program at its start (`/proc/PID/auxv`), with addresses that it draws anew at each exec
-//!   (zero, and so no help, if the agent may not trace the process). A descriptor of that file stays with the
-//!   image it was opened for and reads empty after the next exec; only another process that shares the memory
-//!   keeps it readable, and then the binary tells.
+//!   (zero, and so no help, if the agent may not trace the process). It is opened anew each time: a descriptor
+//!   shows for ever what ran when it was opened.
 //! - **setuid, setgid, setgroups**: `Uid`, `Gid` and `Groups` of `/proc/PID/status`. The effective uid and gid
 //!   must also be those of connect(): privileges changed since then need a new connection.
 //!
-//! Both files stay open for the first processes that connect (see [`Pins`]): reading costs half then.
+//! The status stays open for the first processes that connect (see [`Pins`]): reading it costs less then.
 //!
 //! An unlink or a rename over the binary is no change: a package upgrade does not take an identity away from
 //! a process that runs. Writing into a running binary is refused by the kernel (ETXTBSY).
@@ -40,7 +39,7 @@ mod texts;
 
 pub use pins::Pins;
 use pins::Place;
-use texts::{Credentials, Files, read_stat};
+use texts::{Credentials, Status, image_of, read_stat};
 
 /// Why a process can't be relied on any more. Texts are for logs: the caller hears only "unavailable".
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +120,8 @@ pub struct ProcessFacts {
 pub struct PinnedProcess {
     key: ProcessKey,
     pidfd: Option<Arc<OwnedFd>>,
-    /// Open as long as the process is pinned, if there was a place.
-    kept: Option<(Files, Place)>,
+    /// The status, open as long as the process is pinned, if there was a place.
+    kept: Option<(Status, Place)>,
 }
 
 impl PinnedProcess {
@@ -145,17 +144,17 @@ impl PinnedProcess {
         if stat.dead {
             return Err(ProcessGone::Exited);
         }
-        let files = Files::open(pid)?;
-        let image = files.image()?.ok_or(ProcessGone::Changed("program image"))?;
-        let Credentials { uid, gid, groups } = files.credentials(pid)?;
+        let image = image_of(pid)?;
+        let status = Status::open(pid)?;
+        let Credentials { uid, gid, groups } = status.credentials(pid)?;
         let exe = exe_of(pid)?;
-        // An exec since then has emptied it: what was read is of one image.
-        if files.image()? != Some(image) {
+        // What was read in between is of one image.
+        if image_of(pid)? != image {
             return Err(ProcessGone::Changed("program image"));
         }
         let (start_time, groups) = (stat.start_time, groups.into());
         let key = ProcessKey { pid, start_time, image, exe, uid, gid, groups };
-        let process = Self { key, pidfd, kept: place.map(|place| (files, place)) };
+        let process = Self { key, pidfd, kept: place.map(|place| (status, place)) };
         process.check_alive()?;
         if uid != connected_as.0 {
             return Err(ProcessGone::Changed("user"));
@@ -202,24 +201,19 @@ impl PinnedProcess {
     /// # Errors
     /// [`ProcessGone`]: end the call with Unavailable and close the connection.
     pub fn still_same(&self) -> Result<(), ProcessGone> {
-        let opened;
-        let files = match &self.kept {
-            Some((files, _)) => files,
-            None => {
-                opened = Files::open(self.key.pid)?;
-                &opened
-            }
-        };
         let was = &self.key;
-        let now = files.credentials(was.pid)?;
+        let now = match &self.kept {
+            Some((status, _)) => status.credentials(was.pid)?,
+            None => Status::open(was.pid)?.credentials(was.pid)?,
+        };
         let exe = exe_of(was.pid)?;
-        let image = files.image()?;
+        let image = image_of(was.pid)?;
         let changed = match () {
             () if now.uid != was.uid => Some("user"),
             () if now.gid != was.gid => Some("group"),
             () if *now.groups != *was.groups => Some("supplementary groups"),
             () if exe != was.exe => Some("binary"),
-            () if image != Some(was.image) => Some("program image"),
+            () if image != was.image => Some("program image"),
             () => None,
         };
         // The pidfd comes last: only a process alive now makes what was read above its own.

@@ -218,7 +218,7 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 pub struct Room {
     /// Workload connections and, each counted as one more, the processes that have them.
     pub connections: usize,
-    /// Processes whose files stay open, so that a look at them costs less.
+    /// Processes of which a file stays open, so that a look at them costs less.
     pub open_files: usize,
 }
 
@@ -226,7 +226,7 @@ pub struct Room {
 #[must_use]
 pub fn room_for(descriptors: u64) -> Room {
     let all = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
-    let open = (all / OPEN_FILES_DIVISOR).min(2 * PINS_OPEN_MAX as u64);
+    let open = (all / OPEN_FILES_DIVISOR).min(PINS_OPEN_MAX as u64);
     let rest = all - open - all / UNPINNED_DIVISOR;
     let number = |of: u64| usize::try_from(of).unwrap_or(usize::MAX);
     Room { connections: number(rest).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX), open_files: number(open / 2) }
@@ -441,7 +441,7 @@ mod tests {
     fn connections_leave_descriptors_for_the_agent_itself() {
         for limit in [1024, 20_000] {
             let Room { connections, open_files } = room_for(limit);
-            let used = connections + 2 * open_files;
+            let used = connections + open_files;
             assert!(used as u64 + DESCRIPTORS_RESERVED < limit, "{connections} and {open_files} of {limit}");
         }
         assert!(room_for(20_000).connections > 16_000);

@@ -18,7 +18,7 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Pins {
     table: Mutex<Table>,
-    /// Pins that keep their files open.
+    /// Pins that keep a file open.
     open: Arc<AtomicUsize>,
     open_max: usize,
 }
@@ -37,7 +37,7 @@ struct Known {
     pidfd: Weak<OwnedFd>,
 }
 
-/// A place for the open files of one pin, given back when dropped.
+/// A place for the open file of one pin, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place(Arc<AtomicUsize>);
 
@@ -62,7 +62,7 @@ impl Default for Pins {
 }
 
 impl Pins {
-    /// Keeps the files of at most `open_max` processes open, two descriptors each.
+    /// Keeps a file open for each of at most `open_max` processes.
     #[must_use]
     pub fn new(open_max: usize) -> Self {
         Self { table: Mutex::default(), open: Arc::default(), open_max }

@@ -61,46 +61,42 @@ fn numbers(text: &[u8]) -> Option<Vec<u32>> {
     std::str::from_utf8(text).ok()?.split_ascii_whitespace().map(|n| n.parse().ok()).collect()
 }
 
-/// Two open files of one process. They can't come to mean another one, whatever becomes of its pid.
-#[derive(Debug)]
-pub(super) struct Files {
-    status: File,
-    /// Of the image that ran when it was opened; `None` if the agent may not know.
-    auxv: Option<File>,
+/// The image that a process runs now: made of what the kernel told the program at its start. Zero if the agent may not
+/// know.
+///
+/// # Errors
+/// [`ProcessGone::Exited`] if it has no memory any more.
+pub(super) fn image_of(pid: i32) -> Result<u64, ProcessGone> {
+    let text = match sys::read_proc(&format!("/proc/{pid}/auxv")) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(0),
+        Err(e) => return Err(gone("the program image", e)),
+    };
+    if text.is_empty() {
+        return Err(ProcessGone::Exited);
+    }
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&text);
+    Ok(hasher.finish().max(1))
 }
 
-impl Files {
+/// The open status of one process. It can't come to mean another one, whatever becomes of its pid.
+#[derive(Debug)]
+pub(super) struct Status(File);
+
+impl Status {
     pub(super) fn open(pid: i32) -> Result<Self, ProcessGone> {
-        let auxv = match File::open(format!("/proc/{pid}/auxv")) {
-            Ok(file) => Some(file),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
-            Err(e) => return Err(gone("the program image", e)),
-        };
-        let status = File::open(format!("/proc/{pid}/status")).map_err(|e| gone("the status", e))?;
-        Ok(Self { status, auxv })
+        File::open(format!("/proc/{pid}/status")).map(Self).map_err(|e| gone("the status", e))
     }
 
     /// The credentials that the process has now.
     pub(super) fn credentials(&self, pid: i32) -> Result<Credentials, ProcessGone> {
-        let text = match sys::read_from_start(&self.status) {
+        let text = match sys::read_from_start(&self.0) {
             // Longer than usual: in pieces it must be nobody else's file, or the pieces may be of different texts.
             Ok(None) => sys::read_proc(&format!("/proc/{pid}/status")),
             Ok(Some(text)) => Ok(text),
             Err(error) => Err(error),
         };
         parse_status(&text.map_err(|e| gone("the status", e))?).ok_or_else(|| malformed("the status"))
-    }
-
-    /// The image for which the file was opened: zero if the agent may not know, `None` if its memory is gone by an exec
-    /// or by the end of the process.
-    pub(super) fn image(&self) -> Result<Option<u64>, ProcessGone> {
-        let Some(auxv) = &self.auxv else { return Ok(Some(0)) };
-        let text = sys::read_from_start(auxv).map_err(|e| gone("the program image", e))?.unwrap_or_default();
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&text);
-        Ok(Some(hasher.finish().max(1)))
     }
 }
