@@ -3,10 +3,7 @@
 //! A parts list: no part is built in here and none knows this file. The sockets are bound before anything is asked
 //! of the server and answer Unavailable until the first sync.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, AdminOptions, ServeError, WorkloadOptions, WorkloadParts, listener};
 use crate::clock;
 use crate::config::{AgentConfig, KeyManagerConfig};
+use crate::confine::Confined;
 use crate::disk::{DiskError, StateFile};
 use crate::health::AgentHealth;
 use crate::join::{self, Join, JoinError};
@@ -75,8 +73,9 @@ pub enum AppError {
 ///
 /// # Errors
 /// [`AppError`]; the process then ends with 1.
-pub async fn run(config: AgentConfig) -> Result<(), AppError> {
+pub async fn run(config: AgentConfig, confined: Confined) -> Result<(), AppError> {
     let logs = logs::init(config.log.clone())?;
+    confined.tell();
     let stop = CancellationToken::new();
     spawn_signals(stop.clone(), logs.clone())?;
     let outcome = serve(config, logs, stop).await;
@@ -195,10 +194,7 @@ struct Keepers {
 
 fn keepers(config: &AgentConfig, metrics: &Metrics) -> Result<Keepers, AppError> {
     let alone = DataLock::take(&config.data_dir, "agent")?;
-    // systemd names them all, the first one first.
-    let given = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
-    let given = given.as_bytes().split(|b| *b == b':').next().filter(|dir| !dir.is_empty());
-    let place = place::choose(config, given.map(|dir| Path::new(OsStr::from_bytes(dir))));
+    let place = place::choose(config, place::runtime_dir().as_deref());
     place.tell();
     let begun = clock::tick();
     let keys = match (&config.key_manager, place.memory()) {
@@ -274,7 +270,7 @@ fn open_doors(
             allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),
             log_selectors: config.log_selectors.clone(),
         },
-        connections: listener::connections_for(descriptors),
+        room: listener::room_for(descriptors),
         metrics: metrics.clone(),
         clock: clock::now,
     };

@@ -21,10 +21,12 @@ pub struct FairShare {
     budget: usize,
     held: Arc<Mutex<Held>>,
     group_of: GroupOf,
+    first: usize,
 }
 
 #[derive(Debug, Default)]
 struct Held {
+    /// What the first ones of processes cost more included.
     total: usize,
     by_process: HashMap<i32, Holder>,
     by_group: HashMap<Arc<str>, usize>,
@@ -58,6 +60,7 @@ pub struct Share {
     held: Arc<Mutex<Held>>,
     pid: i32,
     uid: u32,
+    first: usize,
 }
 
 impl FairShare {
@@ -67,7 +70,13 @@ impl FairShare {
     }
 
     fn with_groups(budget: usize, group_of: GroupOf) -> Self {
-        Self { budget: budget.max(1), held: Arc::default(), group_of }
+        Self { budget: budget.max(1), held: Arc::default(), group_of, first: 0 }
+    }
+
+    /// The same, where the first unit of each process takes so much more of the budget.
+    #[must_use]
+    pub fn and_for_each_process(self, more: usize) -> Self {
+        Self { first: more, ..self }
     }
 
     /// Takes one for a process of a user.
@@ -97,8 +106,8 @@ impl FairShare {
                 return Err(OverShare::User(users));
             }
         }
-        held.add(pid, uid);
-        Ok(Share { held: self.held.clone(), pid, uid })
+        held.add(pid, uid, self.first);
+        Ok(Share { held: self.held.clone(), pid, uid, first: self.first })
     }
 
     /// An even part of what is not reserved for newcomers.
@@ -107,7 +116,7 @@ impl FairShare {
         (open / holders.max(1)).max(SHARE_MIN)
     }
 
-    /// Units given out.
+    /// Units of the budget in use.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.held.lock().total
@@ -115,10 +124,13 @@ impl FairShare {
 }
 
 impl Held {
-    fn add(&mut self, pid: i32, uid: u32) {
+    fn add(&mut self, pid: i32, uid: u32, first: usize) {
         self.total += 1;
         *self.by_user.entry(uid).or_default() += 1;
         let holder = self.by_process.entry(pid).or_default();
+        if holder.count == 0 {
+            self.total += first;
+        }
         holder.count += 1;
         match &holder.group {
             Some(group) => *self.by_group.entry(group.clone()).or_default() += 1,
@@ -138,7 +150,7 @@ impl Held {
         }
     }
 
-    fn remove(&mut self, pid: i32, uid: u32) {
+    fn remove(&mut self, pid: i32, uid: u32, first: usize) {
         self.total = self.total.saturating_sub(1);
         give_back(&mut self.by_user, &uid);
         let Some(holder) = self.by_process.get_mut(&pid) else { return };
@@ -147,6 +159,7 @@ impl Held {
             give_back(&mut self.by_group, group);
         }
         if holder.count == 0 {
+            self.total = self.total.saturating_sub(first);
             self.by_process.remove(&pid);
             self.ungrouped.remove(&pid);
         }
@@ -155,7 +168,7 @@ impl Held {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.held.lock().remove(self.pid, self.uid);
+        self.held.lock().remove(self.pid, self.uid, self.first);
     }
 }
 
@@ -218,6 +231,15 @@ mod tests {
         assert_eq!(budget.take(2, 2).unwrap_err(), OverShare::Everything(1));
         drop(one);
         assert!(budget.take(2, 2).is_ok());
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn the_first_of_a_process_costs_what_the_process_costs() {
+        let budget = alone(10).and_for_each_process(2);
+        let held: Vec<_> = [1, 1, 1, 2].map(|pid| budget.take(pid, pid.cast_unsigned()).unwrap()).into();
+        assert_eq!(budget.taken(), 3 + 1 + 2 * 2);
+        drop(held);
         assert_eq!(budget.taken(), 0);
     }
 

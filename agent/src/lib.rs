@@ -6,6 +6,7 @@ pub mod api;
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod disk;
 pub mod fair;
 pub mod health;

@@ -6,13 +6,18 @@ use std::time::Duration;
 pub const SOCKET_PATH_MAX: usize = 107;
 /// Asked backlog; the kernel cuts it to `net.core.somaxconn`. A full Unix backlog fails non-blocking clients.
 pub const BACKLOG: i32 = i32::MAX;
-/// Descriptors kept for files, server connections and listeners; the rest of the limit is for workloads.
-pub const DESCRIPTORS_RESERVED: u64 = 128;
-/// Descriptors a workload connection costs: its socket, and its process handle if no other has it.
-pub const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+/// Descriptors kept for files, server connections, listeners, and processes pinned a moment longer than they stay; the
+/// rest of the limit is for workloads.
+pub const DESCRIPTORS_RESERVED: u64 = 192;
+/// One part in so many of the rest is for connections that are not pinned yet: each holds a handle of its process then.
+pub const UNPINNED_DIVISOR: u64 = 16;
+/// One part in so many is at most for files that stay open, one for a process.
+pub const OPEN_FILES_DIVISOR: u64 = 8;
+/// Descriptors that a process costs beside one for each of its connections: its handle.
+pub const DESCRIPTORS_PER_PROCESS: usize = 1;
 /// Connections served whatever the descriptor limit says, so that a tiny limit still works.
 pub const CONNECTIONS_MIN: usize = 16;
-/// Connections served at most, however many descriptors there are: some 20 kB each.
+/// Connections served at most, however many descriptors there are, a process counting as one: some 20 kB each.
 pub const CONNECTIONS_MAX: usize = 32_768;
 /// Most open calls on the workload socket: about 11 kB each, so a few hundred megabytes at worst.
 pub const CALLS_MAX: usize = 32_768;

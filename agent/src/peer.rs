@@ -60,7 +60,12 @@ impl Caller {
     /// # Errors
     /// [`ProcessGone`] if it exited or changed; the connection closes soon after.
     pub fn process(&self) -> Result<Arc<PinnedProcess>, ProcessGone> {
-        let result = self.pin().and_then(|process| process.still_same().map(|()| process));
+        let result = self.pin_or_find().and_then(|(process, just_checked)| {
+            if !just_checked {
+                process.still_same()?;
+            }
+            Ok(process)
+        });
         if result.is_err() {
             *self.pinned.lock() = Pinned::Gone;
             self.closing.cancel();
@@ -74,14 +79,19 @@ impl Caller {
     /// # Errors
     /// [`ProcessGone`] if it was found gone or changed before.
     pub fn pin(&self) -> Result<Arc<PinnedProcess>, ProcessGone> {
+        self.pin_or_find().map(|(process, _)| process)
+    }
+
+    /// The pin, and whether it was made just now, which is a check in itself.
+    fn pin_or_find(&self) -> Result<(Arc<PinnedProcess>, bool), ProcessGone> {
         let pinned = &mut *self.pinned.lock();
         match pinned {
-            Pinned::Held(process) => Ok(process.clone()),
+            Pinned::Held(process) => Ok((process.clone(), false)),
             Pinned::Gone => Err(ProcessGone::Exited),
             Pinned::NotYet(peer) => {
                 let process = self.pins.pin(peer.take().ok_or(ProcessGone::Exited)?)?;
                 *pinned = Pinned::Held(process.clone());
-                Ok(process)
+                Ok((process, true))
             }
         }
     }

@@ -8,7 +8,9 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::app;
 use crate::config::{self, AgentConfig, ConfigError};
+use crate::confine::confine;
 use crate::limits::WORKER_THREADS_MAX;
+use crate::sealed::place;
 
 const OK: u8 = 0;
 const FAILED: u8 = 1;
@@ -78,13 +80,15 @@ fn worker_threads(cores: usize) -> usize {
 fn start(config: AgentConfig) -> u8 {
     // The directory of the workload socket must be open to all; its own code sets the mode it needs.
     umask(Mode::S_IWGRP | Mode::S_IRWXO);
+    // Before there is a second thread.
+    let confined = confine(&config, place::runtime_dir().as_deref());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads(cores))
         .thread_name("avouch-agent")
         .enable_all()
         .build();
-    match runtime.map(|runtime| runtime.block_on(app::run(config))) {
+    match runtime.map(|runtime| runtime.block_on(app::run(config, confined))) {
         Ok(Ok(())) => OK,
         Ok(Err(error)) => fail(&format!("Error: {error}")),
         Err(error) => fail(&format!("Error: unable to start threads: {error}")),

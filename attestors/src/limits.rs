@@ -15,6 +15,10 @@ pub const HASH_CACHE_MAX: usize = 1024;
 pub const HASH_SETTLE: Duration = Duration::from_secs(2);
 /// Bytes read of a binary between two looks whether its process still lives.
 pub const HASH_CHUNK: usize = 1024 * 1024;
+/// Pinned processes of which a file stays open at most: more than call often on one node, and few descriptors.
+pub const PINS_OPEN_MAX: usize = 1024;
+/// Pins held after their last connection has gone, for processes that connect anew for each question.
+pub const PINS_RECENT: usize = 16;
 /// Pinned processes after which the table of shared pins is swept for dead ones.
 pub const PINS_SWEEP: usize = 256;
 /// Longest x509pop payload: five RSA-8192 certificates with long extensions stay below.

@@ -6,11 +6,14 @@
 //! [`PinnedProcess::still_same`] runs before every answer. What can turn one caller into another is:
 //! - **exit** and reuse of the pid: the pidfd is polled last; a pid can't be given away while its process
 //!   lives. Without a pidfd the start time (10 ms ticks) of `/proc/PID/stat` guards.
-//! - **exec**: the binary (device, inode, size, modification time) behind `/proc/PID/exe` and the start of the
-//!   stack in `/proc/PID/stat`, which the kernel draws anew at each exec (zero, and so no help, if the agent
-//!   may not trace the process).
+//! - **exec**: the binary (device, inode, size, modification time) behind `/proc/PID/exe`, and the image: what
+//!   the kernel told the program at its start (`/proc/PID/auxv`), with addresses that it draws anew at each exec
+//!   (zero, and so no help, if the agent may not trace the process). It is opened anew each time: a descriptor
+//!   shows for ever what ran when it was opened.
 //! - **setuid, setgid, setgroups**: `Uid`, `Gid` and `Groups` of `/proc/PID/status`. The effective uid and gid
 //!   must also be those of connect(): privileges changed since then need a new connection.
+//!
+//! The status stays open for the first processes that connect (see [`Pins`]): reading it costs less then.
 //!
 //! An unlink or a rename over the binary is no change: a package upgrade does not take an identity away from
 //! a process that runs. Writing into a running binary is refused by the kernel (ETXTBSY).
@@ -25,13 +28,18 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
-
-use crate::limits::{EXE_PATH_MAX, PINS_SWEEP};
+use crate::limits::EXE_PATH_MAX;
 use crate::peer::Peer;
 use crate::sys;
+
+mod pins;
+mod texts;
+
+pub use pins::Pins;
+use pins::Place;
+use texts::{Credentials, Status, image_of, read_stat};
 
 /// Why a process can't be relied on any more. Texts are for logs: the caller hears only "unavailable".
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +90,7 @@ pub struct ProcessKey {
     pub pid: i32,
     /// Clock ticks since boot.
     pub start_time: u64,
-    /// Start of the stack: differs after each exec. Zero if the agent may not know.
+    /// Made of what the kernel told the program at its start: differs after each exec. Zero if the agent may not know.
     pub image: u64,
     /// `None` if the agent may not know.
     pub exe: Option<ExeId>,
@@ -111,7 +119,9 @@ pub struct ProcessFacts {
 #[derive(Debug)]
 pub struct PinnedProcess {
     key: ProcessKey,
-    pidfd: Option<OwnedFd>,
+    pidfd: Option<Arc<OwnedFd>>,
+    /// The status, open as long as the process is pinned, if there was a place.
+    kept: Option<(Status, Place)>,
 }
 
 impl PinnedProcess {
@@ -120,13 +130,36 @@ impl PinnedProcess {
     /// # Errors
     /// [`ProcessGone`] if the peer has exited or its effective uid or gid is not that of connect().
     pub fn pin(peer: Peer) -> Result<Self, ProcessGone> {
-        let key = read_key(peer.pid)?;
-        let process = Self { key, pidfd: peer.pidfd };
+        let Peer { pid, uid, gid, pidfd } = peer;
+        Self::pin_by(pid, (uid, gid), pidfd.map(Arc::new), None)
+    }
+
+    fn pin_by(
+        pid: i32,
+        connected_as: (u32, u32),
+        pidfd: Option<Arc<OwnedFd>>,
+        place: Option<Place>,
+    ) -> Result<Self, ProcessGone> {
+        let stat = read_stat(pid)?;
+        if stat.dead {
+            return Err(ProcessGone::Exited);
+        }
+        let image = image_of(pid)?;
+        let status = Status::open(pid)?;
+        let Credentials { uid, gid, groups } = status.credentials(pid)?;
+        let exe = exe_of(pid)?;
+        // What was read in between is of one image.
+        if image_of(pid)? != image {
+            return Err(ProcessGone::Changed("program image"));
+        }
+        let (start_time, groups) = (stat.start_time, groups.into());
+        let key = ProcessKey { pid, start_time, image, exe, uid, gid, groups };
+        let process = Self { key, pidfd, kept: place.map(|place| (status, place)) };
         process.check_alive()?;
-        if process.key.uid != peer.uid {
+        if uid != connected_as.0 {
             return Err(ProcessGone::Changed("user"));
         }
-        if process.key.gid != peer.gid {
+        if gid != connected_as.1 {
             return Err(ProcessGone::Changed("group"));
         }
         Ok(process)
@@ -168,15 +201,19 @@ impl PinnedProcess {
     /// # Errors
     /// [`ProcessGone`]: end the call with Unavailable and close the connection.
     pub fn still_same(&self) -> Result<(), ProcessGone> {
-        let now = read_key(self.key.pid)?;
         let was = &self.key;
+        let now = match &self.kept {
+            Some((status, _)) => status.credentials(was.pid)?,
+            None => Status::open(was.pid)?.credentials(was.pid)?,
+        };
+        let exe = exe_of(was.pid)?;
+        let image = image_of(was.pid)?;
         let changed = match () {
-            () if now.start_time != was.start_time => return Err(ProcessGone::Exited),
             () if now.uid != was.uid => Some("user"),
             () if now.gid != was.gid => Some("group"),
-            () if now.groups != was.groups => Some("supplementary groups"),
-            () if now.exe != was.exe => Some("binary"),
-            () if now.image != was.image => Some("program image"),
+            () if *now.groups != *was.groups => Some("supplementary groups"),
+            () if exe != was.exe => Some("binary"),
+            () if image != was.image => Some("program image"),
             () => None,
         };
         // The pidfd comes last: only a process alive now makes what was read above its own.
@@ -270,62 +307,13 @@ pub fn control_group(pid: i32) -> Arc<str> {
     String::from_utf8_lossy(&sys::read_proc(&format!("/proc/{pid}/cgroup")).unwrap_or_default()).into()
 }
 
-/// Shares one pin, and so one pidfd, between all connections of one process.
-#[derive(Debug, Default)]
-pub struct Pins {
-    table: Mutex<BTreeMap<ProcessKey, Weak<PinnedProcess>>>,
-}
-
-impl Pins {
-    /// Pins the peer, or finds the pin that another connection of the same process image holds.
-    ///
-    /// # Errors
-    /// As [`PinnedProcess::pin`].
-    pub fn pin(&self, peer: Peer) -> Result<Arc<PinnedProcess>, ProcessGone> {
-        let fresh = PinnedProcess::pin(peer)?;
-        let mut table = self.table.lock();
-        if let Some(known) = table.get(fresh.key()).and_then(Weak::upgrade) {
-            // Equal keys, and both alive at this moment: one process can't be two.
-            if known.check_alive().is_ok() {
-                return Ok(known);
-            }
-        }
-        if table.len() >= PINS_SWEEP && table.len().is_power_of_two() {
-            table.retain(|_, pin| pin.strong_count() > 0);
-        }
-        let fresh = Arc::new(fresh);
-        table.insert(fresh.key().clone(), Arc::downgrade(&fresh));
-        Ok(fresh)
+/// The binary that a process runs now; `None` if the agent may not know.
+fn exe_of(pid: i32) -> Result<Option<ExeId>, ProcessGone> {
+    match fs::metadata(format!("/proc/{pid}/exe")) {
+        Ok(meta) => Ok(Some(ExeId::of(&meta))),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(e) => Err(gone("the binary", e)),
     }
-}
-
-/// The fields used of `/proc/PID/stat`.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    start_time: u64,
-    image: u64,
-    /// Zombie or dead: its memory is gone, only its number is still taken.
-    dead: bool,
-}
-
-fn read_key(pid: i32) -> Result<ProcessKey, ProcessGone> {
-    let stat = read_stat(pid)?;
-    if stat.dead {
-        return Err(ProcessGone::Exited);
-    }
-    let status = sys::read_proc(&format!("/proc/{pid}/status")).map_err(|e| gone("the status", e))?;
-    let (uid, gid, groups) = parse_status(&status).ok_or_else(|| malformed("the status"))?;
-    let exe = match fs::metadata(format!("/proc/{pid}/exe")) {
-        Ok(meta) => Some(ExeId::of(&meta)),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
-        Err(e) => return Err(gone("the binary", e)),
-    };
-    Ok(ProcessKey { pid, start_time: stat.start_time, image: stat.image, exe, uid, gid, groups })
-}
-
-fn read_stat(pid: i32) -> Result<Stat, ProcessGone> {
-    let text = sys::read_proc(&format!("/proc/{pid}/stat")).map_err(|e| gone("the start time", e))?;
-    parse_stat(&text).ok_or_else(|| malformed("the start time"))
 }
 
 fn gone(what: &'static str, source: io::Error) -> ProcessGone {
@@ -338,38 +326,6 @@ fn gone(what: &'static str, source: io::Error) -> ProcessGone {
 
 fn malformed(what: &'static str) -> ProcessGone {
     ProcessGone::Unreadable { what, source: io::ErrorKind::InvalidData.into() }
-}
-
-/// The name of a process may hold spaces and parentheses: fields are counted from the last `)`.
-fn parse_stat(bytes: &[u8]) -> Option<Stat> {
-    let close = bytes.iter().rposition(|b| *b == b')')?;
-    let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?; // field 3
-    let start_time = fields.nth(18)?.parse().ok()?; // field 22
-    let image = fields.nth(5)?.parse().ok()?; // field 28
-    Some(Stat { start_time, image, dead: matches!(state, "Z" | "X" | "x") })
-}
-
-/// Effective uid, effective gid and supplementary groups of `/proc/PID/status`.
-fn parse_status(bytes: &[u8]) -> Option<(u32, u32, Arc<[u32]>)> {
-    let (mut uid, mut gid, mut groups) = (None, None, None);
-    // The name in the first line may hold anything but a newline, which the kernel escapes.
-    for line in bytes.split(|b| *b == b'\n') {
-        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
-        let (name, rest) = line.split_at(colon);
-        let numbers = || {
-            let text = std::str::from_utf8(rest.get(1..)?).ok()?;
-            text.split_ascii_whitespace().map(|n| n.parse::<u32>().ok()).collect::<Option<Vec<_>>>()
-        };
-        match name {
-            b"Uid" => uid = numbers()?.get(1).copied(),
-            b"Gid" => gid = numbers()?.get(1).copied(),
-            b"Groups" => groups = numbers(),
-            _ => {}
-        }
-    }
-    Some((uid?, gid?, groups?.into()))
 }
 
 fn read_namespaces(pid: i32) -> BTreeMap<String, u64> {

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -43,16 +44,23 @@ pub(crate) fn is_alive(pidfd: &OwnedFd) -> io::Result<bool> {
 /// buffer has brought all of it.
 pub(crate) fn read_proc(path: &str) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
+    if let Some(bytes) = read_from_start(&file)? {
+        return Ok(bytes);
+    }
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut file).take(PROC_FILE_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads such a file whole that may be read again and by others at the same time; `None` if it is longer than usual.
+pub(crate) fn read_from_start(file: &File) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; PROC_FILE_USUAL];
     let length = loop {
-        match file.read(&mut bytes) {
+        match file.read_at(&mut bytes, 0) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => break read?,
         }
     };
     bytes.truncate(length);
-    if length == PROC_FILE_USUAL {
-        file.take(PROC_FILE_MAX - PROC_FILE_USUAL as u64).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
+    Ok((length < PROC_FILE_USUAL).then_some(bytes))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use avouch_tests::daemon::Daemon;
+use avouch_tests::daemon::{Daemon, binary};
 use avouch_tests::workload::Stream;
 use avouch_tests::world::my_uid;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, World, entry, uds, within};
@@ -13,10 +13,12 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::issuing::production;
 use crate::process::{cpu, memory};
 use crate::registry;
-use crate::report::{Bar, Report, median};
+use crate::report::{Bar, Report, median, quantile};
 use crate::workload::world;
 
 const STARTS: usize = 7;
+/// Files that an agent may open here, as its service does on a small node.
+const DESCRIPTORS: u64 = 20_000;
 /// Between two looks whether a daemon is ready.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -25,6 +27,7 @@ pub async fn run(report: &Report) {
     starts(report).await;
     rest(report).await;
     streams(report).await;
+    crowd(report).await;
 }
 
 /// Milliseconds from spawn until `ready` answers.
@@ -107,10 +110,10 @@ async fn streams(report: &Report) {
     /// As many as one process may hold of an agent with 20,000 descriptors, whoever else is there.
     const STREAMS: usize = 4000;
     const AFTER: Duration = Duration::from_secs(60);
-    const DESCRIPTORS: u64 = 20_000;
     // The agent raises its own limit to the hard one, so both processes have the same.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS), hard).expect("a higher limit");
+    let most = hard.min(DESCRIPTORS);
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a limit");
     let world = world().await;
     let pid = world.agent.daemon().pid();
     let idle = memory(pid).resident;
@@ -129,4 +132,34 @@ async fn streams(report: &Report) {
     let held = memory(pid).resident;
     report.plain("agent, 10,000 entries and 1,000 streams: resident", held, "MiB", Bar::AtMost(50.0));
     drop(open_now);
+}
+
+/// Streams that twenty processes of one user open at once, each on a connection of its own.
+async fn crowd(report: &Report) {
+    const PROCESSES: usize = 20;
+    const EACH: usize = 500;
+    let world = world().await;
+    let pid = world.agent.daemon().pid();
+    let idle = memory(pid).resident;
+    let (mut callers, mut starts) = (Vec::new(), Vec::new());
+    for _ in 0..PROCESSES {
+        let (start, hold) = std::io::pipe().expect("a pipe");
+        let mut command = std::process::Command::new(binary("avouch-caller"));
+        command.arg("crowd").arg(&world.agent.socket).arg(EACH.to_string());
+        callers.push(Daemon::spawn_with("caller", &mut command, start.into()));
+        starts.push(hold);
+    }
+    drop(starts); // they begin
+    let mut seconds = Vec::new();
+    for caller in &callers {
+        let line = caller.line("done ").await;
+        let micros = line.split_whitespace().skip(2);
+        seconds.extend(micros.map(|micros| micros.parse::<f64>().expect("microseconds") / 1e6));
+    }
+    let (all, answered) = ((PROCESSES * EACH) as f64, seconds.len() as f64);
+    let each = (memory(pid).resident - idle) * 1024.0 / all;
+    let of = "10,000 streams at once, 20 processes of one user, 20,000 descriptors";
+    report.plain(&format!("{of}: not answered"), all - answered, "", Bar::AtMost(0.0));
+    report.plain("the same: p99", quantile(&seconds, 0.99), "s", Bar::AtMost(3.0));
+    report.plain("the same: resident a stream", each, "KiB", Bar::AtMost(40.0));
 }

@@ -13,6 +13,7 @@ mod bad_input;
 mod clients;
 mod clocks;
 mod command_line;
+mod confine;
 mod explain;
 mod faults;
 mod first_contact;

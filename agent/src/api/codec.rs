@@ -5,7 +5,12 @@ use std::marker::PhantomData;
 use prost::Message;
 use prost::bytes::{BufMut, Bytes};
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+/// Bytes of an answer's buffer at first: the head of its message.
+const ANSWER_BUFFER: usize = 8;
+/// Bytes of answers that are gathered before they are sent: a stream has one at a time.
+const ANSWER_YIELD: usize = 1;
 
 /// Decodes requests of type `R`, sends answers as the bytes they are.
 #[derive(Debug)]
@@ -40,8 +45,14 @@ impl Encoder for EncodedEncoder {
     type Error = Status;
 
     fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(item.len());
         buffer.put(item);
         Ok(())
+    }
+
+    /// It stays as long as its stream, and streams are many: it grows with the answer that goes through it.
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(ANSWER_BUFFER, ANSWER_YIELD)
     }
 }
 

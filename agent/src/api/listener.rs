@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use avouch_attestors::Peer;
+use avouch_attestors::limits::PINS_OPEN_MAX;
 use avouch_attestors::process::Pins;
 use avouch_domain::Now;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -24,8 +25,8 @@ use tokio_stream::Stream;
 use super::refusals::Refusals;
 use crate::fair::FairShare;
 use crate::limits::{
-    ACCEPT_PAUSE, BACKLOG, CONNECTIONS_MAX, CONNECTIONS_MIN, DESCRIPTORS_PER_CONNECTION,
-    DESCRIPTORS_RESERVED, SOCKET_PATH_MAX,
+    ACCEPT_PAUSE, BACKLOG, CONNECTIONS_MAX, CONNECTIONS_MIN, DESCRIPTORS_RESERVED, OPEN_FILES_DIVISOR,
+    SOCKET_PATH_MAX, UNPINNED_DIVISOR,
 };
 use crate::metrics::Metrics;
 use crate::peer::{Caller, PeerStream};
@@ -212,11 +213,23 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Workload connections that fit under a descriptor limit.
+/// What a descriptor limit has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Workload connections and, each counted as one more, the processes that have them.
+    pub connections: usize,
+    /// Processes of which a file stays open, so that a look at them costs less.
+    pub open_files: usize,
+}
+
+/// Shares out a descriptor limit.
 #[must_use]
-pub fn connections_for(descriptors: u64) -> usize {
-    let open = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
-    usize::try_from(open).unwrap_or(usize::MAX).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
+pub fn room_for(descriptors: u64) -> Room {
+    let all = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    let open = (all / OPEN_FILES_DIVISOR).min(PINS_OPEN_MAX as u64);
+    let rest = all - open - all / UNPINNED_DIVISOR;
+    let number = |of: u64| usize::try_from(of).unwrap_or(usize::MAX);
+    Room { connections: number(rest).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX), open_files: number(open / 2) }
 }
 
 /// Accepted connections with their callers. Accepting takes the kernel's word and nothing else.
@@ -243,11 +256,12 @@ impl Incoming {
     pub fn new(
         listener: UnixListener,
         shares: Option<FairShare>,
+        pins: Pins,
         metrics: Metrics,
         clock: fn() -> Now,
     ) -> Self {
-        let unnamed = Refusals::default();
-        Self { listener, pins: Arc::default(), shares, metrics, pause: None, clock, unnamed }
+        let (pins, unnamed) = (Arc::new(pins), Refusals::default());
+        Self { listener, pins, shares, metrics, pause: None, clock, unnamed }
     }
 
     /// The connection with its caller; `None` if it may not stay.
@@ -425,8 +439,14 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_for_the_agent_itself() {
-        assert_eq!(connections_for(20_000), 9_936);
-        assert_eq!(connections_for(100), CONNECTIONS_MIN);
-        assert_eq!(connections_for(1 << 30), CONNECTIONS_MAX, "memory is a limit too");
+        for limit in [1024, 20_000] {
+            let Room { connections, open_files } = room_for(limit);
+            let used = connections + open_files;
+            assert!(used as u64 + DESCRIPTORS_RESERVED < limit, "{connections} and {open_files} of {limit}");
+        }
+        assert!(room_for(20_000).connections > 16_000);
+        assert_eq!(room_for(100), Room { connections: CONNECTIONS_MIN, open_files: 0 });
+        let most = Room { connections: CONNECTIONS_MAX, open_files: PINS_OPEN_MAX };
+        assert_eq!(room_for(1 << 30), most, "memory is a limit too");
     }
 }

@@ -22,6 +22,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use avouch_attestors::process::Pins;
 use avouch_domain::Now;
 use avouch_proto::WORKLOAD_FILE_DESCRIPTOR_SET;
 use avouch_proto::agent_debug_v1::debug_server::DebugServer;
@@ -38,7 +39,7 @@ pub use workload::WorkloadOptions;
 use shared::Shared;
 
 use crate::fair::FairShare;
-use crate::limits::{CALLS_MAX, MINTING_MAX, SMALL_REQUEST_MAX};
+use crate::limits::{CALLS_MAX, DESCRIPTORS_PER_PROCESS, MINTING_MAX, SMALL_REQUEST_MAX};
 use crate::metrics::Metrics;
 use crate::supply::Supply;
 use crate::workload::WorkloadAttestor;
@@ -58,8 +59,8 @@ pub enum ServeError {
 pub struct WorkloadParts {
     pub attestor: WorkloadAttestor,
     pub options: WorkloadOptions,
-    /// Most connections; see [`listener::connections_for`].
-    pub connections: usize,
+    /// What is served at once.
+    pub room: listener::Room,
     pub metrics: Metrics,
     pub clock: fn() -> Now,
 }
@@ -74,8 +75,9 @@ pub async fn serve_workload(
     parts: WorkloadParts,
     stop: Stop,
 ) -> Result<(), ServeError> {
-    let shares = FairShare::new(parts.connections);
-    let incoming = listener::Incoming::new(listener, Some(shares), parts.metrics.clone(), parts.clock);
+    let shares = FairShare::new(parts.room.connections).and_for_each_process(DESCRIPTORS_PER_PROCESS);
+    let pins = Pins::new(parts.room.open_files);
+    let incoming = listener::Incoming::new(listener, Some(shares), pins, parts.metrics.clone(), parts.clock);
     let calls = FairShare::new(CALLS_MAX);
     let health = HealthServer::new(health::WorkloadHealth::new(supply.clone()));
     let failed = |e: tonic_reflection::server::Error| ServeError::Reflection(e.to_string());
@@ -120,7 +122,8 @@ fn service(
 
 /// Serves Debug and Logger until `stop`.
 pub async fn serve_admin(listener: UnixListener, supply: Arc<dyn Supply>, options: AdminOptions, stop: Stop) {
-    let incoming = listener::Incoming::new(listener, None, options.metrics.clone(), options.clock);
+    let incoming =
+        listener::Incoming::new(listener, None, Pins::new(0), options.metrics.clone(), options.clock);
     let admin = Arc::new(admin::Admin::new(supply, options));
     let routes = Routes::new(DebugServer::from_arc(admin.clone())).add_service(LoggerServer::from_arc(admin));
     conn::serve(incoming, routes, stop).await;

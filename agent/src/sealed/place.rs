@@ -3,8 +3,10 @@
 //!
 //! Never puts a key that is to stay in memory on a disk, and never where workloads or other users can reach it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -51,6 +53,14 @@ impl Place {
             }
         }
     }
+}
+
+/// The directory that the service manager gives; of several the first.
+#[must_use]
+pub fn runtime_dir() -> Option<PathBuf> {
+    let given = std::env::var_os("RUNTIME_DIRECTORY")?;
+    let first = given.as_bytes().split(|b| *b == b':').next()?;
+    (!first.is_empty()).then(|| OsStr::from_bytes(first).into())
 }
 
 /// Chooses by the configuration; `runtime_dir` is what the service manager gives. Makes the folder (0700) if need be.

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use super::texts::{Credentials, Stat, parse_stat, parse_status};
 use super::*;
 
 fn pin_of(child: &Child, uid: u32, gid: u32) -> Result<PinnedProcess, ProcessGone> {
@@ -27,7 +28,7 @@ fn own_pin() -> PinnedProcess {
 fn a_process_name_may_hold_parentheses_and_spaces() {
     let numbers: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
     let text = format!("7 (a) R (b) c) S {}", numbers.join(" "));
-    assert_eq!(parse_stat(text.as_bytes()), Some(Stat { start_time: 22, image: 28, dead: false }));
+    assert_eq!(parse_stat(text.as_bytes()), Some(Stat { start_time: 22, dead: false }));
 }
 
 #[test]
@@ -40,14 +41,14 @@ fn a_zombie_counts_as_dead() {
 #[test]
 fn the_effective_ids_are_the_second_ones() {
     let text = b"Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
-    assert_eq!(parse_status(text), Some((2, 6, Arc::from([9, 10]))));
+    assert_eq!(parse_status(text), Some(Credentials { uid: 2, gid: 6, groups: vec![9, 10] }));
     assert_eq!(parse_status(b"Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n"), None, "no groups line");
 }
 
 #[test]
 fn a_name_that_looks_like_a_field_is_not_one() {
     let text = b"Name:\tUid:\t0\t0\t0\t0\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t\n";
-    assert_eq!(parse_status(text).unwrap().0, 2);
+    assert_eq!(parse_status(text).unwrap().uid, 2);
 }
 
 #[test]
@@ -80,6 +81,55 @@ fn a_process_of_another_user_than_at_connect_is_refused() {
     assert!(matches!(pin_of(&child, uid, gid + 1), Err(ProcessGone::Changed("group"))));
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// What a pin says of a child that has run its program anew since: the binary is the same, only the image tells.
+fn after_an_exec(pins: &Pins) -> Result<(), ProcessGone> {
+    use std::io::{BufRead, BufReader, Write};
+    let (uid, gid) = me();
+    let mut shell = Command::new("sh")
+        .args(["-c", "echo ready; read go; exec sh -c 'echo again; read end'"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(shell.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let pid = i32::try_from(shell.id()).unwrap();
+    let pin = pins.pin(Peer { pid, uid, gid, pidfd: None }).unwrap();
+    pin.still_same().unwrap();
+    writeln!(shell.stdin.as_mut().unwrap(), "go").unwrap();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\nagain\n");
+    let result = pin.still_same();
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    result
+}
+
+#[test]
+fn the_same_binary_run_anew_is_a_change_whether_or_not_files_are_kept_open() {
+    for pins in [Pins::default(), Pins::new(0)] {
+        assert!(matches!(after_an_exec(&pins), Err(ProcessGone::Changed("program image"))));
+    }
+}
+
+#[test]
+fn files_stay_open_for_as_many_processes_as_there_are_places() {
+    let (uid, gid) = me();
+    let pins = Pins::new(1);
+    let mut children = [sleeper(), sleeper()];
+    let pinned = children.each_ref().map(|child| {
+        pins.pin(Peer { pid: i32::try_from(child.id()).unwrap(), uid, gid, pidfd: None }).unwrap()
+    });
+    assert_eq!(pinned.each_ref().map(|pin| pin.kept.is_some()), [true, false]);
+    assert!(pinned.iter().all(|pin| pin.still_same().is_ok()));
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(pinned.iter().all(|pin| matches!(pin.still_same(), Err(ProcessGone::Exited))));
 }
 
 #[test]

@@ -242,7 +242,7 @@ fn parts(looker: &Arc<FakeLooker>, metrics: &Metrics, options: WorkloadOptions) 
     WorkloadParts {
         attestor,
         options,
-        connections: CONNECTIONS,
+        room: listener::Room { connections: CONNECTIONS, open_files: 4 },
         metrics: metrics.clone(),
         clock: avouch::clock::now,
     }

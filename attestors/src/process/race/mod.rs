@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
-use super::{PinnedProcess, ProcessFacts, ProcessGone};
+use super::{Pins, ProcessFacts, ProcessGone};
 use crate::peer::Peer;
 use sys::{OTHER, Then, fork_caller, fork_ghost};
 
@@ -98,19 +98,19 @@ fn tag_of(mut stream: &UnixStream) -> u32 {
     u32::from_ne_bytes(tag)
 }
 
-fn attest(peer: Peer) -> Result<ProcessFacts, ProcessGone> {
-    let pin = PinnedProcess::pin(peer)?;
+fn attest(pins: &Pins, peer: Peer) -> Result<ProcessFacts, ProcessGone> {
+    let pin = pins.pin(peer)?;
     let facts = pin.facts()?;
     pin.still_same()?;
     Ok(facts)
 }
 
 /// Attests callers until the last tag; how many of each plan got an answer.
-fn serve(listener: &UnixListener, plans: &[Plan], truth: &Truth) -> Vec<u32> {
+fn serve(listener: &UnixListener, pins: &Pins, plans: &[Plan], truth: &Truth) -> Vec<u32> {
     let mut accepted = vec![0; plans.len()];
     loop {
         let (stream, _) = listener.accept().unwrap();
-        let result = attest(Peer::of(&stream).unwrap());
+        let result = attest(pins, Peer::of(&stream).unwrap());
         let tag = tag_of(&stream);
         if tag == LAST {
             return accepted;
@@ -139,8 +139,12 @@ fn no_caller_gets_facts_that_are_not_its_own() {
     make_public(&socket);
     let (plans, truth) = (plans(), Truth::new());
     let callers = std::env::var("AVOUCH_RACES").map_or(CALLERS, |n| n.parse().unwrap());
+    // One that keeps files open and one that opens them anew for each look.
+    let pins = [Pins::default(), Pins::new(0)];
     let accepted = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..2).map(|_| scope.spawn(|| serve(&listener, &plans, &truth))).collect();
+        let (listener, plans, truth) = (&listener, &plans, &truth);
+        let serve = |pins| scope.spawn(move || serve(listener, pins, plans, truth));
+        let workers: Vec<_> = pins.iter().map(serve).collect();
         let mut running = std::collections::VecDeque::new();
         for tag in 0..callers {
             let plan = plans[tag as usize % plans.len()];
@@ -176,6 +180,7 @@ fn a_pid_that_came_to_mean_another_process_is_noticed() {
     let socket = dir.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
+    let pins = Pins::default();
     let mut reused = 0;
     for round in 0..REUSES {
         let pid = fork_caller(&socket, None, round, Then::Exit);
@@ -187,7 +192,7 @@ fn a_pid_that_came_to_mean_another_process_is_noticed() {
         let ghost = fork_ghost(reader.as_raw_fd());
         reused += u32::from(ghost == pid);
         let (stream, _) = listener.accept().unwrap();
-        let result = attest(Peer::of(&stream).unwrap());
+        let result = attest(&pins, Peer::of(&stream).unwrap());
         assert_eq!(tag_of(&stream), round);
         assert!(matches!(result, Err(ProcessGone::Exited)), "answered for a dead caller: {result:?}");
         kill(Pid::from_raw(ghost), Signal::SIGKILL).unwrap();
