@@ -152,13 +152,16 @@ impl Net {
 
     /// A frame of a stream: never before the frames sent earlier.
     pub fn send_frame(&mut self, now: u64, agent: usize, life: u64, stream: StreamId, frame: Frame) {
-        let at = now + self.delay(now, agent);
-        let (of, last) = &mut self.fifo[agent];
-        if *of != (life, stream) {
-            (*of, *last) = ((life, stream), 0);
+        let mut at = now + self.delay(now, agent);
+        let (newest, last) = &mut self.fifo[agent];
+        if *newest < (life, stream) {
+            (*newest, *last) = ((life, stream), 0);
         }
-        let at = at.max(*last);
-        *last = at;
+        // A late word on an older stream is not heeded: it must not undo the order of the newest.
+        if *newest == (life, stream) {
+            at = at.max(*last);
+            *last = at;
+        }
         self.send_in(at, Message::ToAgent { agent, life, tell: Tell::Frame { stream, frame } });
     }
 
