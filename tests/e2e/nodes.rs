@@ -165,12 +165,15 @@ async fn an_agent_whose_svid_ended_while_its_server_was_away_attests_again_if_it
 }
 
 #[tokio::test]
-async fn an_agent_whose_svid_ended_and_that_can_not_attest_again_says_so_and_stops() {
+async fn an_agent_whose_svid_ended_and_that_can_not_attest_again_says_so_and_stops_at_the_servers_word() {
     let mut world = World::start_with(short_lived(), AgentOptions::default()).await;
     world.server.stop().await;
+    world.agent.daemon().line("The agent's SVID has ended by this machine's clock").await;
+    assert!(world.agent.daemon().status().is_none(), "its clock may be wrong");
+    world.server.restart().await;
     assert_eq!(world.agent.daemon().end().await.code(), Some(1));
     let log = world.agent.daemon().log();
-    assert!(log.contains("start it with a new join token"), "{log}");
+    assert!(log.contains("does not serve this agent any more") && log.contains("new join token"), "{log}");
 }
 
 /// A web server on the loopback that hands out `body`, and the file with the private authority that signed it.

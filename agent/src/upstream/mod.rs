@@ -66,6 +66,7 @@ impl From<Status> for CallError {
             DeniedReason::AgentMustReattest => Some(AgentRefusal::MustReattest),
             DeniedReason::Unknown => None,
         });
+        let refusal = refusal.or_else(|| was_told_expired(&status).then_some(AgentRefusal::Expired));
         match (refusal, status.code()) {
             (Some(refusal), _) => Self::Refused { refusal, message },
             (None, _) if was_interrupted(&status) => Self::Interrupted(message),
@@ -89,6 +90,21 @@ fn was_interrupted(status: &Status) -> bool {
                 || (e.is_go_away() && e.is_remote() && reason == Some(h2::Reason::NO_ERROR))
         });
         if unsent || turned_away {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// A server that looks at the agent's certificate in the handshake says there, once it has proved who it is, that the
+/// certificate has ended.
+fn was_told_expired(status: &Status) -> bool {
+    // The HTTP library keeps the words of what its transport said and nothing else.
+    let words = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired).to_string();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.to_string() == words {
             return true;
         }
         cause = error.source();
