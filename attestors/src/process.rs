@@ -148,14 +148,15 @@ impl PinnedProcess {
         let status = Status::open(pid)?;
         let Credentials { uid, gid, groups } = status.credentials(pid)?;
         let exe = exe_of(pid)?;
-        // What was read in between is of one image.
-        if image_of(pid)? != image {
-            return Err(ProcessGone::Changed("program image"));
-        }
+        let later = image_of(pid)?;
         let (start_time, groups) = (stat.start_time, groups.into());
         let key = ProcessKey { pid, start_time, image, exe, uid, gid, groups };
         let process = Self { key, pidfd, kept: place.map(|place| (status, place)) };
         process.check_alive()?;
+        // Else what was read in between is of two images.
+        if later != process.key.image {
+            return Err(ProcessGone::Changed("program image"));
+        }
         if uid != connected_as.0 {
             return Err(ProcessGone::Changed("user"));
         }

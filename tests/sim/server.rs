@@ -182,7 +182,15 @@ impl Server {
             }
             Err(_) => self.registry = Registry::from_image(host.db.image(now.wall).expect("the store opens")),
         }
+        self.find_keys(host);
         self.seen(&before, now);
+    }
+
+    /// Another server may have made the authority of the trust domain: its key is where both find it.
+    fn find_keys(&mut self, host: &Host) {
+        let rows = journal(&self.registry, AuthorityKind::Jwt, &self.holder(AuthorityKind::Jwt));
+        let here = rows.iter().filter(|row| host.keys.read(&key_file(row)).as_ref() == Some(&row.id));
+        self.in_hand.extend(here.map(|row| row.id.clone()));
     }
 
     fn seen(&mut self, before: &Registry, now: Now) {
@@ -280,9 +288,7 @@ impl Server {
             let tainted = rows.iter().filter(|r| r.tainted).map(|r| rotation::Input::Taint(r.id.clone()));
             let mut inputs: Vec<_> = tainted.collect();
             if kind == AuthorityKind::Jwt {
-                // Another server may have made it: its key is where both find it.
-                let here = rows.iter().filter(|row| host.keys.read(&key_file(row)).as_ref() == Some(&row.id));
-                self.in_hand.extend(here.map(|row| row.id.clone()));
+                self.find_keys(host);
                 inputs.push(rotation::Input::Journal(rows));
             }
             inputs.push(rotation::Input::Acknowledged(everywhere));

@@ -229,7 +229,7 @@ pub fn room_for(descriptors: u64) -> Room {
     let open = (all / OPEN_FILES_DIVISOR).min(PINS_OPEN_MAX as u64);
     let rest = all - open - all / UNPINNED_DIVISOR;
     let number = |of: u64| usize::try_from(of).unwrap_or(usize::MAX);
-    Room { connections: number(rest).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX), open_files: number(open / 2) }
+    Room { connections: number(rest).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX), open_files: number(open) }
 }
 
 /// Accepted connections with their callers. Accepting takes the kernel's word and nothing else.
