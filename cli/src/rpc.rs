@@ -87,15 +87,16 @@ pub fn code_name(code: Code) -> &'static str {
 #[must_use]
 pub fn peer_left(error: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
-            return kinds.contains(&io.kind());
-        }
-        cause = error.source();
-    }
-    false
+    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+    let first = causes(Some(error)).find_map(|cause| cause.downcast_ref::<io::Error>());
+    first.is_some_and(|io| kinds.contains(&io.kind()))
+}
+
+/// An error and all that lies below it, the nearest first.
+pub fn causes<'a>(
+    error: Option<&'a (dyn Error + 'static)>,
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error, |&error| error.source())
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@ mod channel;
 mod spire;
 mod watch;
 
+use std::error::Error as _;
 use std::sync::Arc;
 
+use avouch::rpc::causes;
 use avouch_credential::tls::{IdentityCell, RootsCell, ServerExpectation, TlsError};
 use avouch_domain::{Bundle, EntryId, JwtSvid, LogPosition, Revision, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::sync::{AgentRefusal, Failure, Frame, Known, Polled};
@@ -81,20 +83,15 @@ impl From<Status> for CallError {
 
 /// Servers end their connections every few minutes (GOAWAY). What was about to go over one was not looked at.
 fn was_interrupted(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
+    causes(status.source()).any(|error| {
         let unsent = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
         let turned_away = error.downcast_ref::<h2::Error>().is_some_and(|e| {
             let reason = e.reason();
             reason == Some(h2::Reason::REFUSED_STREAM)
                 || (e.is_go_away() && e.is_remote() && reason == Some(h2::Reason::NO_ERROR))
         });
-        if unsent || turned_away {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+        unsent || turned_away
+    })
 }
 
 /// A server that looks at the agent's certificate in the handshake says there, once it has proved who it is, that the
@@ -102,26 +99,17 @@ fn was_interrupted(status: &Status) -> bool {
 fn was_told_expired(status: &Status) -> bool {
     // The HTTP library keeps the words of what its transport said and nothing else.
     let words = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired).to_string();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.to_string() == words {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(status.source()).any(|error| error.to_string() == words)
 }
 
 /// The message with the causes below it: "transport error" alone helps nobody.
 fn describe(status: &Status) -> String {
     let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
+    for error in causes(status.source()) {
         let more = error.to_string();
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        cause = error.source();
     }
     text
 }

@@ -180,6 +180,8 @@ pub fn revoke(
 ) -> (Plan, Result<(), RevokeError>) {
     let pair = pair(registry, kind, holder);
     let allowed = match kind {
+        _ if id.is_empty() => Err(RevokeError::NoId),
+        _ if pair.active.is_some_and(|active| *active.id == *id) => Err(RevokeError::Signs),
         AuthorityKind::X509 => may_revoke_x509(registry, domain, pair, id),
         AuthorityKind::Jwt => may_revoke_jwt(registry, domain, pair, id),
     };
@@ -197,12 +199,6 @@ fn may_revoke_x509(
     pair: Pair<'_>,
     id: &str,
 ) -> Result<(), RevokeError> {
-    if id.is_empty() {
-        return Err(RevokeError::NoId);
-    }
-    if pair.active.is_some_and(|active| *active.id == *id) {
-        return Err(RevokeError::Signs);
-    }
     let old = pair.other.filter(|other| *other.id == *id && other.state == SlotState::Old);
     match in_bundle(registry, domain, old.ok_or(RevokeError::NotOld)?) {
         None => Err(RevokeError::Gone),
@@ -217,12 +213,6 @@ fn may_revoke_jwt(
     pair: Pair<'_>,
     id: &str,
 ) -> Result<(), RevokeError> {
-    if id.is_empty() {
-        return Err(RevokeError::NoId);
-    }
-    if pair.active.is_some_and(|active| *active.id == *id) {
-        return Err(RevokeError::Signs);
-    }
     let beside = pair.other.filter(|other| *other.id == *id);
     if beside.is_some_and(|other| other.state == SlotState::Prepared) {
         return Err(RevokeError::Prepared);
