@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod data_lock;
 pub mod explain;
+pub mod govern;
 pub mod health_http;
 pub mod lock;
 pub mod logs;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use avouch::explain;
+use avouch::govern;
 use avouch::out::Out;
 use avouch::up;
 use avouch::verbs::channel;
@@ -17,6 +18,8 @@ const USAGE: u8 = 64;
 
 const EXAMPLES: &str = "Examples:
   avouch up
+  avouch identity new coder --kind ai-agent --env test --purpose fix-bugs --ends 30d
+  avouch pause coder
   avouch explain 4711 spiffe://example.org/web
   avouch completions bash > ~/.local/share/bash-completion/completions/avouch";
 const UP_EXAMPLES: &str = "Examples:
@@ -38,10 +41,25 @@ const COMPLETIONS_EXAMPLES: &str = "Examples:
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where the verbs on people, identities and records ask, and how they answer.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The server's private socket
+    #[arg(long, global = true, env = "SPIRE_SERVER_PRIVATE_SOCKET", default_value = channel::SERVER.default)]
+    server_socket: PathBuf,
+    /// Answer in one line of JSON
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Govern(govern::Command),
     #[command(after_help = UP_EXAMPLES)]
     /// Start a private server and agent, register you, show your first SVIDs; Ctrl-C stops
     Up {
@@ -68,12 +86,6 @@ struct Explain {
     pid: i32,
     /// The SPIFFE ID it should have
     spiffe_id: SpiffeId,
-    /// Answer in one line of JSON
-    #[arg(long)]
-    json: bool,
-    /// The server's private socket
-    #[arg(long, env = "SPIRE_SERVER_PRIVATE_SOCKET", default_value = channel::SERVER.default)]
-    server_socket: PathBuf,
     /// The agent's Workload API socket
     #[arg(long, env = "SPIRE_AGENT_PUBLIC_SOCKET", default_value = channel::AGENT.default)]
     agent_socket: PathBuf,
@@ -84,8 +96,8 @@ struct Explain {
 
 fn main() -> ExitCode {
     let mut out = Out::standard();
-    let command = match Arguments::try_parse() {
-        Ok(arguments) => arguments.command,
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
         Err(e) => {
             // Help and version are what was asked for; they are no errors.
             let code = if e.use_stderr() { USAGE } else { 0 };
@@ -93,11 +105,15 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    ExitCode::from(run(command, &mut out))
+    ExitCode::from(run(arguments, &mut out))
 }
 
-fn run(command: Command, out: &mut Out) -> u8 {
+fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
     match command {
+        Command::Govern(command) => {
+            let place = govern::Place { server_socket: place.server_socket, json: place.json };
+            on_runtime(out, async |out| govern::run(command, &place, out).await)
+        }
         Command::Version => {
             out.line(env!("CARGO_PKG_VERSION"));
             0
@@ -112,10 +128,10 @@ fn run(command: Command, out: &mut Out) -> u8 {
             let question = explain::Question {
                 pid: e.pid,
                 spiffe_id: e.spiffe_id,
-                server_socket: e.server_socket,
+                server_socket: place.server_socket,
                 agent_socket: e.agent_socket,
                 admin_socket: e.admin_socket,
-                json: e.json,
+                json: place.json,
             };
             on_runtime(out, async |out| explain::run(&question, out).await)
         }
@@ -151,7 +167,8 @@ mod tests {
     #[test]
     fn completions_know_every_command() {
         let (mut out, captured) = Out::captured();
-        assert_eq!(run(Command::Completions { shell: clap_complete::Shell::Bash }, &mut out), 0);
+        let asked = Arguments::try_parse_from(["avouch", "completions", "bash"]).unwrap();
+        assert_eq!(run(asked, &mut out), 0);
         assert!(captured.out().contains("explain") && captured.out().contains("completions"));
     }
 
@@ -159,6 +176,23 @@ mod tests {
     fn every_command_has_examples() {
         for command in Arguments::command().get_subcommands_mut().filter(|c| c.get_name() != "version") {
             assert!(command.render_help().to_string().contains("Examples:"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn every_command_of_the_guide_about_ownership_is_understood() {
+        let guide = include_str!("../../docs/guides/ownership.md");
+        let commands: Vec<_> = guide.lines().filter_map(|line| line.strip_prefix("    avouch ")).collect();
+        assert!(commands.len() > 10, "{commands:?}");
+        for command in commands {
+            let line = command.split(" > ").next().unwrap_or_default();
+            // Texts between quotes are one word.
+            let words = line.split('\'').enumerate().flat_map(|(part, text)| match part % 2 {
+                0 => text.split_whitespace().collect::<Vec<_>>(),
+                _ => vec![text],
+            });
+            let parsed = Arguments::try_parse_from(std::iter::once("avouch").chain(words));
+            assert!(parsed.is_ok(), "{command}: {parsed:?}");
         }
     }
 

@@ -75,6 +75,11 @@ mod generated {
         }
     }
     pub mod avouch {
+        pub mod governance {
+            pub mod v1 {
+                include!("gen/avouch.governance.v1.rs");
+            }
+        }
         pub mod sealed {
             pub mod v1 {
                 include!("gen/avouch.sealed.v1.rs");
@@ -91,6 +96,7 @@ mod generated {
 pub mod convert;
 mod redact;
 
+pub use generated::avouch::governance::v1 as governance_v1;
 pub use generated::avouch::sealed::v1 as sealed_v1;
 pub use generated::avouch::watch::v1 as watch_v1;
 pub use generated::descriptors::WORKLOAD_FILE_DESCRIPTOR_SET;

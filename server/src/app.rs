@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::authz::method_names;
 use crate::api::gate::{Gate, Limits};
 use crate::api::listen::{
-    ListenError, TcpTerms, bind_admin, bind_tcp, connections_for, serve_admin, serve_tcp,
+    Door, ListenError, TcpTerms, bind_tcp, bind_unix, connections_for, serve_tcp, serve_unix,
 };
-use crate::api::{admin_stack, tcp_stack};
+use crate::api::{admin_stack, people_stack, tcp_stack};
 use crate::clock;
 use crate::config::{KeyManagerConfig, NodeAttestorConfig, ServerConfig};
 use crate::datadir::{DataDir, DataDirError};
@@ -129,17 +129,22 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     let connections = connections_for(descriptor_limit());
     let terms = TcpTerms { tls, trust_domain: config.trust_domain.clone(), admin_ids, connections };
     let tcp = bind_tcp(config.bind)?;
-    let admin = bind_admin(&config.socket_path)?;
+    let admin = bind_unix(&config.socket_path, Door::Admin)?;
+    let people = config.people_socket_path.as_ref().map(|path| bind_unix(path, Door::People)).transpose()?;
     if crate::sys::unclaimed() > 0 {
         tracing::warn!(
             subsystem_name = "endpoints",
             unclaimed = crate::sys::unclaimed(),
-            "The service manager passed sockets that are neither bind_address and bind_port nor socket_path"
+            "The service manager passed sockets that are neither bind_address and bind_port, nor socket_path, nor \
+             people_socket_path"
         );
     }
     let mut doors = tokio::task::JoinSet::new();
     doors.spawn(serve_tcp(tcp, terms, tcp_stack(&gate)));
-    doors.spawn(serve_admin(admin, admin_stack(&gate, logs, started.mono)));
+    doors.spawn(serve_unix(admin, admin_stack(&gate, logs, started.mono)));
+    if let Some(people) = people {
+        doors.spawn(serve_unix(people, people_stack(&gate)));
+    }
     tracing::info!(subsystem_name = "endpoints", address = %config.bind, network = "tcp", "Starting Server APIs");
     tracing::info!(subsystem_name = "endpoints", address = %config.socket_path.display(), network = "unix", "Starting Server APIs");
     serve_http(&config, &services, &store, &metrics, &stop).await?;
@@ -151,7 +156,10 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     tracing::info!("Server is stopping");
     drain.finish().await;
     while doors.join_next().await.is_some() {}
-    remove_socket(&config.socket_path);
+    [Some(&config.socket_path), config.people_socket_path.as_ref()]
+        .into_iter()
+        .flatten()
+        .for_each(remove_socket);
     services_stop.cancel();
     store.close().await;
     Ok(())
@@ -310,8 +318,8 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-fn remove_socket(path: &std::path::Path) {
+fn remove_socket(path: &std::path::PathBuf) {
     if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(error = %error, "Admin socket left behind");
+        tracing::debug!(error = %error, "Socket left behind");
     }
 }

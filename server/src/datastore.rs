@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use avouch_credential::ledger::{Hash, SignedHead};
 use avouch_domain::{Image, LogPosition, Plan, Row, RowKey, Timestamp};
 use avouch_engine::Registry;
-use avouch_store::{CommitError, Store, StoreError, Tail, TailError};
+use avouch_store::{CommitError, Store, StoreError, Stretch, Tail, TailError};
 use tonic::Code;
 
 use crate::clock::{Clock, timed};
@@ -55,6 +56,8 @@ fn put(before: &Registry, row: &Row) -> RowChange {
         Row::Bundle(b) => pick(before.bundle(&b.trust_domain).is_some(), C::BundleCreated, C::BundleUpdated),
         Row::JoinToken(_) => C::TokenCreated,
         Row::Authority(_) => C::JournalSet,
+        Row::Person(_) => C::PersonSet,
+        Row::Identity(_) => C::IdentitySet,
     }
 }
 
@@ -65,6 +68,8 @@ fn delete(key: &RowKey) -> RowChange {
         RowKey::Bundle(_) => RowChange::BundleDeleted,
         RowKey::JoinToken(_) => RowChange::TokenDeleted,
         RowKey::Authority(..) => RowChange::JournalSet,
+        RowKey::Person(_) => RowChange::PersonSet,
+        RowKey::Identity(_) => RowChange::IdentitySet,
     }
 }
 
@@ -91,12 +96,6 @@ impl Datastore {
     #[cfg(test)]
     pub(crate) fn uncounted(store: Store) -> Self {
         Self { store, metrics: Metrics::plain(), clock: crate::clock::now }
-    }
-
-    /// What is below, for what only tests ask.
-    #[cfg(test)]
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
     }
 
     /// Where its operations are counted.
@@ -155,6 +154,32 @@ impl Datastore {
         let (done, elapsed) = timed(self.clock, self.store.image(now)).await;
         self.metrics.store_called(StoreCall::Image, code(&done), elapsed);
         done
+    }
+
+    /// As [`Store::records`].
+    ///
+    /// # Errors
+    /// As [`Store::records`].
+    pub async fn records(&self, after: u64, limit: usize) -> Result<Stretch, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.records(after, limit)).await;
+        self.metrics.store_called(StoreCall::Records, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::unsigned`].
+    ///
+    /// # Errors
+    /// As [`Store::unsigned`].
+    pub async fn unsigned(&self) -> Result<Option<(u64, Hash)>, StoreError> {
+        self.store.unsigned().await
+    }
+
+    /// As [`Store::keep_head`].
+    ///
+    /// # Errors
+    /// As [`Store::keep_head`].
+    pub async fn keep_head(&self, head: SignedHead) -> Result<(), StoreError> {
+        self.store.keep_head(head).await
     }
 
     /// As [`Store::close`].

@@ -14,6 +14,7 @@ pub mod drain;
 pub mod feed;
 pub mod health;
 pub mod keys;
+mod ledger;
 pub mod limits;
 pub mod metrics;
 pub mod service;

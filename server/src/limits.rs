@@ -118,3 +118,13 @@ pub const WALL_SLEEP_MAX: Duration = Duration::from_secs(60);
 pub const TOKEN_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Time between two looks for agents that ended long ago, if the configuration asks for it. As SPIRE.
 pub const NODE_PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
+/// Least time between two signed heads of the log: a busy log is signed once a second, not once a write.
+pub const HEAD_PAUSE: Duration = Duration::from_secs(1);
+/// Most identities or found names on one page.
+pub const GOVERNANCE_PAGE_MAX: usize = 1_000;
+/// Most names that one call adopts: one plan of bounded size.
+pub const ADOPT_MAX: usize = 1_000;
+/// Most records handed out by one call, whose lines must fit into a message.
+pub const RECORDS_PER_CALL: usize = 2_000;
+/// Most bytes of records handed out by one call: well inside a message.
+pub const RECORD_BYTES_PER_CALL: usize = 1 << 20;

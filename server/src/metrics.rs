@@ -62,6 +62,10 @@ avouch::metric_table! {
     TOKEN_DELETE: Call[] = Spire "datastore_join_token_delete", "A join token was spent or pruned.";
     TOKEN_PRUNE: Call[] = Spire "datastore_join_token_prune", "Ended join tokens were removed in one go.";
     JOURNAL_SET: Call[] = Spire "datastore_ca_journal_set", "The state of an authority was written.";
+    PERSON_SET: Call[] = Avouch "datastore_person_set", "A person was written.";
+    IDENTITY_SET: Call[] = Avouch "datastore_identity_set", "An identity was written.";
+    RECORD_LIST: Call[] = Avouch "datastore_record_list", "Records were read.";
+    HEAD_SIGN: Call[] = Avouch "record_head_sign", "The newest record was signed and the signature written.";
 }
 
 /// What was signed.
@@ -93,6 +97,7 @@ pub enum StoreCall {
     Image,
     Changes,
     Position,
+    Records,
 }
 
 /// What became of one row in a transaction.
@@ -111,6 +116,8 @@ pub enum RowChange {
     TokenCreated,
     TokenDeleted,
     JournalSet,
+    PersonSet,
+    IdentitySet,
 }
 
 impl RowChange {
@@ -129,6 +136,8 @@ impl RowChange {
             Self::TokenCreated => TOKEN_CREATE,
             Self::TokenDeleted => TOKEN_DELETE,
             Self::JournalSet => JOURNAL_SET,
+            Self::PersonSet => PERSON_SET,
+            Self::IdentitySet => IDENTITY_SET,
         }
     }
 }
@@ -271,6 +280,11 @@ impl Metrics {
         }
     }
 
+    /// The newest record was signed, or the attempt failed.
+    pub fn head_signed(&self, good: bool, elapsed: Duration) {
+        self.registry.call(HEAD_SIGN, [], outcome(good), elapsed);
+    }
+
     /// The server's own SVID was renewed, or the attempt failed.
     pub fn server_svid_rotated(&self, good: bool, elapsed: Duration) {
         self.registry.call(SVID_ROTATE, [], outcome(good), elapsed);
@@ -310,6 +324,7 @@ impl Metrics {
             StoreCall::Image => IMAGE_FETCH,
             StoreCall::Changes => CHANGE_LIST,
             StoreCall::Position => POSITION_FETCH,
+            StoreCall::Records => RECORD_LIST,
         };
         self.registry.call(call, [], code, elapsed);
     }

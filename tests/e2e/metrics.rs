@@ -11,6 +11,8 @@ use avouch_proto::agent_logger_v1::GetLoggerRequest;
 use avouch_proto::agent_logger_v1::logger_client::LoggerClient;
 use avouch_proto::agent_v1::DeleteAgentRequest;
 use avouch_proto::bundle_v1::{BatchDeleteFederatedBundleRequest, BatchSetFederatedBundleRequest};
+use avouch_proto::governance_v1::governance_client::GovernanceClient;
+use avouch_proto::governance_v1::{InitRequest, ListRecordsRequest, RegisterIdentityRequest};
 use avouch_proto::localauthority_v1::{
     RevokeJwtAuthorityRequest, RevokeX509AuthorityRequest, TaintJwtAuthorityRequest,
     TaintX509AuthorityRequest,
@@ -190,6 +192,22 @@ async fn federate(server: &Server) {
     bundles.batch_delete_federated_bundle(delete).await.unwrap();
 }
 
+/// A person registers an identity and reads the log.
+async fn govern(server: &Server) {
+    let mut client = GovernanceClient::new(server.channel().await);
+    client.init(InitRequest { name: "Ada Example".into() }).await.unwrap();
+    let request = RegisterIdentityRequest {
+        name: "coder".into(),
+        kind: "service".into(),
+        environment: "test".into(),
+        purpose: "tests".into(),
+        ends_at: soon() + 3_600,
+        ..Default::default()
+    };
+    client.register_identity(request).await.unwrap();
+    client.list_records(ListRecordsRequest::default()).await.unwrap();
+}
+
 /// The second after next, in seconds since 1970.
 #[allow(clippy::disallowed_methods)] // the server judges by the real time
 fn soon() -> i64 {
@@ -214,6 +232,7 @@ async fn a_short_life_of_both_daemons_brings_forth_every_series_that_the_docs_li
     short.expires_at = soon();
     server.create(short).await;
     federate(&server).await;
+    govern(&server).await;
     eventually("a renewed agent", async || {
         let text = of_agent.scrape(page).await;
         (text.contains("spire_agent_agent_svid_rotate") && text.contains("_expiring_svids")).then_some(())

@@ -10,6 +10,8 @@ pub enum Kind {
     CreateEntry,
     DeleteEntry,
     UpdateEntry,
+    /// Somebody adopts, pauses, resumes or stops an identity.
+    Govern,
     SetBundle,
     DropBundle,
     Subscribe,
@@ -60,10 +62,11 @@ pub const FAULTS: [Kind; 15] = [
     Kind::Downgrade,
 ];
 
-const PEOPLE: [(u64, Kind); 13] = [
+const PEOPLE: [(u64, Kind); 14] = [
     (29, Kind::CreateEntry),
     (12, Kind::DeleteEntry),
     (12, Kind::UpdateEntry),
+    (10, Kind::Govern),
     (8, Kind::SetBundle),
     (4, Kind::DropBundle),
     (10, Kind::Subscribe),

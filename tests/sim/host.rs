@@ -125,7 +125,7 @@ impl Host {
     /// INV-8 in the store: as many audit rows as commits have brought, and one unbroken chain of changes.
     pub fn audit_is_whole(&self) -> Result<(), String> {
         self.db.verify_chain().map_err(|e| e.to_string())?;
-        let rows = self.db.audit(0, usize::MAX >> 1).map_err(|e| e.to_string())?.len();
+        let rows = self.db.records(0, usize::MAX >> 1).map_err(|e| e.to_string())?.records.len();
         if rows == self.audited {
             Ok(())
         } else {

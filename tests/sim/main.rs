@@ -131,6 +131,11 @@ fn a_resume_that_forgets_other_aliases_is_found() {
 }
 
 #[test]
+fn a_pause_that_nobody_is_told_of_is_found() {
+    finds(Fault::PauseInSilence, &[1, 10]);
+}
+
+#[test]
 fn a_token_of_a_withdrawn_entry_is_found() {
     finds(Fault::GrantWithdrawn, &[1]);
 }

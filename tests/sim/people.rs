@@ -5,12 +5,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch_domain::fixtures::{id, set};
-use avouch_domain::{AuthorityId, AuthorityKind, Bundle, EntryId, SelectorSet, TrustDomain, Ttl};
+use avouch_domain::fixtures::{id, person_id, set};
+use avouch_domain::{
+    AuthorityId, AuthorityKind, Bundle, EntryId, Environment, Purpose, SelectorSet, SpiffeId, TrustDomain,
+    Ttl,
+};
+use avouch_engine::found::found;
 use avouch_engine::plan;
 use avouch_engine::plan::bundles::DeleteMode;
 use avouch_engine::plan::entries::{EntryPatch, NewEntry};
+use avouch_engine::plan::identities::{IdentityPatch, NewIdentity};
 use avouch_engine::plan::nodes::Attested;
+use avouch_engine::plan::people::NewPerson;
 use avouch_engine::rotation;
 
 use crate::actions::{Action, Kind};
@@ -42,6 +48,7 @@ impl World {
             Kind::CreateEntry => self.create_entry(action, dice),
             Kind::DeleteEntry => self.delete_entry(dice),
             Kind::UpdateEntry => self.update_entry(dice),
+            Kind::Govern => self.govern(dice),
             Kind::SetBundle => self.set_bundle(dice),
             Kind::DropBundle => self.drop_bundle(dice),
             Kind::Subscribe => self.change_subscription(dice),
@@ -155,6 +162,51 @@ impl World {
             plan::entries::update(r, now.wall, "admin", std::slice::from_ref(&patch))
         });
         self.log(At::Admin, "update entry", || format!("{patch:?}"));
+    }
+
+    /// The one person of this world owns everything that he adopts.
+    fn govern(&mut self, dice: &mut Rng) {
+        let Some(server) = self.any_server(dice) else { return };
+        let now = self.at_server(server);
+        let me = person_id("per_admin");
+        if self.servers[server].registry.person(&me).is_none() {
+            let first = NewPerson { id: me, name: "admin".into(), uid: None, security: true };
+            let made =
+                self.servers[server].write(&mut self.host, now, |r| plan::people::first(r, now.wall, &first));
+            self.log(At::Admin, "first person", || format!("done: {}", made.is_ok()));
+            return;
+        }
+        let registry = &self.servers[server].registry;
+        let known: Vec<SpiffeId> = registry.identities().map(|i| i.spiffe_id.clone()).collect();
+        let free: Vec<SpiffeId> = found(registry, None).map(|f| f.name).collect();
+        let adopts = known.is_empty() || dice.chance(30);
+        let Some(name) = dice.pick(if adopts { &free } else { &known }).cloned() else { return };
+        let end = now.wall + Duration::from_millis(1 + dice.below(900_000));
+        let kind = if dice.chance(50) { avouch_domain::Kind::AiAgent } else { avouch_domain::Kind::Service };
+        let deed = if adopts { 0 } else { 1 + dice.below(20) };
+        let done = self.servers[server].write(&mut self.host, now, |r| match deed {
+            0 => {
+                let new = NewIdentity {
+                    name: name.clone(),
+                    kind,
+                    environment: Environment::Test,
+                    purpose: Purpose::new("tests").expect("a purpose"),
+                    owner: me.clone(),
+                    successor: None,
+                    end,
+                };
+                let (plan, mut outcomes) = plan::identities::adopt(r, now.wall, &me, &[new]);
+                (plan, outcomes.remove(0))
+            }
+            1..=8 => plan::identities::pause(r, now.wall, &me, &name),
+            9..=15 => plan::identities::resume(r, now.wall, &me, &name),
+            16..=18 => {
+                let patch = IdentityPatch { end: Some(end), ..IdentityPatch::default() };
+                plan::identities::patch(r, now.wall, &me, &name, &patch)
+            }
+            _ => plan::identities::stop(r, now.wall, &me, &name),
+        });
+        self.log(At::Admin, "govern", || format!("{name}, deed {deed}, done: {}", done.is_ok()));
     }
 
     fn set_bundle(&mut self, dice: &mut Rng) {

@@ -275,6 +275,9 @@ impl Server {
         if self.registry.expired_entries(now.wall).next().is_some() {
             self.write(host, now, |r| plan::entries::prune(r, now.wall, "server"));
         }
+        if self.registry.due_to_pause(now.wall).next().is_some() {
+            self.write(host, now, |r| plan::identities::pause_due(r, now.wall, "server"));
+        }
         let live = self.live_agents(now);
         let everywhere = live
             .iter()

@@ -53,6 +53,8 @@ pub struct Server {
     pub trust_domain: String,
     pub port: u16,
     pub socket: PathBuf,
+    /// Where people ask, whoever they are.
+    pub people: PathBuf,
     pub config: PathBuf,
     daemon: Option<Daemon>,
 }
@@ -89,6 +91,7 @@ impl Server {
             trust_domain: options.trust_domain.clone(),
             port: free_port(),
             socket: dir.path().join("sp/api.sock"),
+            people: dir.path().join("people/api.sock"),
             config: dir.path().join("server.conf"),
             dir,
             daemon: None,
@@ -108,6 +111,7 @@ impl Server {
   trust_domain = "{domain}"
   data_dir = "{data}"
   socket_path = "{socket}"
+  people_socket_path = "{people}"
   log_level = "{log_level}"
   ratelimit {{
     {rate_limits}
@@ -135,6 +139,7 @@ plugins {{
             port = self.port,
             domain = self.trust_domain,
             socket = self.socket.display(),
+            people = self.people.display(),
             log_level = options.log_level,
             rate_limits = options.rate_limits,
             more = options.server,

@@ -1,4 +1,4 @@
-//! The papers: keys, X509-SVIDs, JWT-SVIDs, bundle documents, TLS configurations. Bytes in, bytes out.
+//! The papers: keys, X509-SVIDs, JWT-SVIDs, bundle documents, TLS configurations, the log. Bytes in, bytes out.
 //!
 //! Never: no I/O, no clock, no async. Time is an argument; randomness comes from [`random`] alone, apart from
 //! the nonces and keys that the cryptography library draws itself. aws-lc-rs is the only provider.
@@ -10,6 +10,7 @@ pub mod bundle_doc;
 pub mod jwk;
 pub mod jwt;
 pub mod key;
+pub mod ledger;
 pub mod limits;
 pub mod random;
 pub mod sealing;

@@ -25,3 +25,7 @@ pub const RSA_BITS_MIN: usize = 2048;
 pub const RSA_BITS_MAX: usize = 8192;
 /// Length of a generated JWT key ID.
 pub const KID_LENGTH: usize = 32;
+/// Longest line of the log in bytes: two SPIFFE IDs of full length, and details.
+pub const RECORD_MAX: usize = 16 * 1024;
+/// Most records that wait for a head while a log is verified: a head names one of the last.
+pub const HEAD_GAP_MAX: usize = 100_000;

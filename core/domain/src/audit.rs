@@ -24,6 +24,16 @@ pub enum AuditEvent {
     AuthorityRetired,
     AuthorityTainted,
     AuthorityRevoked,
+    PersonProposed,
+    PersonAdded,
+    IdentityProposed,
+    IdentityRegistered,
+    IdentityAdopted,
+    IdentityChanged,
+    IdentityConfirmed,
+    IdentityPaused,
+    IdentityResumed,
+    IdentityStopped,
 }
 
 impl AuditEvent {
@@ -50,6 +60,16 @@ impl AuditEvent {
             Self::AuthorityRetired => "authority_retired",
             Self::AuthorityTainted => "authority_tainted",
             Self::AuthorityRevoked => "authority_revoked",
+            Self::PersonProposed => "person_proposed",
+            Self::PersonAdded => "person_added",
+            Self::IdentityProposed => "identity_proposed",
+            Self::IdentityRegistered => "identity_registered",
+            Self::IdentityAdopted => "identity_adopted",
+            Self::IdentityChanged => "identity_changed",
+            Self::IdentityConfirmed => "identity_confirmed",
+            Self::IdentityPaused => "identity_paused",
+            Self::IdentityResumed => "identity_resumed",
+            Self::IdentityStopped => "identity_stopped",
         }
     }
 }
@@ -59,8 +79,10 @@ impl AuditEvent {
 pub struct AuditRow {
     pub at: Timestamp,
     pub event: AuditEvent,
-    /// Who: a SPIFFE ID, `local uid=0 gid=0 pid=7 exe=/usr/bin/x`, or `server`.
+    /// Who: a person's ID, a SPIFFE ID, `local uid=0 gid=0 pid=7 exe=/usr/bin/x`, or `server`.
     pub actor: String,
-    /// What: an entry ID, SPIFFE ID, trust domain or authority ID.
+    /// What: an entry ID, SPIFFE ID, trust domain, authority ID or person's ID.
     pub subject: String,
+    /// What else there is to say, by stable names. No secret, no name of a person, no free text.
+    pub detail: Vec<(&'static str, String)>,
 }

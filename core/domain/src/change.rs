@@ -4,8 +4,10 @@ use crate::audit::AuditRow;
 use crate::authority::{Authority, AuthorityKind, Holder, Slot};
 use crate::bundle::Bundle;
 use crate::entry::{Entry, EntryId};
+use crate::identity::Identity;
 use crate::join_token::JoinToken;
 use crate::node::Node;
+use crate::person::{Person, PersonId};
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
 use crate::trust_domain::TrustDomain;
@@ -55,6 +57,8 @@ pub enum Row {
     Bundle(Bundle),
     JoinToken(JoinToken),
     Authority(Authority),
+    Person(Person),
+    Identity(Identity),
 }
 
 /// The key of a row.
@@ -66,6 +70,9 @@ pub enum RowKey {
     /// SHA-256 of the token's text.
     JoinToken([u8; 32]),
     Authority(AuthorityKind, Holder, Slot),
+    Person(PersonId),
+    /// By its name.
+    Identity(SpiffeId),
 }
 
 impl std::fmt::Debug for RowKey {
@@ -76,6 +83,8 @@ impl std::fmt::Debug for RowKey {
             Self::Bundle(domain) => write!(f, "bundle {domain}"),
             Self::JoinToken(_) => f.write_str("join token"),
             Self::Authority(kind, holder, slot) => write!(f, "authority {kind:?} {holder:?} {slot:?}"),
+            Self::Person(id) => write!(f, "person {id}"),
+            Self::Identity(id) => write!(f, "identity {id}"),
         }
     }
 }
@@ -89,6 +98,8 @@ impl Row {
             Self::Bundle(b) => RowKey::Bundle(b.trust_domain.clone()),
             Self::JoinToken(t) => RowKey::JoinToken(t.digest),
             Self::Authority(a) => RowKey::Authority(a.kind, a.holder.clone(), a.slot),
+            Self::Person(p) => RowKey::Person(p.id.clone()),
+            Self::Identity(i) => RowKey::Identity(i.spiffe_id.clone()),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Builders for tests: short to call, valid by construction.
 
 use crate::entry::{Entry, EntryId, EntryParts};
+use crate::identity::{Environment, Identity, Kind, Purpose, Standing};
 use crate::node::Node;
+use crate::person::{Person, PersonId, PersonState};
 use crate::selector::{Selector, SelectorSet};
 use crate::spiffe_id::SpiffeId;
 use crate::time::{Timestamp, Ttl};
@@ -93,5 +95,52 @@ pub fn node(path: &str, sel: &[&str], expires_at: i64) -> Node {
         selectors: set(sel),
         can_reattest: false,
         agent_version: "".into(),
+    }
+}
+
+/// A person's ID. Panics on a bad one: only for tests.
+#[must_use]
+pub fn person_id(text: &str) -> PersonId {
+    match PersonId::new(text) {
+        Ok(id) => id,
+        Err(e) => unreachable!("bad person ID in a test: {e}"),
+    }
+}
+
+/// An active person who is the local user `uid`.
+#[must_use]
+pub fn person(id: &str, uid: u32, security: bool) -> Person {
+    Person {
+        id: person_id(id),
+        name: id.into(),
+        uid: Some(uid),
+        security,
+        state: PersonState::Active,
+        added_by: None,
+        yes_by: None,
+        added_at: Timestamp(0),
+    }
+}
+
+/// An active identity of `test` that `per_owner` owns and that ends in 30 days.
+#[must_use]
+pub fn identity(path: &str, kind: Kind) -> Identity {
+    Identity {
+        spiffe_id: id(path),
+        kind,
+        environment: Environment::Test,
+        purpose: match Purpose::new("tests") {
+            Ok(purpose) => purpose,
+            Err(e) => unreachable!("bad purpose in a test: {e}"),
+        },
+        owner: person_id("per_owner"),
+        successor: None,
+        end: Timestamp::from_secs(30 * 86_400),
+        standing: Standing::Active,
+        stop_number: 0,
+        added_by: person_id("per_owner"),
+        added_at: Timestamp(0),
+        yes_by: Some(person_id("per_owner")),
+        confirm_by: None,
     }
 }

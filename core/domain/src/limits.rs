@@ -1,5 +1,7 @@
 //! Named limits of the nouns. Each number says why.
 
+use std::time::Duration;
+
 /// Longest SPIFFE ID in bytes, the whole URI counted (SPIFFE-ID 2.3, ID-16, ID-17).
 pub const SPIFFE_ID_MAX: usize = 2048;
 /// Longest trust domain name in bytes (SPIFFE-ID 2.1, ID-18).
@@ -18,3 +20,15 @@ pub const SELECTORS_MAX: usize = 1024;
 pub const JOIN_TOKEN_MAX: usize = 1024;
 /// Longest agent version text in bytes (as SPIRE's API allows).
 pub const AGENT_VERSION_MAX: usize = 255;
+/// Longest person ID in bytes: the prefix and a UUID without dashes fit.
+pub const PERSON_ID_MAX: usize = 40;
+/// Longest name of a person in bytes: one line of any screen.
+pub const PERSON_NAME_MAX: usize = 128;
+/// Longest purpose in bytes: a code, no story.
+pub const PURPOSE_MAX: usize = 64;
+/// Longest life of an identity from now on: a year and the days to renew it.
+pub const IDENTITY_LIFE_MAX: Duration = Duration::from_secs(400 * 86_400);
+/// How long the owner given by an adoption has to confirm: a month, so that a holiday is not silence.
+pub const ADOPTED_FOR: Duration = Duration::from_secs(30 * 86_400);
+/// Longest life of an SVID of an identity that acts by itself: what verifiers outside go on accepting after a stop.
+pub const SELF_ACTING_SVID_MAX: Duration = Duration::from_secs(600);

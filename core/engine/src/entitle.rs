@@ -2,7 +2,8 @@
 //!
 //! Entitlement is a set of parent IDs per agent (its own, its node aliases, nested ones), never a stored list of
 //! entries. Never walks all entries or all agents: both directions follow the parent graph, guarded against
-//! cycles. Ended entries entitle to nothing, by time, whether or not their rows are still there.
+//! cycles. Ended entries entitle to nothing, by time, whether or not their rows are still there; nor do entries whose
+//! identity is paused or stopped.
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,11 @@ use avouch_domain::{Bundle, Change, Entry, EntryId, RowKey, SpiffeId, Timestamp,
 use crate::faults::{Fault, planted};
 use crate::registry::Registry;
 
+/// True if the entry entitles to anything at this moment.
+fn counts(registry: &Registry, entry: &Entry, wall: Timestamp) -> bool {
+    !entry.is_expired(wall) && !registry.is_withheld(entry, wall)
+}
+
 /// The IDs whose entries the agent may serve: itself, its node aliases, and below them every SPIFFE ID that is
 /// itself a parent. Costs these, not the entries below them.
 #[must_use]
@@ -22,7 +28,7 @@ pub fn parents_of(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> BTr
     let mut parents = BTreeSet::from([agent.clone()]);
     let mut open = vec![agent.clone()];
     if let Some(node) = registry.node(agent) {
-        for alias in registry.aliases_of(node).filter(|a| !a.is_expired(wall)) {
+        for alias in registry.aliases_of(node).filter(|a| counts(registry, a, wall)) {
             if parents.insert(alias.spiffe_id.clone()) {
                 open.push(alias.spiffe_id.clone());
             }
@@ -30,7 +36,7 @@ pub fn parents_of(registry: &Registry, agent: &SpiffeId, wall: Timestamp) -> BTr
     }
     while let Some(parent) = open.pop() {
         for entry in registry.nested_below(&parent) {
-            if !entry.is_expired(wall) && parents.insert(entry.spiffe_id.clone()) {
+            if counts(registry, entry, wall) && parents.insert(entry.spiffe_id.clone()) {
                 open.push(entry.spiffe_id.clone());
             }
         }
@@ -58,9 +64,13 @@ impl View {
     pub fn entries(&self) -> Vec<&Entry> {
         let mut entries = Vec::new();
         let mut runs = 0;
+        // Asked once, not for each entry.
+        let all_count = self.registry.withholds_nothing(self.wall);
+        let counts =
+            |e: &Entry| !e.is_expired(self.wall) && (all_count || !self.registry.is_withheld(e, self.wall));
         for parent in &self.parents {
             let before = entries.len();
-            entries.extend(self.registry.entries_by_parent(parent).filter(|e| !e.is_expired(self.wall)));
+            entries.extend(self.registry.entries_by_parent(parent).filter(|e| counts(e)));
             runs += usize::from(entries.len() > before);
         }
         // Those of one parent are in order already.
@@ -80,11 +90,11 @@ pub fn authorized_entries(registry: &Registry, agent: &SpiffeId, wall: Timestamp
 /// The entry, if it exists, has not ended and the agent may serve it. Costs the entry's ancestors.
 #[must_use]
 pub fn is_authorized(registry: &Registry, agent: &SpiffeId, id: &EntryId, wall: Timestamp) -> Option<Entry> {
-    let entry = registry.entry(id).filter(|e| !e.is_expired(wall) && !e.is_node_alias())?;
+    let entry = registry.entry(id).filter(|e| counts(registry, e, wall) && !e.is_node_alias())?;
     let reached = climb(
         registry,
         &entry.parent_id,
-        |e| !e.is_expired(wall),
+        |e| counts(registry, e, wall),
         |step| match step {
             Step::Id(id) => id == agent,
             Step::Alias(alias) => {
@@ -163,7 +173,8 @@ pub fn concerned(before: &Registry, after: &Registry, change: &Change, own: &Tru
                 }
             }
         }
-        RowKey::JoinToken(_) | RowKey::Authority(..) => {}
+        RowKey::Identity(name) => collect_agents_of_identity([before, after], name, &mut agents),
+        RowKey::JoinToken(_) | RowKey::Authority(..) | RowKey::Person(_) => {}
     }
     if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }
 }
@@ -186,6 +197,9 @@ pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain)
             }
         }
     }
+    for name in before.switched_identities(after) {
+        collect_agents_of_identity([before, after], name, &mut agents);
+    }
     for (old, new) in before.changed_entries(after) {
         for (registry, entry) in [(before, old), (after, new)] {
             if let Some(entry) = entry {
@@ -194,6 +208,26 @@ pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain)
         }
     }
     if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }
+}
+
+/// The nodes that may serve an entry which gives out this name, withheld or not.
+#[must_use]
+pub fn agents_of_name(registry: &Registry, name: &SpiffeId) -> BTreeSet<SpiffeId> {
+    let mut agents = BTreeSet::new();
+    collect_agents_of_identity([registry], name, &mut agents);
+    agents
+}
+
+fn collect_agents_of_identity<const N: usize>(
+    registries: [&Registry; N],
+    name: &SpiffeId,
+    agents: &mut BTreeSet<SpiffeId>,
+) {
+    for registry in registries {
+        for entry in registry.entries_by_spiffe_id(name) {
+            collect_agents_of_entry(registry, entry, agents);
+        }
+    }
 }
 
 fn collect_agents_of_entry(registry: &Registry, entry: &Entry, agents: &mut BTreeSet<SpiffeId>) {
@@ -247,7 +281,7 @@ impl Delta {
 #[must_use]
 pub fn delta(before: &Registry, after: &Registry, agent: &SpiffeId, wall: Timestamp) -> Delta {
     let node = |registry: &Registry| registry.node(agent).map(|n| n.selectors.clone());
-    if before.same_entries(after) && node(before) == node(after) {
+    if before.same_entries(after) && before.same_identities(after) && node(before) == node(after) {
         return Delta::default();
     }
     // What the agent may have seen at most, and what it has seen at least.
@@ -256,8 +290,10 @@ pub fn delta(before: &Registry, after: &Registry, agent: &SpiffeId, wall: Timest
     let now = parents_of(after, agent, wall);
     let mut upserts = BTreeMap::new();
     let mut removed = BTreeSet::new();
-    let visible = |e: &Entry| now.contains(&e.parent_id) && !e.is_expired(wall);
-    for (old, new) in before.changed_entries(after) {
+    let visible = |e: &Entry| now.contains(&e.parent_id) && counts(after, e, wall);
+    let switched = before.switched_identities(after).flat_map(|name| after.entries_by_spiffe_id(name));
+    let switched = switched.map(|entry| (before.entry(&entry.id), Some(entry)));
+    for (old, new) in before.changed_entries(after).chain(switched) {
         match (old, new) {
             (_, Some(new)) if visible(new) => {
                 upserts.insert(new.id.clone(), new.clone());

@@ -25,6 +25,8 @@ pub enum Fault {
     ResumeAcrossEpochs,
     /// A delta forgets that the agent's node aliases are others now (breaks INV-10).
     ForgetAliasChange,
+    /// Nobody is told that an identity was paused (breaks INV-10).
+    PauseInSilence,
     /// A caller gets the token it waits for although its entry is withdrawn meanwhile (breaks INV-1).
     GrantWithdrawn,
     /// No token is ever thrown away for another (breaks INV-9).
@@ -46,7 +48,7 @@ pub enum Fault {
 #[cfg(feature = "faults")]
 impl Fault {
     /// Every one of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::MatchWithoutSubset,
         Self::SignBeforeKnown,
         Self::DropWithdrawal,
@@ -57,6 +59,7 @@ impl Fault {
         Self::IgnoreGap,
         Self::ResumeAcrossEpochs,
         Self::ForgetAliasChange,
+        Self::PauseInSilence,
         Self::GrantWithdrawn,
         Self::KeepEveryToken,
         Self::TwoSigners,

@@ -216,6 +216,19 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         | E::NodeDeleted => {
             matches!(key, RowKey::Node(id) if row.subject == id.as_str())
         }
+        E::PersonProposed | E::PersonAdded => {
+            matches!(key, RowKey::Person(id) if row.subject == id.as_str())
+        }
+        E::IdentityProposed
+        | E::IdentityRegistered
+        | E::IdentityAdopted
+        | E::IdentityChanged
+        | E::IdentityConfirmed
+        | E::IdentityPaused
+        | E::IdentityResumed
+        | E::IdentityStopped => {
+            matches!(key, RowKey::Identity(name) if row.subject == name.as_str())
+        }
         E::JoinTokenCreated | E::JoinTokenSpent | E::JoinTokenExpired => matches!(key, RowKey::JoinToken(_)),
         E::BundleChanged | E::BundleDeleted => {
             matches!(key, RowKey::Bundle(domain) if row.subject == domain.as_str())

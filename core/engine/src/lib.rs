@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod cache;
 pub mod entitle;
 pub mod faults;
+pub mod found;
 pub mod history;
 pub mod invariants;
 pub mod machine;

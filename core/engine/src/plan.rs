@@ -7,10 +7,14 @@
 pub mod authorities;
 pub mod bundles;
 pub mod entries;
+#[cfg(test)]
+mod governance_tests;
+pub mod identities;
 pub mod nodes;
 pub mod operator;
 #[cfg(test)]
 mod operator_tests;
+pub mod people;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
@@ -55,12 +59,12 @@ impl<'a> Draft<'a> {
     }
 
     fn note(&mut self, event: AuditEvent, subject: impl ToString) {
-        self.audit.push(AuditRow {
-            at: self.at,
-            event,
-            actor: self.actor.to_owned(),
-            subject: subject.to_string(),
-        });
+        self.note_with(event, subject, Vec::new());
+    }
+
+    fn note_with(&mut self, event: AuditEvent, subject: impl ToString, detail: Vec<(&'static str, String)>) {
+        let (actor, subject) = (self.actor.to_owned(), subject.to_string());
+        self.audit.push(AuditRow { at: self.at, event, actor, subject, detail });
     }
 
     /// Gives the entry as the registry keeps it.

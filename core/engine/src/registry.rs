@@ -4,6 +4,7 @@
 //! gives the same answers in the same order everywhere. Cloning costs a handful of reference counts.
 
 mod federations;
+mod governance;
 mod index;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use avouch_domain::{
 use imbl::{OrdMap, OrdSet};
 
 use federations::Federations;
+use governance::{Identities, People};
 use index::{ById, BySpiffeId, Giving, Index, Similar};
 
 /// Everything the store keeps, at one [`LogPosition`].
@@ -46,6 +48,8 @@ pub struct Registry {
     tokens: OrdMap<[u8; 32], JoinToken>,
     token_ends: OrdSet<(Timestamp, [u8; 32])>,
     authorities: OrdMap<(AuthorityKind, Holder, Slot), Authority>,
+    people: People,
+    identities: Identities,
 }
 
 impl fmt::Debug for Registry {
@@ -123,6 +127,8 @@ impl Registry {
             Row::Authority(a) => {
                 self.authorities.insert((a.kind, a.holder.clone(), a.slot), a);
             }
+            Row::Person(person) => self.people.put(person),
+            Row::Identity(identity) => self.put_identity(identity),
         }
     }
 
@@ -141,6 +147,8 @@ impl Registry {
             RowKey::Authority(kind, holder, slot) => {
                 self.authorities.remove(&(*kind, holder.clone(), *slot));
             }
+            RowKey::Person(id) => self.people.delete(id),
+            RowKey::Identity(name) => self.delete_identity(name),
         }
     }
 
@@ -179,6 +187,7 @@ impl Registry {
         if entry.is_node_alias() {
             self.home_alias(&entry);
         }
+        self.withhold_new(&entry);
         self.entries.insert(id, entry.clone());
         entry
     }
@@ -186,6 +195,7 @@ impl Registry {
     fn delete_entry(&mut self, id: &EntryId) {
         let Some(old) = self.entries.remove(id) else { return };
         self.by_spiffe_id.remove(&BySpiffeId(old.clone()));
+        self.identities.forget_entry(id);
         self.by_parent.remove(old.parent_id.clone(), ById(old.clone()));
         self.nested.remove(old.parent_id.clone(), id.clone());
         if !self.is_parent(&old.parent_id) {
@@ -322,6 +332,16 @@ impl Registry {
         spiffe_id: &'a SpiffeId,
     ) -> impl Iterator<Item = &'a Entry> + 'a {
         giving(&self.by_spiffe_id, spiffe_id)
+    }
+
+    /// Entries that give out a SPIFFE ID above `after`, ascending by it.
+    pub fn entries_giving_after<'a>(
+        &'a self,
+        after: Option<&'a SpiffeId>,
+    ) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(Giving(after)));
+        let entries = self.by_spiffe_id.range::<_, Giving<'a>>((from, Bound::Unbounded));
+        entries.map(|BySpiffeId(entry)| entry).skip_while(move |e| after.is_some_and(|a| e.spiffe_id == *a))
     }
 
     /// Entries that federate with `domain`, ascending by id.
@@ -509,6 +529,8 @@ impl Registry {
             RowKey::Authority(kind, holder, slot) => {
                 self.authority(*kind, holder, *slot).cloned().map(Row::Authority)
             }
+            RowKey::Person(id) => self.person(id).cloned().map(Row::Person),
+            RowKey::Identity(name) => self.identity(name).cloned().map(Row::Identity),
         }
     }
 }

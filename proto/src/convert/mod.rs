@@ -6,6 +6,7 @@
 mod bundle;
 mod entry;
 mod filter;
+mod governance;
 mod ids;
 mod node;
 mod selectors;
@@ -19,6 +20,10 @@ pub use bundle::{
 };
 pub use entry::{EntryInput, delivered_entry, entry_input, entry_to_wire, full_entry_mask, sync_entry_mask};
 pub use filter::{AgentFilter, EntryFilter, Match};
+pub use governance::{
+    environment, identity_kind, identity_to_wire, name_of_person, optional_person, person_id, person_to_wire,
+    purpose,
+};
 pub use ids::{agent_id, member_id, spiffe_id, spiffe_id_to_wire, trust_domain, workload_id};
 pub use node::{node_from_wire, node_to_wire};
 pub use selectors::{selector_set, selectors, selectors_to_wire};

@@ -56,6 +56,7 @@ impl Method {
             "spire.api.server.logger.v1.Logger" => "Logger",
             "grpc.health.v1.Health" => "Health",
             "avouch.watch.v1.Watch" => "watch.v1.Watch",
+            "avouch.governance.v1.Governance" => "governance.v1.Governance",
             other => other.strip_prefix("spire.api.server.").unwrap_or(other),
         }
     }
@@ -101,6 +102,7 @@ const DEBUG: &str = "spire.api.server.debug.v1.Debug";
 const LOGGER: &str = "spire.api.server.logger.v1.Logger";
 const HEALTH: &str = "grpc.health.v1.Health";
 const WATCH: &str = "avouch.watch.v1.Watch";
+const GOVERNANCE: &str = "avouch.governance.v1.Governance";
 
 /// Every method that is served. What is not here does not exist.
 pub const METHODS: &[Method] = &[
@@ -167,6 +169,22 @@ pub const METHODS: &[Method] = &[
     local(HEALTH, "Watch"),
     row(WATCH, "Follow", AGENT),
     row(WATCH, "FetchBundles", AGENT),
+    local(GOVERNANCE, "Init"),
+    local(GOVERNANCE, "AddPerson"),
+    local(GOVERNANCE, "ApprovePerson"),
+    local(GOVERNANCE, "ListPeople"),
+    local(GOVERNANCE, "RegisterIdentity"),
+    local(GOVERNANCE, "ApproveIdentity"),
+    local(GOVERNANCE, "ChangeIdentity"),
+    local(GOVERNANCE, "ConfirmIdentity"),
+    local(GOVERNANCE, "PauseIdentity"),
+    local(GOVERNANCE, "ResumeIdentity"),
+    local(GOVERNANCE, "StopIdentity"),
+    local(GOVERNANCE, "GetIdentity"),
+    local(GOVERNANCE, "ListIdentities"),
+    local(GOVERNANCE, "ListFound"),
+    local(GOVERNANCE, "Adopt"),
+    local(GOVERNANCE, "ListRecords"),
 ];
 
 /// Service and name of every method, as logs and metrics have them.

@@ -22,8 +22,9 @@ pub enum Peer {
 }
 
 /// What the kernel says about a process on the admin socket.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPeer {
+    /// [`NOBODY`] if the kernel does not say.
     pub uid: u32,
     pub gid: u32,
     /// Absent if the process lives in another pid namespace.
@@ -94,6 +95,16 @@ fn read_leaf(der: &[u8]) -> Result<CallerSvid, String> {
     let id = svid_id(der).map_err(|e| format!("client certificate is not a valid X509-SVID: {e}"))?;
     let facts = CertFacts::parse(der).map_err(|e| format!("client certificate is malformed: {e}"))?;
     Ok(CallerSvid { id, serial: facts.serial_decimal.as_str().into(), not_after: facts.not_after })
+}
+
+/// The user and group that no process has.
+pub const NOBODY: u32 = u32::MAX;
+
+impl Default for LocalPeer {
+    /// Somebody of whom nothing is known: never user 0 by omission.
+    fn default() -> Self {
+        Self { uid: NOBODY, gid: NOBODY, pid: None, exe: None }
+    }
 }
 
 impl LocalPeer {

@@ -69,12 +69,32 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
     bind().map_err(|source| ListenError::Tcp { address, source })
 }
 
-/// Opens the admin door, or takes it over from the service manager: makes the directory with mode 0750 if need be, removes a socket that nobody listens on, and
-/// gives the new one mode 0770.
+/// For whom a Unix socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Local admins: socket 0770 in a directory 0750.
+    Admin,
+    /// Any local user, who is a person or is not: socket 0666 in a directory 0755.
+    People,
+}
+
+impl Door {
+    /// Modes of the directory, if it is made, and of the socket.
+    fn modes(self) -> (u32, u32) {
+        match self {
+            Self::Admin => (0o750, 0o770),
+            Self::People => (0o755, 0o666),
+        }
+    }
+}
+
+/// Opens a Unix door, or takes it over from the service manager: makes the directory if need be, and removes a socket
+/// that nobody listens on.
 ///
 /// # Errors
 /// [`ListenError`], with nothing of anybody else's touched.
-pub fn bind_admin(path: &Path) -> Result<UnixListener, ListenError> {
+pub fn bind_unix(path: &Path, door: Door) -> Result<UnixListener, ListenError> {
+    let (directory_mode, mode) = door.modes();
     let bytes = path.as_os_str().len();
     if bytes > SOCKET_PATH_MAX {
         return Err(ListenError::PathTooLong { path: path.into(), bytes });
@@ -86,11 +106,11 @@ pub fn bind_admin(path: &Path) -> Result<UnixListener, ListenError> {
         return UnixListener::from_std(given).map_err(io);
     }
     if !directory.as_os_str().is_empty() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory).map_err(io)?;
+        std::fs::DirBuilder::new().recursive(true).mode(directory_mode).create(directory).map_err(io)?;
     }
     clear(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(io)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o770)).map_err(io)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(io)?;
     listener.set_nonblocking(true).map_err(io)?;
     UnixListener::from_std(listener).map_err(io)
 }
@@ -214,8 +234,8 @@ fn age() -> Duration {
     CONNECTION_AGE.mul_f64(1.0 + CONNECTION_AGE_SPREAD * (2.0 * share - 1.0))
 }
 
-/// Accepts on the admin socket until the drain begins.
-pub async fn serve_admin(listener: UnixListener, stack: Stack) {
+/// Accepts on a Unix socket until the drain begins.
+pub async fn serve_unix(listener: UnixListener, stack: Stack) {
     let drain = stack.gate().drain.clone();
     let free = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
     loop {
@@ -233,7 +253,7 @@ pub async fn serve_admin(listener: UnixListener, stack: Stack) {
         let Ok(place) = free.clone().try_acquire_owned() else {
             tracing::warn!(
                 limit = ADMIN_CONNECTIONS_MAX,
-                "Too many connections on the admin socket: one is closed"
+                "Too many connections on a local socket: one is closed"
             );
             continue;
         };
@@ -259,19 +279,19 @@ mod tests {
     async fn the_admin_socket_has_its_modes_and_replaces_a_dead_one() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("private/api.sock");
-        drop(bind_admin(&path).unwrap());
-        let listener = bind_admin(&path).unwrap();
+        drop(bind_unix(&path, Door::Admin).unwrap());
+        let listener = bind_unix(&path, Door::Admin).unwrap();
         let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o770);
         assert_eq!(mode(path.parent().unwrap()), 0o750);
-        assert!(matches!(bind_admin(&path), Err(ListenError::Taken(_))), "somebody listens");
+        assert!(matches!(bind_unix(&path, Door::Admin), Err(ListenError::Taken(_))), "somebody listens");
         drop(listener);
     }
 
     #[tokio::test]
     async fn a_path_too_long_is_refused_with_both_numbers() {
         let path = PathBuf::from(format!("/tmp/{}", "s".repeat(103)));
-        let text = bind_admin(&path).unwrap_err().to_string();
+        let text = bind_unix(&path, Door::Admin).unwrap_err().to_string();
         assert!(text.contains("has 108 bytes, expected at most 107"), "{text}");
     }
 
@@ -280,7 +300,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("api.sock");
         std::fs::write(&path, "precious").unwrap();
-        assert!(matches!(bind_admin(&path), Err(ListenError::NotASocket(_))));
+        assert!(matches!(bind_unix(&path, Door::Admin), Err(ListenError::NotASocket(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 
@@ -292,7 +312,7 @@ mod tests {
         if std::os::unix::fs::chown(&path, Some(12_345), None).is_err() {
             return; // Only root may give files away.
         }
-        let text = bind_admin(&path).unwrap_err().to_string();
+        let text = bind_unix(&path, Door::Admin).unwrap_err().to_string();
         assert!(text.contains("belongs to uid 12345"), "{text}");
     }
 

@@ -10,6 +10,7 @@ use avouch_proto::agent_v1::agent_server::AgentServer;
 use avouch_proto::bundle_v1::bundle_server::BundleServer;
 use avouch_proto::debug_v1::debug_server::DebugServer;
 use avouch_proto::entry_v1::entry_server::EntryServer;
+use avouch_proto::governance_v1::governance_server::GovernanceServer;
 use avouch_proto::localauthority_v1::local_authority_server::LocalAuthorityServer;
 use avouch_proto::logger_v1::logger_server::LoggerServer;
 use avouch_proto::svid_v1::svid_server::SvidServer;
@@ -31,6 +32,7 @@ pub mod conn;
 pub mod debug;
 pub mod entry;
 pub mod gate;
+pub mod governance;
 pub mod health;
 pub mod listen;
 pub mod localauthority;
@@ -73,6 +75,13 @@ pub fn tcp_stack(gate: &Arc<Gate>) -> Stack {
     Stack::new(gate.clone(), shared(gate))
 }
 
+/// What is served to people: nothing but what a person may do.
+#[must_use]
+pub fn people_stack(gate: &Arc<Gate>) -> Stack {
+    let services = gate.services.clone();
+    Stack::new(gate.clone(), Routes::new(limited!(GovernanceServer, governance::GovernanceApi { services })))
+}
+
 /// What is served on the admin socket.
 #[must_use]
 pub fn admin_stack(gate: &Arc<Gate>, logs: LogHandle, started: Tick) -> Stack {
@@ -80,6 +89,7 @@ pub fn admin_stack(gate: &Arc<Gate>, logs: LogHandle, started: Tick) -> Stack {
     let routes = shared(gate)
         .add_service(limited!(DebugServer, debug::DebugApi::new(services.clone(), started)))
         .add_service(limited!(LoggerServer, logger::LoggerApi { logs }))
+        .add_service(limited!(GovernanceServer, governance::GovernanceApi { services: services.clone() }))
         .add_service(limited!(HealthServer, health::HealthApi { services: services.clone() }));
     Stack::new(gate.clone(), routes)
 }

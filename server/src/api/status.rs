@@ -9,8 +9,9 @@ use tonic::{Code, Status};
 
 use crate::api::rate::RateError;
 use crate::service::{
-    ActivateError, AttestError, BadToken, BundleError, EntryWriteError, JoinTokenError, JwtError,
-    MintX509Error, NodeError, OrderError, RenewError, RevokeError, TaintError, WriteError, X509ItemError,
+    ActivateError, AttestError, BadToken, BundleError, EntryWriteError, IdentityError, JoinTokenError,
+    JwtError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError,
+    TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -183,7 +184,11 @@ pub fn x509_item_refused(error: &X509ItemError) -> Refusal {
 /// An X509-SVID could not be minted.
 #[must_use]
 pub fn mint_x509_failed(error: &MintX509Error) -> Status {
-    let code = if matches!(error, MintX509Error::Sign(_)) { Code::Internal } else { Code::InvalidArgument };
+    let code = match error {
+        MintX509Error::Sign(_) => Code::Internal,
+        MintX509Error::NotInForce(_) => Code::FailedPrecondition,
+        _ => Code::InvalidArgument,
+    };
     Status::new(code, error.to_string())
 }
 
@@ -196,7 +201,52 @@ pub fn jwt_failed(error: &JwtError) -> Status {
             return Status::not_found("entry not found or not authorized");
         }
         JwtError::NoAudience | JwtError::EmptyAudience => Code::InvalidArgument,
+        JwtError::NotInForce(_) => Code::FailedPrecondition,
         JwtError::Sign(_) => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A person was not added or agreed to.
+#[must_use]
+pub fn people_failed(error: &PeopleError) -> Status {
+    let code = match error {
+        PeopleError::NotTheFirst | PeopleError::NotWaiting(_) => Code::FailedPrecondition,
+        PeopleError::UidTaken { .. } => Code::AlreadyExists,
+        PeopleError::NotSecurity(_) | PeopleError::OwnQuestion(_) => Code::PermissionDenied,
+        PeopleError::Unknown(_) => Code::NotFound,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A text means no identity, or can't be the name of one.
+#[must_use]
+pub fn name_failed(error: &NameError) -> Status {
+    let code = match error {
+        NameError::Unknown(_) => Code::NotFound,
+        NameError::Several { .. } => Code::FailedPrecondition,
+        NameError::Form { .. } | NameError::NotOurs(_) => Code::InvalidArgument,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// Nothing was done to an identity.
+#[must_use]
+pub fn identity_failed(error: &IdentityError) -> Status {
+    use IdentityError as E;
+    let code = match error {
+        E::Exists(_) => Code::AlreadyExists,
+        E::Unknown(_) => Code::NotFound,
+        E::NoPerson(_) | E::OwnSuccessor | E::EndPassed | E::EndTooFar => Code::InvalidArgument,
+        E::NotYours { .. } | E::NotSecurity(_) | E::SecondPerson(_) | E::NotConfirmed(_) => {
+            Code::PermissionDenied
+        }
+        E::Runs(_)
+        | E::NothingRuns(_)
+        | E::Final(_)
+        | E::Standing { .. }
+        | E::AtItsEnd
+        | E::NothingToConfirm => Code::FailedPrecondition,
     };
     Status::new(code, error.to_string())
 }

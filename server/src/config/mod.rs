@@ -50,6 +50,8 @@ pub enum ConfigError {
 pub struct ServerConfig {
     pub bind: SocketAddr,
     pub socket_path: PathBuf,
+    /// `None`: people come through the admin socket alone.
+    pub people_socket_path: Option<PathBuf>,
     pub trust_domain: TrustDomain,
     pub data_dir: PathBuf,
     pub admin_ids: Vec<SpiffeId>,
@@ -200,6 +202,7 @@ impl Reader<'_> {
             socket_path: self
                 .path("socket_path", self.flags.socket_path.as_ref())
                 .unwrap_or_else(|| "/tmp/spire-server/private/api.sock".into()),
+            people_socket_path: self.path("people_socket_path", None),
             trust_domain: self.trust_domain()?,
             data_dir: self
                 .path("data_dir", self.flags.data_dir.as_ref())

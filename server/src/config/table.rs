@@ -20,6 +20,7 @@ static SERVER: Table = Table {
         KeySpec::text("bind_address", "\"0.0.0.0\"", "IP address of the API for agents and remote admins."),
         KeySpec::int("bind_port", "8081", "TCP port of that API. A number or the same in quotes."),
         KeySpec::text("socket_path", "\"/tmp/spire-server/private/api.sock\"", "Unix socket of the API for local admins; mode 0770, at most 107 bytes."),
+        KeySpec::text("people_socket_path", "\"\"", "Unix socket for local users who are people (avouch init, avouch person); mode 0666, at most 107 bytes, serves nothing else; empty = none."),
         KeySpec::text("trust_domain", "\"example.org\"", "Name of the trust domain. Required; has no default.").live(),
         KeySpec::text("data_dir", "\"/var/lib/avouch/server\"", "Directory for what the server keeps; made if missing, used by one server only. Required; has no default.").live(),
         KeySpec::texts("admin_ids", "[]", "SPIFFE IDs that may use the admin API with their X509-SVID, also from foreign trust domains."),

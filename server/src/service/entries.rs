@@ -3,7 +3,7 @@
 //! Never hands an agent an entry that it may not serve or that has ended.
 
 use avouch_domain::{Entry, EntryId, Now, SpiffeId, Timestamp};
-use avouch_engine::entitle::{self, View};
+use avouch_engine::entitle::View;
 use avouch_engine::plan::entries::{self, EntryPatch, EntryWriteError, NewEntry};
 
 use super::{BadToken, EntryFilter, Page, PageRequest, Services, WriteError, lifetimes};
@@ -73,17 +73,12 @@ impl Services {
         View::new(&self.registry(), agent, wall)
     }
 
-    /// The entry, if the agent may serve it.
-    #[must_use]
-    pub fn authorized_entry(&self, wall: Timestamp, agent: &SpiffeId, id: &EntryId) -> Option<Entry> {
-        entitle::is_authorized(&self.registry(), agent, id, wall)
-    }
-
     /// Entries that give the caller its SPIFFE ID: they say whether it is an admin or a downstream server.
     #[must_use]
     pub fn caller_entries(&self, wall: Timestamp, caller: &SpiffeId) -> Vec<Entry> {
         let registry = self.registry();
-        registry.entries_by_spiffe_id(caller).filter(|e| !e.is_expired(wall)).cloned().collect()
+        let counts = |e: &&Entry| !e.is_expired(wall) && !registry.is_withheld(e, wall);
+        registry.entries_by_spiffe_id(caller).filter(counts).cloned().collect()
     }
 
     fn warn_of_cut_entries(&self, outcomes: &[Result<Entry, EntryWriteError>]) {

@@ -12,8 +12,10 @@ mod bundles;
 #[cfg(test)]
 mod end_tests;
 mod entries;
+mod identities;
 mod lifetimes;
 mod list;
+mod people;
 mod pruner;
 mod svids;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use avouch_attestors::node::NodeVerifier;
 use avouch_credential::x509::facts::CertFacts;
 use avouch_domain::{AuthorityKind, Holder, Image, LogPosition, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
+use avouch_store::Stretch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +38,7 @@ use crate::clock::Clock;
 use crate::datastore::Datastore;
 use crate::feed::Feed;
 use crate::keys::KeyManager;
+use crate::ledger;
 use crate::writer::Writer;
 
 pub use crate::ca::{CaFacts, IssuedJwt, IssuedX509, Order, OrderError};
@@ -45,10 +49,14 @@ pub use agents::{JoinTokenError, NewJoinToken, RenewError, ShownJoinToken};
 pub use attest::{AttestError, AttestRequest, AttestStep, Attestation, Attested};
 pub use authorities::AuthorityPair;
 pub use avouch_engine::entitle::{KnownEntry, View};
+pub use avouch_engine::found::Found;
 pub use avouch_engine::plan::bundles::{BundleError, BundlePatch, DeleteMode};
 pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};
+pub use avouch_engine::plan::identities::{IdentityError, IdentityPatch, NewIdentity};
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
 pub use avouch_engine::plan::operator::{ActivateError, RevokeError, TaintError};
+pub use avouch_engine::plan::people::PeopleError;
+pub use identities::{Adoption, Candidate, IdentityFilter, NameError, Reach, Step, step};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 
@@ -89,6 +97,7 @@ pub enum StartError {
 struct Inner {
     trust_domain: TrustDomain,
     settings: Arc<Settings>,
+    store: Datastore,
     writer: Writer,
     feed: Feed,
     ca: Ca,
@@ -130,13 +139,13 @@ impl Services {
         let metrics = store.metrics().clone();
         let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
         check_trust_domain(&writer.registry(), &trust_domain)?;
-        let (feed, _) = Feed::start(&writer, store, trust_domain.clone(), stop.clone());
+        let (feed, _) = Feed::start(&writer, store.clone(), trust_domain.clone(), stop.clone());
         let ca = Ca::new(trust_domain.clone(), settings.clone());
         let rotor = Rotor::start(RotorParts {
             ca: ca.clone(),
             writer: writer.clone(),
             feed: feed.clone(),
-            keys,
+            keys: keys.clone(),
             metrics: metrics.clone(),
             holder: holder.clone(),
             clock,
@@ -147,10 +156,28 @@ impl Services {
         tokio::spawn(rotor.run(given, stop.clone()));
         tokio::spawn(pruner::run(
             pruner::Parts { writer: writer.clone(), settings: settings.clone(), metrics, clock },
-            stop,
+            stop.clone(),
         ));
+        let heads = ledger::Parts {
+            store: store.clone(),
+            keys,
+            trust_domain: trust_domain.clone(),
+            positions: writer.subscribe(),
+            clock,
+        };
+        tokio::spawn(ledger::run(heads, stop));
         let verifiers = verifiers.into_iter().collect();
-        Ok(Self(Arc::new(Inner { trust_domain, settings, writer, feed, ca, holder, orders, verifiers })))
+        Ok(Self(Arc::new(Inner {
+            trust_domain,
+            settings,
+            store,
+            writer,
+            feed,
+            ca,
+            holder,
+            orders,
+            verifiers,
+        })))
     }
 
     /// The registry as committed last.
@@ -178,6 +205,14 @@ impl Services {
     #[must_use]
     pub fn ca(&self) -> &Ca {
         &self.0.ca
+    }
+
+    /// The log after a record, about `limit` lines, and the heads over them.
+    ///
+    /// # Errors
+    /// [`WriteError::Store`] if the store can't be read.
+    pub async fn records(&self, after: u64, limit: usize) -> Result<Stretch, WriteError> {
+        self.0.store.records(after, limit).await.map_err(|e| WriteError::Store(e.to_string()))
     }
 
     /// Opens the stream of changes for one agent. `resume` = the position it stands at, `known` = what it holds.

@@ -1,4 +1,5 @@
-//! Frees rows whose time is over: entries at the second they end, join tokens and nodes some time after.
+//! Frees rows whose time is over: entries at the second they end, join tokens and nodes some time after. Pauses
+//! identities at their end.
 //!
 //! Never is what makes them end: that is judged by time wherever they are used. Sleeps until the next end.
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use avouch_domain::{Plan, Timestamp};
 use avouch_engine::Registry;
-use avouch_engine::plan::{entries, nodes, tokens};
+use avouch_engine::plan::{entries, identities, nodes, tokens};
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, WriteError};
@@ -60,7 +61,7 @@ pub(super) async fn run(parts: Parts, stop: CancellationToken) {
 /// When the next row is to go.
 fn next_due(registry: &Registry) -> Option<Timestamp> {
     let token = registry.next_token_end().map(|end| end + TOKEN_KEPT);
-    registry.next_entry_end().into_iter().chain(token).min()
+    registry.next_entry_end().into_iter().chain(registry.next_pause()).chain(token).min()
 }
 
 impl Parts {
@@ -79,6 +80,10 @@ impl Parts {
         let entries = move |registry: &Registry| entries::prune(registry, clock().wall, "server");
         for id in self.counted(Pruned::Entries, entries).await? {
             tracing::info!(entry_id = %id, "Pruned an expired registration");
+        }
+        let due = move |registry: &Registry| identities::pause_due(registry, clock().wall, "server");
+        for (name, cause) in self.writer.write(due).await? {
+            tracing::warn!(identity = %name, cause = cause.name(), "Paused an identity");
         }
         let tokens = move |registry: &Registry| {
             let now = clock().wall;

@@ -4,10 +4,12 @@
 //! except where an admin mints.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use avouch_credential::x509::csr::{Csr, CsrError};
 use avouch_credential::x509::name::Name;
-use avouch_domain::{Entry, EntryId, Now, SpiffeId, Ttl};
+use avouch_domain::limits::SELF_ACTING_SVID_MAX;
+use avouch_domain::{Entry, EntryId, Now, SpiffeId, Standing, Timestamp, Ttl};
 use avouch_engine::Registry;
 use avouch_engine::entitle;
 
@@ -46,6 +48,8 @@ pub enum MintX509Error {
     Csr(#[from] CsrError),
     #[error("CSR URI SAN is invalid: {0}")]
     Id(String),
+    #[error("{0}")]
+    NotInForce(NotInForce),
     #[error("failed to sign X509-SVID: {0}")]
     Sign(String),
 }
@@ -61,8 +65,32 @@ pub enum JwtError {
     NoAudience,
     #[error("audience must not be empty")]
     EmptyAudience,
+    #[error("{0}")]
+    NotInForce(NotInForce),
     #[error("failed to sign JWT-SVID: {0}")]
     Sign(String),
+}
+
+/// The identity of this name may have no SVID now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("identity {name} is {}", if self.standing == Standing::Active { "at its end" } else { self.standing.name() })]
+pub struct NotInForce {
+    pub name: SpiffeId,
+    pub standing: Standing,
+}
+
+fn in_force(registry: &Registry, wall: Timestamp, name: &SpiffeId) -> Result<(), NotInForce> {
+    match registry.identity(name).filter(|_| registry.is_name_withheld(name, wall)) {
+        Some(identity) => Err(NotInForce { name: name.clone(), standing: identity.standing }),
+        None => Ok(()),
+    }
+}
+
+/// The lifetime that the name's identity allows: never past its end, and short for one that acts by itself.
+fn governed(registry: &Registry, wall: Timestamp, name: &SpiffeId, ttl: Duration) -> Duration {
+    let Some(identity) = registry.identity(name) else { return ttl };
+    let left = ttl.min(identity.end.since(wall));
+    if identity.kind.acts_by_itself() { left.min(SELF_ACTING_SVID_MAX) } else { left }
 }
 
 fn check_audience(audience: &[String]) -> Result<(), JwtError> {
@@ -115,16 +143,21 @@ impl Services {
             .ok_or(X509ItemError::NotAuthorized)?;
         let csr = Csr::parse(&param.csr).map_err(|e| X509ItemError::MalformedCsr(e.reason()))?;
         csr.verify().map_err(|e| X509ItemError::CsrSignature(e.reason()))?;
-        ca.sign_leaf(now.wall, &self.leaf_of(&entry, &csr)).map_err(X509ItemError::Sign)
+        ca.sign_leaf(now.wall, &self.leaf_of(registry, now, &entry, &csr)).map_err(X509ItemError::Sign)
     }
 
-    fn leaf_of(&self, entry: &Entry, csr: &Csr) -> Leaf {
+    fn leaf_of(&self, registry: &Registry, now: Now, entry: &Entry, csr: &Csr) -> Leaf {
         Leaf {
             id: entry.spiffe_id.clone(),
             public_key: csr.public_key().clone(),
             dns_names: entry.dns_names.clone(),
             subject: Name::svid_default(),
-            ttl: entry.x509_svid_ttl.or(self.settings().x509_svid_ttl),
+            ttl: governed(
+                registry,
+                now.wall,
+                &entry.spiffe_id,
+                entry.x509_svid_ttl.or(self.settings().x509_svid_ttl),
+            ),
         }
     }
 
@@ -142,12 +175,14 @@ impl Services {
         if self.settings().jwt_disabled {
             return Err(JwtError::Disabled);
         }
+        let registry = self.registry();
         let entry = EntryId::new(entry_id)
             .ok()
-            .and_then(|id| self.authorized_entry(now.wall, agent, &id))
+            .and_then(|id| entitle::is_authorized(&registry, agent, &id, now.wall))
             .ok_or(JwtError::NotAuthorized)?;
         check_audience(&audience)?;
         let ttl = entry.jwt_svid_ttl.or(self.settings().jwt_svid_ttl);
+        let ttl = governed(&registry, now.wall, &entry.spiffe_id, ttl);
         self.ca()
             .sign_jwt(now.wall, &entry.spiffe_id, audience, ttl, entry.jwt_svid_include_jti)
             .await
@@ -163,13 +198,16 @@ impl Services {
         csr.verify()?;
         let names = csr.names()?;
         self.check_workload(&names.id).map_err(MintX509Error::Id)?;
+        let registry = self.registry();
+        in_force(&registry, now.wall, &names.id).map_err(MintX509Error::NotInForce)?;
+        let ttl = governed(&registry, now.wall, &names.id, ttl.or(self.settings().x509_svid_ttl));
         let subject = if csr.subject().is_empty() { Name::svid_default() } else { csr.subject().clone() };
         let leaf = Leaf {
             id: names.id,
             public_key: csr.public_key().clone(),
             dns_names: names.dns_names,
             subject,
-            ttl: ttl.or(self.settings().x509_svid_ttl),
+            ttl,
         };
         let signed = self.ca().work(1, move |ca| ca.sign_leaf(now.wall, &leaf)).await;
         signed.and_then(|svid| svid).map_err(MintX509Error::Sign)
@@ -190,12 +228,14 @@ impl Services {
             return Err(JwtError::Disabled);
         }
         check_audience(&audience)?;
-        let ttl = ttl.or(self.settings().jwt_svid_ttl);
+        let registry = self.registry();
+        in_force(&registry, now.wall, id).map_err(JwtError::NotInForce)?;
+        let ttl = governed(&registry, now.wall, id, ttl.or(self.settings().jwt_svid_ttl));
         self.ca().sign_jwt(now.wall, id, audience, ttl, false).await.map_err(JwtError::Sign)
     }
 
     /// SPIRE's words for an ID that no workload of this trust domain may have.
-    fn check_workload(&self, id: &SpiffeId) -> Result<(), String> {
+    pub(super) fn check_workload(&self, id: &SpiffeId) -> Result<(), String> {
         let domain = self.trust_domain();
         let why = if id.trust_domain() != domain {
             return Err(format!("\"{id}\" is not a member of trust domain \"{domain}\""));

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use avouch_credential::key::PrivateKey;
+use avouch_credential::ledger::read_line;
 use avouch_credential::x509::csr::{CsrTemplate, build};
 use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::name::Name;
@@ -265,7 +266,7 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
 }
 
 #[tokio::test]
-async fn every_change_has_its_audit_rows_in_its_own_revision() {
+async fn every_change_has_its_records_in_its_own_revision() {
     let parts = parts(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new()), clock);
     let store = parts.store.clone();
     let services = Services::start(parts).await.unwrap();
@@ -297,12 +298,13 @@ async fn every_change_has_its_audit_rows_in_its_own_revision() {
         .await
         .unwrap();
 
+    let records = store.records(0, 10_000).await.unwrap().records;
     let told: std::collections::BTreeSet<u64> =
-        store.store().audit(0, 10_000).await.unwrap().iter().map(|row| row.revision.0).collect();
+        records.iter().map(|record| read_line(&record.line).unwrap().revision).collect();
     let last = services.registry().position().revision.0;
     assert!(last >= 16, "{last}");
     let silent: Vec<_> = (1..=last).filter(|revision| !told.contains(revision)).collect();
-    assert!(silent.is_empty(), "revisions without an audit row: {silent:?} of {last}");
+    assert!(silent.is_empty(), "revisions without a record: {silent:?} of {last}");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ fn put(row: Row) -> Plan {
             event: AuditEvent::EntryCreated,
             actor: "test".into(),
             subject: "x".into(),
+            detail: Vec::new(),
         }],
         puts: vec![row],
         deletes: vec![],

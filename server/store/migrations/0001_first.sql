@@ -87,12 +87,60 @@ CREATE TABLE changes (
 ) STRICT;
 CREATE INDEX changes_by_revision ON changes (revision);
 
--- The newest row is never pruned, so that numbers rise without the page in which SQLite would count them.
-CREATE TABLE audit (
-    seq      INTEGER PRIMARY KEY,
-    revision INTEGER NOT NULL,
-    at       INTEGER NOT NULL,
-    event    TEXT    NOT NULL,
-    actor    TEXT    NOT NULL,
-    subject  TEXT    NOT NULL
+-- The log: each line holds the hash of the one before. The newest row is never pruned.
+CREATE TABLE records (
+    seq  INTEGER PRIMARY KEY,
+    line TEXT    NOT NULL,
+    hash BLOB    NOT NULL CHECK (length(hash) = 32)
 ) STRICT;
+
+-- Signed statements "record seq has this hash".
+CREATE TABLE record_heads (
+    seq       INTEGER PRIMARY KEY,
+    hash      BLOB    NOT NULL CHECK (length(hash) = 32),
+    at        INTEGER NOT NULL,
+    key       BLOB    NOT NULL,
+    signature BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE people (
+    id       TEXT    NOT NULL PRIMARY KEY,
+    name     TEXT    NOT NULL,
+    uid      INTEGER UNIQUE,
+    security INTEGER NOT NULL,
+    state    TEXT    NOT NULL CHECK (state IN ('proposed', 'active')),
+    added_by TEXT,
+    yes_by   TEXT,
+    added_at INTEGER NOT NULL,
+    CHECK (yes_by IS NULL OR added_by IS NOT NULL)
+) STRICT;
+
+-- An owner and an end always; an active one has a yes or was adopted.
+CREATE TABLE identities (
+    spiffe_id   TEXT    NOT NULL PRIMARY KEY,
+    kind        TEXT    NOT NULL,
+    environment TEXT    NOT NULL,
+    purpose     TEXT    NOT NULL,
+    owner       TEXT    NOT NULL REFERENCES people (id) DEFERRABLE INITIALLY DEFERRED,
+    successor   TEXT    CHECK (successor <> owner),
+    ends_at     INTEGER NOT NULL,
+    standing    TEXT    NOT NULL CHECK (standing IN ('proposed', 'active', 'paused', 'stopped')),
+    cause       TEXT    CHECK ((cause IS NULL) = (standing IN ('proposed', 'active'))),
+    stop_number INTEGER NOT NULL CHECK (stop_number >= 0),
+    added_by    TEXT    NOT NULL,
+    added_at    INTEGER NOT NULL,
+    yes_by      TEXT,
+    confirm_by  INTEGER
+) STRICT;
+
+CREATE TRIGGER identities_keep_their_environment BEFORE UPDATE ON identities
+WHEN new.environment <> old.environment
+BEGIN SELECT RAISE(ABORT, 'the environment of an identity never changes'); END;
+
+CREATE TRIGGER stop_numbers_never_fall BEFORE UPDATE ON identities
+WHEN new.stop_number < old.stop_number
+BEGIN SELECT RAISE(ABORT, 'the stop number of an identity never falls'); END;
+
+CREATE TRIGGER stops_are_final BEFORE UPDATE ON identities
+WHEN old.standing = 'stopped' AND new.standing <> 'stopped'
+BEGIN SELECT RAISE(ABORT, 'a stopped identity stays stopped'); END;

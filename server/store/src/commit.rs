@@ -1,15 +1,16 @@
-//! Writing plans: the locked counter, the rows, the chained change log and the audit rows, in one transaction.
+//! Writing plans: the locked counter, the rows, the chained change log and the records, in one transaction.
 //!
 //! Never writes half a plan, and never a plan that was made at another position than the counter's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use avouch_credential::ledger::{self, FIRST_PREVIOUS, Hash};
 use avouch_domain::{AuditRow, Change, Epoch, Head, LogPosition, Plan, Revision, RowKey};
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::error::{CommitError, StoreError};
-use crate::limits::AUDIT_KEPT;
+use crate::limits::RECORDS_KEPT;
 use crate::row;
 
 /// Reads the counter row. Inside a write transaction the row is locked, so the answer holds until its end.
@@ -49,7 +50,7 @@ fn finish(tx: Transaction<'_>, start: LogPosition, now: LogPosition, kept: u64) 
             .execute((now.revision.0.cast_signed(), now.head.0))?;
         prune_changes(&tx, kept)?;
     }
-    prune_audit(&tx)?;
+    prune_records(&tx)?;
     tx.commit()?;
     Ok(())
 }
@@ -61,14 +62,15 @@ fn write_plans(
 ) -> Result<Vec<LogPosition>, CommitError> {
     let mut now = base;
     let mut positions = Vec::with_capacity(plans.len());
+    let mut log = Log { conn, last: None };
     for plan in plans {
         check(plan)?;
         if !plan.is_empty() {
             now.revision = now.revision.next();
             now.head = write_plan(conn, plan, now)?;
         }
-        for audit in &plan.audit {
-            write_audit(conn, now.revision, audit)?;
+        for row in &plan.audit {
+            log.append(now.revision, row)?;
         }
         positions.push(now);
     }
@@ -155,12 +157,40 @@ pub(crate) fn chain(before: Head, change: &Change, content: Option<&[u8; 32]>) -
     Head(head)
 }
 
-fn write_audit(conn: &Connection, revision: Revision, row: &AuditRow) -> Result<(), StoreError> {
-    conn.prepare_cached(
-        "INSERT INTO audit (revision, at, event, actor, subject) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute((revision.0.cast_signed(), row.at.0, row.event.name(), &row.actor, &row.subject))?;
-    Ok(())
+/// The number and hash of the last record; those before the first if there is none.
+pub(crate) fn last_record(conn: &Connection) -> Result<(u64, Hash), StoreError> {
+    let last = conn
+        .prepare_cached("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1")?
+        .query_row((), |r| Ok((r.get::<_, i64>(0)?.cast_unsigned(), r.get(1)?)))
+        .optional()?;
+    Ok(last.unwrap_or((0, FIRST_PREVIOUS)))
+}
+
+/// The end of the log while a transaction writes to it.
+struct Log<'a> {
+    conn: &'a Connection,
+    /// Read at the first record.
+    last: Option<(u64, Hash)>,
+}
+
+impl Log<'_> {
+    fn append(&mut self, revision: Revision, row: &AuditRow) -> Result<(), StoreError> {
+        let (last, previous) = match self.last {
+            Some(last) => last,
+            None => last_record(self.conn)?,
+        };
+        let seq = last + 1;
+        let line = ledger::line_of(seq, &previous, revision, row)
+            .map_err(|e| StoreError::Row { table: "records", problem: e.to_string() })?;
+        let hash = ledger::hash_of(&line);
+        self.conn.prepare_cached("INSERT INTO records (seq, line, hash) VALUES (?1, ?2, ?3)")?.execute((
+            seq.cast_signed(),
+            line,
+            hash,
+        ))?;
+        self.last = Some((seq, hash));
+        Ok(())
+    }
 }
 
 /// Drops the oldest revisions, whole, while at least `kept` changes stay.
@@ -176,8 +206,8 @@ fn prune_changes(conn: &Connection, kept: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn prune_audit(conn: &Connection) -> Result<(), StoreError> {
-    conn.prepare_cached("DELETE FROM audit WHERE seq <= (SELECT max(seq) FROM audit) - ?1")?
-        .execute([AUDIT_KEPT])?;
+fn prune_records(conn: &Connection) -> Result<(), StoreError> {
+    conn.prepare_cached("DELETE FROM records WHERE seq <= (SELECT max(seq) FROM records) - ?1")?
+        .execute([RECORDS_KEPT])?;
     Ok(())
 }

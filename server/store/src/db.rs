@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use avouch_credential::ledger::{Hash, SignedHead};
 use avouch_domain::{Epoch, Image, LogPosition, Plan, Timestamp};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -14,8 +15,9 @@ use crate::commit;
 use crate::error::{CommitError, StoreError, TailError};
 use crate::limits::{BUSY_TIMEOUT, CHANGES_KEPT, STATEMENTS_KEPT, WAL_ATTEMPTS, WAL_KEPT_BYTES, WAL_PAUSE};
 use crate::lock::FileLock;
+use crate::records::{self, Stretch};
 use crate::schema::{self, Found};
-use crate::tail::{self, AuditRecord, Tail};
+use crate::tail::{self, Tail};
 use crate::{backup, row};
 
 /// One connection to the database.
@@ -128,12 +130,28 @@ impl Db {
         commit::position(&self.conn)
     }
 
-    /// Audit records after a sequence number, oldest first.
+    /// Records after a number, oldest first, and the heads over them.
     ///
     /// # Errors
     /// If the database can't be read.
-    pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
-        tail::audit(&self.conn, after, limit)
+    pub fn records(&self, after: u64, limit: usize) -> Result<Stretch, StoreError> {
+        records::read(&self.conn, after, limit)
+    }
+
+    /// The number and hash of the last record, if no head names it yet.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn unsigned(&self) -> Result<Option<(u64, Hash)>, StoreError> {
+        records::unsigned(&self.conn)
+    }
+
+    /// Keeps a signed head.
+    ///
+    /// # Errors
+    /// If the database can't be written.
+    pub fn keep_head(&self, head: &SignedHead) -> Result<(), StoreError> {
+        records::keep_head(&self.conn, head)
     }
 
     /// Checks that the kept change log is one unbroken chain that ends at the counter.

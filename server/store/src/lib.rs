@@ -1,5 +1,5 @@
-//! Where the server keeps what must survive: entries, nodes, bundles, join tokens, authorities, the change log and
-//! the audit log, in one SQLite database.
+//! Where the server keeps what must survive: entries, nodes, bundles, join tokens, authorities, people, identities, the
+//! change log and the records, in one SQLite database.
 //!
 //! [`Store`] is the handle of a running server: a thread that writes and a thread that reads. [`Db`] is the same
 //! thing without threads, for the simulator and for tools.
@@ -12,6 +12,7 @@ mod db;
 mod error;
 pub mod limits;
 mod lock;
+mod records;
 mod row;
 mod schema;
 mod store;
@@ -23,8 +24,9 @@ mod tests;
 pub use backup::{Restored, backup, restore};
 pub use db::Db;
 pub use error::{CommitError, Lost, StoreError, TailError};
+pub use records::{StoredRecord, Stretch};
 pub use store::Store;
-pub use tail::{AuditRecord, Tail};
+pub use tail::Tail;
 
 /// SHA-256, as the digest of a join token's text needs it.
 #[must_use]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Change rows kept: an agent or server that was away for fewer changes resumes, another one reads everything.
 pub const CHANGES_KEPT: u64 = 100_000;
-/// Audit rows kept, about 200 MB: years of a busy registry, and a disk that does not fill.
-pub const AUDIT_KEPT: i64 = 1_000_000;
+/// Records kept, about 400 MB: years of a busy registry, and a disk that does not fill.
+pub const RECORDS_KEPT: i64 = 1_000_000;
 /// Requests waiting for a thread of the store; the next caller waits for room.
 pub const QUEUE: usize = 256;
 /// How long a write waits for another process that holds the counter.
@@ -18,8 +18,10 @@ pub const WAL_KEPT_BYTES: i64 = 16 << 20;
 pub const STATEMENTS_KEPT: usize = 64;
 /// Most changes handed out by one look at the log.
 pub const TAIL_MAX: usize = 10_000;
-/// Most audit rows handed out by one call.
-pub const AUDIT_PAGE_MAX: usize = 10_000;
+/// Signed heads kept: days of a busy log; each vouches for everything before it.
+pub const HEADS_KEPT: i64 = 10_000;
+/// Most records handed out by one call.
+pub const RECORD_PAGE_MAX: usize = 10_000;
 /// Looks at a new file that another server is making too, and the pause between two of them: as long in all as
 /// [`BUSY_TIMEOUT`].
 pub const WAL_ATTEMPTS: u32 = 500;

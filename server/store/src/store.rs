@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use avouch_credential::ledger::{Hash, SignedHead};
 use avouch_domain::{Epoch, Image, LogPosition, Plan, Timestamp};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +14,8 @@ use crate::backup;
 use crate::db::Db;
 use crate::error::{CommitError, StoreError, TailError};
 use crate::limits::QUEUE;
-use crate::tail::{AuditRecord, Tail};
+use crate::records::Stretch;
+use crate::tail::Tail;
 
 /// Work for a thread that owns a connection.
 enum Job {
@@ -83,12 +85,28 @@ impl Store {
         run(&self.reader, |db| db.position()).await?
     }
 
-    /// Audit records after a sequence number, oldest first.
+    /// Records after a number, oldest first, and the heads over them.
     ///
     /// # Errors
     /// If the database can't be read.
-    pub async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
-        run(&self.reader, move |db| db.audit(after, limit)).await?
+    pub async fn records(&self, after: u64, limit: usize) -> Result<Stretch, StoreError> {
+        run(&self.reader, move |db| db.records(after, limit)).await?
+    }
+
+    /// The number and hash of the last record, if no head names it yet.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn unsigned(&self) -> Result<Option<(u64, Hash)>, StoreError> {
+        run(&self.reader, |db| db.unsigned()).await?
+    }
+
+    /// Keeps a signed head.
+    ///
+    /// # Errors
+    /// If the database can't be written.
+    pub async fn keep_head(&self, head: SignedHead) -> Result<(), StoreError> {
+        run(&self.writer, move |db| db.keep_head(&head)).await?
     }
 
     /// Everything, at one position.

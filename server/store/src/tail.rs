@@ -1,15 +1,15 @@
-//! Following the change log, and reading the audit log.
+//! Following the change log.
 //!
 //! Never guesses: a position that the log can't vouch for is [`Lost`].
 
 use std::collections::BTreeSet;
 
-use avouch_domain::{Change, Head, LogPosition, Plan, Revision, Row, RowKey, SpiffeId, Timestamp};
+use avouch_domain::{Change, Head, LogPosition, Plan, Revision, Row, RowKey, SpiffeId};
 use rusqlite::{Connection, OptionalExtension, Row as Columns};
 
 use crate::commit;
 use crate::error::{Lost, StoreError, TailError};
-use crate::limits::{AUDIT_PAGE_MAX, TAIL_MAX};
+use crate::limits::TAIL_MAX;
 use crate::row;
 
 /// What happened after a position, in whole revisions.
@@ -39,20 +39,6 @@ impl Tail {
         }
         (plan, self.position)
     }
-}
-
-/// One line of the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditRecord {
-    /// Rises with every record; read on after the last one seen.
-    pub seq: u64,
-    /// Revision of the change it describes, or the last one before a refusal or a read.
-    pub revision: Revision,
-    pub at: Timestamp,
-    /// [`avouch_domain::AuditEvent::name`].
-    pub event: String,
-    pub actor: String,
-    pub subject: String,
 }
 
 /// Reads at least `limit` changes after `from`, if there are so many, to the end of a revision.
@@ -179,24 +165,4 @@ pub(crate) fn verify_chain(conn: &Connection) -> Result<(), StoreError> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// Reads audit records after a sequence number, oldest first.
-pub(crate) fn audit(conn: &Connection, after: u64, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
-    let limit = i64::try_from(limit.min(AUDIT_PAGE_MAX)).unwrap_or(i64::MAX);
-    let mut statement = conn.prepare_cached(
-        "SELECT seq, revision, at, event, actor, subject FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-    )?;
-    let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let rows = statement.query_map([after, limit], |r| {
-        Ok(AuditRecord {
-            seq: r.get::<_, i64>(0)?.cast_unsigned(),
-            revision: Revision(r.get::<_, i64>(1)?.cast_unsigned()),
-            at: Timestamp(r.get(2)?),
-            event: r.get(3)?,
-            actor: r.get(4)?,
-            subject: r.get(5)?,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -5,11 +5,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Label of a certificate.
 pub const CERTIFICATE: &str = "CERTIFICATE";
+/// Label of a public key (PKIX).
+pub const PUBLIC_KEY: &str = "PUBLIC KEY";
 /// Label of a PKCS#8 key.
 pub const PRIVATE_KEY: &str = "PRIVATE KEY";
 
@@ -66,6 +68,18 @@ pub fn private_key(pem: &[u8]) -> Result<Zeroizing<Vec<u8>>, PemError> {
     }
 }
 
+/// The first public key in a PEM text, PKIX, DER.
+///
+/// # Errors
+/// [`PemError`] if a block is damaged or there is no such key.
+pub fn public_key(pem: &[u8]) -> Result<Vec<u8>, PemError> {
+    match SubjectPublicKeyInfoDer::pem_slice_iter(pem).next() {
+        Some(Ok(key)) => Ok(key.as_ref().to_vec()),
+        Some(Err(e)) => Err(PemError::Malformed(e.to_string())),
+        None => Err(PemError::None(PUBLIC_KEY)),
+    }
+}
+
 fn write_block(out: &mut String, label: &str, body: &str) {
     out.push_str("-----BEGIN ");
     out.push_str(label);
@@ -99,6 +113,7 @@ mod tests {
         let text = format!("junk\n{}{}", encode(PRIVATE_KEY, &[1]), certificates_to_pem([[2], [3]]));
         assert_eq!(certificates(text.as_bytes()), Ok(vec![vec![2], vec![3]]));
         assert_eq!(*private_key(text.as_bytes()).unwrap(), [1]);
+        assert_eq!(public_key(format!("{text}{}", encode(PUBLIC_KEY, &[4])).as_bytes()), Ok(vec![4]));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use avouch_domain::fixtures::{domain, entry_parts, id, node};
-use avouch_domain::{Bundle, Epoch, Head, LogPosition, Plan, Revision, Row};
+use avouch_domain::fixtures::{domain, entry_parts, id, identity, node};
+use avouch_domain::{Bundle, Cause, Epoch, Head, Identity, Kind, LogPosition, Plan, Revision, Row};
 use proptest::prelude::*;
 
 use super::*;
@@ -361,4 +361,55 @@ proptest! {
         }
         world.resume(false);
     }
+}
+
+#[test]
+fn a_pause_takes_its_entries_from_every_agent_and_a_resume_gives_them_back() {
+    let agent = id("/spire/agent/t/1");
+    let mut active = Registry::new();
+    active.put(Row::Node(node("/spire/agent/t/1", &["n:1"], 1_000_000)));
+    active.put(entry("alias", "/group", "/spire/server", &["n:1"]));
+    active.put(entry("direct", "/test/x", "/spire/agent/t/1", &["u:1"]));
+    active.put(entry("grouped", "/test/x", "/group", &["u:1"]));
+    active.put(entry("nested", "/below", "/test/x", &["u:1"]));
+    active.put(entry("other", "/other", "/group", &["u:1"]));
+    active.put(Row::Identity(identity("/test/x", Kind::Service)));
+    let mut paused = active.clone();
+    let standing = avouch_domain::Standing::Paused(Cause::Person);
+    paused.put(Row::Identity(Identity { standing, ..identity("/test/x", Kind::Service) }));
+    let wall = Timestamp(0);
+
+    let seen = |r: &Registry| {
+        authorized_entries(r, &agent, wall).iter().map(|e| e.id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&active), ["alias", "direct", "grouped", "nested", "other"]);
+    assert_eq!(seen(&paused), ["alias", "other"], "what hangs below a paused name goes with it");
+    for entry in ["direct", "grouped", "nested"] {
+        let entry = EntryId::new(entry).unwrap();
+        assert!(is_authorized(&active, &agent, &entry, wall).is_some());
+        assert!(is_authorized(&paused, &agent, &entry, wall).is_none());
+    }
+    let concerned = concerned_between(&active, &paused, &domain());
+    assert_eq!(concerned, Concerned::Agents(BTreeSet::from([agent.clone()])));
+
+    let withdrawn = delta(&active, &paused, &agent, wall);
+    let removed: Vec<_> = withdrawn.removed.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (withdrawn.upserts.len(), removed),
+        (0, vec!["direct".into(), "grouped".into(), "nested".into()])
+    );
+    let back = delta(&paused, &active, &agent, wall);
+    let given: Vec<_> = back.upserts.iter().map(|e| e.id.to_string()).collect();
+    assert_eq!((given, back.removed.len()), (vec!["direct".into(), "grouped".into(), "nested".into()], 0));
+}
+
+#[test]
+fn the_end_of_an_identity_ends_what_its_entries_entitle_to_before_anybody_writes_it_down() {
+    let agent = id("/spire/agent/t/1");
+    let mut registry = Registry::new();
+    registry.put(Row::Node(node("/spire/agent/t/1", &["n:1"], 1_000_000)));
+    registry.put(entry("e1", "/test/x", "/spire/agent/t/1", &["u:1"]));
+    registry.put(Row::Identity(Identity { end: Timestamp(5), ..identity("/test/x", Kind::Service) }));
+    assert_eq!(authorized_entries(&registry, &agent, Timestamp(4)).len(), 1);
+    assert_eq!(authorized_entries(&registry, &agent, Timestamp(5)).len(), 0);
 }

@@ -1,17 +1,19 @@
-//! Rows to columns and back. The only place that knows the tables of the five kinds of rows.
+//! Rows to columns and back. The only place that knows the tables of the kinds of rows.
 //!
 //! Never trusts a column: what is read passes the domain's constructors again.
 
 mod authority;
 mod bundle;
 mod entry;
+mod identity;
 mod join_token;
 mod node;
+mod person;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use avouch_domain::{Entry, EntryId, Row, RowKey, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{Entry, EntryId, PersonId, Row, RowKey, SpiffeId, Timestamp, TrustDomain};
 use aws_lc_rs::digest;
 use rusqlite::types::{FromSql, Value};
 use rusqlite::{Connection, Row as Columns, params_from_iter};
@@ -49,12 +51,14 @@ struct Statements {
     read: fn(&mut Fields<'_>) -> Result<Row, Bad>,
 }
 
-const ALL: [&Statements; 5] = [
+const ALL: [&Statements; 7] = [
     &entry::STATEMENTS,
     &node::STATEMENTS,
     &bundle::STATEMENTS,
     &join_token::STATEMENTS,
     &authority::STATEMENTS,
+    &person::STATEMENTS,
+    &identity::STATEMENTS,
 ];
 
 fn statements(key: &RowKey) -> &'static Statements {
@@ -64,6 +68,8 @@ fn statements(key: &RowKey) -> &'static Statements {
         RowKey::Bundle(_) => &bundle::STATEMENTS,
         RowKey::JoinToken(_) => &join_token::STATEMENTS,
         RowKey::Authority(..) => &authority::STATEMENTS,
+        RowKey::Person(_) => &person::STATEMENTS,
+        RowKey::Identity(_) => &identity::STATEMENTS,
     }
 }
 
@@ -75,6 +81,8 @@ pub(crate) fn put(conn: &Connection, row: &Row) -> Result<[u8; 32], StoreError> 
         Row::Bundle(b) => (&bundle::STATEMENTS, bundle::values(b)),
         Row::JoinToken(t) => (&join_token::STATEMENTS, join_token::values(t)),
         Row::Authority(a) => (&authority::STATEMENTS, authority::values(a)),
+        Row::Person(p) => (&person::STATEMENTS, person::values(p)),
+        Row::Identity(i) => (&identity::STATEMENTS, identity::values(i)),
     };
     let content = content_digest(&values);
     conn.prepare_cached(statements.put)?.execute(params_from_iter(values))?;
@@ -133,6 +141,8 @@ fn key_values(key: &RowKey) -> Vec<Value> {
         RowKey::Bundle(domain) => vec![text(domain.as_str())],
         RowKey::JoinToken(digest) => vec![Value::Blob(digest.to_vec())],
         RowKey::Authority(kind, holder, slot) => authority::key_values(*kind, holder, *slot),
+        RowKey::Person(id) => vec![text(id.as_str())],
+        RowKey::Identity(name) => vec![text(name.as_str())],
     }
 }
 
@@ -144,6 +154,8 @@ pub(crate) fn key_to_log(key: &RowKey) -> (i64, String) {
         RowKey::Bundle(domain) => (3, domain.to_string()),
         RowKey::JoinToken(digest) => (4, hex::encode(digest)),
         RowKey::Authority(kind, holder, slot) => (5, authority::key_to_log(*kind, holder, *slot)),
+        RowKey::Person(id) => (6, id.to_string()),
+        RowKey::Identity(name) => (7, name.to_string()),
     }
 }
 
@@ -159,6 +171,8 @@ pub(crate) fn key_from_log(kind: i64, key: &str) -> Result<RowKey, Bad> {
             Ok(RowKey::JoinToken(digest))
         }
         5 => authority::key_from_log(key),
+        6 => PersonId::new(key).map(RowKey::Person).map_err(bad),
+        7 => SpiffeId::parse(key).map(RowKey::Identity).map_err(bad),
         _ => Err(bad(format!("key kind {kind} is unknown"))),
     }
 }
@@ -187,6 +201,10 @@ fn content_digest(values: &[Value]) -> [u8; 32] {
 
 fn text(s: &str) -> Value {
     Value::Text(s.to_owned())
+}
+
+fn person_or_null(id: Option<&PersonId>) -> Value {
+    id.map_or(Value::Null, |id| text(id.as_str()))
 }
 
 fn flag(b: bool) -> Value {
@@ -238,6 +256,20 @@ impl<'a> Fields<'a> {
         self.take().map(Timestamp)
     }
 
+    /// The name of one of a few values.
+    fn name<T>(&mut self, read: impl Fn(&str) -> Option<T>) -> Result<T, Bad> {
+        let name = self.take_str()?;
+        read(name).ok_or_else(|| bad(format!("\"{name}\" is no known name")))
+    }
+
+    fn person(&mut self) -> Result<PersonId, Bad> {
+        self.parse(PersonId::new)
+    }
+
+    fn person_or_none(&mut self) -> Result<Option<PersonId>, Bad> {
+        self.take::<Option<String>>()?.map(|id| PersonId::new(&id)).transpose().map_err(bad)
+    }
+
     fn time_or_none(&mut self) -> Result<Option<Timestamp>, Bad> {
         Ok(self.take::<Option<i64>>()?.map(Timestamp))
     }
@@ -257,6 +289,8 @@ mod tests {
             RowKey::JoinToken([7; 32]),
             RowKey::Authority(AuthorityKind::X509, Holder::Server("a/b:c".into()), Slot::A),
             RowKey::Authority(AuthorityKind::Jwt, Holder::TrustDomain, Slot::B),
+            RowKey::Person(PersonId::new("per_1").unwrap()),
+            RowKey::Identity(SpiffeId::parse("spiffe://td/test/coder").unwrap()),
         ];
         for key in keys {
             let (kind, text) = key_to_log(&key);

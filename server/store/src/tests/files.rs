@@ -325,7 +325,7 @@ fn a_plan_that_is_refused_leaves_nothing_of_those_before_it_either() {
     let base = db.position().unwrap();
     let hidden = Plan { changes: Vec::new(), audit: vec![audit_row("hidden")], ..moved("c") };
     assert!(matches!(db.commit(base, &[moved("b"), hidden]), Err(CommitError::Plan { .. })));
-    assert!(db.image(NOW).unwrap().rows.is_empty() && db.audit(0, 9).unwrap().is_empty());
+    assert!(db.image(NOW).unwrap().rows.is_empty() && db.records(0, 9).unwrap().records.is_empty());
     assert_eq!(db.position().unwrap(), base);
     db.verify_chain().unwrap();
 }

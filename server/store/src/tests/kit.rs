@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use avouch_domain::fixtures::{domain, entry, id, node};
+use avouch_domain::fixtures::{domain, entry, id, identity, node, person, person_id};
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Change, Entry, Holder, Image, JoinToken,
-    JwtAuthority, LogPosition, Plan, Revision, Row, RowKey, Slot, SlotState, Timestamp, X509Authority,
+    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Entry, Holder, Identity, Image,
+    JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, Revision, Row, RowKey, Slot,
+    SlotState, Standing, Timestamp, X509Authority,
 };
 
 use crate::Store;
@@ -58,7 +59,13 @@ pub fn an_entry(name: &str) -> Entry {
 }
 
 pub fn audit_row(subject: &str) -> AuditRow {
-    AuditRow { at: NOW, event: AuditEvent::EntryCreated, actor: "server".into(), subject: subject.into() }
+    AuditRow {
+        at: NOW,
+        event: AuditEvent::EntryCreated,
+        actor: "server".into(),
+        subject: subject.into(),
+        detail: Vec::new(),
+    }
 }
 
 /// One row of every kind with every field set, and one with none.
@@ -101,6 +108,23 @@ pub fn one_of_each() -> Vec<Row> {
         Row::JoinToken(JoinToken { digest: crate::sha256(b"token"), expires_at: Timestamp::MAX }),
         Row::Authority(authority(AuthorityKind::X509, Holder::Server("s1".into()), Some(Revision(3)))),
         Row::Authority(authority(AuthorityKind::Jwt, Holder::TrustDomain, None)),
+        Row::Person(person("per_a", 1000, true)),
+        Row::Person(Person {
+            uid: None,
+            state: PersonState::Proposed,
+            added_by: Some(person_id("per_a")),
+            yes_by: Some(person_id("per_a")),
+            ..person("per_owner", 0, false)
+        }),
+        Row::Identity(identity("/test/plain", Kind::Service)),
+        Row::Identity(Identity {
+            successor: Some(person_id("per_a")),
+            standing: Standing::Paused(Cause::EndReached),
+            stop_number: 3,
+            yes_by: None,
+            confirm_by: Some(Timestamp(7)),
+            ..identity("/test/full", Kind::AiAgent)
+        }),
     ]
 }
 

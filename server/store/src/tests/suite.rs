@@ -1,9 +1,10 @@
 //! One suite for every kind of database: a new one is one line at the end.
 
-use avouch_domain::{LogPosition, Plan, Row};
+use avouch_credential::ledger::{FIRST_PREVIOUS, SignedHead, hash_of, read_line};
+use avouch_domain::{Identity, Kind, LogPosition, Plan, Row};
 
 use super::kit::*;
-use crate::{CommitError, Lost, TailError};
+use crate::{CommitError, Lost, Stretch, TailError};
 
 async fn what_is_put_is_read_back_the_same(at: Opened) {
     let rows = one_of_each();
@@ -28,12 +29,12 @@ async fn each_plan_takes_the_next_revision(at: Opened) {
     assert!(positions[0].head != positions[1].head && positions[1].head != positions[2].head);
 }
 
-async fn a_plan_without_rows_takes_no_revision_and_its_audit_row_is_kept(at: Opened) {
+async fn a_plan_without_rows_takes_no_revision_and_its_record_is_kept(at: Opened) {
     let only_audit = Plan { audit: vec![audit_row("refused")], ..Plan::default() };
     let positions = at.store.commit(at.image.position, vec![moved("a"), only_audit]).await.unwrap();
     assert_eq!(positions[0], positions[1]);
-    let records = at.store.audit(0, 10).await.unwrap();
-    assert_eq!((records[0].revision.0, records[0].subject.as_str()), (1, "refused"));
+    let record = read_line(&at.store.records(0, 10).await.unwrap().records[0].line).unwrap();
+    assert_eq!((record.revision, record.subject.as_str()), (1, "refused"));
 }
 
 async fn a_plan_made_elsewhere_is_behind_and_writes_nothing(at: Opened) {
@@ -43,7 +44,7 @@ async fn a_plan_made_elsewhere_is_behind_and_writes_nothing(at: Opened) {
     let refused = at.store.commit(at.image.position, vec![late]).await;
     assert!(matches!(refused, Err(CommitError::Behind(p)) if p == now), "{refused:?}");
     assert_eq!(at.store.image(NOW).await.unwrap().rows.len(), 1);
-    assert!(at.store.audit(0, 10).await.unwrap().is_empty());
+    assert_eq!(at.store.records(0, 10).await.unwrap(), Stretch::default());
 }
 
 async fn a_plan_that_hides_a_row_from_the_log_is_refused_whole(at: Opened) {
@@ -119,18 +120,55 @@ async fn a_position_of_another_history_is_lost(at: Opened) {
     }
 }
 
-async fn audit_rows_are_read_in_order_and_onwards(at: Opened) {
+async fn records_are_read_in_order_and_onwards_and_each_holds_the_hash_of_the_one_before(at: Opened) {
     let mut plan = moved("a");
-    plan.audit = vec![audit_row("one"), audit_row("two"), audit_row("three")];
-    at.store.commit(at.image.position, vec![plan]).await.unwrap();
-    let first = at.store.audit(0, 2).await.unwrap();
-    let rest = at.store.audit(first[1].seq, 2).await.unwrap();
-    let subjects: Vec<_> = first.iter().chain(&rest).map(|r| r.subject.as_str()).collect();
+    plan.audit = vec![audit_row("one"), audit_row("two")];
+    let now = last(&at.store.commit(at.image.position, vec![plan]).await.unwrap());
+    let mut plan = moved("b");
+    plan.audit = vec![audit_row("three")];
+    at.store.commit(now, vec![plan]).await.unwrap();
+    let first = at.store.records(0, 2).await.unwrap().records;
+    let rest = at.store.records(first[1].seq, 2).await.unwrap().records;
+    let lines: Vec<_> = first.iter().chain(&rest).map(|r| r.line.as_str()).collect();
+    let read: Vec<_> = lines.iter().map(|line| read_line(line).unwrap()).collect();
+    let subjects: Vec<_> = read.iter().map(|r| r.subject.as_str()).collect();
     assert_eq!(subjects, ["one", "two", "three"]);
-    assert_eq!(
-        (rest[0].event.as_str(), rest[0].actor.as_str(), rest[0].at),
-        ("entry_created", "server", NOW)
-    );
+    assert_eq!((read[2].event.as_str(), read[2].actor.as_str()), ("entry_created", "server"));
+    let before: Vec<_> = read.iter().map(|r| r.previous).collect();
+    assert_eq!(before, [FIRST_PREVIOUS, hash_of(lines[0]), hash_of(lines[1])]);
+}
+
+async fn a_head_is_wanted_until_the_last_record_has_one_and_is_read_with_it(at: Opened) {
+    assert_eq!(at.store.unsigned().await.unwrap(), None);
+    let mut plan = moved("a");
+    plan.audit = vec![audit_row("one"), audit_row("two")];
+    at.store.commit(at.image.position, vec![plan]).await.unwrap();
+    let (seq, hash) = at.store.unsigned().await.unwrap().unwrap();
+    let head = SignedHead { seq, hash, at: NOW, key: vec![1], signature: vec![2] };
+    at.store.keep_head(head.clone()).await.unwrap();
+    assert_eq!((seq, at.store.unsigned().await.unwrap()), (2, None));
+    assert_eq!(at.store.records(0, 1).await.unwrap().heads, []);
+    assert_eq!(at.store.records(1, 9).await.unwrap().heads, [head]);
+}
+
+async fn the_table_itself_keeps_environments_stop_numbers_and_stops(at: Opened) {
+    use avouch_domain::fixtures::{identity, person};
+    use avouch_domain::{Cause, Environment, Standing};
+    let first = Identity { stop_number: 2, ..identity("/test/x", Kind::Service) };
+    let rows = [Row::Person(person("per_owner", 1, false)), Row::Identity(first.clone())];
+    let now = last(&at.store.commit(at.image.position, vec![put(rows)]).await.unwrap());
+    let nobodys = Identity { owner: avouch_domain::fixtures::person_id("per_nobody"), ..first.clone() };
+    let moved = Identity { environment: Environment::Prod, ..first.clone() };
+    let fallen = Identity { stop_number: 1, ..first.clone() };
+    for wrong in [nobodys, moved, fallen] {
+        let refused = at.store.commit(now, vec![put([Row::Identity(wrong)])]).await;
+        assert!(matches!(refused, Err(CommitError::Store(_))), "{refused:?}");
+    }
+    let stopped = Identity { standing: Standing::Stopped(Cause::Person), stop_number: 3, ..first.clone() };
+    let now = last(&at.store.commit(now, vec![put([Row::Identity(stopped)])]).await.unwrap());
+    let again = Identity { stop_number: 4, ..first };
+    let refused = at.store.commit(now, vec![put([Row::Identity(again)])]).await;
+    assert!(matches!(refused, Err(CommitError::Store(_))), "{refused:?}");
 }
 
 async fn a_backup_holds_everything_and_overwrites_nothing(at: Opened) {
@@ -168,14 +206,16 @@ macro_rules! store_suite {
             what_is_put_is_read_back_the_same,
             a_deleted_row_is_gone,
             each_plan_takes_the_next_revision,
-            a_plan_without_rows_takes_no_revision_and_its_audit_row_is_kept,
+            a_plan_without_rows_takes_no_revision_and_its_record_is_kept,
             a_plan_made_elsewhere_is_behind_and_writes_nothing,
             a_plan_that_hides_a_row_from_the_log_is_refused_whole,
             waiting_commits_are_judged_one_by_one,
             the_log_tells_what_happened_with_parents_and_rows,
             the_log_is_cut_between_revisions_only,
             a_position_of_another_history_is_lost,
-            audit_rows_are_read_in_order_and_onwards,
+            the_table_itself_keeps_environments_stop_numbers_and_stops,
+            records_are_read_in_order_and_onwards_and_each_holds_the_hash_of_the_one_before,
+            a_head_is_wanted_until_the_last_record_has_one_and_is_read_with_it,
             a_backup_holds_everything_and_overwrites_nothing,
             a_closed_store_says_so,
         );)+

@@ -1,0 +1,251 @@
+//! The verbs of people, identities and records, as they are typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+const INIT: &str = "Examples:
+  avouch init 'Ada Example'
+
+Run it as the user who owns the server's data; it works once. Exit codes: 0 done, 2 another user, 1 there are people.";
+const PERSON: &str = "Examples:
+  avouch person add 'Ben Example' --uid 1001 --security
+  avouch person list
+  avouch person approve per_0af3";
+const IDENTITY: &str = "Examples:
+  avouch identity new coder --kind ai-agent --env test --purpose fix-bugs --ends 30d
+  avouch identity list --standing active
+  avouch identity show coder
+  avouch identity set coder --ends 60d";
+const PAUSE: &str = "Examples:
+  avouch pause coder
+
+Its SVIDs are withdrawn on every connected node before you can type the next command; `avouch resume` brings it back.";
+const RESUME: &str = "Examples:
+  avouch resume coder";
+const STOP: &str = "Examples:
+  avouch stop coder
+
+Final: the name can't be used again. `avouch pause` is for a stop that comes back.";
+const FOUND: &str = "Examples:
+  avouch found";
+const ADOPT: &str = "Examples:
+  avouch adopt --path /billing/ --kind service --env prod --purpose billing --ends 365d
+  avouch adopt --path /billing/ --kind service --env prod --purpose billing --ends 365d --owner 'Ada Example' --apply
+
+Without --apply it says what would be adopted and adopts nothing.";
+const AUDIT: &str = "Examples:
+  avouch audit export > records.jsonl
+  avouch audit key > records.pem
+  avouch audit verify
+  avouch audit verify --offline records.jsonl --key records.pem";
+const VERIFY: &str = "Examples:
+  avouch verify --require owner,end
+
+Exit codes: 0 all hold, 3 some do not (they are listed).";
+
+/// See the module.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    #[command(after_help = INIT)]
+    /// Make the first person: you
+    Init {
+        /// What people see
+        name: String,
+    },
+    #[command(subcommand, after_help = PERSON)]
+    /// People: who may own identities, say yes, and stop things
+    Person(PersonVerb),
+    #[command(subcommand, after_help = IDENTITY)]
+    /// Identities: what runs, who answers for it, until when
+    Identity(IdentityVerb),
+    #[command(after_help = PAUSE)]
+    /// Pause an identity everywhere, now
+    Pause {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+    },
+    #[command(after_help = RESUME)]
+    /// Let a paused identity go on
+    Resume {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+    },
+    #[command(after_help = STOP)]
+    /// Stop an identity everywhere, now and for good
+    Stop {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+    },
+    #[command(after_help = FOUND)]
+    /// What entries let run although nobody answers for it
+    Found,
+    #[command(after_help = ADOPT)]
+    /// Give an owner to what was found, without a break for it
+    Adopt(Adopt),
+    #[command(subcommand, after_help = AUDIT)]
+    /// The log: who did what to whom, and the proof that nobody changed it
+    Audit(AuditVerb),
+    #[command(after_help = VERIFY)]
+    /// Whether everything that runs has what you require
+    Verify {
+        /// What everything must have: owner, end
+        #[arg(long, value_delimiter = ',', required = true)]
+        require: Vec<String>,
+    },
+}
+
+/// Verbs on people.
+#[derive(Debug, Subcommand)]
+pub enum PersonVerb {
+    #[command(after_help = PERSON)]
+    /// Add a person; from the third on another security person has to approve
+    Add {
+        /// What people see
+        name: String,
+        /// The local user who is this person
+        #[arg(long)]
+        uid: Option<u32>,
+        /// May add people, say yes for production, and stop any identity
+        #[arg(long)]
+        security: bool,
+    },
+    #[command(after_help = PERSON)]
+    /// All people
+    List,
+    #[command(after_help = PERSON)]
+    /// Say yes to a person whom another security person wants to add
+    Approve {
+        /// ID of the person
+        id: String,
+    },
+}
+
+/// Verbs on identities.
+#[derive(Debug, Subcommand)]
+pub enum IdentityVerb {
+    #[command(after_help = IDENTITY)]
+    /// Register an identity
+    New(New),
+    #[command(after_help = IDENTITY)]
+    /// All identities, or some
+    List {
+        /// proposed, active, paused or stopped
+        #[arg(long)]
+        standing: Option<String>,
+        /// ID or name of a person
+        #[arg(long)]
+        owner: Option<String>,
+        /// service, machine, pipeline, ai-agent or helper
+        #[arg(long)]
+        kind: Option<String>,
+        /// test, staging or prod
+        #[arg(long)]
+        env: Option<String>,
+    },
+    #[command(after_help = IDENTITY)]
+    /// What it is, who answers for it, who said yes, where it may run, how it is stopped
+    Show {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+    },
+    #[command(after_help = IDENTITY)]
+    /// Say yes to an identity that waits for it
+    Approve {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+    },
+    #[command(after_help = IDENTITY)]
+    /// Confirm that you own what was adopted for you
+    Confirm {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+    },
+    #[command(after_help = IDENTITY)]
+    /// Change owner, successor or end
+    Set {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+        /// ID or name of the new owner
+        #[arg(long)]
+        owner: Option<String>,
+        /// ID or name of who takes over when the owner leaves
+        #[arg(long)]
+        successor: Option<String>,
+        /// When it ends: 30d, 12h, or a moment such as 2027-01-31T00:00:00Z
+        #[arg(long)]
+        ends: Option<String>,
+    },
+}
+
+/// What a new identity is.
+#[derive(Debug, Args)]
+pub struct New {
+    /// A short name, which becomes /ENV/NAME, or a whole SPIFFE ID
+    pub name: String,
+    /// service, machine, pipeline, ai-agent or helper
+    #[arg(long)]
+    pub kind: String,
+    /// test, staging or prod; it never changes
+    #[arg(long)]
+    pub env: String,
+    /// What it is for, as a code such as fix-bugs
+    #[arg(long)]
+    pub purpose: String,
+    /// When it ends: 30d, 12h, or a moment such as 2027-01-31T00:00:00Z
+    #[arg(long)]
+    pub ends: String,
+    /// ID or name of the person who answers for it [default: you]
+    #[arg(long)]
+    pub owner: Option<String>,
+    /// ID or name of who takes over when the owner leaves
+    #[arg(long)]
+    pub successor: Option<String>,
+}
+
+/// What is adopted, and as what.
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// Names whose path begins with this
+    #[arg(long)]
+    pub path: String,
+    /// service, machine, pipeline, ai-agent or helper
+    #[arg(long)]
+    pub kind: String,
+    /// test, staging or prod; it never changes
+    #[arg(long)]
+    pub env: String,
+    /// What they are for, as a code such as billing
+    #[arg(long)]
+    pub purpose: String,
+    /// When they end: 365d, or a moment such as 2027-01-31T00:00:00Z
+    #[arg(long)]
+    pub ends: String,
+    /// ID or name of the owner of all [default: for each whoever is suggested]
+    #[arg(long)]
+    pub owner: Option<String>,
+    /// Adopt, after you have seen what
+    #[arg(long)]
+    pub apply: bool,
+}
+
+/// Verbs on the log.
+#[derive(Debug, Subcommand)]
+pub enum AuditVerb {
+    #[command(after_help = AUDIT)]
+    /// Write the log to standard output, as lines of JSON with its signed heads
+    Export,
+    #[command(after_help = AUDIT)]
+    /// The public key that signs the heads, as PEM
+    Key,
+    #[command(after_help = AUDIT)]
+    /// Check every record, every link and every head
+    Verify {
+        /// An exported log in place of the server's
+        #[arg(long, value_name = "FILE")]
+        offline: Option<PathBuf>,
+        /// The only key that may have signed (PEM), from an earlier `avouch audit key`
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+}

@@ -1,0 +1,293 @@
+//! Verbs on identities.
+
+use std::collections::BTreeMap;
+
+use avouch_proto::governance_v1 as wire;
+use serde_json::{Value, json};
+
+use super::arguments::{Adopt, New};
+use super::table::table;
+use super::{Failure, IdentityVerb, PENDING, Session, moment};
+use crate::clock;
+
+/// The kind as the server spells it.
+fn kind(typed: &str) -> String {
+    typed.replace('-', "_")
+}
+
+fn named(name: String) -> wire::IdentityRequest {
+    wire::IdentityRequest { name }
+}
+
+pub(super) async fn run(session: &mut Session<'_>, verb: IdentityVerb) -> Result<(), Failure> {
+    match verb {
+        IdentityVerb::New(new) => register(session, new).await,
+        IdentityVerb::List { standing, owner, kind: typed, env } => {
+            let request = wire::ListIdentitiesRequest {
+                standing: standing.unwrap_or_default(),
+                owner: session.person(owner.as_deref()).await?,
+                kind: typed.as_deref().map(kind).unwrap_or_default(),
+                environment: env.unwrap_or_default(),
+                ..Default::default()
+            };
+            list(session, request).await
+        }
+        IdentityVerb::Show { name } => show(session, name).await,
+        IdentityVerb::Approve { name } => {
+            let identity = session.client.approve_identity(named(name)).await?.into_inner();
+            done(session, &identity, "is agreed to and active")
+        }
+        IdentityVerb::Confirm { name } => {
+            let identity = session.client.confirm_identity(named(name)).await?.into_inner();
+            done(session, &identity, "is confirmed: you answer for it")
+        }
+        IdentityVerb::Set { name, owner, successor, ends } => {
+            let ends = ends.map(|ends| moment::read(&ends, clock::now().wall)).transpose()?;
+            let request = wire::ChangeIdentityRequest {
+                name,
+                owner: session.person(owner.as_deref()).await?,
+                successor: session.person(successor.as_deref()).await?,
+                ends_at: ends.unwrap_or_default(),
+            };
+            let identity = session.client.change_identity(request).await?.into_inner();
+            done(session, &identity, "is changed")
+        }
+    }
+}
+
+async fn register(session: &mut Session<'_>, new: New) -> Result<(), Failure> {
+    let request = wire::RegisterIdentityRequest {
+        kind: kind(&new.kind),
+        environment: new.env,
+        purpose: new.purpose,
+        owner: session.person(new.owner.as_deref()).await?,
+        successor: session.person(new.successor.as_deref()).await?,
+        ends_at: moment::read(&new.ends, clock::now().wall)?,
+        name: new.name,
+    };
+    let identity = session.client.register_identity(request).await?.into_inner();
+    if identity.standing == "proposed" {
+        done(session, &identity, "waits for a yes: `avouch identity approve`, by another security person")?;
+        return Err(Failure::new(PENDING, ""));
+    }
+    done(session, &identity, "is registered and active; `entry create` says where it may run")
+}
+
+pub(super) async fn pause(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
+    let identity = session.client.pause_identity(named(name)).await?.into_inner();
+    done(session, &identity, "is paused; `avouch resume` brings it back")
+}
+
+pub(super) async fn resume(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
+    let identity = session.client.resume_identity(named(name)).await?.into_inner();
+    done(session, &identity, "goes on")
+}
+
+pub(super) async fn stop(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
+    let identity = session.client.stop_identity(named(name)).await?.into_inner();
+    done(session, &identity, "is stopped for good")
+}
+
+fn done(session: &mut Session<'_>, identity: &wire::Identity, what: &str) -> Result<(), Failure> {
+    session.print(|| shown(identity), || format!("{} {what}\n", identity.spiffe_id));
+    Ok(())
+}
+
+async fn all(
+    session: &mut Session<'_>,
+    mut request: wire::ListIdentitiesRequest,
+) -> Result<Vec<wire::Identity>, Failure> {
+    let mut identities = Vec::new();
+    loop {
+        let page = session.client.list_identities(request.clone()).await?.into_inner();
+        identities.extend(page.identities);
+        if page.next_page_token.is_empty() {
+            return Ok(identities);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// Every identity.
+pub(super) async fn every(session: &mut Session<'_>) -> Result<Vec<wire::Identity>, Failure> {
+    all(session, wire::ListIdentitiesRequest::default()).await
+}
+
+async fn list(session: &mut Session<'_>, request: wire::ListIdentitiesRequest) -> Result<(), Failure> {
+    let identities = all(session, request).await?;
+    let names = session.names().await?;
+    session.print(
+        || Value::Array(identities.iter().map(shown).collect()),
+        || {
+            if identities.is_empty() {
+                return "No identities. `avouch identity new` registers one, `avouch found` shows what runs without.\n"
+                    .to_owned();
+            }
+            let rows: Vec<_> = identities.iter().map(|identity| row(identity, &names)).collect();
+            table(["IDENTITY", "KIND", "OWNER", "STANDING", "ENDS", "PURPOSE"], &rows)
+        },
+    );
+    Ok(())
+}
+
+fn standing(identity: &wire::Identity) -> String {
+    if identity.cause.is_empty() {
+        identity.standing.clone()
+    } else {
+        format!("{} ({})", identity.standing, identity.cause)
+    }
+}
+
+fn row(identity: &wire::Identity, names: &BTreeMap<String, String>) -> [String; 6] {
+    [
+        identity.spiffe_id.clone(),
+        identity.kind.clone(),
+        who(&identity.owner, names),
+        standing(identity),
+        moment::show(identity.ends_at),
+        identity.purpose.clone(),
+    ]
+}
+
+fn who(id: &str, names: &BTreeMap<String, String>) -> String {
+    names.get(id).map_or_else(|| id.to_owned(), Clone::clone)
+}
+
+async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
+    let found = session.client.get_identity(named(name)).await?.into_inner();
+    let identity = found.identity.unwrap_or_default();
+    let names = session.names().await?;
+    let nodes = found.agent_ids.len();
+    session.print(
+        || {
+            let mut value = shown(&identity);
+            value["entry_ids"] = json!(found.entry_ids);
+            value["agent_ids"] = json!(found.agent_ids);
+            value
+        },
+        || {
+            let yes = match identity.yes_by.as_str() {
+                "" if identity.standing == "proposed" => "nobody yet".to_owned(),
+                "" => "nobody: it was adopted as it ran".to_owned(),
+                by if by == identity.owner => "its owner alone (self), which counts in test only".to_owned(),
+                by => who(by, &names),
+            };
+            let mut owner = who(&identity.owner, &names);
+            if !identity.successor.is_empty() {
+                owner.push_str(&format!(", then {}", who(&identity.successor, &names)));
+            }
+            if identity.confirm_by != 0 {
+                owner.push_str(&format!(", not confirmed (until {})", moment::show(identity.confirm_by)));
+            }
+            format!(
+                "{}\n  What it is        {} in {}, for {}; {}\n  Who answers       {owner}\n  Who said yes      {yes}\n  \
+                 Where it may run  {} entries, {nodes} nodes\n  Until when        {}\n  How it stops      `avouch pause \
+                 {name}` or `avouch stop {name}`; stopped or paused {} times so far\n",
+                identity.spiffe_id,
+                identity.kind,
+                identity.environment,
+                identity.purpose,
+                standing(&identity),
+                found.entry_ids.len(),
+                moment::show(identity.ends_at),
+                identity.stop_number,
+                name = identity.spiffe_id,
+            )
+        },
+    );
+    Ok(())
+}
+
+fn shown(identity: &wire::Identity) -> Value {
+    json!({
+        "spiffe_id": identity.spiffe_id, "kind": identity.kind, "environment": identity.environment,
+        "purpose": identity.purpose, "owner": identity.owner, "successor": identity.successor,
+        "ends_at": moment::show(identity.ends_at), "standing": identity.standing, "cause": identity.cause,
+        "stop_number": identity.stop_number, "added_by": identity.added_by,
+        "added_at": moment::show(identity.added_at), "yes_by": identity.yes_by,
+        "confirm_by": (identity.confirm_by != 0).then(|| moment::show(identity.confirm_by)),
+    })
+}
+
+/// Every found name.
+pub(super) async fn every_found(session: &mut Session<'_>) -> Result<Vec<wire::Found>, Failure> {
+    let mut request = wire::ListFoundRequest::default();
+    let mut found = Vec::new();
+    loop {
+        let page = session.client.list_found(request.clone()).await?.into_inner();
+        found.extend(page.found);
+        if page.next_page_token.is_empty() {
+            return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+pub(super) async fn found(session: &mut Session<'_>) -> Result<(), Failure> {
+    let found = every_found(session).await?;
+    let names = session.names().await?;
+    let suggested = |f: &wire::Found| match f.suggested_owner.as_str() {
+        "" => "-".to_owned(),
+        id => format!("{} ({})", who(id, &names), f.reason),
+    };
+    session.print(
+        || {
+            let one = |f: &wire::Found| {
+                json!({"spiffe_id": f.spiffe_id, "entries": f.entries, "suggested_owner": f.suggested_owner,
+                       "reason": f.reason})
+            };
+            Value::Array(found.iter().map(one).collect())
+        },
+        || {
+            if found.is_empty() {
+                return "Everything that runs has an owner.\n".to_owned();
+            }
+            let rows: Vec<_> =
+                found.iter().map(|f| [f.spiffe_id.clone(), f.entries.to_string(), suggested(f)]).collect();
+            let text = table(["NO OWNER", "ENTRIES", "MAY BELONG TO"], &rows);
+            format!("{text}Next: `avouch adopt` gives them an owner without a break.\n")
+        },
+    );
+    Ok(())
+}
+
+pub(super) async fn adopt(session: &mut Session<'_>, adopt: Adopt) -> Result<(), Failure> {
+    let request = wire::AdoptRequest {
+        path_prefix: adopt.path,
+        owner: session.person(adopt.owner.as_deref()).await?,
+        kind: kind(&adopt.kind),
+        environment: adopt.env,
+        purpose: adopt.purpose,
+        ends_at: moment::read(&adopt.ends, clock::now().wall)?,
+        dry_run: !adopt.apply,
+    };
+    let done = session.client.adopt(request).await?.into_inner();
+    let names = session.names().await?;
+    session.print(
+        || {
+            let one =
+                |a: &wire::Adopted| json!({"spiffe_id": a.spiffe_id, "owner": a.owner, "reason": a.reason});
+            let adopted: Vec<_> = done.adopted.iter().map(one).collect();
+            json!({"adopted": adopted, "more": done.more, "dry_run": !adopt.apply})
+        },
+        || {
+            let owner = |id: &str| if id.is_empty() { "- (left)".to_owned() } else { who(id, &names) };
+            let rows: Vec<_> = done
+                .adopted
+                .iter()
+                .map(|a| [a.spiffe_id.clone(), owner(&a.owner), a.reason.clone()])
+                .collect();
+            let mut text = table(["IDENTITY", "OWNER", "BECAUSE"], &rows);
+            if !adopt.apply {
+                text.push_str("Nothing was adopted yet: the same with --apply adopts these.\n");
+            } else {
+                text.push_str("Adopted. Each owner has 30 days for `avouch identity confirm`.\n");
+            }
+            if done.more {
+                text.push_str("More names fit than one call adopts: call again.\n");
+            }
+            text
+        },
+    );
+    Ok(())
+}

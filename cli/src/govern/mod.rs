@@ -1,0 +1,138 @@
+//! Who owns what runs: people, identities, what was found, and the log.
+//!
+//! Asks the server on its admin socket; the kernel tells it which user asks. Never decides who may do what.
+
+mod arguments;
+mod identities;
+mod moment;
+mod people;
+mod records;
+mod requirements;
+mod table;
+
+use std::path::PathBuf;
+
+use avouch_proto::governance_v1::governance_client::GovernanceClient;
+use serde_json::Value;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+pub use arguments::{AuditVerb, Command, IdentityVerb, PersonVerb};
+
+use crate::out::Out;
+use crate::verbs::VerbError;
+use crate::verbs::channel::{REPLY_MAX, connect};
+
+/// Exit codes.
+const FAILED: u8 = 1;
+const DENIED: u8 = 2;
+const FINDING: u8 = 3;
+const UNREACHABLE: u8 = 4;
+const PENDING: u8 = 5;
+const USAGE: u8 = 64;
+
+/// Where to ask, and how to answer.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub server_socket: PathBuf,
+    /// One line of JSON in place of text.
+    pub json: bool,
+}
+
+/// Why a verb ended with another code than 0. `text` goes to standard error; empty: all was said.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(code: u8, text: impl std::fmt::Display) -> Self {
+        Self { code, text: text.to_string() }
+    }
+
+    fn usage(text: impl std::fmt::Display) -> Self {
+        Self::new(USAGE, text)
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let code = match status.code() {
+            Code::PermissionDenied => DENIED,
+            Code::Unavailable => UNREACHABLE,
+            Code::InvalidArgument => USAGE,
+            _ => FAILED,
+        };
+        let text = match status.code() {
+            Code::Unimplemented => {
+                "this server does not know identities: it is no avouch-server, or an older one".into()
+            }
+            _ => status.message().to_owned(),
+        };
+        Self { code, text }
+    }
+}
+
+impl From<VerbError> for Failure {
+    fn from(error: VerbError) -> Self {
+        match error {
+            VerbError::Rpc(status) => status.into(),
+            other => Self::new(FAILED, other),
+        }
+    }
+}
+
+/// One call of a verb.
+struct Session<'a> {
+    place: &'a Place,
+    client: GovernanceClient<Channel>,
+    out: &'a mut Out,
+}
+
+impl Session<'_> {
+    /// Prints `json` if JSON is wanted, else `text`.
+    fn print(&mut self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
+        if self.place.json {
+            self.out.line(&json().to_string());
+        } else {
+            self.out.say(&text());
+        }
+    }
+}
+
+/// Does a verb and gives its exit code.
+pub async fn run(command: Command, place: &Place, out: &mut Out) -> u8 {
+    match dispatch(command, place, out).await {
+        Ok(()) => 0,
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                out.complain(&format!("Error: {}\n", failure.text));
+            }
+            failure.code
+        }
+    }
+}
+
+async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), Failure> {
+    // What needs no server does not ask for one.
+    if let Command::Audit(AuditVerb::Verify { offline: Some(file), key }) = command {
+        return records::verify_file(&file, key.as_deref(), place, out);
+    }
+    let channel = connect(&place.server_socket).await?;
+    let client = GovernanceClient::new(channel).max_decoding_message_size(REPLY_MAX);
+    let mut session = Session { place, client, out };
+    let session = &mut session;
+    match command {
+        Command::Init { name } => people::init(session, name).await,
+        Command::Person(verb) => people::run(session, verb).await,
+        Command::Identity(verb) => identities::run(session, verb).await,
+        Command::Pause { name } => identities::pause(session, name).await,
+        Command::Resume { name } => identities::resume(session, name).await,
+        Command::Stop { name } => identities::stop(session, name).await,
+        Command::Found => identities::found(session).await,
+        Command::Adopt(adopt) => identities::adopt(session, adopt).await,
+        Command::Audit(verb) => records::run(session, verb).await,
+        Command::Verify { require } => requirements::verify(session, &require).await,
+    }
+}

@@ -1,0 +1,108 @@
+//! Verbs on people.
+
+use avouch_proto::governance_v1 as wire;
+use serde_json::{Value, json};
+
+use super::table::table;
+use super::{Failure, PENDING, PersonVerb, Session};
+
+pub(super) async fn init(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
+    let person = session.client.init(wire::InitRequest { name }).await?.into_inner();
+    session.print(
+        || shown(&person),
+        || {
+            format!(
+                "You are {} ({}), a security person.\nNext: `avouch person add` a second one: until there is one, nobody can \
+                 say yes for production.\n",
+                person.name, person.id
+            )
+        },
+    );
+    Ok(())
+}
+
+pub(super) async fn run(session: &mut Session<'_>, verb: PersonVerb) -> Result<(), Failure> {
+    match verb {
+        PersonVerb::Add { name, uid, security } => {
+            let person = session.client.add_person(wire::AddPersonRequest { name, uid, security }).await?;
+            said(session, &person.into_inner())
+        }
+        PersonVerb::Approve { id } => {
+            let person = session.client.approve_person(wire::ApprovePersonRequest { id }).await?;
+            said(session, &person.into_inner())
+        }
+        PersonVerb::List => {
+            let all = session.client.list_people(wire::ListPeopleRequest {}).await?.into_inner();
+            session.print(
+                || json!({"people": all.people.iter().map(shown).collect::<Vec<_>>(), "you": all.caller}),
+                || list(&all),
+            );
+            Ok(())
+        }
+    }
+}
+
+fn said(session: &mut Session<'_>, person: &wire::Person) -> Result<(), Failure> {
+    let waits = person.state == "proposed";
+    session.print(
+        || shown(person),
+        || {
+            let next = if waits {
+                format!("waits for another security person's yes: `avouch person approve {}`", person.id)
+            } else {
+                "is added".to_owned()
+            };
+            format!("{} ({}) {next}\n", person.name, person.id)
+        },
+    );
+    if waits { Err(Failure::new(PENDING, "")) } else { Ok(()) }
+}
+
+fn list(all: &wire::ListPeopleResponse) -> String {
+    if all.people.is_empty() {
+        return "Nobody yet. Next: `avouch init NAME`, as the user who owns the server's data.\n".to_owned();
+    }
+    let rows: Vec<_> = all
+        .people
+        .iter()
+        .map(|person| {
+            let role = if person.security { "security" } else { "-" };
+            let you = if person.id == all.caller { "you" } else { "" };
+            let uid = person.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
+            [person.id.clone(), person.name.clone(), uid, role.into(), person.state.clone(), you.into()]
+        })
+        .collect();
+    table(["ID", "NAME", "UID", "ROLE", "STATE", ""], &rows)
+}
+
+fn shown(person: &wire::Person) -> Value {
+    json!({
+        "id": person.id, "name": person.name, "uid": person.uid, "security": person.security,
+        "state": person.state, "added_by": person.added_by, "yes_by": person.yes_by, "added_at": person.added_at,
+    })
+}
+
+impl Session<'_> {
+    /// The ID of a person who is given by ID or by name.
+    pub(super) async fn person(&mut self, given: Option<&str>) -> Result<String, Failure> {
+        let Some(given) = given else { return Ok(String::new()) };
+        if given.starts_with(avouch_domain::person::PERSON_PREFIX) {
+            return Ok(given.to_owned());
+        }
+        let all = self.client.list_people(wire::ListPeopleRequest {}).await?.into_inner();
+        let mut named = all.people.iter().filter(|person| person.name == given);
+        match (named.next(), named.next()) {
+            (Some(person), None) => Ok(person.id.clone()),
+            (Some(_), Some(_)) => {
+                Err(Failure::usage(format!("several people are called {given}, give the ID")))
+            }
+            _ => Err(Failure::usage(format!("nobody is called {given}: `avouch person list` shows all"))),
+        }
+    }
+
+    /// Names of people by their ID.
+    pub(super) async fn names(&mut self) -> Result<std::collections::BTreeMap<String, String>, Failure> {
+        let all = self.client.list_people(wire::ListPeopleRequest {}).await?.into_inner();
+        Ok(all.people.into_iter().map(|person| (person.id, person.name)).collect())
+    }
+}

@@ -1,0 +1,16 @@
+//! The log as bytes: records, how each is bound to the one before, and the signed heads that vouch for all of them.
+//!
+//! A record is one line of JSON that is stored, sent and hashed as it is. Its hash is the leaf hash of RFC 6962 2.1, so
+//! that a tree over the same lines can come later; each record holds the hash of the one before. A head is a signed
+//! statement "record N has hash H", which binds everything up to N. Never keeps anything: the server stores, this module
+//! knows the forms.
+
+mod head;
+mod record;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use head::{HeadError, SignedHead};
+pub use record::{FIRST_PREVIOUS, Hash, Record, RecordError, hash_of, line_of, read_line};
+pub use verify::{BeginError, Broken, Header, Summary, Verifier};

@@ -1,0 +1,353 @@
+//! Plans that register, adopt, change, pause and stop identities.
+//!
+//! Never lets anybody widen in `staging` or `prod` what is his own, and never asks more than one person to shrink: a
+//! pause and a stop are the owner's or any security person's, at once.
+
+use avouch_domain::limits::{ADOPTED_FOR, IDENTITY_LIFE_MAX};
+use avouch_domain::{
+    AuditEvent, Cause, Environment, Identity, Kind, Person, PersonId, Plan, Purpose, Row, SpiffeId, Standing,
+    Timestamp,
+};
+
+use super::Draft;
+use crate::registry::Registry;
+
+/// Most identities that one plan pauses by themselves; the next plan goes on.
+pub const PAUSE_BATCH: usize = 1_000;
+
+/// An identity that is to be registered or adopted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewIdentity {
+    pub name: SpiffeId,
+    pub kind: Kind,
+    pub environment: Environment,
+    pub purpose: Purpose,
+    pub owner: PersonId,
+    pub successor: Option<PersonId>,
+    pub end: Timestamp,
+}
+
+/// A change to an identity; `None` = as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityPatch {
+    pub owner: Option<PersonId>,
+    pub successor: Option<PersonId>,
+    pub end: Option<Timestamp>,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{0} is registered already: `avouch identity show` says what it is")]
+    Exists(SpiffeId),
+    #[error("entries give out {0} already, so it runs: `avouch adopt` gives it an owner without a break")]
+    Runs(SpiffeId),
+    #[error("no entry gives out {0}, so there is nothing to adopt: `avouch identity new` registers it")]
+    NothingRuns(SpiffeId),
+    #[error("no identity has the name {0}: `avouch identity list` shows all")]
+    Unknown(SpiffeId),
+    #[error("{0} is no active person: `avouch person list` shows all")]
+    NoPerson(PersonId),
+    #[error("the successor is the owner, expected somebody else")]
+    OwnSuccessor,
+    #[error("the end has passed, expected a moment ahead")]
+    EndPassed,
+    #[error("the end is more than {} days away, expected at most that", IDENTITY_LIFE_MAX.as_secs() / 86_400)]
+    EndTooFar,
+    #[error("{actor} may not do this to an identity of {owner}, expected its owner or a security person")]
+    NotYours { actor: PersonId, owner: PersonId },
+    #[error("{0} may not adopt, expected a security person")]
+    NotSecurity(PersonId),
+    #[error(
+        "in {environment} a yes is a second person's, expected a security person who neither owns it nor asked for it",
+        environment = .0.name()
+    )]
+    SecondPerson(Environment),
+    #[error("it is {}, which can't be undone: register a new one", .0.name())]
+    Final(Standing),
+    #[error("it is {}, expected {expected}", .found.name())]
+    Standing { found: Standing, expected: &'static str },
+    #[error("its end has come: set a later one with `avouch identity set --ends` first")]
+    AtItsEnd,
+    #[error("{0} has not confirmed to own it: `avouch identity confirm` does, by that person")]
+    NotConfirmed(PersonId),
+    #[error("it waits for no confirmation")]
+    NothingToConfirm,
+}
+
+type Outcome = Result<Identity, IdentityError>;
+
+/// Registers one identity. In `test` its owner needs nobody else; otherwise it waits for a second person's yes.
+pub fn register(registry: &Registry, at: Timestamp, actor: &PersonId, new: &NewIdentity) -> (Plan, Outcome) {
+    let mut draft = Draft::new(registry, at, actor.as_str());
+    let outcome = registered(registry, at, actor, new).map(|identity| {
+        let waits = identity.standing == Standing::Proposed;
+        let event = if waits { AuditEvent::IdentityProposed } else { AuditEvent::IdentityRegistered };
+        put(&mut draft, event, identity)
+    });
+    (draft.finish(), outcome)
+}
+
+fn registered(registry: &Registry, at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Outcome {
+    active_person(registry, actor)?;
+    check_new(registry, at, new)?;
+    if registry.entries_by_spiffe_id(&new.name).next().is_some() {
+        return Err(IdentityError::Runs(new.name.clone()));
+    }
+    let alone = new.environment == Environment::Test && *actor == new.owner;
+    Ok(Identity {
+        standing: if alone { Standing::Active } else { Standing::Proposed },
+        yes_by: alone.then(|| actor.clone()),
+        ..identity_of(at, actor, new)
+    })
+}
+
+/// Gives identities to names that entries give out already. They go on without a break; each owner is to confirm
+/// within [`ADOPTED_FOR`].
+pub fn adopt(
+    registry: &Registry,
+    at: Timestamp,
+    actor: &PersonId,
+    items: &[NewIdentity],
+) -> (Plan, Vec<Outcome>) {
+    let mut draft = Draft::new(registry, at, actor.as_str());
+    let mut outcomes = Vec::with_capacity(items.len());
+    for new in items {
+        let outcome = adopted(&draft.after, at, actor, new);
+        outcomes.push(outcome.map(|identity| put(&mut draft, AuditEvent::IdentityAdopted, identity)));
+    }
+    (draft.finish(), outcomes)
+}
+
+fn adopted(registry: &Registry, at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Outcome {
+    if !active_person(registry, actor)?.security {
+        return Err(IdentityError::NotSecurity(actor.clone()));
+    }
+    check_new(registry, at, new)?;
+    if registry.entries_by_spiffe_id(&new.name).next().is_none() {
+        return Err(IdentityError::NothingRuns(new.name.clone()));
+    }
+    let confirm_by = (new.owner != *actor).then_some(at + ADOPTED_FOR);
+    Ok(Identity { confirm_by, ..identity_of(at, actor, new) })
+}
+
+/// Says yes to an identity that waits for it.
+pub fn approve(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
+    change(registry, at, actor, name, AuditEvent::IdentityRegistered, |old, person| {
+        if old.standing != Standing::Proposed {
+            return Err(IdentityError::Standing { found: old.standing, expected: "proposed" });
+        }
+        let second = person.security && old.owner != person.id && old.added_by != person.id;
+        let own_test = old.environment == Environment::Test && old.owner == person.id;
+        if !second && !own_test {
+            return Err(IdentityError::SecondPerson(old.environment));
+        }
+        if old.end <= at {
+            return Err(IdentityError::AtItsEnd);
+        }
+        Ok(Identity { standing: Standing::Active, yes_by: Some(person.id.clone()), ..old.clone() })
+    })
+}
+
+/// Changes owner, successor or end. An earlier end is the owner's to set; everything else widens.
+pub fn patch(
+    registry: &Registry,
+    at: Timestamp,
+    actor: &PersonId,
+    name: &SpiffeId,
+    patch: &IdentityPatch,
+) -> (Plan, Outcome) {
+    change(registry, at, actor, name, AuditEvent::IdentityChanged, |old, person| {
+        if let Standing::Stopped(_) = old.standing {
+            return Err(IdentityError::Final(old.standing));
+        }
+        let mut new = old.clone();
+        if let Some(owner) = &patch.owner {
+            active_person(registry, owner)?;
+            new.owner = owner.clone();
+            // Whoever is given an identity is to confirm it, unless he takes it himself.
+            new.confirm_by = (*owner != person.id).then_some(at + ADOPTED_FOR);
+        }
+        if let Some(successor) = &patch.successor {
+            active_person(registry, successor)?;
+            new.successor = Some(successor.clone());
+        }
+        if new.successor.as_ref() == Some(&new.owner) {
+            return Err(IdentityError::OwnSuccessor);
+        }
+        if let Some(end) = patch.end {
+            check_end(at, end)?;
+            new.end = end;
+        }
+        let widens = new.end > old.end || new.owner != old.owner || new.successor != old.successor;
+        if widens {
+            may_widen(old, person)?
+        } else {
+            may_shrink(old, person)?
+        }
+        Ok(new)
+    })
+}
+
+/// The owner confirms to own what was adopted for him.
+pub fn confirm(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
+    change(registry, at, actor, name, AuditEvent::IdentityConfirmed, |old, person| {
+        if old.owner != person.id {
+            return Err(IdentityError::NotConfirmed(old.owner.clone()));
+        }
+        if old.confirm_by.is_none() {
+            return Err(IdentityError::NothingToConfirm);
+        }
+        Ok(Identity { confirm_by: None, ..old.clone() })
+    })
+}
+
+/// Pauses: it comes back with [`resume`].
+pub fn pause(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
+    change(registry, at, actor, name, AuditEvent::IdentityPaused, |old, person| {
+        may_shrink(old, person)?;
+        match old.standing {
+            Standing::Active => Ok(without_force(old, Standing::Paused(Cause::Person))),
+            found @ Standing::Stopped(_) => Err(IdentityError::Final(found)),
+            found => Err(IdentityError::Standing { found, expected: "active" }),
+        }
+    })
+}
+
+/// Stops for good.
+pub fn stop(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
+    change(registry, at, actor, name, AuditEvent::IdentityStopped, |old, person| {
+        may_shrink(old, person)?;
+        match old.standing {
+            found @ Standing::Stopped(_) => Err(IdentityError::Final(found)),
+            _ => Ok(without_force(old, Standing::Stopped(Cause::Person))),
+        }
+    })
+}
+
+/// Lets a paused identity go on.
+pub fn resume(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
+    change(registry, at, actor, name, AuditEvent::IdentityResumed, |old, person| {
+        may_widen(old, person)?;
+        match old.standing {
+            Standing::Paused(_) if old.end <= at => Err(IdentityError::AtItsEnd),
+            Standing::Paused(_) if old.kind.acts_by_itself() && old.confirm_by.is_some_and(|by| by <= at) => {
+                Err(IdentityError::NotConfirmed(old.owner.clone()))
+            }
+            Standing::Paused(_) => Ok(Identity { standing: Standing::Active, ..old.clone() }),
+            found @ Standing::Stopped(_) => Err(IdentityError::Final(found)),
+            found => Err(IdentityError::Standing { found, expected: "paused" }),
+        }
+    })
+}
+
+/// Pauses what has reached its end, or was not confirmed in time; at most [`PAUSE_BATCH`]. Gives the names.
+#[must_use]
+pub fn pause_due(registry: &Registry, at: Timestamp, actor: &str) -> (Plan, Vec<(SpiffeId, Cause)>) {
+    let mut draft = Draft::new(registry, at, actor);
+    let mut paused = Vec::new();
+    for (identity, cause) in registry.due_to_pause(at).take(PAUSE_BATCH) {
+        paused.push((identity.spiffe_id.clone(), cause));
+        put(&mut draft, AuditEvent::IdentityPaused, without_force(identity, Standing::Paused(cause)));
+    }
+    (draft.finish(), paused)
+}
+
+fn identity_of(at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Identity {
+    Identity {
+        spiffe_id: new.name.clone(),
+        kind: new.kind,
+        environment: new.environment,
+        purpose: new.purpose.clone(),
+        owner: new.owner.clone(),
+        successor: new.successor.clone(),
+        end: new.end,
+        standing: Standing::Active,
+        stop_number: 0,
+        added_by: actor.clone(),
+        added_at: at,
+        yes_by: None,
+        confirm_by: None,
+    }
+}
+
+/// Out of force: what was given out under the number so far is void.
+fn without_force(old: &Identity, standing: Standing) -> Identity {
+    Identity { standing, stop_number: old.stop_number.saturating_add(1), ..old.clone() }
+}
+
+fn active_person<'a>(registry: &'a Registry, id: &PersonId) -> Result<&'a Person, IdentityError> {
+    let person = registry.person(id).filter(|person| person.is_active());
+    person.ok_or_else(|| IdentityError::NoPerson(id.clone()))
+}
+
+fn check_new(registry: &Registry, at: Timestamp, new: &NewIdentity) -> Result<(), IdentityError> {
+    if registry.identity(&new.name).is_some() {
+        return Err(IdentityError::Exists(new.name.clone()));
+    }
+    active_person(registry, &new.owner)?;
+    if let Some(successor) = &new.successor {
+        active_person(registry, successor)?;
+        if *successor == new.owner {
+            return Err(IdentityError::OwnSuccessor);
+        }
+    }
+    check_end(at, new.end)
+}
+
+fn check_end(at: Timestamp, end: Timestamp) -> Result<(), IdentityError> {
+    if end <= at {
+        return Err(IdentityError::EndPassed);
+    }
+    if end > at + IDENTITY_LIFE_MAX { Err(IdentityError::EndTooFar) } else { Ok(()) }
+}
+
+fn may_shrink(identity: &Identity, actor: &Person) -> Result<(), IdentityError> {
+    if actor.security || actor.id == identity.owner {
+        return Ok(());
+    }
+    Err(IdentityError::NotYours { actor: actor.id.clone(), owner: identity.owner.clone() })
+}
+
+fn may_widen(identity: &Identity, actor: &Person) -> Result<(), IdentityError> {
+    if identity.environment != Environment::Test && (!actor.security || actor.id == identity.owner) {
+        return Err(IdentityError::SecondPerson(identity.environment));
+    }
+    may_shrink(identity, actor)
+}
+
+fn change(
+    registry: &Registry,
+    at: Timestamp,
+    actor: &PersonId,
+    name: &SpiffeId,
+    event: AuditEvent,
+    decide: impl FnOnce(&Identity, &Person) -> Outcome,
+) -> (Plan, Outcome) {
+    let mut draft = Draft::new(registry, at, actor.as_str());
+    let outcome = active_person(registry, actor).and_then(|person| {
+        let old = registry.identity(name).ok_or_else(|| IdentityError::Unknown(name.clone()))?;
+        decide(old, person)
+    });
+    let outcome = outcome.map(|identity| put(&mut draft, event, identity));
+    (draft.finish(), outcome)
+}
+
+fn put(draft: &mut Draft<'_>, event: AuditEvent, identity: Identity) -> Identity {
+    let mut detail = vec![
+        ("kind", identity.kind.name().to_owned()),
+        ("environment", identity.environment.name().to_owned()),
+        ("owner", identity.owner.to_string()),
+        ("end", identity.end.to_string()),
+        ("standing", identity.standing.name().to_owned()),
+        ("stop_number", identity.stop_number.to_string()),
+    ];
+    detail.extend(identity.standing.cause().map(|cause| ("cause", cause.name().to_owned())));
+    if let Some(yes) = &identity.yes_by {
+        let by = if *yes == identity.owner { "self".to_owned() } else { yes.to_string() };
+        detail.push(("yes_by", by));
+    }
+    draft.note_with(event, &identity.spiffe_id, detail);
+    draft.put(Row::Identity(identity.clone()));
+    identity
+}

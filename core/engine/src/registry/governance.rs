@@ -1,0 +1,284 @@
+//! People and identities, and which entries are withheld because of them.
+//!
+//! Never walks entries to say whether one is withheld: those of identities that are not active are kept by ID, and what
+//! has reached its end is found by its end.
+
+use std::ops::Bound;
+
+use avouch_domain::{Cause, Entry, EntryId, Identity, Person, PersonId, SpiffeId, Standing, Timestamp};
+use imbl::{OrdMap, OrdSet};
+
+use super::Registry;
+use crate::faults::{Fault, planted};
+
+/// People by ID and by local user.
+#[derive(Clone, Default)]
+pub(super) struct People {
+    by_id: OrdMap<PersonId, Person>,
+    by_uid: OrdMap<u32, PersonId>,
+}
+
+impl People {
+    pub(super) fn put(&mut self, person: Person) {
+        self.delete(&person.id);
+        if let Some(uid) = person.uid {
+            self.by_uid.insert(uid, person.id.clone());
+        }
+        self.by_id.insert(person.id.clone(), person);
+    }
+
+    pub(super) fn delete(&mut self, id: &PersonId) {
+        if let Some(uid) = self.by_id.remove(id).and_then(|old| old.uid) {
+            self.by_uid.remove(&uid);
+        }
+    }
+}
+
+/// Identities by name, by the moment they pause by themselves, and the entries of those that are not active.
+#[derive(Clone, Default)]
+pub(super) struct Identities {
+    by_name: OrdMap<SpiffeId, Identity>,
+    pauses: OrdSet<(Timestamp, SpiffeId)>,
+    withheld: OrdSet<EntryId>,
+}
+
+impl Identities {
+    pub(super) fn forget_entry(&mut self, id: &EntryId) {
+        self.withheld.remove(id);
+    }
+}
+
+/// People.
+impl Registry {
+    #[must_use]
+    pub fn person(&self, id: &PersonId) -> Option<&Person> {
+        self.people.by_id.get(id)
+    }
+
+    /// The person who is this local user.
+    #[must_use]
+    pub fn person_of_uid(&self, uid: u32) -> Option<&Person> {
+        self.people.by_uid.get(&uid).and_then(|id| self.people.by_id.get(id))
+    }
+
+    /// All people, ascending by ID.
+    pub fn people(&self) -> impl Iterator<Item = &Person> {
+        self.people.by_id.values()
+    }
+}
+
+/// Identities.
+impl Registry {
+    #[must_use]
+    pub fn identity(&self, name: &SpiffeId) -> Option<&Identity> {
+        self.identities.by_name.get(name)
+    }
+
+    /// All identities, ascending by name.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.identities.by_name.values()
+    }
+
+    /// Identities with a name above `after`, ascending.
+    pub fn identities_after<'a>(
+        &'a self,
+        after: Option<&'a SpiffeId>,
+    ) -> impl Iterator<Item = &'a Identity> + 'a {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.identities.by_name.range::<_, SpiffeId>((from, Bound::Unbounded)).map(|(_, identity)| identity)
+    }
+
+    /// The identities next to a name, below and above it.
+    pub fn identities_around<'a>(&'a self, name: &'a SpiffeId) -> impl Iterator<Item = &'a Identity> + 'a {
+        let below = self.identities.by_name.range::<_, SpiffeId>(..name).next_back();
+        let above = self.identities_after(Some(name)).next();
+        below.map(|(_, identity)| identity).into_iter().chain(above)
+    }
+
+    #[must_use]
+    pub fn identity_count(&self) -> usize {
+        self.identities.by_name.len()
+    }
+
+    /// When the next identity pauses by itself.
+    #[must_use]
+    pub fn next_pause(&self) -> Option<Timestamp> {
+        self.identities.pauses.get_min().map(|(at, _)| *at)
+    }
+
+    /// Identities whose moment to pause has come, and why, earliest first.
+    pub fn due_to_pause(&self, wall: Timestamp) -> impl Iterator<Item = (&Identity, Cause)> {
+        let due = self.identities.pauses.iter().take_while(move |(at, _)| *at <= wall);
+        due.filter_map(|(_, name)| {
+            let identity = self.identity(name)?;
+            identity.pauses_at().map(|(_, cause)| (identity, cause))
+        })
+    }
+
+    /// True if every entry may be handed out as far as identities are concerned; constant time.
+    #[must_use]
+    pub fn withholds_nothing(&self, wall: Timestamp) -> bool {
+        self.identities.withheld.is_empty() && self.next_pause().is_none_or(|at| at > wall)
+    }
+
+    /// True if the entry gives out the name of an identity that is paused, stopped, not yet agreed to, or at its end.
+    #[must_use]
+    pub fn is_withheld(&self, entry: &Entry, wall: Timestamp) -> bool {
+        let due = self.next_pause().is_some_and(|at| at <= wall);
+        self.identities.withheld.contains(&entry.id) || (due && self.is_name_withheld(&entry.spiffe_id, wall))
+    }
+
+    /// As [`Self::is_withheld`], for a SPIFFE ID.
+    #[must_use]
+    pub fn is_name_withheld(&self, name: &SpiffeId, wall: Timestamp) -> bool {
+        self.identity(name).is_some_and(|identity| {
+            let due = identity.pauses_at().is_some_and(|(at, _)| at <= wall);
+            due || !identity.is_in_force(wall)
+        })
+    }
+
+    /// True if no identity was written between two registries of one line of descent; constant time.
+    #[must_use]
+    pub fn same_identities(&self, other: &Self) -> bool {
+        self.identities.by_name.ptr_eq(&other.identities.by_name)
+    }
+
+    /// Names of identities that began or ceased to be active between two registries. Costs what differs.
+    pub fn switched_identities<'a>(&'a self, after: &'a Self) -> impl Iterator<Item = &'a SpiffeId> + 'a {
+        let active = |identity: Option<&Identity>| identity.is_none_or(|i| i.standing == Standing::Active);
+        self.identities.by_name.diff(&after.identities.by_name).filter_map(move |item| {
+            let (name, before, after) = match item {
+                imbl::ordmap::DiffItem::Add(name, new) => (name, None, Some(new)),
+                imbl::ordmap::DiffItem::Update { old, new } => (new.0, Some(old.1), Some(new.1)),
+                imbl::ordmap::DiffItem::Remove(name, old) => (name, Some(old), None),
+            };
+            (active(before) != active(after) && !planted(Fault::PauseInSilence)).then_some(name)
+        })
+    }
+
+    pub(super) fn put_identity(&mut self, identity: Identity) {
+        self.delete_identity(&identity.spiffe_id);
+        if let Some((at, _)) = identity.pauses_at() {
+            self.identities.pauses.insert((at, identity.spiffe_id.clone()));
+        }
+        if identity.standing != Standing::Active {
+            for id in self.ids_giving(&identity.spiffe_id) {
+                self.identities.withheld.insert(id);
+            }
+        }
+        self.identities.by_name.insert(identity.spiffe_id.clone(), identity);
+    }
+
+    pub(super) fn delete_identity(&mut self, name: &SpiffeId) {
+        let Some(old) = self.identities.by_name.remove(name) else { return };
+        if let Some((at, _)) = old.pauses_at() {
+            self.identities.pauses.remove(&(at, name.clone()));
+        }
+        if old.standing != Standing::Active {
+            for id in self.ids_giving(name) {
+                self.identities.withheld.remove(&id);
+            }
+        }
+    }
+
+    /// To be told of each entry that is put.
+    pub(super) fn withhold_new(&mut self, entry: &Entry) {
+        if self.identity(&entry.spiffe_id).is_some_and(|identity| identity.standing != Standing::Active) {
+            self.identities.withheld.insert(entry.id.clone());
+        }
+    }
+
+    fn ids_giving(&self, name: &SpiffeId) -> Vec<EntryId> {
+        self.entries_by_spiffe_id(name).map(|entry| entry.id.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avouch_domain::fixtures::{entry, id, identity, person};
+    use avouch_domain::{Kind, Row, RowKey};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn paused(name: &str) -> Identity {
+        Identity { standing: Standing::Paused(Cause::Person), ..identity(name, Kind::AiAgent) }
+    }
+
+    #[test]
+    fn an_entry_is_withheld_whether_it_or_the_pause_came_first() {
+        let mut registry = Registry::new();
+        let (first, second) =
+            (entry("e1", "/test/x", "/p", &["u:1"]), entry("e2", "/test/x", "/q", &["u:1"]));
+        registry.put(Row::Entry(first.clone()));
+        assert!(!registry.is_withheld(&first, NOW));
+        registry.put(Row::Identity(paused("/test/x")));
+        registry.put(Row::Entry(second.clone()));
+        assert!(registry.is_withheld(&first, NOW) && registry.is_withheld(&second, NOW));
+        registry.put(Row::Identity(identity("/test/x", Kind::AiAgent)));
+        assert!(registry.withholds_nothing(NOW) && !registry.is_withheld(&first, NOW));
+        registry.put(Row::Identity(paused("/test/x")));
+        registry.delete(&RowKey::Entry(first.id.clone()));
+        registry.delete(&RowKey::Entry(second.id.clone()));
+        assert!(registry.withholds_nothing(NOW), "what is gone is not remembered");
+    }
+
+    #[test]
+    fn an_entry_that_takes_the_name_of_a_paused_identity_is_withheld_and_one_that_gives_it_up_is_not() {
+        let mut registry = Registry::new();
+        registry.put(Row::Identity(paused("/test/x")));
+        registry.put(Row::Entry(entry("e1", "/other", "/p", &["u:1"])));
+        let taken = entry("e1", "/test/x", "/p", &["u:1"]);
+        registry.put(Row::Entry(taken.clone()));
+        assert!(registry.is_withheld(&taken, NOW));
+        let back = entry("e1", "/other", "/p", &["u:1"]);
+        registry.put(Row::Entry(back.clone()));
+        assert!(!registry.is_withheld(&back, NOW) && registry.withholds_nothing(NOW));
+    }
+
+    #[test]
+    fn an_end_withholds_by_itself_when_its_moment_comes() {
+        let mut registry = Registry::new();
+        let held = entry("e1", "/test/x", "/p", &["u:1"]);
+        registry.put(Row::Entry(held.clone()));
+        let ends = Identity { end: Timestamp(2_000), ..identity("/test/x", Kind::Service) };
+        registry.put(Row::Identity(ends));
+        assert!(
+            !registry.is_withheld(&held, Timestamp(1_999)) && registry.is_withheld(&held, Timestamp(2_000))
+        );
+        let due: Vec<_> =
+            registry.due_to_pause(Timestamp(2_000)).map(|(i, cause)| (&i.spiffe_id, cause)).collect();
+        assert_eq!(due, [(&id("/test/x"), Cause::EndReached)]);
+    }
+
+    #[test]
+    fn only_identities_that_switch_are_named() {
+        let mut before = Registry::new();
+        before.put(Row::Identity(identity("/test/same", Kind::Service)));
+        before.put(Row::Identity(identity("/test/paused", Kind::Service)));
+        let mut after = before.clone();
+        assert!(before.same_identities(&after));
+        let longer = Identity { end: Timestamp(9), ..identity("/test/same", Kind::Service) };
+        after.put(Row::Identity(longer));
+        after.put(Row::Identity(paused("/test/paused")));
+        after.put(Row::Identity(identity("/test/new", Kind::Service)));
+        assert!(!before.same_identities(&after));
+        assert_eq!(before.switched_identities(&after).collect::<Vec<_>>(), [&id("/test/paused")]);
+        after.delete(&RowKey::Identity(id("/test/paused")));
+        assert_eq!(
+            before.switched_identities(&after).count(),
+            0,
+            "an entry without identity is not withheld"
+        );
+    }
+
+    #[test]
+    fn a_person_is_found_by_the_user_it_is_now() {
+        let mut registry = Registry::new();
+        registry.put(Row::Person(person("per_a", 1, true)));
+        registry.put(Row::Person(Person { uid: Some(2), ..person("per_a", 1, true) }));
+        assert!(registry.person_of_uid(1).is_none());
+        assert_eq!(registry.person_of_uid(2).map(|p| p.id.as_str()), Some("per_a"));
+    }
+}

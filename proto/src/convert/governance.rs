@@ -1,0 +1,132 @@
+//! People, identities and records on the wire.
+//!
+//! Never turns an empty text into somebody: where a person is optional, empty means nobody.
+
+use avouch_domain::person::person_name;
+use avouch_domain::{Environment, Identity, Kind, Person, PersonId, Purpose, Timestamp};
+use std::sync::Arc;
+
+use super::ConvertError;
+use crate::governance_v1 as wire;
+
+fn text_of(id: Option<&PersonId>) -> String {
+    id.map(ToString::to_string).unwrap_or_default()
+}
+
+#[must_use]
+pub fn person_to_wire(person: &Person) -> wire::Person {
+    wire::Person {
+        id: person.id.to_string(),
+        name: person.name.to_string(),
+        uid: person.uid,
+        security: person.security,
+        state: person.state.name().to_owned(),
+        added_by: text_of(person.added_by.as_ref()),
+        yes_by: text_of(person.yes_by.as_ref()),
+        added_at: person.added_at.secs(),
+    }
+}
+
+#[must_use]
+pub fn identity_to_wire(identity: &Identity) -> wire::Identity {
+    wire::Identity {
+        spiffe_id: identity.spiffe_id.to_string(),
+        kind: identity.kind.name().to_owned(),
+        environment: identity.environment.name().to_owned(),
+        purpose: identity.purpose.to_string(),
+        owner: identity.owner.to_string(),
+        successor: text_of(identity.successor.as_ref()),
+        ends_at: identity.end.secs(),
+        standing: identity.standing.name().to_owned(),
+        cause: identity.standing.cause().map(|cause| cause.name().to_owned()).unwrap_or_default(),
+        stop_number: identity.stop_number,
+        added_by: identity.added_by.to_string(),
+        added_at: identity.added_at.secs(),
+        yes_by: text_of(identity.yes_by.as_ref()),
+        confirm_by: identity.confirm_by.map_or(0, Timestamp::secs),
+    }
+}
+
+/// What a person is shown as.
+///
+/// # Errors
+/// [`ConvertError::NotAllowed`].
+pub fn name_of_person(text: &str) -> Result<Arc<str>, ConvertError> {
+    person_name(text).map_err(ConvertError::not_allowed)
+}
+
+/// # Errors
+/// [`ConvertError::Unreadable`].
+pub fn person_id(text: &str) -> Result<PersonId, ConvertError> {
+    PersonId::new(text).map_err(ConvertError::unreadable)
+}
+
+/// Empty: `None`.
+///
+/// # Errors
+/// [`ConvertError::Unreadable`].
+pub fn optional_person(text: &str) -> Result<Option<PersonId>, ConvertError> {
+    if text.is_empty() { Ok(None) } else { person_id(text).map(Some) }
+}
+
+fn one_of<T>(
+    what: &str,
+    text: &str,
+    read: impl Fn(&str) -> Option<T>,
+    all: &[&str],
+) -> Result<T, ConvertError> {
+    read(text).ok_or_else(|| {
+        let shown: String = text.chars().take(64).collect();
+        ConvertError::Unreadable(format!("\"{shown}\" is no {what}, expected {}", all.join(", ")))
+    })
+}
+
+/// # Errors
+/// [`ConvertError::Unreadable`].
+pub fn identity_kind(text: &str) -> Result<Kind, ConvertError> {
+    one_of("kind", text, Kind::from_name, &Kind::ALL.map(Kind::name))
+}
+
+/// # Errors
+/// [`ConvertError::Unreadable`].
+pub fn environment(text: &str) -> Result<Environment, ConvertError> {
+    one_of("environment", text, Environment::from_name, &Environment::ALL.map(Environment::name))
+}
+
+/// # Errors
+/// [`ConvertError::NotAllowed`].
+pub fn purpose(text: &str) -> Result<Purpose, ConvertError> {
+    Purpose::new(text).map_err(ConvertError::not_allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use avouch_domain::fixtures::{identity, person};
+
+    #[test]
+    fn nobody_is_an_empty_text_and_back() {
+        assert_eq!(person_to_wire(&person("per_a", 1, true)).added_by, "");
+        assert_eq!(optional_person(""), Ok(None));
+        assert!(optional_person("a").is_err());
+    }
+
+    #[test]
+    fn an_identity_is_shown_with_the_stable_names() {
+        let shown = identity_to_wire(&identity("/test/coder", Kind::AiAgent));
+        assert_eq!(
+            (shown.kind.as_str(), shown.standing.as_str(), shown.cause.as_str()),
+            ("ai_agent", "active", "")
+        );
+        assert_eq!(
+            (identity_kind(&shown.kind), environment(&shown.environment)),
+            (Ok(Kind::AiAgent), Ok(Environment::Test))
+        );
+    }
+
+    #[test]
+    fn a_wrong_word_is_answered_with_the_right_ones() {
+        let error = identity_kind("robot").unwrap_err().to_string();
+        assert_eq!(error, "\"robot\" is no kind, expected service, machine, pipeline, ai_agent, helper");
+    }
+}

@@ -1,0 +1,427 @@
+//! Governance service: people, identities and records, on the admin socket.
+//!
+//! Never believes a caller who it is: the kernel names the local user, and the user is a person or is not.
+
+use avouch_domain::{PersonId, SpiffeId, Timestamp};
+use avouch_proto::convert::{
+    ConvertError, environment, identity_kind, identity_to_wire, name_of_person, optional_person, person_id,
+    person_to_wire, purpose,
+};
+use avouch_proto::governance_v1 as wire;
+use avouch_proto::governance_v1::governance_server::Governance;
+use tonic::{Request, Response, Status};
+
+use crate::api::call::{Call, open};
+use crate::api::caller::{LocalPeer, NOBODY, Peer};
+use crate::api::status::{bad, identity_failed, name_failed, people_failed, write_failed};
+use crate::limits::{RECORD_BYTES_PER_CALL, RECORDS_PER_CALL};
+use crate::service::{Adoption, IdentityFilter, IdentityPatch, NewIdentity, Services, Step, step};
+
+/// The service on the admin socket.
+#[derive(Clone)]
+pub struct GovernanceApi {
+    pub services: Services,
+}
+
+impl std::fmt::Debug for GovernanceApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GovernanceApi")
+    }
+}
+
+fn unreadable(error: ConvertError) -> Status {
+    bad(&error.to_string())
+}
+
+/// The local user who calls.
+fn local_user(call: &Call) -> Result<u32, Status> {
+    match &*call.connection.peer {
+        Peer::Local(LocalPeer { uid, .. }) if *uid != NOBODY => Ok(*uid),
+        _ => {
+            Err(Status::permission_denied("the kernel does not say who calls: use the server's admin socket"))
+        }
+    }
+}
+
+fn page_start(token: &str) -> Result<Option<SpiffeId>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    SpiffeId::parse(token).map(Some).map_err(|e| bad(&format!("page token: {e}")))
+}
+
+fn size(wanted: i32) -> usize {
+    usize::try_from(wanted).unwrap_or(0)
+}
+
+impl GovernanceApi {
+    /// The person who calls.
+    fn person(&self, call: &Call) -> Result<PersonId, Status> {
+        let uid = local_user(call)?;
+        let person = self.services.person_of_uid(uid).filter(avouch_domain::Person::is_active);
+        person.map(|person| person.id).ok_or_else(|| {
+            Status::permission_denied(format!(
+                "user {uid} is no active person here: `avouch init` makes the first, `avouch person add --uid {uid}` \
+                 by a security person the others"
+            ))
+        })
+    }
+
+    async fn step(
+        &self,
+        request: Request<wire::IdentityRequest>,
+        step: Step,
+    ) -> Result<Response<wire::Identity>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        let done = async {
+            let actor = self.person(&call)?;
+            let name = self.services.find_name(&request.name).map_err(|e| name_failed(&e))?;
+            let done = self.services.step_identity(call.now(), &actor, name, step).await;
+            let done = done.map_err(|e| write_failed("failed to write the identity", &e))?;
+            done.map_err(|e| identity_failed(&e))
+        };
+        let done = line.conclude(done.await)?;
+        Ok(Response::new(identity_to_wire(&done)))
+    }
+
+    async fn register(
+        &self,
+        call: &Call,
+        request: &wire::RegisterIdentityRequest,
+    ) -> Result<wire::Identity, Status> {
+        let actor = self.person(call)?;
+        let environment = environment(&request.environment).map_err(unreadable)?;
+        let owner = optional_person(&request.owner).map_err(unreadable)?;
+        let new = NewIdentity {
+            name: self.services.new_name(&request.name, environment).map_err(|e| name_failed(&e))?,
+            kind: identity_kind(&request.kind).map_err(unreadable)?,
+            environment,
+            purpose: purpose(&request.purpose).map_err(unreadable)?,
+            owner: owner.unwrap_or_else(|| actor.clone()),
+            successor: optional_person(&request.successor).map_err(unreadable)?,
+            end: Timestamp::from_secs(request.ends_at),
+        };
+        let made = self.services.register_identity(call.now(), &actor, new).await;
+        let made = made.map_err(|e| write_failed("failed to register the identity", &e))?;
+        made.map(|identity| identity_to_wire(&identity)).map_err(|e| identity_failed(&e))
+    }
+
+    async fn change(
+        &self,
+        call: &Call,
+        request: &wire::ChangeIdentityRequest,
+    ) -> Result<wire::Identity, Status> {
+        let actor = self.person(call)?;
+        let name = self.services.find_name(&request.name).map_err(|e| name_failed(&e))?;
+        let patch = IdentityPatch {
+            owner: optional_person(&request.owner).map_err(unreadable)?,
+            successor: optional_person(&request.successor).map_err(unreadable)?,
+            end: (request.ends_at != 0).then(|| Timestamp::from_secs(request.ends_at)),
+        };
+        if patch == IdentityPatch::default() {
+            return Err(bad("nothing to change, expected an owner, a successor or an end"));
+        }
+        let changed = self.services.change_identity(call.now(), &actor, name, patch).await;
+        let changed = changed.map_err(|e| write_failed("failed to change the identity", &e))?;
+        changed.map(|identity| identity_to_wire(&identity)).map_err(|e| identity_failed(&e))
+    }
+
+    async fn adopt_names(
+        &self,
+        call: &Call,
+        request: &wire::AdoptRequest,
+    ) -> Result<wire::AdoptResponse, Status> {
+        let actor = self.person(call)?;
+        if !request.path_prefix.starts_with('/') {
+            return Err(bad("path prefix: expected a path that begins with /"));
+        }
+        let adoption = Adoption {
+            path_prefix: request.path_prefix.clone(),
+            owner: optional_person(&request.owner).map_err(unreadable)?,
+            kind: identity_kind(&request.kind).map_err(unreadable)?,
+            environment: environment(&request.environment).map_err(unreadable)?,
+            purpose: purpose(&request.purpose).map_err(unreadable)?,
+            end: Timestamp::from_secs(request.ends_at),
+        };
+        let (candidates, more) = if request.dry_run {
+            self.services.adoptable(&adoption)
+        } else {
+            let adopted = self.services.adopt(call.now(), &actor, adoption).await;
+            let adopted = adopted.map_err(|e| write_failed("failed to adopt", &e))?;
+            adopted.map_err(|e| identity_failed(&e))?
+        };
+        let adopted = candidates.into_iter().map(|candidate| wire::Adopted {
+            spiffe_id: candidate.name.to_string(),
+            owner: candidate.owner.map(|owner| owner.to_string()).unwrap_or_default(),
+            reason: candidate.reason,
+        });
+        Ok(wire::AdoptResponse { adopted: adopted.collect(), more })
+    }
+
+    async fn read_records(
+        &self,
+        call: &Call,
+        request: &wire::ListRecordsRequest,
+    ) -> Result<wire::ListRecordsResponse, Status> {
+        self.person(call)?;
+        let wanted =
+            if request.limit <= 0 { RECORDS_PER_CALL } else { size(request.limit).min(RECORDS_PER_CALL) };
+        let stretch = self.services.records(request.after, wanted).await;
+        let stretch = stretch.map_err(|e| write_failed("failed to read the records", &e))?;
+        let first = stretch.records.first().map_or(0, |record| record.seq);
+        let mut bytes = 0;
+        let mut last = first;
+        let mut lines = Vec::with_capacity(stretch.records.len());
+        for record in stretch.records {
+            bytes += record.line.len();
+            if bytes > RECORD_BYTES_PER_CALL && !lines.is_empty() {
+                break;
+            }
+            last = record.seq;
+            lines.push(record.line);
+        }
+        let heads = stretch.heads.into_iter().filter(|head| head.seq <= last).map(|head| wire::Head {
+            seq: head.seq,
+            hash: head.hash.to_vec(),
+            at_ms: head.at.0,
+            key: head.key,
+            signature: head.signature,
+        });
+        let trust_domain = self.services.trust_domain().to_string();
+        Ok(wire::ListRecordsResponse { trust_domain, lines, first, heads: heads.collect() })
+    }
+}
+
+#[tonic::async_trait]
+impl Governance for GovernanceApi {
+    async fn init(&self, request: Request<wire::InitRequest>) -> Result<Response<wire::Person>, Status> {
+        let (call, request) = open(request)?;
+        let line = call.audit();
+        let made = async {
+            let uid = local_user(&call)?;
+            let owner = nix::unistd::Uid::effective().as_raw();
+            if uid != owner {
+                return Err(Status::permission_denied(format!(
+                    "user {uid} calls, expected user {owner}, who owns the server's data: run it as that user"
+                )));
+            }
+            let name = name_of_person(&request.name).map_err(unreadable)?;
+            let made = self.services.first_person(call.now(), name, uid).await;
+            let made = made.map_err(|e| write_failed("failed to make the first person", &e))?;
+            made.map_err(|e| people_failed(&e))
+        };
+        let made = line.conclude(made.await)?;
+        Ok(Response::new(person_to_wire(&made)))
+    }
+
+    async fn add_person(
+        &self,
+        request: Request<wire::AddPersonRequest>,
+    ) -> Result<Response<wire::Person>, Status> {
+        let (call, request) = open(request)?;
+        let line = call.audit();
+        let added = async {
+            let actor = self.person(&call)?;
+            let name = name_of_person(&request.name).map_err(unreadable)?;
+            if request.uid == Some(NOBODY) {
+                return Err(bad(&format!("uid {NOBODY} is nobody, expected a local user's")));
+            }
+            let added =
+                self.services.add_person(call.now(), &actor, name, request.uid, request.security).await;
+            added.map_err(|e| write_failed("failed to add the person", &e))?.map_err(|e| people_failed(&e))
+        };
+        let added = line.conclude(added.await)?;
+        Ok(Response::new(person_to_wire(&added)))
+    }
+
+    async fn approve_person(
+        &self,
+        request: Request<wire::ApprovePersonRequest>,
+    ) -> Result<Response<wire::Person>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("person", &request.id);
+        let approved = async {
+            let actor = self.person(&call)?;
+            let id = person_id(&request.id).map_err(unreadable)?;
+            let approved = self.services.approve_person(call.now(), &actor, id).await;
+            let approved = approved.map_err(|e| write_failed("failed to approve the person", &e))?;
+            approved.map_err(|e| people_failed(&e))
+        };
+        let approved = line.conclude(approved.await)?;
+        Ok(Response::new(person_to_wire(&approved)))
+    }
+
+    async fn list_people(
+        &self,
+        request: Request<wire::ListPeopleRequest>,
+    ) -> Result<Response<wire::ListPeopleResponse>, Status> {
+        let (call, _) = open(request)?;
+        let people = self.services.people();
+        // Who asks before there is anybody hears that there is nobody.
+        let caller =
+            if people.is_empty() { Ok(String::new()) } else { self.person(&call).map(|id| id.to_string()) };
+        let caller = call.audit().conclude(caller)?;
+        Ok(Response::new(wire::ListPeopleResponse {
+            people: people.iter().map(person_to_wire).collect(),
+            caller,
+        }))
+    }
+
+    async fn register_identity(
+        &self,
+        request: Request<wire::RegisterIdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        let made = self.register(&call, &request).await;
+        line.conclude(made).map(Response::new)
+    }
+
+    async fn approve_identity(
+        &self,
+        request: Request<wire::IdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        self.step(request, step::approve).await
+    }
+
+    async fn change_identity(
+        &self,
+        request: Request<wire::ChangeIdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        let changed = self.change(&call, &request).await;
+        line.conclude(changed).map(Response::new)
+    }
+
+    async fn confirm_identity(
+        &self,
+        request: Request<wire::IdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        self.step(request, step::confirm).await
+    }
+
+    async fn pause_identity(
+        &self,
+        request: Request<wire::IdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        self.step(request, step::pause).await
+    }
+
+    async fn resume_identity(
+        &self,
+        request: Request<wire::IdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        self.step(request, step::resume).await
+    }
+
+    async fn stop_identity(
+        &self,
+        request: Request<wire::IdentityRequest>,
+    ) -> Result<Response<wire::Identity>, Status> {
+        self.step(request, step::stop).await
+    }
+
+    async fn get_identity(
+        &self,
+        request: Request<wire::IdentityRequest>,
+    ) -> Result<Response<wire::GetIdentityResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        let found = self
+            .person(&call)
+            .and_then(|_| self.services.find_name(&request.name).map_err(|e| name_failed(&e)));
+        let name = line.conclude(found)?;
+        let reach = self.services.reach(&name);
+        let reach = reach.ok_or_else(|| Status::not_found(format!("no identity has the name {name}")))?;
+        Ok(Response::new(wire::GetIdentityResponse {
+            identity: Some(identity_to_wire(&reach.identity)),
+            entry_ids: reach.entry_ids,
+            agent_ids: reach.agents.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn list_identities(
+        &self,
+        request: Request<wire::ListIdentitiesRequest>,
+    ) -> Result<Response<wire::ListIdentitiesResponse>, Status> {
+        let (call, request) = open(request)?;
+        let filter = || {
+            let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            Ok(IdentityFilter {
+                standing: named(&request.standing),
+                owner: optional_person(&request.owner).map_err(unreadable)?,
+                kind: named(&request.kind).map(|k| identity_kind(&k)).transpose().map_err(unreadable)?,
+                environment: named(&request.environment)
+                    .map(|e| environment(&e))
+                    .transpose()
+                    .map_err(unreadable)?,
+            })
+        };
+        let wanted = self
+            .person(&call)
+            .and_then(|_| filter())
+            .and_then(|filter| Ok((filter, page_start(&request.page_token)?)));
+        let (filter, after) = call.audit().conclude(wanted)?;
+        let (page, more) = self.services.list_identities(&filter, after.as_ref(), size(request.page_size));
+        let last = page.last().filter(|_| more).map(|identity| identity.spiffe_id.to_string());
+        Ok(Response::new(wire::ListIdentitiesResponse {
+            identities: page.iter().map(identity_to_wire).collect(),
+            next_page_token: last.unwrap_or_default(),
+        }))
+    }
+
+    async fn list_found(
+        &self,
+        request: Request<wire::ListFoundRequest>,
+    ) -> Result<Response<wire::ListFoundResponse>, Status> {
+        let (call, request) = open(request)?;
+        let start = self.person(&call).and_then(|_| page_start(&request.page_token));
+        let after = call.audit().conclude(start)?;
+        let (page, more) = self.services.list_found(after.as_ref(), size(request.page_size));
+        let last = page.last().filter(|_| more).map(|found| found.name.to_string());
+        let found = page.into_iter().map(|found| {
+            let (owner, reason) = match found.suggestion {
+                Some(suggestion) => (suggestion.person.to_string(), suggestion.reason.to_string()),
+                None => Default::default(),
+            };
+            wire::Found {
+                spiffe_id: found.name.to_string(),
+                entries: u32::try_from(found.entries).unwrap_or(u32::MAX),
+                suggested_owner: owner,
+                reason,
+            }
+        });
+        Ok(Response::new(wire::ListFoundResponse {
+            found: found.collect(),
+            next_page_token: last.unwrap_or_default(),
+        }))
+    }
+
+    async fn adopt(
+        &self,
+        request: Request<wire::AdoptRequest>,
+    ) -> Result<Response<wire::AdoptResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("path_prefix", &request.path_prefix);
+        line.flag("dry_run", request.dry_run);
+        let adopted = self.adopt_names(&call, &request).await;
+        line.conclude(adopted).map(Response::new)
+    }
+
+    async fn list_records(
+        &self,
+        request: Request<wire::ListRecordsRequest>,
+    ) -> Result<Response<wire::ListRecordsResponse>, Status> {
+        let (call, request) = open(request)?;
+        let read = self.read_records(&call, &request).await;
+        call.audit().conclude(read).map(Response::new)
+    }
+}

@@ -1,0 +1,261 @@
+//! Verbs on identities.
+//!
+//! Never tells an agent anything itself: a pause or a stop is a write like any other, and the feed carries it.
+
+use std::collections::BTreeSet;
+
+use avouch_domain::{
+    Environment, Identity, Kind, Now, PersonId, Plan, Purpose, SpiffeId, Standing, Timestamp,
+};
+use avouch_engine::Registry;
+use avouch_engine::entitle::agents_of_name;
+use avouch_engine::found::{Found, found};
+use avouch_engine::plan::identities::{self, IdentityError, IdentityPatch, NewIdentity};
+
+use super::{Services, WriteError};
+use crate::limits::{ADOPT_MAX, GOVERNANCE_PAGE_MAX};
+
+type Outcome = Result<Result<Identity, IdentityError>, WriteError>;
+
+/// Which identities are wanted; `None` = any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityFilter {
+    pub standing: Option<String>,
+    pub owner: Option<PersonId>,
+    pub kind: Option<Kind>,
+    pub environment: Option<Environment>,
+}
+
+/// Why a text means no identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("no identity has the name \"{0}\": `avouch identity list` shows all")]
+    Unknown(String),
+    #[error("\"{name}\" means several identities, expected one of {several}")]
+    Several { name: String, several: String },
+    #[error("\"{name}\" is no SPIFFE ID and no short name: {why}")]
+    Form { name: String, why: String },
+    #[error("{0}")]
+    NotOurs(String),
+}
+
+/// An identity and where it may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub identity: Identity,
+    /// Ascending.
+    pub entry_ids: Vec<String>,
+    /// Nodes that may serve one of its entries while it is active, ascending.
+    pub agents: BTreeSet<SpiffeId>,
+}
+
+/// What an adoption is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// Names whose path begins with this.
+    pub path_prefix: String,
+    /// `None`: whoever is suggested.
+    pub owner: Option<PersonId>,
+    pub kind: Kind,
+    pub environment: Environment,
+    pub purpose: Purpose,
+    pub end: Timestamp,
+}
+
+/// One name of an adoption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub name: SpiffeId,
+    /// `None`: it is left, because nobody is suggested.
+    pub owner: Option<PersonId>,
+    /// Why this owner.
+    pub reason: String,
+}
+
+/// What one step changes about an identity by its name.
+pub type Step = fn(&Registry, Timestamp, &PersonId, &SpiffeId) -> (Plan, Result<Identity, IdentityError>);
+
+/// The steps that need nothing but the name.
+pub mod step {
+    pub use avouch_engine::plan::identities::{approve, confirm, pause, resume, stop};
+}
+
+impl Services {
+    /// The SPIFFE ID that a new identity is to have: a full one, or `/ENVIRONMENT/NAME` for a short name.
+    ///
+    /// # Errors
+    /// [`NameError`].
+    pub fn new_name(&self, text: &str, environment: Environment) -> Result<SpiffeId, NameError> {
+        let form = |why: String| NameError::Form { name: text.chars().take(128).collect(), why };
+        let name = if text.starts_with("spiffe://") {
+            SpiffeId::parse(text)
+        } else {
+            SpiffeId::new(self.trust_domain(), &format!("/{}/{text}", environment.name()))
+        };
+        let name = name.map_err(|e| form(e.to_string()))?;
+        self.check_workload(&name).map_err(NameError::NotOurs)?;
+        Ok(name)
+    }
+
+    /// The name of the identity that a text means: a full SPIFFE ID, or the end of exactly one.
+    ///
+    /// # Errors
+    /// [`NameError`].
+    pub fn find_name(&self, text: &str) -> Result<SpiffeId, NameError> {
+        let registry = self.registry();
+        if let Some(identity) = SpiffeId::parse(text).ok().and_then(|name| registry.identity(&name).cloned())
+        {
+            return Ok(identity.spiffe_id);
+        }
+        let shown: String = text.chars().take(128).collect();
+        let end = format!("/{text}");
+        let mut fitting =
+            registry.identities().map(|i| &i.spiffe_id).filter(|name| name.path().ends_with(&end));
+        match (fitting.next(), fitting.next()) {
+            (Some(name), None) => Ok(name.clone()),
+            (Some(first), Some(second)) => {
+                let several = format!("{first}, {second}");
+                Err(NameError::Several { name: shown, several })
+            }
+            _ => Err(NameError::Unknown(shown)),
+        }
+    }
+
+    /// Registers an identity.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nothing was registered.
+    pub async fn register_identity(&self, now: Now, actor: &PersonId, new: NewIdentity) -> Outcome {
+        let actor = actor.clone();
+        self.0.writer.write(move |registry| identities::register(registry, now.wall, &actor, &new)).await
+    }
+
+    /// Changes owner, successor or end.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nothing was changed.
+    pub async fn change_identity(
+        &self,
+        now: Now,
+        actor: &PersonId,
+        name: SpiffeId,
+        patch: IdentityPatch,
+    ) -> Outcome {
+        let actor = actor.clone();
+        self.0
+            .writer
+            .write(move |registry| identities::patch(registry, now.wall, &actor, &name, &patch))
+            .await
+    }
+
+    /// Does a step that needs nothing but the name.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nothing was done.
+    pub async fn step_identity(&self, now: Now, actor: &PersonId, name: SpiffeId, step: Step) -> Outcome {
+        let actor = actor.clone();
+        self.0.writer.write(move |registry| step(registry, now.wall, &actor, &name)).await
+    }
+
+    /// An identity, its entries, and the nodes that may serve them.
+    #[must_use]
+    pub fn reach(&self, name: &SpiffeId) -> Option<Reach> {
+        let registry = self.registry();
+        let identity = registry.identity(name)?.clone();
+        let mut entry_ids: Vec<_> = registry.entries_by_spiffe_id(name).map(|e| e.id.to_string()).collect();
+        entry_ids.sort_unstable();
+        Some(Reach { identity, entry_ids, agents: agents_of_name(&registry, name) })
+    }
+
+    /// Up to `size` identities above `after`, ascending, and whether there are more.
+    #[must_use]
+    pub fn list_identities(
+        &self,
+        filter: &IdentityFilter,
+        after: Option<&SpiffeId>,
+        size: usize,
+    ) -> (Vec<Identity>, bool) {
+        let registry = self.registry();
+        let mut fitting = registry.identities_after(after).filter(|identity| filter.fits(identity));
+        let page: Vec<_> = fitting.by_ref().take(page_size(size)).cloned().collect();
+        (page, fitting.next().is_some())
+    }
+
+    /// Up to `size` names without identity above `after`, ascending, and whether there are more.
+    #[must_use]
+    pub fn list_found(&self, after: Option<&SpiffeId>, size: usize) -> (Vec<Found>, bool) {
+        let registry = self.registry();
+        let mut all = found(&registry, after);
+        let page: Vec<_> = all.by_ref().take(page_size(size)).collect();
+        (page, all.next().is_some())
+    }
+
+    /// What an adoption would do now, at most [`ADOPT_MAX`] names, and whether there are more.
+    #[must_use]
+    pub fn adoptable(&self, adoption: &Adoption) -> (Vec<Candidate>, bool) {
+        candidates(&self.registry(), adoption)
+    }
+
+    /// Adopts what [`Self::adoptable`] shows.
+    ///
+    /// # Errors
+    /// [`WriteError`], or the first refusal; then nothing was adopted.
+    pub async fn adopt(
+        &self,
+        now: Now,
+        actor: &PersonId,
+        adoption: Adoption,
+    ) -> Result<Result<(Vec<Candidate>, bool), IdentityError>, WriteError> {
+        let actor = actor.clone();
+        let decide = move |registry: &Registry| {
+            let (candidates, more) = candidates(registry, &adoption);
+            let items: Vec<_> = candidates.iter().filter_map(|c| new_of(&adoption, c)).collect();
+            let (plan, outcomes) = identities::adopt(registry, now.wall, &actor, &items);
+            match outcomes.into_iter().collect::<Result<Vec<_>, _>>() {
+                Ok(_) => (plan, Ok((candidates, more))),
+                Err(e) => (Plan::default(), Err(e)),
+            }
+        };
+        self.0.writer.write(decide).await
+    }
+}
+
+fn page_size(wanted: usize) -> usize {
+    if wanted == 0 { GOVERNANCE_PAGE_MAX } else { wanted.min(GOVERNANCE_PAGE_MAX) }
+}
+
+fn new_of(adoption: &Adoption, candidate: &Candidate) -> Option<NewIdentity> {
+    Some(NewIdentity {
+        name: candidate.name.clone(),
+        kind: adoption.kind,
+        environment: adoption.environment,
+        purpose: adoption.purpose.clone(),
+        owner: candidate.owner.clone()?,
+        successor: None,
+        end: adoption.end,
+    })
+}
+
+fn candidates(registry: &Registry, adoption: &Adoption) -> (Vec<Candidate>, bool) {
+    let mut fitting =
+        found(registry, None).filter(|f| f.name.path().starts_with(&adoption.path_prefix)).map(|found| {
+            let suggested = found.suggestion.map(|s| (Some(s.person), s.reason.to_string()));
+            let (owner, reason) = match &adoption.owner {
+                Some(owner) => (Some(owner.clone()), "you said so".to_owned()),
+                None => suggested.unwrap_or((None, "nobody is suggested".to_owned())),
+            };
+            Candidate { name: found.name, owner, reason }
+        });
+    let candidates = fitting.by_ref().take(ADOPT_MAX).collect();
+    (candidates, fitting.next().is_some())
+}
+
+impl IdentityFilter {
+    fn fits(&self, identity: &Identity) -> bool {
+        let standing = |name: &String| Standing::name(identity.standing) == name;
+        self.standing.as_ref().is_none_or(standing)
+            && self.owner.as_ref().is_none_or(|owner| *owner == identity.owner)
+            && self.kind.is_none_or(|kind| kind == identity.kind)
+            && self.environment.is_none_or(|environment| environment == identity.environment)
+    }
+}

@@ -1,0 +1,68 @@
+//! Verbs on people.
+//!
+//! Never decides who the caller is: the edge names the person.
+
+use std::sync::Arc;
+
+use avouch_domain::{Now, Person, PersonId};
+use avouch_engine::plan::people::{self, NewPerson, PeopleError};
+
+use super::{Services, WriteError};
+
+/// An ID nobody has had.
+pub(super) fn fresh_person_id() -> Option<PersonId> {
+    let prefix = avouch_domain::person::PERSON_PREFIX;
+    PersonId::new(&format!("{prefix}{}", uuid::Uuid::new_v4().simple())).ok()
+}
+
+type Outcome = Result<Result<Person, PeopleError>, WriteError>;
+
+impl Services {
+    /// All people, ascending by ID.
+    #[must_use]
+    pub fn people(&self) -> Vec<Person> {
+        self.registry().people().cloned().collect()
+    }
+
+    /// The person who is this local user.
+    #[must_use]
+    pub fn person_of_uid(&self, uid: u32) -> Option<Person> {
+        self.registry().person_of_uid(uid).cloned()
+    }
+
+    /// Makes the first person.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nobody was made.
+    pub async fn first_person(&self, now: Now, name: Arc<str>, uid: u32) -> Outcome {
+        let id = fresh_person_id().ok_or(WriteError::Stopped)?;
+        let new = NewPerson { id, name, uid: Some(uid), security: true };
+        self.0.writer.write(move |registry| people::first(registry, now.wall, &new)).await
+    }
+
+    /// Adds a person at the word of another.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nobody was added.
+    pub async fn add_person(
+        &self,
+        now: Now,
+        actor: &PersonId,
+        name: Arc<str>,
+        uid: Option<u32>,
+        security: bool,
+    ) -> Outcome {
+        let id = fresh_person_id().ok_or(WriteError::Stopped)?;
+        let (actor, new) = (actor.clone(), NewPerson { id, name, uid, security });
+        self.0.writer.write(move |registry| people::add(registry, now.wall, &actor, &new)).await
+    }
+
+    /// Says yes to a person who waits for it.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nothing was said.
+    pub async fn approve_person(&self, now: Now, actor: &PersonId, id: PersonId) -> Outcome {
+        let actor = actor.clone();
+        self.0.writer.write(move |registry| people::approve(registry, now.wall, &actor, &id)).await
+    }
+}
