@@ -19,6 +19,7 @@ mod faults;
 mod first_contact;
 mod floods;
 mod foreign;
+mod guides;
 mod health;
 mod metrics;
 mod nodes;
