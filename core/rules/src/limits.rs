@@ -32,5 +32,10 @@ pub const PARAM_SET_MAX: usize = 256;
 pub const CHAIN_MAX: usize = 8;
 /// Most fields that one limit names.
 pub const LIMIT_FIELDS_MAX: usize = 256;
+/// Deepest brackets in a rule. Cedar reads, checks and drops what is nested by calling itself; this leaves most of the
+/// smallest stack of a thread (2 MiB) free.
+pub const NESTING_MAX: usize = 32;
+/// Most operators in a rule, counted by their signs: a chain of them nests as brackets do.
+pub const OPERATORS_MAX: usize = 256;
 /// Most findings that one check lists; the first ones are mended first.
 pub const FINDINGS_MAX: usize = 200;

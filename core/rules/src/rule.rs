@@ -12,6 +12,7 @@ use crate::base;
 use crate::catalogue::Catalogue;
 use crate::folder::Finding;
 use crate::limit::Limits;
+use crate::limits::{NESTING_MAX, OPERATORS_MAX};
 use crate::presets::{self, Presets};
 use crate::statements::Statement;
 use crate::words::{Kind, NAME_FORM, Who, is_name};
@@ -59,6 +60,10 @@ pub(crate) struct Rule {
 
 /// Reads one policy of a file.
 pub(crate) fn read(file: &str, statement: &Statement<'_>, origin: Origin) -> Result<Rule, Vec<Finding>> {
+    if statement.nesting() > NESTING_MAX || statement.operators() > OPERATORS_MAX {
+        let text = format!("more than {NESTING_MAX} nested brackets or {OPERATORS_MAX} signs of operators");
+        return Err(vec![Finding::new(file, statement.line, "size", text, "split the rule into several")]);
+    }
     let policy = Policy::parse(None, statement.text).map_err(|errors| {
         let one = |e: &cedar_policy::ParseError| {
             let line = place(e).map_or(statement.line, |at| statement.line_at(at));
@@ -295,11 +300,13 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_a_finding_and_no_crash() {
-        for open in ["(", "!", "[", "if true then "] {
-            let deep = open.repeat(8_000);
-            let text = format!("@id(\"a\") permit (principal, action, resource) when {{ {deep} true }};");
-            assert!(read_one(&text, Origin::Folder).unwrap_err().contains("syntax"));
+    fn what_nests_too_deep_is_a_finding() {
+        for open in ["(", "!", "[", "if true then ", "1 + ", "true && ", "a."] {
+            let text = format!(
+                "@id(\"a\") permit (principal, action, resource) when {{ {} true }};",
+                open.repeat(4_000)
+            );
+            assert!(read_one(&text, Origin::Folder).unwrap_err().ends_with("[size]"), "{open}");
         }
     }
 }

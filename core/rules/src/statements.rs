@@ -21,7 +21,31 @@ impl Statement<'_> {
 
     /// True if the word stands outside strings and comments.
     pub fn mentions(&self, word: &str) -> bool {
-        self.bare.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == word)
+        self.words().any(|w| w == word)
+    }
+
+    /// How deep its brackets go.
+    pub fn nesting(&self) -> usize {
+        let (mut depth, mut deepest) = (0_usize, 0);
+        for byte in self.bare.bytes() {
+            match byte {
+                b'(' | b'[' | b'{' => depth += 1,
+                b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(depth);
+        }
+        deepest
+    }
+
+    /// How many signs and words of operators it has.
+    pub fn operators(&self) -> usize {
+        let signs = self.bare.bytes().filter(|b| b"!.+-*<>=&|".contains(b)).count();
+        signs + self.words().filter(|w| matches!(*w, "if" | "has" | "in" | "is" | "like")).count()
+    }
+
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.bare.split(|c: char| !c.is_alphanumeric() && c != '_')
     }
 }
 
@@ -104,6 +128,12 @@ mod tests {
     fn only_space_and_comments_are_no_policy() {
         assert!(split("  // nothing\n\n").is_empty());
         assert!(split("").is_empty());
+    }
+
+    #[test]
+    fn brackets_and_operators_are_counted_outside_strings() {
+        let found = split("permit (principal, action, resource) when { a.b == [(\"((( && \")] && !c };");
+        assert_eq!((found[0].nesting(), found[0].operators()), (3, 6));
     }
 
     #[test]

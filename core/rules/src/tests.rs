@@ -440,3 +440,31 @@ fn a_task_that_names_tools_allows_no_others() {
         assert_eq!(decide(&rules, &sketch).outcome.goes_on(), goes_on);
     }
 }
+
+#[test]
+fn the_deepest_rule_that_is_taken_fits_the_smallest_stack() {
+    let chains = [
+        ("(", ")", crate::limits::NESTING_MAX - 1, "true"),
+        ("[", "]", crate::limits::NESTING_MAX - 1, "1"),
+        ("if true then ", " else true", 250, "true"),
+        ("1 + ", "", 250, "1"),
+        ("true && ", "", 125, "true"),
+        ("context.yes.person || ", "", 60, "true"),
+        ("", ".a", 250, "context"),
+    ];
+    let read = move || {
+        for (open, close, times, inner) in chains {
+            let text = format!("{}{inner}{}", open.repeat(times), close.repeat(times));
+            for condition in
+                [text.clone(), format!("({text}) == ({text})"), format!("context.now > 1 && {text}")]
+            {
+                let rule = format!("@id(\"a\") forbid (principal, action, resource) when {{ {condition} }};");
+                // Whether it is a rule or a finding, the stack is enough.
+                if let Ok(rules) = crate::check::unproved(&folder_with("more.cedar", &rule)) {
+                    let _ = decide(&rules, &push());
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().stack_size(1 << 20).spawn(read).unwrap().join().unwrap();
+}
