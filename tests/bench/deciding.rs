@@ -93,7 +93,7 @@ impl Asked {
 }
 
 fn rules(own: usize, all: usize) -> Rules {
-    check(&folder(own, all)).unwrap_or_else(|f| panic!("{f:#?}"))
+    check(&folder(own, all)).expect("rules in order")
 }
 
 /// A folder with `all` rules, of which `own` are about what is asked.
@@ -140,7 +140,7 @@ fn folder(own: usize, all: usize) -> Folder {
     files.extend(
         examples.chunks(200).enumerate().map(|(n, part)| (format!("e{n}.examples.toml"), part.concat())),
     );
-    Folder::new(files).unwrap_or_else(|f| panic!("{f:#?}"))
+    Folder::new(files).expect("rules in order")
 }
 
 /// Cedar alone: all these policies in one set, the request and the entities made beforehand.
