@@ -75,7 +75,8 @@ pub fn rules(bytes: &[u8]) {
             "limits are read as they are shown"
         );
     }
-    let files = text.split("== ").filter_map(|file| file.split_once('\n'));
+    let text = text.strip_prefix("== ").unwrap_or(text);
+    let files = text.split("\n== ").filter_map(|file| file.split_once('\n'));
     let folder = Folder::new(files.map(|(name, text)| (name.to_owned(), text.to_owned())));
     if let Ok(folder) = folder
         && let Ok(rules) = avouch_rules::check(&folder)
