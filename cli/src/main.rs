@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 ok, 1 failed, 2 denied, 3 finding, 4 unreachable, 5 pending, 64 usage.
 
+mod rules;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,7 +23,12 @@ const EXAMPLES: &str = "Examples:
   avouch identity new coder --kind ai-agent --env test --purpose fix-bugs --ends 30d
   avouch pause coder
   avouch explain 4711 spiffe://example.org/web
+  avouch rules new rules
   avouch completions bash > ~/.local/share/bash-completion/completions/avouch";
+const RULES_EXAMPLES: &str = "Examples:
+  avouch rules new rules
+  avouch rules check rules
+  avouch rules try rules --kind ai_agent --preset coding-agent --action tool.call --resource files/read_file";
 const UP_EXAMPLES: &str = "Examples:
   avouch up           until Ctrl-C
   avouch up --once    exit code 0 once the first SVIDs are fetched and verified";
@@ -70,6 +77,9 @@ enum Command {
     #[command(after_help = EXPLAIN_EXAMPLES)]
     /// Why a process gets a SPIFFE ID, or why it does not
     Explain(Explain),
+    #[command(subcommand, disable_help_subcommand = true, after_help = RULES_EXAMPLES)]
+    /// Who may do what with what: check a folder of rules, try requests against it
+    Rules(rules::Command),
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     /// The completion script for a shell
     Completions {
@@ -135,6 +145,7 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
             };
             on_runtime(out, async |out| explain::run(&question, out).await)
         }
+        Command::Rules(command) => rules::run(command, out),
         Command::Up { once } => on_runtime(out, async |out| match up::run(once, out).await {
             Ok(()) => 0,
             Err(e) => {
@@ -170,12 +181,16 @@ mod tests {
         let asked = Arguments::try_parse_from(["avouch", "completions", "bash"]).unwrap();
         assert_eq!(run(asked, &mut out), 0);
         assert!(captured.out().contains("explain") && captured.out().contains("completions"));
+        assert!(captured.out().contains("--worn-by-ai-agent"));
     }
 
     #[test]
     fn every_command_has_examples() {
         for command in Arguments::command().get_subcommands_mut().filter(|c| c.get_name() != "version") {
             assert!(command.render_help().to_string().contains("Examples:"), "{}", command.get_name());
+            for verb in command.get_subcommands_mut() {
+                assert!(verb.render_help().to_string().contains("Examples:"), "{}", verb.get_name());
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 #![allow(clippy::cast_sign_loss)] // counts and microseconds become ratios
 
+mod deciding;
 mod echo;
 mod footprint;
 mod issuing;
@@ -21,13 +22,13 @@ use std::process::ExitCode;
 
 use report::Report;
 
-const PARTS: [&str; 7] =
-    ["papers", "issuing", "attestation", "workload", "propagation", "registry", "footprint"];
+const PARTS: [&str; 8] =
+    ["papers", "deciding", "issuing", "attestation", "workload", "propagation", "registry", "footprint"];
 
 const HELP: &str = "\
 avouch-bench [PART...] [--check]
 
-Measures all parts, or those named: papers (in process, counted by valgrind), issuing (the server signs), attestation (nodes join), workload (the agent answers),
+Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
 propagation (a change reaches a stream), registry (entries, durably), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar.
 
@@ -68,6 +69,7 @@ async fn run(report: &Report, parts: &[&str]) {
         report.part(part);
         match *part {
             "papers" => papers::run(report),
+            "deciding" => deciding::run(report),
             "issuing" => issuing::run(report).await,
             "attestation" => issuing::attestation(report).await,
             "workload" => workload::run(report).await,

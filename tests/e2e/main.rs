@@ -20,6 +20,7 @@ mod first_contact;
 mod floods;
 mod foreign;
 mod governed;
+mod guides;
 mod health;
 mod metrics;
 mod nodes;

@@ -21,8 +21,8 @@ use targets::{TARGETS, Target};
 
 /// Mutations of each target in an ordinary test run.
 const MUTATIONS: u32 = 50_000;
-/// The same for what goes through files.
-const MUTATIONS_OF_FILES: u32 = 300;
+/// The same for what takes long: what goes through files, and rules.
+const MUTATIONS_OF_SLOW: u32 = 300;
 /// A corpus is replayed each time: its files are small.
 const FILE_MAX: usize = 16 * 1024;
 
@@ -65,8 +65,8 @@ fn every_mutation_of_every_corpus_is_survived() {
     for (name, target) in TARGETS {
         let inputs: Vec<Vec<u8>> = corpus(name).into_iter().map(|(_, input)| input).collect();
         let mut mutator = Mutator::new(name, inputs);
-        let through_files = matches!(name, "agent_state" | "server_keys");
-        for _ in 0..if through_files { MUTATIONS_OF_FILES } else { MUTATIONS } {
+        let slow = matches!(name, "agent_state" | "server_keys" | "rules");
+        for _ in 0..if slow { MUTATIONS_OF_SLOW } else { MUTATIONS } {
             run(name, target, &mutator.next());
         }
     }

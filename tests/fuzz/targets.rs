@@ -17,6 +17,7 @@ use avouch_credential::x509::pem;
 use avouch_domain::{Bundle, Selector, SelectorSet, SpiffeId, Timestamp, TrustDomain};
 use avouch_proto::convert;
 use avouch_proto::{types, watch_v1};
+use avouch_rules::{Folder, Limits};
 use avouch_server::keys::disk::DiskKeys;
 use prost::Message as _;
 use tempfile::TempDir;
@@ -25,7 +26,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("spiffe_id", spiffe_id),
     ("selector", selector),
     ("hcl", read_hcl),
@@ -37,6 +38,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("bundle_document", bundle_document),
     ("agent_state", agent_state),
     ("server_keys", server_keys),
+    ("rules", rules),
     ("wire_entry", wire_entry),
     ("wire_bundle", wire_bundle),
     ("wire_node", wire_node),
@@ -60,6 +62,26 @@ pub fn spiffe_id(bytes: &[u8]) {
     for domain in [TrustDomain::new(text), TrustDomain::from_name_or_id(text)].into_iter().flatten() {
         assert_eq!(TrustDomain::new(domain.as_str()).as_ref(), Ok(&domain));
         assert_eq!(TrustDomain::from_name_or_id(domain.id().as_str()).as_ref(), Ok(&domain));
+    }
+}
+
+/// A rules folder: each file begins with a line `== NAME`. Its lines are read as limits as well.
+pub fn rules(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    for limits in text.lines().filter_map(|line| Limits::parse(line).ok()) {
+        assert_eq!(
+            Limits::parse(&limits.to_string()).as_ref(),
+            Ok(&limits),
+            "limits are read as they are shown"
+        );
+    }
+    let text = text.strip_prefix("== ").unwrap_or(text);
+    let files = text.split("\n== ").filter_map(|file| file.split_once('\n'));
+    let folder = Folder::new(files.map(|(name, text)| (name.to_owned(), text.to_owned())));
+    if let Ok(folder) = folder
+        && let Ok(rules) = avouch_rules::check(&folder)
+    {
+        assert_eq!(rules.digest(), folder.digest());
     }
 }
 

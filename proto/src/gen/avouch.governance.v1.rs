@@ -91,7 +91,7 @@ pub struct ListPeopleResponse {
     /// Ascending by ID.
     #[prost(message, repeated, tag = "1")]
     pub people: ::prost::alloc::vec::Vec<Person>,
-    /// The caller's own ID; empty: the caller is no person.
+    /// The caller's own ID; empty: there is nobody yet.
     #[prost(string, tag = "2")]
     pub caller: ::prost::alloc::string::String,
 }

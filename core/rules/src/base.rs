@@ -1,0 +1,65 @@
+//! The base rules: compiled in, in force for every request, and neither removed nor asked away.
+//!
+//! A folder only narrows what these leave. Never carries `@ask`: no yes of anybody goes beyond them.
+
+use crate::reason::Reason;
+
+/// What the ID of a base rule begins with; no rule of a folder may.
+pub(crate) const PREFIX: &str = "base.";
+
+/// One base rule and what its denial is called.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BaseRule {
+    pub id: &'static str,
+    pub text: &'static str,
+    pub reason: Reason,
+}
+
+/// All of them; of several that deny at once, the first one is the reason that is told.
+pub(crate) const RULES: [BaseRule; 8] = [
+    BaseRule {
+        id: "base.standing",
+        text: r#"@id("base.standing") forbid (principal, action, resource) unless { principal.active };"#,
+        reason: Reason::Standing,
+    },
+    BaseRule {
+        id: "base.end",
+        text: r#"@id("base.end") forbid (principal, action, resource) unless { context.now < principal.ends };"#,
+        reason: Reason::Ended,
+    },
+    BaseRule {
+        id: "base.owner",
+        text: r#"@id("base.owner") forbid (principal, action, resource) unless { principal.owner_active };"#,
+        reason: Reason::Owner,
+    },
+    BaseRule {
+        id: "base.worn",
+        text: r#"@id("base.worn") forbid (principal, action, resource)
+                 when { context.worn_by_ai_agent } unless { principal is AiAgent };"#,
+        reason: Reason::Worn,
+    },
+    BaseRule {
+        id: "base.environment",
+        text: r#"@id("base.environment") forbid (principal, action, resource)
+                 unless { principal.environment == resource.environment };"#,
+        reason: Reason::Environment,
+    },
+    BaseRule {
+        id: "base.domain",
+        text: r#"@id("base.domain") forbid (principal, action, resource)
+                 unless { principal.domains.contains(resource.domain) };"#,
+        reason: Reason::Domain,
+    },
+    BaseRule {
+        id: "base.sensitivity",
+        text: r#"@id("base.sensitivity") forbid (principal, action, resource)
+                 when { resource.sensitivity > principal.max_sensitivity };"#,
+        reason: Reason::Sensitivity,
+    },
+    BaseRule {
+        id: "base.task",
+        text: r#"@id("base.task") forbid (principal is AiAgent, action, resource)
+                 unless { context has task && context.task.calls_left > 0 };"#,
+        reason: Reason::Task,
+    },
+];

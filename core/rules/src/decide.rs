@@ -1,0 +1,376 @@
+//! The decision: one request against its slice, and what a yes or a grant would change.
+//!
+//! Denies by default, and when a rule can't be evaluated. Never offers to ask where the yes would not help. Never asks a
+//! clock.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use cedar_policy::{Authorizer, Decision as Verdict, Entities, Policy, PolicyId, Request, Response};
+
+use crate::base;
+use crate::catalogue::Catalogue;
+use crate::limit::Limits;
+use crate::limits::CHAIN_MAX;
+use crate::presets::{Preset, Presets};
+use crate::reason::Reason;
+use crate::request::{Act, BuildError, Caller, Grant, context};
+use crate::rule::{Origin, Rule};
+use crate::slice::{Guarded, Index, Slice, Target};
+use crate::words::{Kind, Who};
+
+/// A grant as it would be the moment it is given.
+const FRESH_GRANT: Grant = Grant { uses_left: 1, seconds_left: 900 };
+
+/// Something that is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Missing {
+    Yes(Who),
+    Grant,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yes(Who::Owner) => f.write_str("the owner's yes"),
+            Self::Yes(Who::Person) => f.write_str("the yes of a person other than the owner"),
+            Self::Grant => f.write_str("a grant"),
+        }
+    }
+}
+
+/// What is missing, and for which link of the chain (0 is the one that acts).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Need {
+    pub link: usize,
+    pub what: Missing,
+}
+
+/// What comes of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Allow,
+    /// Allowed if the gate can hold it to these.
+    Limit(Limits),
+    /// Denied now; allowed once all of these are given.
+    Ask(Vec<Need>),
+    Deny,
+}
+
+impl Outcome {
+    /// The word that people read.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Limit(_) => "limit",
+            Self::Ask(_) => "ask",
+            Self::Deny => "deny",
+        }
+    }
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn wire_name(&self) -> &'static str {
+        match self {
+            Self::Limit(_) => "constrain",
+            Self::Ask(_) => "step_up",
+            _ => self.name(),
+        }
+    }
+
+    /// True if the request may go on now.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        matches!(self, Self::Allow | Self::Limit(_))
+    }
+}
+
+/// A decision with what determined it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub outcome: Outcome,
+    pub reason: Reason,
+    /// IDs of the rules that determined it, in their order. Empty when none did.
+    pub rules: Vec<Arc<str>>,
+    /// The link of the chain that decided: the one denied first, else the one that acts.
+    pub link: usize,
+}
+
+impl Decision {
+    fn deny(reason: Reason, rules: Vec<Arc<str>>) -> Self {
+        Self { outcome: Outcome::Deny, reason, rules, link: 0 }
+    }
+}
+
+/// Checked rules, ready to decide. Made by [`crate::check`].
+#[derive(Debug)]
+pub struct Rules {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) presets: Presets,
+    pub(crate) index: Index,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) digest: String,
+    pub(crate) examples: usize,
+}
+
+/// One evaluation of Cedar's.
+struct Evaluated {
+    allowed: bool,
+    /// Rules that determined it.
+    determining: Vec<PolicyId>,
+    limits: Option<Limits>,
+    /// Rules that could not be evaluated.
+    failed: Vec<PolicyId>,
+}
+
+impl Rules {
+    /// What the gates guard.
+    #[must_use]
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// The digest of the folder they were read from.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// How many rules there are, those of presets counted, those compiled in not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.iter().filter(|rule| rule.origin != Origin::Base).count()
+    }
+
+    /// True if only the base rules are there; everything is denied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many examples they were held to.
+    #[must_use]
+    pub fn examples(&self) -> usize {
+        self.examples
+    }
+
+    /// File and line of a rule of the folder.
+    #[must_use]
+    pub fn place(&self, id: &str) -> Option<(&str, u32)> {
+        let rule = self.rules.iter().find(|rule| rule.id == id && rule.origin != Origin::Base)?;
+        Some((&rule.file, rule.line))
+    }
+
+    /// Each preset with the kind it is for and the actions it allows.
+    pub fn presets<'a>(&'a self) -> impl Iterator<Item = (&'a str, Kind, Vec<&'a str>)> {
+        let row = |(name, (_, preset)): (&'a String, &'a (u32, Preset))| {
+            (name.as_str(), preset.kind, preset.actions.iter().map(String::as_str).collect())
+        };
+        self.presets.iter().map(row)
+    }
+
+    /// Decides what one identity asks for itself.
+    #[must_use]
+    pub fn decide(&self, caller: &Caller<'_>, act: &Act<'_>) -> Decision {
+        match self.target(caller, act) {
+            Ok((target, guarded)) => {
+                self.decide_in(guarded.slice(caller.identity.facts().kind), target, guarded, caller, act)
+            }
+            Err(reason) => Decision::deny(reason, Vec::new()),
+        }
+    }
+
+    /// Decides what the first of these asks on behalf of the others: every link must be allowed by itself, the limits of
+    /// all of them hold, and what any of them lacks is asked for, unless one is denied.
+    #[must_use]
+    pub fn chain(&self, callers: &[Caller<'_>], act: &Act<'_>) -> Decision {
+        if callers.is_empty() || callers.len() > CHAIN_MAX {
+            return Decision::deny(Reason::NoCaller, Vec::new());
+        }
+        let (mut needs, mut limits, mut rules, mut reason) =
+            (Vec::new(), None, BTreeSet::new(), Reason::Allowed);
+        for (link, caller) in callers.iter().enumerate() {
+            let decision = self.decide(caller, act);
+            rules.extend(decision.rules.iter().cloned());
+            match decision.outcome {
+                Outcome::Deny => return Decision { link, ..decision },
+                Outcome::Allow => {}
+                Outcome::Limit(more) => {
+                    let merged =
+                        limits.take().map_or_else(|| more.clone(), |l: Limits| l.merge(more.clone()));
+                    limits = Some(merged);
+                    reason = reason.max(Reason::Limited);
+                }
+                Outcome::Ask(more) => {
+                    needs.extend(more.into_iter().map(|need| Need { link, ..need }));
+                    reason = Reason::Asked;
+                }
+            }
+        }
+        let outcome = match (needs.is_empty(), limits) {
+            (false, _) => Outcome::Ask(needs),
+            (true, Some(limits)) => Outcome::Limit(limits),
+            (true, None) => Outcome::Allow,
+        };
+        Decision { outcome, reason, rules: rules.into_iter().collect(), link: 0 }
+    }
+
+    /// The texts of all rules that a decision about this looks at, those that limit last.
+    #[must_use]
+    pub fn candidates(&self, caller: &Caller<'_>, act: &Act<'_>) -> Vec<String> {
+        let Ok((_, guarded)) = self.target(caller, act) else { return Vec::new() };
+        let slice = guarded.slice(caller.identity.facts().kind);
+        slice.rules.policies().chain(slice.limits.policies()).filter_map(Policy::to_cedar).collect()
+    }
+
+    pub(crate) fn target(&self, caller: &Caller<'_>, act: &Act<'_>) -> Result<(&Target, &Guarded), Reason> {
+        let target = self.index.targets.get(act.resource).ok_or(Reason::UnknownResource)?;
+        let guarded = target.actions.get(act.action).ok_or(Reason::UnknownAction)?;
+        let facts = caller.identity.facts();
+        let preset = facts.preset.as_ref().map(|name| self.presets.get(name));
+        // A preset is for one kind; worn by another kind it is none that the rules know.
+        if preset.is_some_and(|found| found.is_none_or(|(_, preset)| preset.kind != facts.kind)) {
+            return Err(Reason::UnknownPreset);
+        }
+        let declared = self.catalogue.get(act.resource).map(|r| &r.params);
+        let fits = |(name, value): (&String, &crate::request::Param)| {
+            declared.and_then(|d| d.get(name)).is_some_and(|kind| value.fits(*kind))
+        };
+        if act.params.iter().all(fits) { Ok((target, guarded)) } else { Err(Reason::Params) }
+    }
+
+    /// The decision by this slice, whichever it is.
+    pub(crate) fn decide_in(
+        &self,
+        slice: &Slice,
+        target: &Target,
+        guarded: &Guarded,
+        caller: &Caller<'_>,
+        act: &Act<'_>,
+    ) -> Decision {
+        let evaluate = |caller: &Caller<'_>| self.evaluate(slice, target, guarded, caller, act);
+        let Ok(found) = evaluate(caller) else { return Decision::deny(Reason::PolicyError, Vec::new()) };
+        if !found.failed.is_empty() {
+            return Decision::deny(Reason::PolicyError, names(slice, &found.failed));
+        }
+        let rules = names(slice, &found.determining);
+        if found.allowed {
+            return match found.limits {
+                None => Decision { outcome: Outcome::Allow, reason: Reason::Allowed, rules, link: 0 },
+                Some(l) => Decision { outcome: Outcome::Limit(l), reason: Reason::Limited, rules, link: 0 },
+            };
+        }
+        // The reason of a denial that a yes can't lift: a base rule if one denies, else what stays in the way.
+        let marks = || found.determining.iter().filter_map(|id| slice.marks.get(id));
+        let based = base::RULES.iter().find(|base| marks().any(|mark| &*mark.id == base.id));
+        if let Some(base) = based {
+            return Decision::deny(base.reason, rules);
+        }
+        let whose: Option<BTreeSet<Who>> = marks().map(|mark| mark.ask).collect();
+        let Some(whose) = whose else { return Decision::deny(Reason::Forbidden, rules) };
+        for missing in ways(&whose, slice.grant) {
+            let given = with(caller, &missing);
+            // A grant is asked for only by the permit that waits for it.
+            let waits = |id: &PolicyId| slice.marks.get(id).is_some_and(|mark| mark.grant);
+            let helps = |found: Evaluated| {
+                let asked = !missing.contains(&Missing::Grant) || found.determining.iter().any(waits);
+                found.allowed && found.failed.is_empty() && asked
+            };
+            if evaluate(&given).is_ok_and(helps) {
+                let needs = missing.into_iter().map(|what| Need { link: 0, what }).collect();
+                return Decision { outcome: Outcome::Ask(needs), reason: Reason::Asked, rules, link: 0 };
+            }
+        }
+        let permitted = || evaluate(&with(caller, &Missing::all(&whose))).map(|f| f.determining.is_empty());
+        let reason =
+            if rules.is_empty() || permitted() == Ok(true) { Reason::NoRule } else { Reason::Forbidden };
+        Decision::deny(reason, rules)
+    }
+
+    fn evaluate(
+        &self,
+        slice: &Slice,
+        target: &Target,
+        guarded: &Guarded,
+        caller: &Caller<'_>,
+        act: &Act<'_>,
+    ) -> Result<Evaluated, BuildError> {
+        let principal = &caller.identity.entity;
+        let context = context(caller, act, guarded.irreversible)?;
+        let request = Request::new(principal.uid(), guarded.uid.clone(), target.entity.uid(), context, None)
+            .map_err(|e| BuildError::new("request", e))?;
+        let entities = Entities::from_entities([principal.clone(), target.entity.clone()], None)
+            .map_err(|e| BuildError::new("entities", e))?;
+        let response = self.authorizer.is_authorized(&request, &slice.rules, &entities);
+        let allowed = response.decision() == Verdict::Allow;
+        let mut found = Evaluated {
+            allowed,
+            determining: response.diagnostics().reason().cloned().collect(),
+            limits: None,
+            failed: failed(&response),
+        };
+        if allowed && !slice.limits.is_empty() {
+            let response = self.authorizer.is_authorized(&request, &slice.limits, &entities);
+            found.failed.extend(failed(&response));
+            for id in response.diagnostics().reason() {
+                let more = slice.marks.get(id).and_then(|mark| mark.limits.as_deref()).cloned();
+                found.limits = match (found.limits, more) {
+                    (Some(limits), Some(more)) => Some(limits.merge(more)),
+                    (limits, more) => limits.or(more),
+                };
+                found.determining.push(id.clone());
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Missing {
+    fn all(whose: &BTreeSet<Who>) -> Vec<Self> {
+        whose.iter().copied().map(Self::Yes).collect()
+    }
+}
+
+/// What could be given, the least first: each way is tried, and the first that helps is asked for.
+fn ways(whose: &BTreeSet<Who>, grant: bool) -> Vec<Vec<Missing>> {
+    let mut ways = vec![Vec::new()];
+    let all = Missing::all(whose).into_iter().chain(grant.then_some(Missing::Grant));
+    for missing in all {
+        let more: Vec<Vec<Missing>> = ways.iter().map(|way| [way.as_slice(), &[missing]].concat()).collect();
+        ways.extend(more);
+    }
+    ways.retain(|way| !way.is_empty());
+    ways.sort_by_key(Vec::len);
+    ways
+}
+
+/// The caller as it would be, had it all of these. A yes that is there already and not given anew keeps its age.
+pub(crate) fn with<'a>(caller: &Caller<'a>, missing: &[Missing]) -> Caller<'a> {
+    let mut given = *caller;
+    let anew = |who| missing.contains(&Missing::Yes(who));
+    let kept = (caller.yes.owner && !anew(Who::Owner)) || (caller.yes.person && !anew(Who::Person));
+    given.yes.owner |= anew(Who::Owner);
+    given.yes.person |= anew(Who::Person);
+    given.yes.age = if kept { caller.yes.age } else { 0 };
+    if missing.contains(&Missing::Grant) {
+        given.grant = Some(FRESH_GRANT);
+    }
+    given
+}
+
+fn failed(response: &Response) -> Vec<PolicyId> {
+    let of = |e: &cedar_policy::AuthorizationError| match e {
+        cedar_policy::AuthorizationError::PolicyEvaluationError(e) => e.policy_id().clone(),
+    };
+    response.diagnostics().errors().map(of).collect()
+}
+
+fn names(slice: &Slice, ids: &[PolicyId]) -> Vec<Arc<str>> {
+    let mut names: Vec<_> =
+        ids.iter().filter_map(|id| slice.marks.get(id)).map(|m| Arc::clone(&m.id)).collect();
+    names.sort();
+    names
+}

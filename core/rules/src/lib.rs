@@ -1,0 +1,42 @@
+//! Rules: who may do what with what, decided purely from a checked folder of Cedar policies.
+//!
+//! `check` turns a [`Folder`] into [`Rules`] or says everything that is wrong with it; [`Rules::decide`] answers one
+//! request, [`Rules::chain`] one that is made on behalf of others. Never: no I/O, no clock, no JSON on the way of a
+//! decision, and no type of Cedar's in what is public.
+
+mod base;
+mod catalogue;
+mod check;
+mod decide;
+mod examples;
+mod folder;
+mod limit;
+pub mod limits;
+mod lint;
+mod presets;
+mod reason;
+mod request;
+mod rule;
+mod schema;
+mod sketch;
+mod slice;
+mod starter;
+mod statements;
+mod tables;
+mod words;
+
+#[cfg(test)]
+mod props;
+#[cfg(test)]
+mod tests;
+
+pub use catalogue::{Catalogue, Resource};
+pub use check::check;
+pub use decide::{Decision, Missing, Need, Outcome, Rules};
+pub use folder::{Finding, Folder};
+pub use limit::Limits;
+pub use reason::Reason;
+pub use request::{Act, BuildError, Caller, Grant, Identity, IdentityFacts, Param, Params, Task, Yes};
+pub use sketch::Sketch;
+pub use starter::STARTER;
+pub use words::{Environment, Kind, ParamKind, Standing, Who};

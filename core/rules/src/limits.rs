@@ -1,0 +1,41 @@
+//! Named limits of a rules folder and of what is asked of it. Each number says why.
+
+/// Largest file of a rules folder in bytes: what a person can still read, and what a node is sent at once.
+pub const FILE_MAX: usize = 64 * 1024;
+/// Most files in a rules folder.
+pub const FILES_MAX: usize = 128;
+/// Most rules in a folder, those of presets counted: a check stays below a second.
+pub const RULES_MAX: usize = 2_000;
+/// Most resources in a catalogue.
+pub const RESOURCES_MAX: usize = 1_000;
+/// Most different actions in a catalogue; each is one place where every rule is checked.
+pub const ACTIONS_MAX: usize = 64;
+/// Most different types of resource in a catalogue.
+pub const TYPES_MAX: usize = 32;
+/// Most presets.
+pub const PRESETS_MAX: usize = 128;
+/// Most examples: two for each rule, and as many again.
+pub const EXAMPLES_MAX: usize = 4 * RULES_MAX;
+/// Most rules in all slices together; a rule that speaks of everything stands in every slice.
+pub const SLICED_MAX: usize = 400_000;
+/// Longest name of a rule, a preset, an action, a type, a domain or a parameter, in bytes.
+pub const NAME_MAX: usize = 64;
+/// Longest ID of a resource in bytes.
+pub const RESOURCE_ID_MAX: usize = 256;
+/// Most parameters of a resource.
+pub const PARAMS_MAX: usize = 16;
+/// Longest text of a parameter in bytes; a path fits.
+pub const PARAM_TEXT_MAX: usize = 4_096;
+/// Most texts in a parameter that is a set.
+pub const PARAM_SET_MAX: usize = 256;
+/// Most links of a chain: an AI agent, what called it, and a person is three.
+pub const CHAIN_MAX: usize = 8;
+/// Most fields that one limit names.
+pub const LIMIT_FIELDS_MAX: usize = 256;
+/// Deepest brackets in a rule. Cedar reads, checks and drops what is nested by calling itself; this leaves most of the
+/// smallest stack of a thread (2 MiB) free.
+pub const NESTING_MAX: usize = 32;
+/// Most operators in a rule, counted by their signs: a chain of them nests as brackets do.
+pub const OPERATORS_MAX: usize = 256;
+/// Most findings that one check lists; the first ones are mended first.
+pub const FINDINGS_MAX: usize = 200;

@@ -1,0 +1,76 @@
+//! The guides are true: each command of a page is run as it is printed there, and prints what stands below it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A command and what stands below it.
+#[derive(Debug, Default)]
+struct Step {
+    command: String,
+    printed: String,
+}
+
+fn page(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    std::fs::read_to_string(root.join("docs/guides").join(name)).unwrap()
+}
+
+/// Where this run's binaries are.
+fn binaries() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().parent().unwrap().to_owned()
+}
+
+/// The commands of all blocks `console`: a line with `$ ` begins one, lines with `> ` go on with it.
+fn steps(page: &str) -> Vec<Step> {
+    let blocks = page.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut steps: Vec<Step> = Vec::new();
+    for line in blocks.flat_map(str::lines) {
+        if let Some(command) = line.strip_prefix("$ ") {
+            steps.push(Step { command: command.to_owned(), printed: String::new() });
+            continue;
+        }
+        let step = steps.last_mut().expect("a block begins with a command");
+        match line.strip_prefix('>') {
+            Some(more) => write!(step.command, "\n{}", more.strip_prefix(' ').unwrap_or(more)).unwrap(),
+            None => writeln!(step.printed, "{line}").unwrap(),
+        }
+    }
+    steps
+}
+
+/// Line by line; one that ends in `...` says only how it begins.
+fn same(printed: &str, said: &str) -> bool {
+    let fits = |(printed, said): (&str, &str)| match printed.strip_suffix("...") {
+        Some(beginning) => said.starts_with(beginning),
+        None => printed == said,
+    };
+    printed.lines().count() == said.lines().count() && printed.lines().zip(said.lines()).all(fits)
+}
+
+/// Runs a page in an empty folder, as a reader does.
+fn follow(name: &str, at_least: usize) {
+    let place = tempfile::tempdir().unwrap();
+    let path = format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap_or_default());
+    let steps = steps(&page(name));
+    assert!(steps.len() >= at_least, "{name} has {} commands", steps.len());
+    for step in steps {
+        let mut shell = Command::new("sh");
+        // Both streams in the order in which a terminal shows them.
+        shell.args(["-c", &format!("exec 2>&1\n{}", step.command)]).current_dir(&place).env("PATH", &path);
+        let output = shell.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            same(&step.printed, &said),
+            "{name}: $ {}\nprinted:\n{}\nsaid:\n{said}",
+            step.command,
+            step.printed
+        );
+    }
+}
+
+#[test]
+fn the_guide_to_rules_is_true() {
+    follow("rules.md", 10);
+}
