@@ -90,6 +90,7 @@ mod generated {
 
 pub mod convert;
 mod redact;
+pub mod revision;
 
 pub use generated::avouch::sealed::v1 as sealed_v1;
 pub use generated::avouch::watch::v1 as watch_v1;

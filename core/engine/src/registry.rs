@@ -19,7 +19,9 @@ use avouch_domain::{
 use imbl::{OrdMap, OrdSet};
 
 use federations::Federations;
-use index::{ById, BySpiffeId, Giving, Index, Similar};
+use index::{BySpiffeId, Giving, Index, Similar};
+
+pub use index::Card;
 
 /// Everything the store keeps, at one [`LogPosition`].
 #[derive(Clone, Default)]
@@ -28,7 +30,7 @@ pub struct Registry {
     entries: OrdMap<EntryId, Entry>,
     by_spiffe_id: OrdSet<BySpiffeId>,
     /// With the entries themselves: what an agent may serve is read in one walk, without a lookup for each.
-    by_parent: Index<SpiffeId, ById>,
+    by_parent: Index<SpiffeId, Card>,
     /// By parent, the entries whose SPIFFE ID is itself a parent: the edges of the parent graph.
     nested: Index<SpiffeId, EntryId>,
     by_federation: Index<TrustDomain, EntryId>,
@@ -165,7 +167,7 @@ impl Registry {
                 self.nested.insert(above.parent_id.clone(), above.id.clone());
             }
         }
-        self.by_parent.insert(entry.parent_id.clone(), ById(entry.clone()));
+        self.by_parent.insert(entry.parent_id.clone(), Card::of(&entry));
         if self.is_parent(&entry.spiffe_id) {
             self.nested.insert(entry.parent_id.clone(), id.clone());
         }
@@ -186,7 +188,7 @@ impl Registry {
     fn delete_entry(&mut self, id: &EntryId) {
         let Some(old) = self.entries.remove(id) else { return };
         self.by_spiffe_id.remove(&BySpiffeId(old.clone()));
-        self.by_parent.remove(old.parent_id.clone(), ById(old.clone()));
+        self.by_parent.remove(old.parent_id.clone(), Card::of(&old));
         self.nested.remove(old.parent_id.clone(), id.clone());
         if !self.is_parent(&old.parent_id) {
             for above in giving(&self.by_spiffe_id, &old.parent_id) {
@@ -293,7 +295,12 @@ impl Registry {
 
     /// Entries below a parent, ascending by id.
     pub fn entries_by_parent<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Entry> + 'a {
-        self.by_parent.get(parent).map(|ById(entry)| entry)
+        self.cards_by_parent(parent).map(Card::entry)
+    }
+
+    /// As [`Self::entries_by_parent`], for who tells of each no more than its card does.
+    pub fn cards_by_parent<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Card> + 'a {
+        self.by_parent.get(parent)
     }
 
     /// Entries below a parent whose SPIFFE ID is itself a parent, ascending by id.

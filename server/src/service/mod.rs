@@ -49,6 +49,7 @@ pub use avouch_engine::plan::bundles::{BundleError, BundlePatch, DeleteMode};
 pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
 pub use avouch_engine::plan::operator::{ActivateError, RevokeError, TaintError};
+pub use avouch_engine::registry::Card;
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 

@@ -38,6 +38,25 @@ fn an_entry_that_moves_leaves_its_old_places() {
 }
 
 #[test]
+fn a_card_says_what_its_entry_says_after_every_change() {
+    let mut registry = with(vec![Row::Entry(entry("a", "/x", "/p", &["a:1"]))]);
+    let mut parts = entry_parts("a", "/x", "/p", &["a:1"]);
+    parts.revision_number = 7;
+    parts.created_at = Timestamp::from_secs(9);
+    parts.expires_at = Some(Timestamp::from_secs(20));
+    let changed = Entry::new(parts).unwrap();
+    registry.put(Row::Entry(changed.clone()));
+    let parent = id("/p");
+    let cards: Vec<_> = registry.cards_by_parent(&parent).collect();
+    let [card] = cards[..] else { panic!("{cards:?}") };
+    assert_eq!((card.id(), card.revision_number(), card.created_at()), (&changed.id, 7, changed.created_at));
+    assert_eq!(card.entry(), &changed);
+    for wall in [19, 20, 21].map(Timestamp::from_secs) {
+        assert_eq!(card.is_expired(wall), changed.is_expired(wall));
+    }
+}
+
+#[test]
 fn similar_means_same_parent_spiffe_id_and_selector_set() {
     let registry = with(vec![
         Row::Entry(entry("a", "/x", "/p", &["a:1", "b:2"])),
