@@ -30,7 +30,7 @@ pub use entry::{Entry, EntryError, EntryId, EntryParts};
 pub use join_token::JoinToken;
 pub use node::{Node, NodeSerial};
 pub use selector::{Selector, SelectorError, SelectorSet};
-pub use short_text::ShortText;
+pub use short_text::{InPlace, ShortText};
 pub use spiffe_id::{IdError, SpiffeId};
 pub use svid::{JwtSvid, X509Svid};
 pub use time::{Now, Tick, Timestamp, Ttl};

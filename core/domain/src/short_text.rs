@@ -14,8 +14,41 @@ pub struct ShortText(Kept);
 
 #[derive(Clone)]
 enum Kept {
-    Here { len: u8, bytes: [u8; ShortText::IN_PLACE] },
+    Here(InPlace),
     There(Arc<str>),
+}
+
+/// A text of a [`ShortText`] that is kept in place: plain bytes, copied without a thought.
+#[derive(Clone, Copy)]
+pub struct InPlace {
+    len: u8,
+    bytes: [u8; ShortText::IN_PLACE],
+}
+
+impl InPlace {
+    fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; ShortText::IN_PLACE];
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        Some(Self { len: u8::try_from(text.len()).ok()?, bytes })
+    }
+
+    /// The bytes of the text, without a look at them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for InPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+impl From<InPlace> for ShortText {
+    fn from(text: InPlace) -> Self {
+        Self(Kept::Here(text))
+    }
 }
 
 impl ShortText {
@@ -24,21 +57,23 @@ impl ShortText {
 
     #[must_use]
     pub fn new(text: &str) -> Self {
-        let mut bytes = [0; Self::IN_PLACE];
-        Self(match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
-            (Some(place), Ok(len)) => {
-                place.copy_from_slice(text.as_bytes());
-                Kept::Here { len, bytes }
-            }
-            _ => Kept::There(text.into()),
-        })
+        Self(InPlace::new(text).map_or_else(|| Kept::There(text.into()), Kept::Here))
+    }
+
+    /// The text, if it is kept in place.
+    #[must_use]
+    pub fn in_place(&self) -> Option<InPlace> {
+        match &self.0 {
+            Kept::Here(text) => Some(*text),
+            Kept::There(_) => None,
+        }
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.0 {
             // Only whole texts get in.
-            Kept::Here { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Kept::Here(text) => std::str::from_utf8(text.as_bytes()).unwrap_or_default(),
             Kept::There(text) => text,
         }
     }
@@ -47,7 +82,7 @@ impl ShortText {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Kept::Here { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Kept::Here(text) => text.as_bytes(),
             Kept::There(text) => text.as_bytes(),
         }
     }
@@ -106,6 +141,9 @@ mod tests {
         for text in ["", "e1", "né", &"a".repeat(38), &"a".repeat(39), &"é".repeat(19), &"é".repeat(20)] {
             assert_eq!(ShortText::new(text).as_str(), text);
             assert_eq!(ShortText::new(text).as_bytes(), text.as_bytes());
+            let in_place = ShortText::new(text).in_place();
+            assert_eq!(in_place.is_some(), text.len() <= ShortText::IN_PLACE);
+            assert!(in_place.is_none_or(|short| ShortText::from(short).as_str() == text));
         }
     }
 
@@ -119,6 +157,6 @@ mod tests {
 
     #[test]
     fn a_value_is_five_words() {
-        assert_eq!(size_of::<ShortText>(), 40);
+        assert_eq!((size_of::<ShortText>(), size_of::<Option<InPlace>>()), (40, 40));
     }
 }

@@ -321,15 +321,15 @@ pub fn digest(registry: &Registry, agent: &SpiffeId, wall: Timestamp, known: &[K
     for card in View::new(registry, agent, wall).cards() {
         let mut held = None;
         // Of an entry told twice the last counts.
-        while let Some(told) = known.next_if(|told| told.id <= *card.id()) {
-            held = Some(told).filter(|told| told.id == *card.id());
+        while let Some(told) = known.next_if(|told| told.id.text().as_bytes() <= card.id()) {
+            held = Some(told).filter(|told| told.id.text().as_bytes() == card.id());
         }
         let same = |told: &KnownEntry| {
             told.revision_number == card.revision_number()
                 && told.created_at.secs() == card.created_at().secs()
         };
         if held.is_some_and(same) {
-            digest.unchanged.push(card.id().clone());
+            digest.unchanged.push(card.entry().id.clone());
         } else {
             digest.entries.push(card.entry().clone());
         }

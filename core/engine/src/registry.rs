@@ -19,7 +19,7 @@ use avouch_domain::{
 use imbl::{OrdMap, OrdSet};
 
 use federations::Federations;
-use index::{BySpiffeId, Giving, Index, Similar};
+use index::{BySpiffeId, Cards, Giving, Index, Similar};
 
 pub use index::Card;
 
@@ -30,7 +30,7 @@ pub struct Registry {
     entries: OrdMap<EntryId, Entry>,
     by_spiffe_id: OrdSet<BySpiffeId>,
     /// With the entries themselves: what an agent may serve is read in one walk, without a lookup for each.
-    by_parent: Index<SpiffeId, Card>,
+    by_parent: Cards,
     /// By parent, the entries whose SPIFFE ID is itself a parent: the edges of the parent graph.
     nested: Index<SpiffeId, EntryId>,
     by_federation: Index<TrustDomain, EntryId>,
@@ -154,7 +154,7 @@ impl Registry {
 
     /// Gives the entry as it is kept.
     pub(crate) fn put_entry(&mut self, entry: Entry) -> Entry {
-        let neighbour = self.entries_by_parent(&entry.parent_id).next().cloned();
+        let neighbour = self.by_parent.first_below(&entry.parent_id).map(|card| card.entry().clone());
         let entry = match neighbour {
             Some(neighbour) => entry.sharing_texts_of(&neighbour),
             None => entry,
@@ -167,7 +167,7 @@ impl Registry {
                 self.nested.insert(above.parent_id.clone(), above.id.clone());
             }
         }
-        self.by_parent.insert(entry.parent_id.clone(), Card::of(&entry));
+        self.by_parent.insert(&entry);
         if self.is_parent(&entry.spiffe_id) {
             self.nested.insert(entry.parent_id.clone(), id.clone());
         }
@@ -188,7 +188,7 @@ impl Registry {
     fn delete_entry(&mut self, id: &EntryId) {
         let Some(old) = self.entries.remove(id) else { return };
         self.by_spiffe_id.remove(&BySpiffeId(old.clone()));
-        self.by_parent.remove(old.parent_id.clone(), Card::of(&old));
+        self.by_parent.remove(&old);
         self.nested.remove(old.parent_id.clone(), id.clone());
         if !self.is_parent(&old.parent_id) {
             for above in giving(&self.by_spiffe_id, &old.parent_id) {
@@ -300,7 +300,7 @@ impl Registry {
 
     /// As [`Self::entries_by_parent`], for who tells of each no more than its card does.
     pub fn cards_by_parent<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Card> + 'a {
-        self.by_parent.get(parent)
+        self.by_parent.below(parent)
     }
 
     /// Entries below a parent whose SPIFFE ID is itself a parent, ascending by id.
@@ -320,7 +320,7 @@ impl Registry {
     /// True if some entry names `id` as its parent.
     #[must_use]
     pub fn is_parent(&self, id: &SpiffeId) -> bool {
-        self.by_parent.contains_key(id)
+        self.by_parent.first_below(id).is_some()
     }
 
     /// Entries that give out `spiffe_id`.

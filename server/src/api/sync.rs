@@ -94,14 +94,14 @@ fn entry_page(cards: &[&Card], mask: Option<&EntryMask>, more: bool) -> SyncAuth
 
 fn revision(card: &Card) -> EntryRevision {
     EntryRevision {
-        id: card.id().text().clone(),
+        id: card.id_text(),
         revision_number: card.revision_number(),
         created_at: card.created_at().secs(),
     }
 }
 
 fn find<'a>(cards: &[&'a Card], id: &str) -> Option<&'a Card> {
-    let at = cards.binary_search_by(|card| card.id().text().as_bytes().cmp(id.as_bytes()));
+    let at = cards.binary_search_by(|card| card.id().cmp(id.as_bytes()));
     at.ok().and_then(|at| cards.get(at)).copied()
 }
 

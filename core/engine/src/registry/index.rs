@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
-use avouch_domain::{Entry, EntryId, SelectorSet, SpiffeId, Timestamp};
+use avouch_domain::{Entry, InPlace, SelectorSet, ShortText, SpiffeId, Timestamp};
 use equivalent::{Comparable, Equivalent};
 use imbl::OrdSet;
 
@@ -13,11 +13,12 @@ use imbl::OrdSet;
 #[derive(Clone)]
 pub(super) struct Index<K: Ord + Clone, V: Ord + Clone>(OrdSet<(K, V)>);
 
-/// An entry told apart from others by its ID alone, with what a walk over all of a parent's tells of each: it lies in the
-/// index itself, where ten thousand are read in a row instead of one by one from where they were allocated.
+/// An entry in the index by parent, with what a walk over all of a parent's tells of each: it lies in the index itself,
+/// where ten thousand are read in a row instead of one by one from where they were allocated.
 #[derive(Clone, Debug)]
 pub struct Card {
-    id: EntryId,
+    /// `None` for an ID too long to be kept in place, which is read from the entry.
+    id: Option<InPlace>,
     revision_number: i64,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
@@ -25,9 +26,9 @@ pub struct Card {
 }
 
 impl Card {
-    pub(super) fn of(entry: &Entry) -> Self {
+    fn of(entry: &Entry) -> Self {
         Self {
-            id: entry.id.clone(),
+            id: entry.id.text().in_place(),
             revision_number: entry.revision_number,
             created_at: entry.created_at,
             expires_at: entry.expires_at,
@@ -35,9 +36,19 @@ impl Card {
         }
     }
 
+    /// The bytes of the entry's ID.
     #[must_use]
-    pub fn id(&self) -> &EntryId {
-        &self.id
+    pub fn id(&self) -> &[u8] {
+        match &self.id {
+            Some(id) => id.as_bytes(),
+            None => self.entry.id.text().as_bytes(),
+        }
+    }
+
+    /// The entry's ID, to be passed on.
+    #[must_use]
+    pub fn id_text(&self) -> ShortText {
+        self.id.map_or_else(|| self.entry.id.text().clone(), ShortText::from)
     }
 
     #[must_use]
@@ -60,6 +71,49 @@ impl Card {
     #[must_use]
     pub fn entry(&self) -> &Entry {
         &self.entry
+    }
+}
+
+/// Entries by parent, then ID. The parent is not repeated in the index: a walk need not look at it, since it ends where
+/// the next parent begins.
+#[derive(Clone, Default)]
+pub(super) struct Cards(OrdSet<Card>);
+
+impl Cards {
+    pub(super) fn insert(&mut self, entry: &Entry) {
+        self.0.insert(Card::of(entry));
+    }
+
+    pub(super) fn remove(&mut self, entry: &Entry) {
+        self.0.remove(&Card::of(entry));
+    }
+
+    /// Those below a parent, ascending by ID.
+    pub(super) fn below<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Card> + 'a {
+        let (before, after) = (Edge(parent, Ordering::Less), Edge(parent, Ordering::Greater));
+        self.0.range::<_, Edge<'a>>((Bound::Excluded(before), Bound::Excluded(after)))
+    }
+
+    /// The first below a parent.
+    pub(super) fn first_below(&self, parent: &SpiffeId) -> Option<&Card> {
+        let before = Edge(parent, Ordering::Less);
+        let mut from = self.0.range::<_, Edge<'_>>((Bound::Excluded(before), Bound::Unbounded));
+        from.next().filter(|card| card.entry.parent_id == *parent)
+    }
+}
+
+/// Sorts before every card of its parent, or after every one.
+struct Edge<'a>(&'a SpiffeId, Ordering);
+
+impl Equivalent<Card> for Edge<'_> {
+    fn equivalent(&self, _: &Card) -> bool {
+        false
+    }
+}
+
+impl Comparable<Card> for Edge<'_> {
+    fn compare(&self, card: &Card) -> Ordering {
+        self.0.cmp(&card.entry.parent_id).then(self.1)
     }
 }
 
@@ -124,7 +178,7 @@ impl Comparable<BySpiffeId> for Similar<'_> {
 
 impl Ord for Card {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.id.cmp(&other.id)
+        self.entry.parent_id.cmp(&other.entry.parent_id).then_with(|| self.id().cmp(other.id()))
     }
 }
 
@@ -136,7 +190,7 @@ impl PartialOrd for Card {
 
 impl PartialEq for Card {
     fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
+        self.cmp(other).is_eq()
     }
 }
 
@@ -180,10 +234,5 @@ impl<K: Ord + Clone, V: Ord + Clone> Index<K, V> {
             .range::<_, Start<'a, K>>((Bound::Excluded(Start(key)), Bound::Unbounded))
             .take_while(move |pair| pair.0 == *key)
             .map(|pair| &pair.1)
-    }
-
-    /// True if the key has a value.
-    pub(super) fn contains_key(&self, key: &K) -> bool {
-        self.get(key).next().is_some()
     }
 }
