@@ -95,6 +95,7 @@ mod generated {
 
 pub mod convert;
 mod redact;
+pub mod revision;
 
 pub use generated::avouch::governance::v1 as governance_v1;
 pub use generated::avouch::sealed::v1 as sealed_v1;

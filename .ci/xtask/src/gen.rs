@@ -24,6 +24,9 @@ const SECRETS: &[&str] = &[
     ".avouch.sealed.v1.X509Svid",
 ];
 
+/// A message written by hand, and where.
+const BY_HAND: (&str, &str) = (".spire.api.server.entry.v1.EntryRevision", "crate::revision::EntryRevision");
+
 /// The file whose service shows itself by reflection.
 const REFLECTED: &str = "workloadapi.proto";
 
@@ -67,6 +70,7 @@ fn generate(spec: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let mut config = Config::new();
     // Sorted maps: one value has one encoding, so that equal answers are equal bytes.
     config.btree_map(["."]).skip_debug(SECRETS).default_package_filename("workload");
+    config.extern_path(BY_HAND.0, BY_HAND.1);
     tonic_prost_build::configure()
         .out_dir(out)
         .emit_rerun_if_changed(false)

@@ -18,8 +18,9 @@ use avouch_proto::bundle_v1::{GetBundleRequest, GetFederatedBundleRequest};
 use avouch_proto::convert::{bundle_from_wire, delivered_entry, spiffe_id, status_of_item, sync_entry_mask};
 use avouch_proto::entry_v1::entry_client::EntryClient;
 use avouch_proto::entry_v1::{
-    EntryRevision, GetAuthorizedEntriesRequest, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
+    GetAuthorizedEntriesRequest, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
 };
+use avouch_proto::revision::EntryRevision;
 use avouch_proto::svid_v1::svid_client::SvidClient;
 use avouch_proto::svid_v1::{BatchNewX509svidRequest, NewJwtsvidRequest, NewX509svidParams};
 use avouch_proto::types;
@@ -266,7 +267,7 @@ fn sort_out(
     needed: &mut Vec<String>,
 ) {
     for one in revisions {
-        let Ok(id) = EntryId::new(&one.id) else { continue };
+        let Ok(id) = EntryId::new(one.id.as_str()) else { continue };
         if one.revision_number < 0 {
             continue;
         }
@@ -278,7 +279,7 @@ fn sort_out(
         if same {
             unchanged.push(id);
         } else {
-            needed.push(one.id);
+            needed.push(one.id.to_string());
         }
     }
 }
@@ -409,7 +410,7 @@ impl From<(&str, u16)> for Target {
 
 #[cfg(test)]
 mod tests {
-    use avouch_domain::Timestamp;
+    use avouch_domain::{ShortText, Timestamp};
     use avouch_engine::sync::Version;
 
     use super::*;
@@ -420,7 +421,7 @@ mod tests {
         let known: Known =
             ["a", "b", "c", "d"].into_iter().map(|id| (EntryId::new(id).unwrap(), version)).collect();
         let revision = |id: &str, revision_number, created_at| EntryRevision {
-            id: id.into(),
+            id: ShortText::new(id),
             revision_number,
             created_at,
         };

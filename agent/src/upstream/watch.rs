@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use avouch_domain::{Bundle, EntryId, Revision, Timestamp, TrustDomain};
 use avouch_engine::sync::{Frame, NodeStanding};
 use avouch_proto::convert::{bundle_from_wire, delivered_entry, position_from_wire, position_to_wire};
-use avouch_proto::entry_v1::EntryRevision;
+use avouch_proto::revision::EntryRevision;
 use avouch_proto::types;
 use avouch_proto::watch_v1::follow_request::Step;
 use avouch_proto::watch_v1::follow_response::Frame as WireFrame;
@@ -94,7 +94,7 @@ fn say_hello(hello: &Hello) -> watch_v1::Hello {
             .known
             .iter()
             .map(|(id, version)| EntryRevision {
-                id: id.to_string(),
+                id: id.text().clone(),
                 revision_number: version.revision,
                 created_at: version.created_at.secs(),
             })

@@ -1,31 +1,19 @@
 //! Registration entry: who gets which identity, below which parent.
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::limits::{DNS_NAME_MAX, ENTRY_ID_MAX, HINT_MAX};
 use crate::selector::{Selector, SelectorError, SelectorSet};
+use crate::short_text::ShortText;
 use crate::spiffe_id::SpiffeId;
 use crate::time::{Timestamp, Ttl};
 use crate::trust_domain::TrustDomain;
 
-/// Text that names one entry: 1 to 255 bytes of `[A-Za-z0-9-_.]`.
-///
-/// A UUID, which is what a server makes, lies in the value itself: who walks ten thousand entries to tell their IDs does
-/// not follow a pointer for each.
-#[derive(Clone)]
-pub struct EntryId(Text);
-
-/// Longest text kept in place: a UUID's 36 bytes, and what fills the word.
-const IN_PLACE: usize = 38;
-
-#[derive(Clone)]
-enum Text {
-    Short { len: u8, bytes: [u8; IN_PLACE] },
-    Long(Arc<str>),
-}
+/// Text that names one entry: 1 to 255 bytes of `[A-Za-z0-9-_.]`. A UUID, which is what a server makes, lies in the
+/// value itself.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(ShortText);
 
 impl EntryId {
     /// Checks characters and length.
@@ -41,56 +29,18 @@ impl EntryId {
         {
             return Err(EntryError::IdCharacter);
         }
-        let mut bytes = [0; IN_PLACE];
-        Ok(Self(match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
-            (Some(place), Ok(len)) => {
-                place.copy_from_slice(text.as_bytes());
-                Text::Short { len, bytes }
-            }
-            _ => Text::Long(text.into()),
-        }))
+        Ok(Self(ShortText::new(text)))
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        match &self.0 {
-            // Only ASCII gets in.
-            Text::Short { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
-            Text::Long(text) => text,
-        }
+        self.0.as_str()
     }
 
-    fn as_bytes(&self) -> &[u8] {
-        match &self.0 {
-            Text::Short { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
-            Text::Long(text) => text.as_bytes(),
-        }
-    }
-}
-
-impl PartialEq for EntryId {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl Eq for EntryId {}
-
-impl Ord for EntryId {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.as_bytes().cmp(other.as_bytes())
-    }
-}
-
-impl PartialOrd for EntryId {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Hash for EntryId {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_bytes().hash(state);
+    /// The ID as the text it is kept as, to be passed on without a copy of its own.
+    #[must_use]
+    pub fn text(&self) -> &ShortText {
+        &self.0
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use avouch_domain::{Bundle, Change, Entry, EntryId, RowKey, SpiffeId, Timestamp, TrustDomain};
 
 use crate::faults::{Fault, planted};
-use crate::registry::Registry;
+use crate::registry::{Card, Registry};
 
 /// True if the entry entitles to anything at this moment.
 fn counts(registry: &Registry, entry: &Entry, wall: Timestamp) -> bool {
@@ -59,25 +59,33 @@ impl View {
         Self { registry: registry.clone(), parents: parents_of(registry, agent, wall), wall }
     }
 
-    /// The entries, ascending by id.
+    /// What tells the entries and their revisions, ascending by id.
     #[must_use]
-    pub fn entries(&self) -> Vec<&Entry> {
-        let mut entries = Vec::new();
+    pub fn cards(&self) -> Vec<&Card> {
+        let mut cards = Vec::new();
         let mut runs = 0;
         // Asked once, not for each entry.
         let all_count = self.registry.withholds_nothing(self.wall);
-        let counts =
-            |e: &Entry| !e.is_expired(self.wall) && (all_count || !self.registry.is_withheld(e, self.wall));
+        let counts = |card: &&Card| {
+            !card.is_expired(self.wall)
+                && (all_count || !self.registry.is_withheld(card.entry(), self.wall))
+        };
         for parent in &self.parents {
-            let before = entries.len();
-            entries.extend(self.registry.entries_by_parent(parent).filter(|e| counts(e)));
-            runs += usize::from(entries.len() > before);
+            let before = cards.len();
+            cards.extend(self.registry.cards_by_parent(parent).filter(counts));
+            runs += usize::from(cards.len() > before);
         }
         // Those of one parent are in order already.
         if runs > 1 {
-            entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+            cards.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         }
-        entries
+        cards
+    }
+
+    /// The entries, ascending by id.
+    #[must_use]
+    pub fn entries(&self) -> Vec<&Entry> {
+        self.cards().into_iter().map(Card::entry).collect()
     }
 }
 
@@ -343,14 +351,25 @@ pub struct Digest {
 /// The whole view, told as the difference to what the agent holds.
 #[must_use]
 pub fn digest(registry: &Registry, agent: &SpiffeId, wall: Timestamp, known: &[KnownEntry]) -> Digest {
-    let known: BTreeMap<_, _> =
-        known.iter().map(|k| (&k.id, (k.revision_number, k.created_at.secs()))).collect();
+    // Both in one order, so that one walk compares them.
+    let mut known: Vec<_> = known.iter().collect();
+    known.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut known = known.into_iter().peekable();
     let mut digest = Digest::default();
-    for entry in View::new(registry, agent, wall).entries() {
-        if known.get(&entry.id) == Some(&(entry.revision_number, entry.created_at.secs())) {
-            digest.unchanged.push(entry.id.clone());
+    for card in View::new(registry, agent, wall).cards() {
+        let mut held = None;
+        // Of an entry told twice the last counts.
+        while let Some(told) = known.next_if(|told| told.id.text().as_bytes() <= card.id()) {
+            held = Some(told).filter(|told| told.id.text().as_bytes() == card.id());
+        }
+        let same = |told: &KnownEntry| {
+            told.revision_number == card.revision_number()
+                && told.created_at.secs() == card.created_at().secs()
+        };
+        if held.is_some_and(same) {
+            digest.unchanged.push(card.entry().id.clone());
         } else {
-            digest.entries.push(entry.clone());
+            digest.entries.push(card.entry().clone());
         }
     }
     digest

@@ -21,7 +21,9 @@ use imbl::{OrdMap, OrdSet};
 
 use federations::Federations;
 use governance::{Identities, People};
-use index::{ById, BySpiffeId, Giving, Index, Similar};
+use index::{BySpiffeId, Cards, Giving, Index, Similar};
+
+pub use index::Card;
 
 /// Everything the store keeps, at one [`LogPosition`].
 #[derive(Clone, Default)]
@@ -30,7 +32,7 @@ pub struct Registry {
     entries: OrdMap<EntryId, Entry>,
     by_spiffe_id: OrdSet<BySpiffeId>,
     /// With the entries themselves: what an agent may serve is read in one walk, without a lookup for each.
-    by_parent: Index<SpiffeId, ById>,
+    by_parent: Cards,
     /// By parent, the entries whose SPIFFE ID is itself a parent: the edges of the parent graph.
     nested: Index<SpiffeId, EntryId>,
     by_federation: Index<TrustDomain, EntryId>,
@@ -160,7 +162,7 @@ impl Registry {
 
     /// Gives the entry as it is kept.
     pub(crate) fn put_entry(&mut self, entry: Entry) -> Entry {
-        let neighbour = self.entries_by_parent(&entry.parent_id).next().cloned();
+        let neighbour = self.by_parent.first_below(&entry.parent_id).map(|card| card.entry().clone());
         let entry = match neighbour {
             Some(neighbour) => entry.sharing_texts_of(&neighbour),
             None => entry,
@@ -173,7 +175,7 @@ impl Registry {
                 self.nested.insert(above.parent_id.clone(), above.id.clone());
             }
         }
-        self.by_parent.insert(entry.parent_id.clone(), ById(entry.clone()));
+        self.by_parent.insert(&entry);
         if self.is_parent(&entry.spiffe_id) {
             self.nested.insert(entry.parent_id.clone(), id.clone());
         }
@@ -196,7 +198,7 @@ impl Registry {
         let Some(old) = self.entries.remove(id) else { return };
         self.by_spiffe_id.remove(&BySpiffeId(old.clone()));
         self.identities.forget_entry(id);
-        self.by_parent.remove(old.parent_id.clone(), ById(old.clone()));
+        self.by_parent.remove(&old);
         self.nested.remove(old.parent_id.clone(), id.clone());
         if !self.is_parent(&old.parent_id) {
             for above in giving(&self.by_spiffe_id, &old.parent_id) {
@@ -303,7 +305,12 @@ impl Registry {
 
     /// Entries below a parent, ascending by id.
     pub fn entries_by_parent<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Entry> + 'a {
-        self.by_parent.get(parent).map(|ById(entry)| entry)
+        self.cards_by_parent(parent).map(Card::entry)
+    }
+
+    /// As [`Self::entries_by_parent`], for who tells of each no more than its card does.
+    pub fn cards_by_parent<'a>(&'a self, parent: &'a SpiffeId) -> impl Iterator<Item = &'a Card> + 'a {
+        self.by_parent.below(parent)
     }
 
     /// Entries below a parent whose SPIFFE ID is itself a parent, ascending by id.
@@ -323,7 +330,7 @@ impl Registry {
     /// True if some entry names `id` as its parent.
     #[must_use]
     pub fn is_parent(&self, id: &SpiffeId) -> bool {
-        self.by_parent.contains_key(id)
+        self.by_parent.first_below(id).is_some()
     }
 
     /// Entries that give out `spiffe_id`.

@@ -43,9 +43,7 @@ pub struct Hello {
     pub agent_version: ::prost::alloc::string::String,
     /// What the agent holds, so that a snapshot need not repeat it. May be empty.
     #[prost(message, repeated, tag = "4")]
-    pub known: ::prost::alloc::vec::Vec<
-        super::super::super::spire::api::server::entry::v1::EntryRevision,
-    >,
+    pub known: ::prost::alloc::vec::Vec<crate::revision::EntryRevision>,
 }
 /// The agent has applied everything up to this revision.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -172,20 +172,11 @@ pub struct SyncAuthorizedEntriesRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncAuthorizedEntriesResponse {
     #[prost(message, repeated, tag = "1")]
-    pub entry_revisions: ::prost::alloc::vec::Vec<EntryRevision>,
+    pub entry_revisions: ::prost::alloc::vec::Vec<crate::revision::EntryRevision>,
     #[prost(message, repeated, tag = "2")]
     pub entries: ::prost::alloc::vec::Vec<super::super::super::types::Entry>,
     #[prost(bool, tag = "3")]
     pub more: bool,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct EntryRevision {
-    #[prost(string, tag = "1")]
-    pub id: ::prost::alloc::string::String,
-    #[prost(int64, tag = "2")]
-    pub revision_number: i64,
-    #[prost(int64, tag = "3")]
-    pub created_at: i64,
 }
 /// Generated client implementations.
 pub mod entry_client {

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use avouch_domain::Entry;
 use avouch_proto::convert::entry_to_wire;
-use avouch_proto::entry_v1::{EntryRevision, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse};
+use avouch_proto::entry_v1::{SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse};
+use avouch_proto::revision::EntryRevision;
 use avouch_proto::types::EntryMask;
 use tokio::sync::mpsc::{self, Sender};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use crate::api::call::Call;
 use crate::limits::SYNC_PAGE;
-use crate::service::View;
+use crate::service::{Card, View};
 
 type Replies = Sender<Result<SyncAuthorizedEntriesResponse, Status>>;
 
@@ -28,9 +28,9 @@ pub fn run(
     let (replies, stream) = mpsc::channel(2);
     tokio::spawn(async move {
         let line = call.audit();
-        let entries = view.entries();
+        let cards = view.cards();
         let ended = tokio::select! {
-            ended = converse(&entries, asks, &replies) => ended,
+            ended = converse(&cards, asks, &replies) => ended,
             // The agent is done or gone; both are fine.
             () = replies.closed() => Ok(()),
         };
@@ -45,9 +45,9 @@ pub fn run(
     ReceiverStream::new(stream)
 }
 
-/// `entries` come in ascending order of their IDs.
+/// `cards` come in ascending order of their IDs.
 async fn converse(
-    entries: &[&Entry],
+    cards: &[&Card],
     mut asks: impl Stream<Item = Result<SyncAuthorizedEntriesRequest, Status>> + Unpin,
     replies: &Replies,
 ) -> Result<(), Status> {
@@ -60,10 +60,10 @@ async fn converse(
     if mask.as_ref().is_some_and(|mask| !mask.revision_number) {
         return Err(Status::invalid_argument("revision number cannot be masked"));
     }
-    if entries.len() <= SYNC_PAGE {
-        return replies.send(Ok(entry_page(entries, mask.as_ref(), false))).await.map_err(gone);
+    if cards.len() <= SYNC_PAGE {
+        return replies.send(Ok(entry_page(cards, mask.as_ref(), false))).await.map_err(gone);
     }
-    let mut pages = entries.chunks(SYNC_PAGE).peekable();
+    let mut pages = cards.chunks(SYNC_PAGE).peekable();
     while let Some(page) = pages.next() {
         let entry_revisions = page.iter().copied().map(revision).collect();
         let more = pages.peek().is_some();
@@ -74,7 +74,7 @@ async fn converse(
         let mut ids = ask.ids;
         ids.sort_unstable();
         ids.dedup();
-        let asked: Vec<&Entry> = ids.iter().filter_map(|id| find(entries, id)).collect();
+        let asked: Vec<&Card> = ids.iter().filter_map(|id| find(cards, id)).collect();
         let mut pages = asked.chunks(SYNC_PAGE).peekable();
         if pages.peek().is_none() {
             replies.send(Ok(entry_page(&[], mask.as_ref(), false))).await.map_err(gone)?;
@@ -87,31 +87,37 @@ async fn converse(
     Ok(())
 }
 
-fn entry_page(entries: &[&Entry], mask: Option<&EntryMask>, more: bool) -> SyncAuthorizedEntriesResponse {
-    let entries = entries.iter().map(|entry| entry_to_wire(entry, mask)).collect();
+fn entry_page(cards: &[&Card], mask: Option<&EntryMask>, more: bool) -> SyncAuthorizedEntriesResponse {
+    let entries = cards.iter().map(|card| entry_to_wire(card.entry(), mask)).collect();
     SyncAuthorizedEntriesResponse { entry_revisions: Vec::new(), entries, more }
 }
 
-fn revision(entry: &Entry) -> EntryRevision {
+fn revision(card: &Card) -> EntryRevision {
     EntryRevision {
-        id: entry.id.as_str().to_owned(),
-        revision_number: entry.revision_number,
-        created_at: entry.created_at.secs(),
+        id: card.id_text(),
+        revision_number: card.revision_number(),
+        created_at: card.created_at().secs(),
     }
 }
 
-fn find<'a>(entries: &[&'a Entry], id: &str) -> Option<&'a Entry> {
-    entries.binary_search_by(|entry| entry.id.as_str().cmp(id)).ok().and_then(|at| entries.get(at)).copied()
+fn find<'a>(cards: &[&'a Card], id: &str) -> Option<&'a Card> {
+    let at = cards.binary_search_by(|card| card.id().cmp(id.as_bytes()));
+    at.ok().and_then(|at| cards.get(at)).copied()
 }
 
 #[cfg(test)]
 mod tests {
-    use avouch_domain::fixtures::entry;
+    use avouch_domain::fixtures::{entry, id};
+    use avouch_domain::{Image, LogPosition, Row, Timestamp};
+    use avouch_engine::Registry;
 
     use super::*;
 
-    fn entries(count: usize) -> Vec<Entry> {
-        (0..count).map(|n| entry(&format!("e{n:04}"), &format!("/w{n}"), "/node", &["unix:uid:0"])).collect()
+    fn view(count: usize) -> View {
+        let one = |n| entry(&format!("e{n:04}"), &format!("/w{n}"), "/node", &["unix:uid:0"]);
+        let rows = (0..count).map(|n| Row::Entry(one(n))).collect();
+        let image = Image { position: LogPosition::default(), rows, read_at: Timestamp(0) };
+        View::new(&Registry::from_image(image), &id("/node"), Timestamp(0))
     }
 
     fn ask(ids: impl IntoIterator<Item = usize>) -> SyncAuthorizedEntriesRequest {
@@ -125,9 +131,8 @@ mod tests {
         asks: Vec<SyncAuthorizedEntriesRequest>,
     ) -> Result<Vec<(usize, usize, bool)>, Status> {
         let (replies, mut received) = mpsc::channel(100);
-        let entries = entries(count);
-        let entries: Vec<_> = entries.iter().collect();
-        converse(&entries, tokio_stream::iter(asks.into_iter().map(Ok)), &replies).await?;
+        let view = view(count);
+        converse(&view.cards(), tokio_stream::iter(asks.into_iter().map(Ok)), &replies).await?;
         drop(replies);
         let mut seen = Vec::new();
         while let Some(reply) = received.recv().await {

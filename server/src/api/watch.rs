@@ -134,7 +134,7 @@ async fn follow(
     let resume = hello.position.as_ref().and_then(|position| position_from_wire(position).ok());
     let known = hello.known.into_iter().filter_map(|known| {
         Some(KnownEntry {
-            id: EntryId::new(&known.id).ok()?,
+            id: EntryId::new(known.id.as_str()).ok()?,
             revision_number: known.revision_number,
             created_at: Timestamp::from_secs(known.created_at),
         })

@@ -1,8 +1,9 @@
 //! What signs at the moment: X509-SVIDs, JWT-SVIDs and the server's own identity.
 //!
 //! Never signs with an authority that is not active in the store, and never on the reactor for longer than a
-//! moment: batches and slow keys go to blocking threads, as many as there are cores.
+//! moment: batches and slow keys go to lanes, as many as there are cores.
 
+mod lanes;
 mod roots;
 mod rotor;
 
@@ -20,12 +21,12 @@ use avouch_credential::x509::issue::{Issuer, LeafTemplate};
 use avouch_credential::x509::name::Name;
 use avouch_domain::{AuthorityKind, KeyType, SpiffeId, Timestamp, TrustDomain, X509Svid};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::limits::SIGN_INLINE_MAX;
 use crate::settings::Settings;
 
+use lanes::Lanes;
 pub use rotor::{Order, OrderError};
 pub(crate) use rotor::{OrderQueue, Rotor, RotorParts, order_queue};
 
@@ -99,7 +100,7 @@ struct Inner {
     server_svid: ArcSwapOption<X509Svid>,
     /// Why the last step of a part did not work out; a part that works is not here.
     troubles: Mutex<BTreeMap<Part, String>>,
-    lanes: Semaphore,
+    lanes: Lanes,
 }
 
 /// Handle to the signers. Cheap to clone.
@@ -124,7 +125,7 @@ impl Ca {
             roots: Arc::new(RootsCell::empty()),
             server_svid: ArcSwapOption::empty(),
             troubles: Mutex::new(BTreeMap::new()),
-            lanes: Semaphore::new(cores),
+            lanes: Lanes::new(cores),
         }))
     }
 
@@ -190,23 +191,39 @@ impl Ca {
         }
     }
 
-    /// Runs signing work of `items` certificates: here if it is short, else on a blocking thread, where as many
-    /// run at once as there are cores.
-    pub(crate) async fn work<T: Send + 'static>(
+    /// Runs signing work that makes one thing: here if the key of this type is quick, else on a lane.
+    async fn work<T: Send + 'static>(
         &self,
-        items: usize,
+        key_type: KeyType,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, String> {
-        let quick = matches!(self.0.settings.ca_key_type, KeyType::EcP256 | KeyType::EcP384);
-        if quick && items <= SIGN_INLINE_MAX {
+        if matches!(key_type, KeyType::EcP256 | KeyType::EcP384) {
             return Ok(work(self));
         }
-        let _lane = self.0.lanes.acquire().await.map_err(|e| e.to_string())?;
         let ca = self.clone();
-        tokio::task::spawn_blocking(move || work(&ca)).await.map_err(|e| e.to_string())
+        self.0.lanes.run(move || work(&ca)).await
     }
 
-    /// Signs one certificate with the authority of the moment. CPU work: call it inside [`Ca::work`].
+    /// Runs signing work for each of `items`: here if they are few and the key is quick, else on a lane.
+    pub(crate) async fn batch<I: Send + 'static, T: Send + 'static>(
+        &self,
+        items: Vec<I>,
+        each: impl Fn(&Self, &I) -> T + Send + 'static,
+    ) -> Result<Vec<T>, String> {
+        if items.len() <= SIGN_INLINE_MAX {
+            let all = move |ca: &Self| items.iter().map(|item| each(ca, item)).collect();
+            return self.work(self.0.settings.ca_key_type, all).await;
+        }
+        let ca = self.clone();
+        self.0.lanes.run_batch(items, move |item| each(&ca, item)).await
+    }
+
+    /// Signs one certificate with the authority of the moment.
+    pub(crate) async fn sign(&self, now: Timestamp, leaf: Leaf) -> Result<IssuedX509, String> {
+        self.work(self.0.settings.ca_key_type, move |ca| ca.sign_leaf(now, &leaf)).await?
+    }
+
+    /// As [`Ca::sign`]. CPU work: call it inside [`Ca::batch`].
     pub(crate) fn sign_leaf(&self, now: Timestamp, leaf: &Leaf) -> Result<IssuedX509, String> {
         let issuer = self.0.x509.load_full().ok_or("no X.509 authority is active")?;
         let certificate = issuer
@@ -259,7 +276,6 @@ impl Ca {
                 expires_at: svid.expires_at,
             })
         };
-        let quick = matches!(self.0.settings.jwt_key_type, KeyType::EcP256 | KeyType::EcP384);
-        self.work(if quick { 1 } else { usize::MAX }, sign).await?
+        self.work(self.0.settings.jwt_key_type, sign).await?
     }
 }

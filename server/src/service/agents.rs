@@ -288,6 +288,6 @@ impl Services {
             subject: Name::svid_default(),
             ttl: self.settings().agent_ttl,
         };
-        self.ca().work(1, move |ca| ca.sign_leaf(now.wall, &leaf)).await?
+        self.ca().sign(now.wall, leaf).await
     }
 }

@@ -56,6 +56,7 @@ pub use avouch_engine::plan::identities::{IdentityError, IdentityPatch, NewIdent
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
 pub use avouch_engine::plan::operator::{ActivateError, RevokeError, TaintError};
 pub use avouch_engine::plan::people::PeopleError;
+pub use avouch_engine::registry::Card;
 pub use identities::{Adoption, Candidate, IdentityFilter, NameError, Reach, Step, step};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};

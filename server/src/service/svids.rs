@@ -114,10 +114,8 @@ impl Services {
         let count = params.len();
         let (services, agent) = (self.clone(), agent.clone());
         let registry = self.registry();
-        let batch = move |ca: &Ca| -> Vec<_> {
-            params.iter().map(|param| services.issue_one(ca, &registry, now, &agent, param)).collect()
-        };
-        match self.ca().work(count, batch).await {
+        let each = move |ca: &Ca, param: &X509Param| services.issue_one(ca, &registry, now, &agent, param);
+        match self.ca().batch(params, each).await {
             Ok(issued) => issued,
             Err(e) => (0..count).map(|_| Err(X509ItemError::Sign(e.clone()))).collect(),
         }
@@ -209,8 +207,7 @@ impl Services {
             subject,
             ttl,
         };
-        let signed = self.ca().work(1, move |ca| ca.sign_leaf(now.wall, &leaf)).await;
-        signed.and_then(|svid| svid).map_err(MintX509Error::Sign)
+        self.ca().sign(now.wall, leaf).await.map_err(MintX509Error::Sign)
     }
 
     /// Mints a token for any workload of the trust domain.

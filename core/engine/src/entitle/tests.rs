@@ -140,6 +140,25 @@ fn a_digest_spares_what_is_held_and_trusts_no_re_created_entry() {
 }
 
 #[test]
+fn of_an_entry_told_twice_the_last_counts_in_whatever_order_they_come() {
+    let registry = nested();
+    let known = |entry_id: &str, revision_number| KnownEntry {
+        id: EntryId::new(entry_id).unwrap(),
+        revision_number,
+        created_at: Timestamp(0),
+    };
+    let spared = |known: &[KnownEntry]| {
+        let digest = digest(&registry, &id(AGENT), Timestamp(0), known);
+        digest.unchanged.iter().map(|id| id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        spared(&[known("own", 1), known("zz", 0), known("below-own", 0), known("own", 0)]),
+        ["below-own", "own"]
+    );
+    assert_eq!(spared(&[known("own", 0), known("aa", 0), known("own", 1)]), Vec::<String>::new());
+}
+
+#[test]
 fn a_position_of_another_history_is_not_trusted() {
     let present = nested();
     let mut history = History::new(present.clone(), 2);

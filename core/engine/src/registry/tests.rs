@@ -38,6 +38,46 @@ fn an_entry_that_moves_leaves_its_old_places() {
 }
 
 #[test]
+fn a_card_says_what_its_entry_says_after_every_change() {
+    let mut registry = with(vec![Row::Entry(entry("a", "/x", "/p", &["a:1"]))]);
+    let mut parts = entry_parts("a", "/x", "/p", &["a:1"]);
+    parts.revision_number = 7;
+    parts.created_at = Timestamp::from_secs(9);
+    parts.expires_at = Some(Timestamp::from_secs(20));
+    let changed = Entry::new(parts).unwrap();
+    registry.put(Row::Entry(changed.clone()));
+    let parent = id("/p");
+    let cards: Vec<_> = registry.cards_by_parent(&parent).collect();
+    let [card] = cards[..] else { panic!("{cards:?}") };
+    assert_eq!((card.id(), card.revision_number(), card.created_at()), (&b"a"[..], 7, changed.created_at));
+    assert_eq!(card.entry(), &changed);
+    for wall in [19, 20, 21].map(Timestamp::from_secs) {
+        assert_eq!(card.is_expired(wall), changed.is_expired(wall));
+    }
+}
+
+#[test]
+fn a_walk_keeps_to_its_parent_whatever_the_length_of_ids() {
+    let long = "z".repeat(200);
+    let mut rows = Vec::new();
+    for parent in ["/a", "/b", "/c"] {
+        for n in 0..40 {
+            let name = format!("{}{n:02}", &parent[1..]);
+            rows.push(Row::Entry(entry(&name, &format!("/x/{n}"), parent, &["a:1"])));
+        }
+    }
+    rows.push(Row::Entry(entry(&long, "/long", "/b", &["a:1"])));
+    let registry = with(rows);
+    for parent in ["/", "/a", "/aa", "/b", "/bb", "/c", "/d"].map(|path| id(path.trim_end_matches('/'))) {
+        let expected = ids(registry.entries().filter(|e| e.parent_id == parent));
+        assert_eq!(ids(registry.entries_by_parent(&parent)), expected, "{parent}");
+        assert_eq!(registry.is_parent(&parent), !expected.is_empty());
+        let told: Vec<_> = registry.cards_by_parent(&parent).map(|card| card.id_text().to_string()).collect();
+        assert_eq!(told, expected);
+    }
+}
+
+#[test]
 fn similar_means_same_parent_spiffe_id_and_selector_set() {
     let registry = with(vec![
         Row::Entry(entry("a", "/x", "/p", &["a:1", "b:2"])),
