@@ -27,6 +27,8 @@ pub enum Fault {
     ForgetAliasChange,
     /// A caller gets the token it waits for although its entry is withdrawn meanwhile (breaks INV-1).
     GrantWithdrawn,
+    /// Answers that were lent are not recalled when entries change (breaks INV-1).
+    KeepLentTokens,
     /// No token is ever thrown away for another (breaks INV-9).
     KeepEveryToken,
     /// The authority that signed so far goes on beside its successor (breaks INV-4).
@@ -46,7 +48,7 @@ pub enum Fault {
 #[cfg(feature = "faults")]
 impl Fault {
     /// Every one of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::MatchWithoutSubset,
         Self::SignBeforeKnown,
         Self::DropWithdrawal,
@@ -58,6 +60,7 @@ impl Fault {
         Self::ResumeAcrossEpochs,
         Self::ForgetAliasChange,
         Self::GrantWithdrawn,
+        Self::KeepLentTokens,
         Self::KeepEveryToken,
         Self::TwoSigners,
         Self::RetryAtOnce,

@@ -484,6 +484,9 @@ impl Cache {
     }
 
     fn take(&mut self, input: Input) {
+        if input.changes_grants() {
+            self.jwts.recall(&mut self.effects);
+        }
         match input {
             Input::Entries { upserts, removed } => {
                 for id in &removed {
