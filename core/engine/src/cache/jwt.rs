@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use avouch_domain::{Bundle, Entry, EntryId, JwtSvid, Now, SelectorSet, SpiffeId, Tick, Timestamp};
 
-use super::{Effect, JwtGrant, JwtRefusal, KeptJwt, RequestId, SignFailure, Ticket};
+use super::{Effect, Input, JwtGrant, JwtRefusal, KeptJwt, RequestId, SignFailure, Ticket};
 use crate::backoff::Jitter;
 use crate::faults::{Fault, planted};
 use crate::renew::renew_at;
@@ -405,9 +405,9 @@ impl Jwts {
         effects.push_back(Effect::AnswerJwt { request, answer, lent_until });
     }
 
-    /// What follows may give the questions that were answered before other answers.
-    pub fn recall(&mut self, effects: &mut VecDeque<Effect>) {
-        if std::mem::take(&mut self.lent) && !planted(Fault::KeepLentTokens) {
+    /// Takes back what was lent if questions that were answered may have other answers after `input`.
+    pub fn recall_before(&mut self, input: &Input, effects: &mut VecDeque<Effect>) {
+        if input.changes_grants() && std::mem::take(&mut self.lent) && !planted(Fault::KeepLentTokens) {
             effects.push_back(Effect::RecallJwt);
         }
     }

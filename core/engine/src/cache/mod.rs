@@ -484,9 +484,7 @@ impl Cache {
     }
 
     fn take(&mut self, input: Input) {
-        if input.changes_grants() {
-            self.jwts.recall(&mut self.effects);
-        }
+        self.jwts.recall_before(&input, &mut self.effects);
         match input {
             Input::Entries { upserts, removed } => {
                 for id in &removed {
