@@ -79,10 +79,10 @@ impl HealthState for AgentHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use avouch_domain::{SelectorSet, SpiffeId, Timestamp, TrustDomain, fixtures};
+    use avouch_domain::{SelectorSet, Timestamp, TrustDomain, fixtures};
     use tokio::sync::watch;
 
-    use crate::supply::{AgentFacts, Feed, JwtGrant, JwtRefusal, Nearest, Want};
+    use crate::supply::{AgentFacts, Feed, JwtGrant, JwtQuestion, JwtRefusal, Nearest, Want};
 
     struct Facts(bool, AgentFacts);
 
@@ -103,13 +103,11 @@ mod tests {
         async fn subscribe(&self, _: SelectorSet, _: Want) -> Box<dyn Feed> {
             unreachable!("health asks for facts only")
         }
-        async fn fetch_jwt(
-            &self,
-            _: SelectorSet,
-            _: Vec<String>,
-            _: Option<SpiffeId>,
-        ) -> Result<Vec<JwtGrant>, JwtRefusal> {
+        async fn fetch_jwt(&self, _: JwtQuestion) -> Result<Arc<[JwtGrant]>, JwtRefusal> {
             Err(JwtRefusal::NoIdentity)
+        }
+        fn lent_jwt(&self, _: &JwtQuestion) -> Option<Arc<[JwtGrant]>> {
+            None
         }
         async fn nearest(&self, _: &SelectorSet) -> Option<Nearest> {
             None

@@ -23,8 +23,14 @@ pub const CONNECTIONS_MAX: usize = 32_768;
 pub const CALLS_MAX: usize = 32_768;
 /// Most JWT-SVID calls that wait for minting: few enough that one process's flood delays nobody for long.
 pub const MINTING_MAX: usize = 1024;
+/// Answers with JWT-SVIDs that are given again without asking the cache: as many as it holds tokens by default.
+pub const LENT_MAX: usize = 1000;
+/// Longest time for which that goes on: the cache throws away what it has not been asked for longest.
+pub const LENT_AGE_MAX: Duration = Duration::from_secs(1);
 /// Most open calls on one connection. A client library keeps two to four streams.
 pub const CALLS_PER_CONNECTION: u32 = 128;
+/// Rounds in which a connection and its calls wake each other before others have the thread: a call takes two or three.
+pub const ROUNDS_MAX: usize = 64;
 /// Most attestations that wait or run at once.
 pub const ATTESTATIONS_WAITING_MAX: usize = 1024;
 /// Attestations that run at once: each reads a few files, or hashes one binary.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use avouch::authority::Mended;
-use avouch_attestors::process::Pins;
+use avouch_attestors::process::{Look, Pins};
 use avouch_attestors::{Peer, PinnedProcess, ProcessGone};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,6 +27,8 @@ pub struct Caller {
     pub pid: i32,
     pub uid: u32,
     pub gid: u32,
+    /// The agent itself.
+    own: bool,
     pins: Arc<Pins>,
     pinned: Mutex<Pinned>,
     closing: CancellationToken,
@@ -48,6 +50,8 @@ impl Caller {
             pid: peer.pid,
             uid: peer.uid,
             gid: peer.gid,
+            // Asked once: it is a call of the system each time.
+            own: u32::try_from(peer.pid).is_ok_and(|pid| pid == std::process::id()),
             pins,
             pinned: Mutex::new(Pinned::NotYet(Some(peer))),
             closing: CancellationToken::new(),
@@ -60,9 +64,13 @@ impl Caller {
     /// # Errors
     /// [`ProcessGone`] if it exited or changed; the connection closes soon after.
     pub fn process(&self) -> Result<Arc<PinnedProcess>, ProcessGone> {
+        self.looked_at(Look::Whole)
+    }
+
+    fn looked_at(&self, look: Look) -> Result<Arc<PinnedProcess>, ProcessGone> {
         let result = self.pin_or_find().and_then(|(process, just_checked)| {
             if !just_checked {
-                process.still_same()?;
+                process.still_same(look)?;
             }
             Ok(process)
         });
@@ -96,12 +104,12 @@ impl Caller {
         }
     }
 
-    /// The cheap check before each delivery.
+    /// The cheap check before each delivery; of all that what is delivered rests on.
     ///
     /// # Errors
     /// As [`Caller::process`].
-    pub fn still_same(&self) -> Result<(), ProcessGone> {
-        self.process().map(|_| ())
+    pub fn still_same(&self, look: Look) -> Result<(), ProcessGone> {
+        self.looked_at(look).map(|_| ())
     }
 
     /// Ends the connection once answers on their way are out.
@@ -112,7 +120,7 @@ impl Caller {
     /// True for the agent itself, whose own probes are not news.
     #[must_use]
     pub fn is_self(&self) -> bool {
-        u32::try_from(self.pid).is_ok_and(|pid| pid == std::process::id())
+        self.own
     }
 }
 
@@ -228,7 +236,7 @@ pub(crate) mod tests {
         let mut stream = PeerStream::new(ours, caller.clone());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(caller.still_same().is_err());
+        assert!(caller.still_same(Look::Whole).is_err());
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "end of stream");
         assert!(caller.process().is_err(), "and for good");
     }

@@ -4,6 +4,7 @@
 //! task for anything outside it; calls and signatures run in tasks of their own and come back as events.
 
 mod feeds;
+mod lent;
 mod signing;
 mod task;
 #[cfg(test)]
@@ -13,17 +14,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use avouch_domain::{Bundle, KeyType, Now, SelectorSet, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{Bundle, KeyType, Now, SelectorSet, Timestamp, TrustDomain};
 use avouch_engine::cache::RequestId;
 use avouch_engine::sync::AgentRefusal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::feeds::{Feeds, ShellFeed};
+use self::lent::Lent;
 use crate::limits::COMMANDS_WAITING;
 use crate::metrics::Metrics;
 use crate::sealed::{Kept, Vault};
-use crate::supply::{AgentFacts, Feed, JwtGrant, JwtRefusal, Nearest, Supply, Want, WorkloadUpdate};
+use crate::supply::{
+    AgentFacts, Feed, JwtGrant, JwtQuestion, JwtRefusal, Nearest, Supply, Want, WorkloadUpdate,
+};
 use crate::upstream::Upstream;
 
 /// The agent's own SVID, as far as others may know it.
@@ -71,6 +75,9 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// The answer to a question for JWT-SVIDs.
+type Granted = Result<Arc<[JwtGrant]>, JwtRefusal>;
+
 /// What callers ask of the task.
 enum Command {
     /// The agent has a new SVID; and the own bundle, if it came with it.
@@ -88,10 +95,8 @@ enum Command {
     },
     FetchJwt {
         request: RequestId,
-        selectors: SelectorSet,
-        audience: Vec<String>,
-        id: Option<SpiffeId>,
-        reply: oneshot::Sender<Result<Vec<JwtGrant>, JwtRefusal>>,
+        question: JwtQuestion,
+        reply: oneshot::Sender<Granted>,
     },
     Nearest {
         selectors: SelectorSet,
@@ -113,6 +118,8 @@ pub struct Shell {
     ready: watch::Receiver<bool>,
     signs: Arc<Signs>,
     feeds: Arc<Feeds>,
+    lent: Arc<Lent>,
+    clock: fn() -> Now,
 }
 
 /// What callers see without asking the task.
@@ -137,10 +144,12 @@ impl Shell {
         let (ready_tx, ready) = watch::channel(false);
         let signs = Arc::new(Signs::default());
         let (feeds, sweeps) = Feeds::new();
-        let (trust_domain, requests) = (parts.trust_domain.clone(), Arc::default());
+        let (trust_domain, requests, clock) = (parts.trust_domain.clone(), Arc::default(), parts.clock);
         let queues = task::Queues { commands: queue, goners, sweeps };
-        let task = task::Task::new(parts, queues, feeds.clone(), ready_tx, signs.clone());
-        let shell = Self { trust_domain, commands, gone, requests, ready, signs, feeds };
+        let boards = task::Boards { feeds: feeds.clone(), lent: Arc::default(), signs: signs.clone() };
+        let lent = boards.lent.clone();
+        let task = task::Task::new(parts, queues, boards, ready_tx);
+        let shell = Self { trust_domain, commands, gone, requests, ready, signs, feeds, lent, clock };
         (shell, tokio::spawn(task.run(stop)))
     }
 
@@ -193,16 +202,11 @@ impl Supply for Shell {
         }
     }
 
-    async fn fetch_jwt(
-        &self,
-        selectors: SelectorSet,
-        audience: Vec<String>,
-        id: Option<SpiffeId>,
-    ) -> Result<Vec<JwtGrant>, JwtRefusal> {
+    async fn fetch_jwt(&self, question: JwtQuestion) -> Granted {
         let stopping = || Err(JwtRefusal::Unavailable("the agent is stopping".to_owned()));
         let request = self.requests.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        let command = Command::FetchJwt { request, selectors, audience, id, reply };
+        let command = Command::FetchJwt { request, question, reply };
         if self.commands.send(command).await.is_err() {
             return stopping();
         }
@@ -210,6 +214,10 @@ impl Supply for Shell {
         let answer = (&mut waiting.answer).await;
         waiting.answered = true;
         answer.unwrap_or_else(|_| stopping())
+    }
+
+    fn lent_jwt(&self, question: &JwtQuestion) -> Option<Arc<[JwtGrant]>> {
+        self.lent.find(question, (self.clock)())
     }
 
     async fn nearest(&self, selectors: &SelectorSet) -> Option<Nearest> {
@@ -234,7 +242,7 @@ impl Feed for Ended {
 
 /// A caller that waits for its tokens. Dropped before they came, it tells the task.
 struct Waiting {
-    answer: oneshot::Receiver<Result<Vec<JwtGrant>, JwtRefusal>>,
+    answer: oneshot::Receiver<Granted>,
     request: RequestId,
     gone: mpsc::UnboundedSender<RequestId>,
     answered: bool,

@@ -32,6 +32,15 @@ pub struct AgentFacts {
     pub now: Timestamp,
 }
 
+/// What somebody asks to have a JWT-SVID of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct JwtQuestion {
+    pub selectors: SelectorSet,
+    pub audience: Vec<String>,
+    /// Only of this identity.
+    pub id: Option<SpiffeId>,
+}
+
 /// The middle of the agent, as its edges see it.
 #[tonic::async_trait]
 pub trait Supply: Send + Sync + 'static {
@@ -50,13 +59,11 @@ pub trait Supply: Send + Sync + 'static {
     /// Follows what `selectors` may have. Waits for the first sync.
     async fn subscribe(&self, selectors: SelectorSet, want: Want) -> Box<dyn Feed>;
 
-    /// JWT-SVIDs for each matching entry, or only for those of `id`, by ascending entry ID.
-    async fn fetch_jwt(
-        &self,
-        selectors: SelectorSet,
-        audience: Vec<String>,
-        id: Option<SpiffeId>,
-    ) -> Result<Vec<JwtGrant>, JwtRefusal>;
+    /// JWT-SVIDs for each matching entry, or only for those of the asked ID, by ascending entry ID.
+    async fn fetch_jwt(&self, question: JwtQuestion) -> Result<Arc<[JwtGrant]>, JwtRefusal>;
+
+    /// The same, if the answer is there already and still holds.
+    fn lent_jwt(&self, question: &JwtQuestion) -> Option<Arc<[JwtGrant]>>;
 
     /// The entry that misses the fewest selectors: the explanation of a refusal.
     async fn nearest(&self, selectors: &SelectorSet) -> Option<Nearest>;

@@ -251,8 +251,12 @@ impl Lines {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         let level = Level::of(*metadata.level());
         let limit = self.0.level.load(Ordering::Relaxed);
-        let ours = metadata.target().starts_with("avouch");
-        level as u8 <= limit && (ours || level <= Level::Warn)
+        level as u8 <= limit && (is_ours(metadata) || level <= Level::Warn)
+    }
+
+    /// False for what is written at no level: libraries speak a lot about each message, and asking costs.
+    fn could_want(metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && (is_ours(metadata) || Level::of(*metadata.level()) <= Level::Warn)
     }
 
     fn write(&self, line: &str) {
@@ -266,9 +270,13 @@ impl Lines {
     }
 }
 
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("avouch")
+}
+
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.is_event() { Interest::sometimes() } else { Interest::never() }
+        if Self::could_want(metadata) { Interest::sometimes() } else { Interest::never() }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {

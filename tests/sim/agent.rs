@@ -59,6 +59,8 @@ pub struct Agent {
     pub unreached: u64,
     /// Callers that wait for a token, and since when.
     pub waiting: BTreeMap<u64, (Pin, Tick)>,
+    /// Answers that the next caller with these selectors would get until then without a question.
+    lent: Vec<(SelectorSet, Vec<cache::JwtGrant>, Timestamp)>,
     pub processes: Processes,
     /// Something has happened to it since the promises were asked last.
     pub touched: bool,
@@ -115,6 +117,7 @@ impl Agent {
             tokens: 0,
             unreached: 0,
             waiting: BTreeMap::new(),
+            lent: Vec::new(),
             processes: Processes::default(),
             touched: true,
             shown: false,
@@ -149,6 +152,7 @@ impl Agent {
         self.held.clear();
         self.views.clear();
         self.waiting.clear();
+        self.lent.clear();
         self.trusted.clear();
         self.revoked.clear();
         self.phases.clear();
@@ -358,6 +362,8 @@ impl Agent {
             self.coverage.answer(if by_time { "tick" } else { cause }, cache::phase::effect(&effect));
             self.perform_cache(now, effect, asks);
         }
+        self.lent.retain(|(.., until)| *until > now.wall);
+        self.broken.extend(self.lent_is_wrong(now));
         if self.coverage.on {
             self.watch_entries(cause, &of_it);
             if let Some(id) = self.cache.miscounted() {
@@ -439,7 +445,10 @@ impl Agent {
                 self.find_first_end();
             }
             cache::Effect::MintJwt { ticket, entry, .. } => asks.push(Ask::Mint { ticket, entry }),
-            cache::Effect::AnswerJwt { request, answer } => self.answered(now, request, answer),
+            cache::Effect::AnswerJwt { request, answer, lent_until } => {
+                self.answered(now, request, answer, lent_until);
+            }
+            cache::Effect::RecallJwt => self.lent.clear(),
             cache::Effect::Hurry { .. } | cache::Effect::NobodyWaits { .. } => {}
         }
     }
@@ -497,6 +506,7 @@ fn about_tokens(kind: &str) -> bool {
             | "tokens"
             | "no identity"
             | "unavailable"
+            | "recall"
     )
 }
 

@@ -141,6 +141,11 @@ fn a_token_of_a_withdrawn_entry_is_found() {
 }
 
 #[test]
+fn a_token_that_is_lent_on_after_its_entry_changed_is_found() {
+    finds(Fault::KeepLentTokens, &[1]);
+}
+
+#[test]
 fn a_cache_without_a_limit_is_found() {
     finds(Fault::KeepEveryToken, &[9]);
 }

@@ -3,6 +3,7 @@
 //! Never knows what the calls mean, and never keeps more of a connection than `limits.rs` says.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,7 +12,7 @@ use http::Request;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming as Received};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_stream::StreamExt;
@@ -21,6 +22,7 @@ use tonic::service::Routes;
 use tower::Service;
 
 use super::Stop;
+use super::beside::{Beside, Calls};
 use super::ebb::Ebb;
 use super::listener::Incoming;
 use super::status::Refusal;
@@ -57,7 +59,8 @@ pub async fn connection(stream: PeerStream, routes: Routes, stop: Stop) {
         request.extensions_mut().insert(caller.clone());
         answer(routes.clone(), request)
     });
-    let served = http2::Builder::new(TokioExecutor::new())
+    let calls = Calls::default();
+    let served = http2::Builder::new(calls.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(CALLS_PER_CONNECTION)
         .max_header_list_size(HEADER_LIST_MAX)
@@ -66,11 +69,13 @@ pub async fn connection(stream: PeerStream, routes: Routes, stop: Stop) {
         .max_send_buf_size(SEND_BUFFER)
         .serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
+    let mut beside = Beside::new(&calls);
     let outcome = tokio::select! {
-        outcome = served.as_mut() => outcome,
+        outcome = poll_fn(|cx| beside.poll(cx, |cx| served.as_mut().poll(cx))) => outcome,
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
-            served.await
+            beside.look_again();
+            poll_fn(|cx| beside.poll(cx, |cx| served.as_mut().poll(cx))).await
         }
     };
     if let Err(error) = outcome

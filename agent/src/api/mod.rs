@@ -4,6 +4,7 @@
 
 mod admin;
 mod answer;
+mod beside;
 mod codec;
 mod conn;
 mod ebb;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch_attestors::process::Look;
 use avouch_domain::{Now, SelectorSet, SpiffeId, Tick};
 use avouch_proto::workload as wire;
 use prost::bytes::Bytes;
@@ -21,7 +22,7 @@ use crate::fair::{FairShare, Share};
 use crate::limits::{AUDIENCES_MAX, INCOMPLETE_WAIT};
 use crate::metrics::{Api, Metrics};
 use crate::peer::Caller;
-use crate::supply::{Feed, JwtGrant, JwtRefusal, Supply, Want, WorkloadUpdate};
+use crate::supply::{Feed, JwtGrant, JwtQuestion, JwtRefusal, Supply, Want, WorkloadUpdate};
 use crate::workload::WorkloadAttestor;
 
 /// The name in logs and metrics.
@@ -62,6 +63,8 @@ struct Admitted {
     selectors: SelectorSet,
     call: Call,
 }
+
+type Granted = Result<Arc<[JwtGrant]>, Refusal>;
 
 /// One call in progress: whose it is, its share of the budget and its line in the metrics.
 pub(super) struct Call {
@@ -184,8 +187,8 @@ impl Workload {
     }
 
     /// Only the process that was attested may have what it was attested for, and hear that there is nothing.
-    fn same_process(&self, call: &Call) -> Result<(), Refusal> {
-        call.caller.still_same().map_err(|error| {
+    fn same_process(&self, call: &Call, look: Look) -> Result<(), Refusal> {
+        call.caller.still_same(look).map_err(|error| {
             tracing::warn!(
                 subsystem_name = "endpoints",
                 pid = call.caller.pid,
@@ -198,7 +201,7 @@ impl Workload {
     }
 
     fn refuse(&self, admitted: &Admitted) -> Refusal {
-        if let Err(changed) = self.same_process(&admitted.call) {
+        if let Err(changed) = self.same_process(&admitted.call, Look::Whole) {
             return changed;
         }
         if !self.supply.synced() {
@@ -282,9 +285,35 @@ impl Workload {
         &self,
         admitted: &Admitted,
         audience: Vec<String>,
-        asked: Option<SpiffeId>,
+        id: Option<SpiffeId>,
     ) -> Result<Bytes, Refusal> {
-        let fetch = || self.grants(admitted, audience.clone(), asked.clone());
+        let question = JwtQuestion { selectors: admitted.selectors.clone(), audience, id };
+        let granted = match self.supply.lent_jwt(&question) {
+            Some(grants) => Ok(grants),
+            None => self.patient_grants(admitted, &question).await,
+        };
+        let grants = match granted {
+            Err(Refusal::NoIdentity) => return Err(self.refuse(admitted)),
+            other => other?,
+        };
+        self.same_process(&admitted.call, look(grants.iter().any(|grant| grant.rests_on_groups)))?;
+        for grant in grants.iter() {
+            tracing::debug!(
+                subsystem_name = "endpoints",
+                service = SHORT_NAME,
+                method = admitted.call.method,
+                pid = admitted.call.caller.pid,
+                registered = true,
+                spiffe_id = %grant.svid.id,
+                "Fetched JWT SVID"
+            );
+        }
+        jwt_answer(&grants)
+    }
+
+    /// Tokens for an admitted caller, who waits for a while if nothing matches: the entry may be on its way.
+    async fn patient_grants(&self, admitted: &Admitted, question: &JwtQuestion) -> Granted {
+        let fetch = || self.grants(admitted, question.clone());
         let mut grants = fetch().await;
         let hold = self.hold();
         if matches!(grants, Err(Refusal::NoIdentity)) && !hold.is_zero() {
@@ -298,40 +327,17 @@ impl Workload {
                 }
             }
         }
-        match grants {
-            Err(Refusal::NoIdentity) => Err(self.refuse(admitted)),
-            Err(other) => Err(other),
-            Ok(grants) => {
-                self.same_process(&admitted.call)?;
-                for grant in &grants {
-                    tracing::debug!(
-                        subsystem_name = "endpoints",
-                        service = SHORT_NAME,
-                        method = admitted.call.method,
-                        pid = admitted.call.caller.pid,
-                        registered = true,
-                        spiffe_id = %grant.svid.id,
-                        "Fetched JWT SVID"
-                    );
-                }
-                jwt_answer(&grants)
-            }
-        }
+        grants
     }
 
     /// Tokens for an admitted caller. A call that is dropped takes its question back, so that asking and going away
     /// is no way to make the agent mint without limit.
-    async fn grants(
-        &self,
-        admitted: &Admitted,
-        audience: Vec<String>,
-        asked: Option<SpiffeId>,
-    ) -> Result<Vec<JwtGrant>, Refusal> {
+    async fn grants(&self, admitted: &Admitted, question: JwtQuestion) -> Granted {
         let _share = self.share(&self.minting, &admitted.call)?;
         let granted = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Err(Refusal::Stopping),
-            granted = self.supply.fetch_jwt(admitted.selectors.clone(), audience, asked) => granted,
+            granted = self.supply.fetch_jwt(question) => granted,
         };
         match granted {
             Ok(grants) if grants.is_empty() => Err(Refusal::NoIdentity),
@@ -355,7 +361,7 @@ impl Workload {
             let visible = self.next(&mut feed).await?;
             let now = (self.clock)().wall;
             let keys = self.book.keys(&visible);
-            self.same_process(&admitted.call)?;
+            self.same_process(&admitted.call, look(visible.rests_on_groups))?;
             let allowed = &self.options.allowed_foreign_jwt_claims;
             validate::answer(&request, &keys, &visible.own.trust_domain, allowed, now)
         };
@@ -367,6 +373,11 @@ impl Workload {
             Err(refusal) => Err(admitted.call.ends(refusal)),
         }
     }
+}
+
+/// How much of a process is looked at before it is given what rests on supplementary groups or not.
+fn look(rests_on_groups: bool) -> Look {
+    if rests_on_groups { Look::Whole } else { Look::ButGroups }
 }
 
 fn asked_id(request: &wire::JwtsvidRequest) -> Result<Option<SpiffeId>, Refusal> {
@@ -428,7 +439,7 @@ impl Delivery {
             if self.kind == Kind::X509Svid && update.identities.is_empty() {
                 continue; // entitled, but still being signed
             }
-            self.workload.same_process(&self.admitted.call)?;
+            self.workload.same_process(&self.admitted.call, look(update.rests_on_groups))?;
             let encoded = self.workload.book.answer(self.kind, &update)?;
             if self.last != Some(encoded.mark) {
                 self.last = Some(encoded.mark);

@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::keeping::Keeping;
 use super::feeds::{Feeds, Key, ShellFeed, Sweep, Update};
+use super::lent::Lent;
 use super::signing::{Job, Mint, Mints, Outcome, Queue};
-use super::{Command, Parts, Signs};
+use super::{Command, Granted, Parts, Signs};
 use crate::clock::ServerClock;
 use crate::limits::{COMMANDS_WAITING, SLEEP_MAX, SUBSCRIPTION_LINGER};
 use crate::sealed::StoreError;
-use crate::supply::{AgentFacts, JwtGrant, JwtRefusal};
+use crate::supply::{AgentFacts, JwtQuestion};
 use crate::timer::Timer;
 use crate::upstream::{CallError, Hello, SignedJwt};
 
@@ -64,6 +65,13 @@ pub(super) struct Queues {
     pub sweeps: mpsc::UnboundedReceiver<Sweep>,
 }
 
+/// What callers read without asking the task.
+pub(super) struct Boards {
+    pub feeds: Arc<Feeds>,
+    pub lent: Arc<Lent>,
+    pub signs: Arc<Signs>,
+}
+
 pub(super) struct Task {
     parts: Parts,
     cache: Cache,
@@ -71,6 +79,7 @@ pub(super) struct Task {
     commands: mpsc::Receiver<Command>,
     goners: mpsc::UnboundedReceiver<RequestId>,
     feeds: Arc<Feeds>,
+    lent: Arc<Lent>,
     sweeps: mpsc::UnboundedReceiver<Sweep>,
     /// Runs while there may be subscriptions that nobody uses.
     sweep_timer: Timer,
@@ -79,7 +88,7 @@ pub(super) struct Task {
     events_tx: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     groups: BTreeMap<SelectorSet, watch::Sender<Update>>,
-    jwt_callers: BTreeMap<RequestId, oneshot::Sender<Result<Vec<JwtGrant>, JwtRefusal>>>,
+    jwt_callers: BTreeMap<RequestId, (JwtQuestion, oneshot::Sender<Granted>)>,
     queue: Queue,
     mints: Mints,
     stream: Option<Stream>,
@@ -104,9 +113,8 @@ impl Task {
     pub fn new(
         parts: Parts,
         Queues { commands, goners, sweeps }: Queues,
-        feeds: Arc<Feeds>,
+        Boards { feeds, lent, signs }: Boards,
         ready: watch::Sender<bool>,
-        signs: Arc<Signs>,
     ) -> Self {
         let (events_tx, events) = mpsc::channel(COMMANDS_WAITING);
         let mut seeds = Jitter::new(parts.settings.seed);
@@ -133,6 +141,7 @@ impl Task {
             commands,
             goners,
             feeds,
+            lent,
             sweeps,
             sweep_timer: Timer::default(),
             set_back: false,
@@ -173,12 +182,14 @@ impl Task {
                 () = tokio::time::sleep(sleep) => {
                     self.tell_sync(sync::Input::Tick);
                     self.tell_cache(cache::Input::Tick);
+                    self.lent.sweep(self.now);
                 }
             }
             self.signs.pushed.store(self.sync.is_pushed(), Ordering::Relaxed);
             self.keep();
         }
         self.feeds.close();
+        self.lent.recall();
         self.keep_at_last().await;
     }
 
@@ -269,8 +280,9 @@ impl Task {
             Command::Subscribe { key, reply } => self.subscribe(key, reply),
             // A caller that has gone already can't take itself back any more.
             Command::FetchJwt { reply, .. } if reply.is_closed() => {}
-            Command::FetchJwt { request, selectors, audience, id, reply } => {
-                self.jwt_callers.insert(request, reply);
+            Command::FetchJwt { request, question, reply } => {
+                let JwtQuestion { selectors, audience, id } = question.clone();
+                self.jwt_callers.insert(request, (question, reply));
                 self.tell_cache(cache::Input::JwtWanted { request, selectors, audience, id });
             }
             Command::Nearest { selectors, reply } => {
@@ -513,11 +525,16 @@ impl Task {
             Effect::Drop { selectors } => {
                 self.groups.remove(&selectors);
             }
-            Effect::AnswerJwt { request, answer } => {
-                if let Some(caller) = self.jwt_callers.remove(&request) {
+            Effect::AnswerJwt { request, answer, lent_until } => {
+                if let Some((question, caller)) = self.jwt_callers.remove(&request) {
+                    let answer: Granted = answer.map(Into::into);
+                    if let (Some(until), Ok(grants)) = (lent_until, &answer) {
+                        self.lent.lend(question, grants.clone(), until, self.now);
+                    }
                     let _ = caller.send(answer);
                 }
             }
+            Effect::RecallJwt => self.lent.recall(),
         }
     }
 

@@ -10,7 +10,7 @@ use avouch_credential::x509::issue::{CaTemplate, Issuer, LeafTemplate, self_sign
 use avouch_credential::x509::name::Name;
 use avouch_domain::fixtures::{domain, entry, set};
 use avouch_domain::{
-    Entry, EntryId, Epoch, Head, JwtAuthority, LogPosition, Revision, Ttl, X509Authority, X509Svid,
+    Entry, EntryId, Epoch, Head, JwtAuthority, LogPosition, Revision, SpiffeId, Ttl, X509Authority, X509Svid,
 };
 use avouch_engine::sync::{Frame, Known, Polled};
 use parking_lot::Mutex;
@@ -103,6 +103,10 @@ impl Fake {
         };
         Ok(SignedChain { chain: vec![self.issuer.leaf(&template).map_err(|e| e.to_string())?.der] })
     }
+}
+
+fn question(selector: &str, audience: String) -> JwtQuestion {
+    JwtQuestion { selectors: set(&[selector]), audience: vec![audience], id: None }
 }
 
 fn position(revision: u64) -> LogPosition {
@@ -267,7 +271,7 @@ async fn the_clock_of_a_server_that_does_not_push_shows_in_what_it_signs() {
     rig.shell.identity(Some(rig.fake.bundle.clone())).await;
     rig.shell.ready().wait_for(|ready| *ready).await.unwrap();
     assert_eq!(rig.shell.facts().await.clock_skew_ms, 0);
-    rig.shell.fetch_jwt(set(&["u:1"]), vec!["x".into()], None).await.unwrap();
+    rig.shell.fetch_jwt(question("u:1", "x".into())).await.unwrap();
     let skew = rig.shell.facts().await.clock_skew_ms;
     assert!((55_000..=60_000).contains(&skew), "{skew}");
 }
@@ -327,7 +331,7 @@ async fn papers_of_a_tainted_authority_are_counted_when_the_taint_comes() {
     rig.shell.ready().wait_for(|ready| *ready).await.unwrap();
     let mut feed = rig.shell.subscribe(set(&["u:1"]), Want::X509).await;
     assert_eq!(names(&mut feed, 1).await, ["a"]);
-    rig.shell.fetch_jwt(set(&["u:1"]), vec!["x".into()], None).await.unwrap();
+    rig.shell.fetch_jwt(question("u:1", "x".into())).await.unwrap();
     let mut tainted = rig.fake.bundle.clone();
     tainted.x509_authorities[0].tainted = true;
     tainted.jwt_authorities.push(JwtAuthority {
@@ -388,7 +392,7 @@ async fn a_ban_reaches_join_and_the_cache_stays() {
 async fn a_token_that_can_t_be_had_is_unavailable_and_none_without_an_entry_is_refused() {
     let mut rig = rig(true, None).await;
     rig.joined(vec![one("a", "u:1")]).await;
-    let ask = |selector: &str| rig.shell.fetch_jwt(set(&[selector]), vec!["x".into()], None);
+    let ask = |selector: &str| rig.shell.fetch_jwt(question(selector, "x".into()));
     assert_eq!(ask("u:1").await, Err(JwtRefusal::Unavailable("no JWT here".into())));
     assert_eq!(ask("u:9").await, Err(JwtRefusal::NoIdentity));
 }
@@ -429,11 +433,27 @@ async fn minting() -> Rig {
 async fn ask_and_leave(shell: &Shell, audience: &str) {
     tokio::select! {
         biased;
-        answer = shell.fetch_jwt(set(&["u:1"]), vec![audience.to_owned()], None) => panic!("{answer:?}"),
+        answer = shell.fetch_jwt(question("u:1", audience.to_owned())) => panic!("{answer:?}"),
         _ = shell.facts() => {}
     }
     // Both words are there when the task runs, and it runs until it has heard all.
     shell.facts().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_lent_once_its_tokens_were_there_and_recalled_with_what_they_rest_on() {
+    let rig = minting().await;
+    let asked = question("u:1", "x".into());
+    rig.shell.fetch_jwt(asked.clone()).await.unwrap();
+    assert_eq!(rig.shell.lent_jwt(&asked), None, "it was waited for");
+    let answer = rig.shell.fetch_jwt(asked.clone()).await.unwrap();
+    assert_eq!(rig.shell.lent_jwt(&asked), Some(answer));
+    assert_eq!(rig.shell.lent_jwt(&question("u:2", "x".into())), None);
+    assert_eq!(rig.shell.lent_jwt(&question("u:1", "y".into())), None);
+    rig.shell.identity(Some(rig.fake.bundle.clone())).await;
+    // Asked after it, answered after it.
+    rig.shell.facts().await;
+    assert_eq!(rig.shell.lent_jwt(&asked), None);
 }
 
 #[tokio::test]
@@ -443,7 +463,7 @@ async fn a_token_that_nobody_waits_for_any_more_is_not_begun() {
     let busy: Vec<_> = (0..MINT_CALLS)
         .map(|n| {
             let shell = rig.shell.clone();
-            tokio::spawn(async move { shell.fetch_jwt(set(&["u:1"]), vec![n.to_string()], None).await })
+            tokio::spawn(async move { shell.fetch_jwt(question("u:1", n.to_string())).await })
         })
         .collect();
     while rig.fake.minted.lock().len() < MINT_CALLS {
@@ -454,9 +474,9 @@ async fn a_token_that_nobody_waits_for_any_more_is_not_begun() {
     for caller in busy {
         caller.await.unwrap().unwrap();
     }
-    rig.shell.fetch_jwt(set(&["u:1"]), vec!["last".into()], None).await.unwrap();
+    rig.shell.fetch_jwt(question("u:1", "last".into())).await.unwrap();
     assert!(!rig.fake.minted.lock().contains(&"gone".to_owned()), "nothing is spent on it");
-    rig.shell.fetch_jwt(set(&["u:1"]), vec!["gone".into()], None).await.expect("the next one gets it");
+    rig.shell.fetch_jwt(question("u:1", "gone".into())).await.expect("the next one gets it");
 }
 
 #[tokio::test]
@@ -465,7 +485,7 @@ async fn a_token_whose_call_has_begun_is_there_for_the_next_caller() {
     rig.fake.slow.send_replace(true);
     ask_and_leave(&rig.shell, "x").await;
     rig.fake.slow.send_replace(false);
-    rig.shell.fetch_jwt(set(&["u:1"]), vec!["x".into()], None).await.unwrap();
+    rig.shell.fetch_jwt(question("u:1", "x".into())).await.unwrap();
     assert_eq!(*rig.fake.minted.lock(), ["x"], "minted once");
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{PinnedProcess, ProcessGone};
+use super::{Look, PinnedProcess, ProcessGone};
 use crate::limits::{PINS_OPEN_MAX, PINS_RECENT, PINS_SWEEP};
 use crate::peer::Peer;
 use crate::sys;
@@ -111,7 +111,7 @@ impl PinnedProcess {
     fn is_of(&self, peer: &Peer) -> bool {
         // A peer that lives after the check lived at its moment too, and two that live have two pids.
         (self.uid(), self.gid()) == (peer.uid, peer.gid)
-            && self.still_same().is_ok()
+            && self.still_same(Look::Whole).is_ok()
             && peer.pidfd.as_ref().is_none_or(|pidfd| sys::is_alive(pidfd).unwrap_or(false))
     }
 }

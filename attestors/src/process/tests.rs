@@ -59,7 +59,7 @@ fn the_peer_of_a_socket_is_pinned_with_its_facts() {
     let exe = std::env::current_exe().unwrap().into_os_string().into_vec();
     assert_eq!(facts.exe_path, Some(exe));
     assert!(facts.namespaces.contains_key("mnt"));
-    pin.still_same().unwrap();
+    pin.still_same(Look::Whole).unwrap();
 }
 
 #[test]
@@ -67,10 +67,10 @@ fn an_exited_process_is_gone() {
     let (uid, gid) = me();
     let mut child = sleeper();
     let pin = pin_of(&child, uid, gid).unwrap();
-    pin.still_same().unwrap();
+    pin.still_same(Look::Whole).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(matches!(pin.still_same(), Err(ProcessGone::Exited)));
+    assert!(matches!(pin.still_same(Look::Whole), Err(ProcessGone::Exited)));
 }
 
 #[test]
@@ -98,11 +98,11 @@ fn after_an_exec(pins: &Pins) -> Result<(), ProcessGone> {
     said.read_line(&mut line).unwrap();
     let pid = i32::try_from(shell.id()).unwrap();
     let pin = pins.pin(Peer { pid, uid, gid, pidfd: None }).unwrap();
-    pin.still_same().unwrap();
+    pin.still_same(Look::Whole).unwrap();
     writeln!(shell.stdin.as_mut().unwrap(), "go").unwrap();
     said.read_line(&mut line).unwrap();
     assert_eq!(line, "ready\nagain\n");
-    let result = pin.still_same();
+    let result = pin.still_same(Look::Whole);
     drop(shell.stdin.take());
     shell.wait().unwrap();
     result
@@ -124,12 +124,12 @@ fn files_stay_open_for_as_many_processes_as_there_are_places() {
         pins.pin(Peer { pid: i32::try_from(child.id()).unwrap(), uid, gid, pidfd: None }).unwrap()
     });
     assert_eq!(pinned.each_ref().map(|pin| pin.kept.is_some()), [true, false]);
-    assert!(pinned.iter().all(|pin| pin.still_same().is_ok()));
+    assert!(pinned.iter().all(|pin| pin.still_same(Look::Whole).is_ok()));
     for child in &mut children {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert!(pinned.iter().all(|pin| matches!(pin.still_same(), Err(ProcessGone::Exited))));
+    assert!(pinned.iter().all(|pin| matches!(pin.still_same(Look::Whole), Err(ProcessGone::Exited))));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn another_binary_is_a_change() {
     line.clear();
     said.read_line(&mut line).unwrap();
     assert_eq!(line, "echo of cat\n", "cat runs now");
-    assert!(matches!(pin.still_same(), Err(ProcessGone::Changed("binary"))));
+    assert!(matches!(pin.still_same(Look::Whole), Err(ProcessGone::Changed("binary"))));
     drop(stdin);
     child.wait().unwrap();
 }
@@ -167,7 +167,7 @@ fn an_unlinked_binary_is_no_change_and_is_still_readable() {
     let mut child = crate::child::waiting(&copy);
     let pin = pin_of(&child, uid, gid).unwrap();
     std::fs::remove_file(&copy).unwrap();
-    pin.still_same().unwrap();
+    pin.still_same(Look::Whole).unwrap();
     let path = String::from_utf8(pin.facts().unwrap().exe_path.unwrap()).unwrap();
     assert!(path.ends_with("cat-copy (deleted)"), "{path}");
     let mut bytes = Vec::new();
@@ -187,4 +187,34 @@ fn connections_of_one_process_share_one_pin() {
     assert!(Arc::ptr_eq(&pin(), &pin()) || Arc::strong_count(&pin()) == 1);
     let held = pin();
     assert!(Arc::ptr_eq(&held, &pin()));
+}
+
+#[test]
+fn a_pidfd_tells_the_user_and_group_that_the_status_tells() {
+    let pin = own_pin();
+    match sys::effective_ids(pin.pidfd.as_ref().unwrap()).unwrap() {
+        Some(ids) => assert_eq!(ids, me()),
+        None => println!("not run: this kernel is older than 6.13"),
+    }
+}
+
+#[test]
+fn groups_count_only_where_something_rests_on_them() {
+    let mut pin = own_pin();
+    let known = sys::effective_ids(pin.pidfd.as_ref().unwrap()).unwrap().is_some();
+    pin.key.groups = Arc::new([123_456]);
+    let changed = |look| matches!(pin.still_same(look), Err(ProcessGone::Changed("supplementary groups")));
+    assert!(changed(Look::Whole));
+    assert_eq!(changed(Look::ButGroups), !known, "an old kernel tells all or nothing");
+}
+
+#[test]
+fn another_user_or_group_is_a_change_however_it_is_looked_at() {
+    for look in [Look::Whole, Look::ButGroups] {
+        let mut pin = own_pin();
+        pin.key.gid += 1;
+        assert!(matches!(pin.still_same(look), Err(ProcessGone::Changed("group"))));
+        pin.key.uid += 1;
+        assert!(matches!(pin.still_same(look), Err(ProcessGone::Changed("user"))));
+    }
 }

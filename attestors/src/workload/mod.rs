@@ -9,7 +9,7 @@ use std::sync::Arc;
 use avouch_domain::{Selector, SelectorError, SelectorSet};
 
 use crate::Boxed;
-use crate::process::{PinnedProcess, ProcessError, ProcessGone};
+use crate::process::{Look, PinnedProcess, ProcessError, ProcessGone};
 
 /// Why a looker has no selectors to give.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,7 @@ pub async fn look_all(
         return Err(AttestError::AllFailed(errors));
     }
     // Together the lookers took their time: only a process that is still the same owns what they found.
-    process.still_same()?;
+    process.still_same(Look::Whole)?;
     Ok((SelectorSet::new(selectors)?, errors))
 }
 

@@ -180,6 +180,12 @@ impl Entry {
         &self.0.set
     }
 
+    /// True if a process needs supplementary groups to match.
+    #[must_use]
+    pub fn rests_on_groups(&self) -> bool {
+        self.selector_set().iter().any(Selector::is_of_groups)
+    }
+
     /// An owned copy of the content, to build a changed entry from.
     #[must_use]
     pub fn to_parts(&self) -> EntryParts {

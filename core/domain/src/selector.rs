@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::limits::{SELECTOR_MAX, SELECTORS_MAX};
 
+/// How selectors about supplementary groups begin.
+const OF_GROUPS: &str = "unix:supplementary_";
+
 /// One attested fact. The type holds no colon; the value is not empty and may hold colons.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
@@ -71,6 +74,13 @@ impl Selector {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// True if it is about supplementary groups: to see whether a process still has them costs more than all other
+    /// facts about it together.
+    #[must_use]
+    pub fn is_of_groups(&self) -> bool {
+        self.text.starts_with(OF_GROUPS)
     }
 }
 
@@ -166,6 +176,15 @@ mod tests {
         let s: Selector = "unix:path:/bin/a:b".parse().unwrap();
         assert_eq!((s.kind(), s.value()), ("unix", "path:/bin/a:b"));
         assert_eq!(Selector::new("a:b", "c"), Err(SelectorError::TypeWithColon));
+    }
+
+    #[test]
+    fn only_supplementary_groups_are_dear_to_look_at() {
+        let dear = |text: &str| text.parse::<Selector>().unwrap().is_of_groups();
+        assert!(dear("unix:supplementary_gid:7") && dear("unix:supplementary_group:wheel"));
+        assert!(
+            !dear("unix:gid:7") && !dear("unix:group:supplementary_gid") && !dear("k8s:supplementary_gid:7")
+        );
     }
 
     #[test]

@@ -67,8 +67,7 @@ impl View {
         // Asked once, not for each entry.
         let all_count = self.registry.withholds_nothing(self.wall);
         let counts = |card: &&Card| {
-            !card.is_expired(self.wall)
-                && (all_count || !self.registry.is_withheld(card.entry(), self.wall))
+            !card.is_expired(self.wall) && (all_count || !self.registry.is_withheld(card.entry(), self.wall))
         };
         for parent in &self.parents {
             let before = cards.len();

@@ -29,6 +29,8 @@ pub enum Fault {
     PauseInSilence,
     /// A caller gets the token it waits for although its entry is withdrawn meanwhile (breaks INV-1).
     GrantWithdrawn,
+    /// Answers that were lent are not recalled when entries change (breaks INV-1).
+    KeepLentTokens,
     /// No token is ever thrown away for another (breaks INV-9).
     KeepEveryToken,
     /// The authority that signed so far goes on beside its successor (breaks INV-4).
@@ -61,6 +63,7 @@ impl Fault {
         Self::ForgetAliasChange,
         Self::PauseInSilence,
         Self::GrantWithdrawn,
+        Self::KeepLentTokens,
         Self::KeepEveryToken,
         Self::TwoSigners,
         Self::RetryAtOnce,

@@ -23,6 +23,7 @@ impl Agent {
         now: Now,
         request: u64,
         answer: Result<Vec<cache::JwtGrant>, cache::JwtRefusal>,
+        lent_until: Option<Timestamp>,
     ) {
         let Some((pin, _)) = self.waiting.remove(&request) else {
             self.broken.push(Broken { number: 1, what: format!("caller {request} is answered twice") });
@@ -33,10 +34,19 @@ impl Agent {
             self.unreached += 1;
             return;
         };
-        for grant in answer.into_iter().flatten() {
+        let grants = answer.unwrap_or_default();
+        for grant in &grants {
             self.tokens += 1;
             self.broken.extend(self.token_is_wrong(now, &reached, &grant.entry_id, &grant.svid));
         }
+        self.lent.extend(lent_until.map(|until| (reached, grants, until)));
+    }
+
+    /// What is lent is judged after each input, as if somebody asked for it each time.
+    pub(super) fn lent_is_wrong(&self, now: Now) -> Option<Broken> {
+        self.lent.iter().find_map(|(selectors, grants, _)| {
+            grants.iter().find_map(|g| self.token_is_wrong(now, selectors, &g.entry_id, &g.svid))
+        })
     }
 
     pub(super) fn token_is_wrong(

@@ -29,7 +29,7 @@ use crate::fair::FairShare;
 use crate::limits::CALLS_MAX;
 use crate::metrics::Metrics;
 use crate::supply::{
-    AgentFacts, Feed, Identity, JwtGrant, JwtRefusal, Nearest, Supply, Want, WorkloadUpdate,
+    AgentFacts, Feed, Identity, JwtGrant, JwtQuestion, JwtRefusal, Nearest, Supply, Want, WorkloadUpdate,
 };
 use crate::workload::WorkloadAttestor;
 
@@ -89,18 +89,17 @@ impl Supply for FakeSupply {
         let state = self.state.lock().as_ref().map(watch::Sender::subscribe);
         Box::new(FakeFeed { state: state.expect("the fake runs"), first: true })
     }
-    async fn fetch_jwt(
-        &self,
-        _: SelectorSet,
-        audience: Vec<String>,
-        id: Option<SpiffeId>,
-    ) -> Result<Vec<JwtGrant>, JwtRefusal> {
+    async fn fetch_jwt(&self, question: JwtQuestion) -> Result<Arc<[JwtGrant]>, JwtRefusal> {
+        let JwtQuestion { audience, id, .. } = question;
         let _waiting = self.waiting.clone();
         self.audiences.lock().push(audience);
         let _ = self.slow.subscribe().wait_for(|slow| !slow).await;
         let mut grants = self.jwt.lock().clone()?;
         grants.retain(|grant| id.as_ref().is_none_or(|id| *id == grant.svid.id));
-        if grants.is_empty() { Err(JwtRefusal::NoIdentity) } else { Ok(grants) }
+        if grants.is_empty() { Err(JwtRefusal::NoIdentity) } else { Ok(grants.into()) }
+    }
+    fn lent_jwt(&self, _: &JwtQuestion) -> Option<Arc<[JwtGrant]>> {
+        None
     }
     async fn nearest(&self, _: &SelectorSet) -> Option<Nearest> {
         None
@@ -344,6 +343,7 @@ pub fn grant(entry: &str, path: &str, hint: &str) -> JwtGrant {
             issued_at: Timestamp(0),
             expires_at: Timestamp::MAX,
         },
+        rests_on_groups: false,
     }
 }
 
@@ -355,6 +355,7 @@ pub fn state(own: &Arc<Bundle>, identities: Vec<Identity>) -> WorkloadUpdate {
         identities,
         own: own.clone(),
         federated: Vec::new(),
+        rests_on_groups: false,
     }
 }
 

@@ -64,6 +64,8 @@ impl Task {
 
     pub(super) fn server_time(&mut self, at: Timestamp) {
         self.server_clock.saw(at, (self.parts.clock)());
+        // How long they hold was said by another clock.
+        self.lent.recall();
         let skew = self.server_clock.skew_ms();
         self.parts.metrics.clock_skew(skew);
         let wide = skew.abs() > CLOCK_SKEW_WARN_MS;

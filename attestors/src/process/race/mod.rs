@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
-use super::{Pins, ProcessFacts, ProcessGone};
+use super::{Look, Pins, ProcessFacts, ProcessGone};
 use crate::peer::Peer;
 use sys::{OTHER, Then, fork_caller, fork_ghost};
 
@@ -100,8 +100,9 @@ fn tag_of(mut stream: &UnixStream) -> u32 {
 
 fn attest(pins: &Pins, peer: Peer) -> Result<ProcessFacts, ProcessGone> {
     let pin = pins.pin(peer)?;
+    // That looks at the whole, the last look before an answer at what it rests on.
     let facts = pin.facts()?;
-    pin.still_same()?;
+    pin.still_same(Look::ButGroups)?;
     Ok(facts)
 }
 
@@ -200,6 +201,22 @@ fn a_pid_that_came_to_mean_another_process_is_noticed() {
     }
     drop(writer);
     println!("{reused} of {REUSES} pids were given out again in time");
+}
+
+#[test]
+fn a_caller_that_was_killed_and_reaped_is_gone_however_it_is_looked_at() {
+    let dir = open_dir();
+    let socket = dir.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let pid = fork_caller(&socket, None, 0, Then::Stay);
+    let (stream, _) = listener.accept().unwrap();
+    let pin = Pins::default().pin(Peer::of(&stream).unwrap()).unwrap();
+    pin.still_same(Look::ButGroups).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    reap(pid);
+    for look in [Look::Whole, Look::ButGroups] {
+        assert!(matches!(pin.still_same(look), Err(ProcessGone::Exited)));
+    }
 }
 
 /// A folder that children of every user may enter.

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use super::{LookError, WorkloadLooker, failed, from_process};
 use crate::Boxed;
-use crate::process::PinnedProcess;
+use crate::process::{Look, PinnedProcess};
 use digest::{DigestError, Digests};
 
 const NAME: &str = "unix";
@@ -83,14 +83,14 @@ fn look(config: &Config, digests: &Digests, process: &PinnedProcess) -> Result<V
             found.push(selector("sha256", sha256(config, digests, process)?)?);
         }
     }
-    process.still_same().map_err(|source| LookError::Gone { looker: NAME, source })?;
+    process.still_same(Look::Whole).map_err(|source| LookError::Gone { looker: NAME, source })?;
     Ok(found)
 }
 
 fn sha256(config: &Config, digests: &Digests, process: &PinnedProcess) -> Result<String, LookError> {
     let file = process.open_exe().map_err(|e| from_process(NAME, e))?;
     let limit = u64::try_from(config.workload_size_limit).unwrap_or(0);
-    let digest = digests.of(file, limit, || process.still_same()).map_err(|e| match e {
+    let digest = digests.of(file, limit, || process.still_same(Look::Whole)).map_err(|e| match e {
         DigestError::Gone(source) => LookError::Gone { looker: NAME, source },
         other => failed(NAME, other),
     })?;

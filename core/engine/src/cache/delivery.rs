@@ -35,8 +35,9 @@ impl Cache {
     fn compose(&self, group: &Group, own: &Arc<Bundle>) -> WorkloadUpdate {
         let mut identities = Vec::with_capacity(group.matched.len());
         let mut domains = BTreeSet::new();
-        let mut waiting = 0;
+        let (mut waiting, mut rests_on_groups) = (0, false);
         for slot in group.matched.iter().filter_map(|id| self.slots.get(id)) {
+            rests_on_groups |= slot.entry.rests_on_groups();
             domains.extend(slot.entry.federates_with.iter().filter(|d| **d != own.trust_domain));
             if let Some(held) = slot
                 .held
@@ -60,14 +61,15 @@ impl Cache {
             identities,
             own: own.clone(),
             federated: domains.into_iter().filter_map(|d| self.bundles.get(d).cloned()).collect(),
+            rests_on_groups,
         }
     }
 }
 
 /// True if a subscriber would see no difference. How many entries match or wait for their SVID is no difference;
-/// that there are any is one.
+/// that there are any is one, and so is what must be looked at before it is handed out.
 fn says_the_same(old: &WorkloadUpdate, new: &WorkloadUpdate) -> bool {
-    let sight = |u: &WorkloadUpdate| (u.matched > 0, u.waiting > 0);
+    let sight = |u: &WorkloadUpdate| (u.matched > 0, u.waiting > 0, u.rests_on_groups);
     sight(old) == sight(new)
         && old.identities == new.identities
         && old.own == new.own

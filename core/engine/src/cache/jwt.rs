@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use avouch_domain::{Bundle, Entry, EntryId, JwtSvid, Now, SelectorSet, SpiffeId, Tick, Timestamp};
 
-use super::{Effect, JwtGrant, JwtRefusal, KeptJwt, RequestId, SignFailure, Ticket};
+use super::{Effect, Input, JwtGrant, JwtRefusal, KeptJwt, RequestId, SignFailure, Ticket};
 use crate::backoff::Jitter;
 use crate::faults::{Fault, planted};
 use crate::renew::renew_at;
@@ -68,6 +68,8 @@ struct Pending {
     selectors: SelectorSet,
     parts: BTreeMap<EntryId, Part>,
     deadline: Option<Tick>,
+    /// All parts came out of the cache, and would again until then.
+    lendable: Option<Timestamp>,
 }
 
 /// See the module.
@@ -91,6 +93,8 @@ pub(super) struct Jwts {
     tainted: BTreeSet<Arc<str>>,
     timers: BTreeSet<(Timestamp, Key)>,
     deadlines: BTreeSet<(Tick, RequestId)>,
+    /// Some answer was lent and not recalled.
+    lent: bool,
 }
 
 impl Jwts {
@@ -110,6 +114,7 @@ impl Jwts {
             tainted: BTreeSet::new(),
             timers: BTreeSet::new(),
             deadlines: BTreeSet::new(),
+            lent: false,
         }
     }
 
@@ -147,14 +152,20 @@ impl Jwts {
         effects: &mut VecDeque<Effect>,
     ) {
         let sorted = sorted(&audience);
-        let mut pending = Pending { selectors, parts: BTreeMap::new(), deadline: None };
+        let lendable = Some(Timestamp::MAX);
+        let mut pending = Pending { selectors, parts: BTreeMap::new(), deadline: None, lendable };
         for entry in entries {
             let only = entry.jwt_svid_include_jti.then_some(request);
             let key = Key { entry: entry.id.clone(), audience: sorted.clone(), only };
             let cached = self.touch(&key, now);
             let state = match cached {
-                Some((svid, true)) => State::Done(svid),
+                Some((svid, renew_at)) if renew_at > now.wall => {
+                    let ends = renew_at.min(svid.expires_at).min(entry.expires_at.unwrap_or(Timestamp::MAX));
+                    pending.lendable = pending.lendable.map(|until| until.min(ends));
+                    State::Done(svid)
+                }
                 aging => {
+                    pending.lendable = None;
                     let ticket = self.join(request, key, &entry.spiffe_id, &audience, ticket, effects);
                     State::Waiting { ticket, stand_in: aging.map(|(svid, _)| svid) }
                 }
@@ -172,15 +183,15 @@ impl Jwts {
         self.touched.insert(request);
     }
 
-    /// A living token and whether it is still in the first part of its life.
-    fn touch(&mut self, key: &Key, now: Now) -> Option<(JwtSvid, bool)> {
+    /// A living token and the end of the first part of its life.
+    fn touch(&mut self, key: &Key, now: Now) -> Option<(JwtSvid, Timestamp)> {
         self.clock += 1;
         let token = self.tokens.get_mut(key).filter(|t| t.svid.expires_at > now.wall)?;
         self.lru.remove(&(token.used, key.clone()));
         token.used = self.clock;
         token.asked = true;
         self.lru.insert((token.used, key.clone()));
-        Some((token.svid.clone(), token.renew_at > now.wall))
+        Some((token.svid.clone(), token.renew_at))
     }
 
     fn join(
@@ -377,6 +388,7 @@ impl Jwts {
                     entry_id,
                     created_at: part.entry.created_at,
                     hint: part.entry.hint.as_str().into(),
+                    rests_on_groups: part.entry.rests_on_groups(),
                     svid,
                 }),
                 State::Failed(why) => reason = reason.or(Some(why)),
@@ -388,7 +400,16 @@ impl Jwts {
             (true, Some(reason)) => Err(JwtRefusal::Unavailable(reason)),
             (true, None) => Err(JwtRefusal::NoIdentity),
         };
-        effects.push_back(Effect::AnswerJwt { request, answer });
+        let lent_until = pending.lendable.filter(|_| answer.is_ok());
+        self.lent |= lent_until.is_some();
+        effects.push_back(Effect::AnswerJwt { request, answer, lent_until });
+    }
+
+    /// Takes back what was lent if questions that were answered may have other answers after `input`.
+    pub fn recall_before(&mut self, input: &Input, effects: &mut VecDeque<Effect>) {
+        if input.changes_grants() && std::mem::take(&mut self.lent) && !planted(Fault::KeepLentTokens) {
+            effects.push_back(Effect::RecallJwt);
+        }
     }
 
     /// Drops what is cached for an entry that is gone or another now.

@@ -484,6 +484,7 @@ impl Cache {
     }
 
     fn take(&mut self, input: Input) {
+        self.jwts.recall_before(&input, &mut self.effects);
         match input {
             Input::Entries { upserts, removed } => {
                 for id in &removed {

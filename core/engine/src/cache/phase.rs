@@ -73,6 +73,7 @@ pub fn effect(effect: &Effect) -> &'static str {
         Effect::NobodyWaits { .. } => "nobody waits",
         Effect::Deliver { .. } => "deliver",
         Effect::Drop { .. } => "drop",
+        Effect::RecallJwt => "recall",
         Effect::AnswerJwt { answer: Ok(_), .. } => "tokens",
         Effect::AnswerJwt { answer: Err(JwtRefusal::NoIdentity), .. } => "no identity",
         Effect::AnswerJwt { answer: Err(JwtRefusal::Unavailable(_)), .. } => "unavailable",
@@ -146,11 +147,13 @@ pub const TRANSITIONS: &[Transition] = {
 /// Input and effect: what can come of what.
 pub const ANSWERS: &[(&str, &str)] = &[
     ("bundles", "deliver"),
+    ("bundles", "recall"),
     ("caller gone", "nobody waits"),
     ("distrusted", "sign"),
     ("entries", "deliver"),
     ("entries", "hurry"),
     ("entries", "no identity"),
+    ("entries", "recall"),
     ("entries", "sign"),
     ("entries", "tokens"),
     ("entries", "unavailable"),

@@ -127,6 +127,13 @@ pub enum Input {
     Tick,
 }
 
+impl Input {
+    /// True if after it a question for JWT-SVIDs may have another answer. What comes with time alone is no part of it.
+    pub(super) fn changes_grants(&self) -> bool {
+        matches!(self, Self::Entries { .. } | Self::Bundles { .. } | Self::Synced | Self::Restore(_))
+    }
+}
+
 /// How much somebody waits for a signature; smaller is sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
@@ -153,8 +160,11 @@ pub enum Effect {
     Deliver { selectors: SelectorSet, update: Arc<WorkloadUpdate> },
     /// The last subscriber with these selectors has gone.
     Drop { selectors: SelectorSet },
-    /// Answer to `JwtWanted`: exactly one, unless it was abandoned.
-    AnswerJwt { request: RequestId, answer: Result<Vec<JwtGrant>, JwtRefusal> },
+    /// Answer to `JwtWanted`: exactly one, unless it was abandoned. With `lent_until` the same question has this answer
+    /// for so long, unless it is recalled before.
+    AnswerJwt { request: RequestId, answer: Result<Vec<JwtGrant>, JwtRefusal>, lent_until: Option<Timestamp> },
+    /// No answer that was lent may be given any more: entries or keys are others now.
+    RecallJwt,
 }
 
 /// One identity as a workload gets it.
@@ -178,6 +188,8 @@ pub struct WorkloadUpdate {
     pub own: Arc<Bundle>,
     /// Foreign bundles of the matching entries, ascending trust domain.
     pub federated: Vec<Arc<Bundle>>,
+    /// Some entry matches because of supplementary groups.
+    pub rests_on_groups: bool,
 }
 
 /// One JWT-SVID as a workload gets it.
@@ -187,6 +199,8 @@ pub struct JwtGrant {
     pub created_at: Timestamp,
     pub hint: Arc<str>,
     pub svid: JwtSvid,
+    /// The entry matches because of supplementary groups.
+    pub rests_on_groups: bool,
 }
 
 /// Why no JWT-SVID is handed out.

@@ -1,5 +1,8 @@
 //! JWT-SVIDs: one token for many callers, and none that is not theirs.
 
+use proptest::prelude::*;
+
+use super::model::{Act, Model, act, mask_set, play};
 use super::*;
 
 #[test]
@@ -212,4 +215,110 @@ fn a_token_that_was_not_begun_for_want_of_callers_is_begun_for_the_next_one() {
     rig.want_jwt(2, &["u:1"], &["x"]);
     rig.mint_all("t");
     assert_eq!(rig.token(2), "t");
+}
+
+#[test]
+fn an_answer_is_lent_when_all_of_it_was_there_already_and_until_the_first_of_it_is_renewed() {
+    let mut rig = Rig::new();
+    rig.upsert(vec![entry("a", "/a", "/n", &["u:1"])]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    rig.mint_all("t");
+    assert!(rig.lent.is_empty(), "it was waited for");
+    rig.want_jwt(2, &["u:1"], &["x"]);
+    let until = rig.lent[&2];
+    rig.now.wall = until;
+    rig.want_jwt(3, &["u:1"], &["x"]);
+    assert!(!rig.answers.contains_key(&3) && !rig.lent.contains_key(&3), "a fresh one is waited for");
+    rig.want_jwt(4, &["u:2"], &["x"]);
+    assert_eq!(rig.answers[&4], Err(JwtRefusal::NoIdentity));
+    assert!(!rig.lent.contains_key(&4), "a refusal is never lent");
+}
+
+#[test]
+fn an_answer_is_lent_no_longer_than_its_entry_lives() {
+    let mut rig = Rig::new();
+    let mut parts = entry_parts("a", "/a", "/n", &["u:1"]);
+    let ends = rig.now.wall + Duration::from_secs(20);
+    parts.expires_at = Some(ends);
+    rig.upsert(vec![Entry::new(parts).unwrap()]);
+    rig.want_jwt(1, &["u:1"], &["x"]);
+    rig.mint_all("t");
+    rig.want_jwt(2, &["u:1"], &["x"]);
+    assert_eq!(rig.lent[&2], ends);
+}
+
+#[test]
+fn whose_tokens_rest_on_supplementary_groups_is_said_with_them() {
+    let mut rig = Rig::new();
+    let of_group = ["unix:uid:1", "unix:supplementary_gid:7"];
+    rig.upsert(vec![entry("a", "/a", "/n", &["unix:uid:1"]), entry("b", "/b", "/n", &of_group)]);
+    rig.want_jwt(1, &of_group, &["x"]);
+    rig.mint_all("t");
+    let rests: Vec<_> = rig.answers[&1].as_ref().unwrap().iter().map(|grant| grant.rests_on_groups).collect();
+    assert_eq!(rests, [false, true]);
+    rig.subscribe(&of_group);
+    assert!(rig.update(&of_group).rests_on_groups);
+    rig.upsert(vec![entry("b", "/b", "/n", &["unix:uid:1"])]);
+    assert!(!rig.update(&of_group).rests_on_groups);
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Other(Act),
+    Ask(u8),
+    Mint,
+    Taint(bool),
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        3 => act().prop_map(Turn::Other),
+        4 => (1..16u8).prop_map(Turn::Ask),
+        3 => Just(Turn::Mint),
+        1 => any::<bool>().prop_map(Turn::Taint),
+    ]
+}
+
+/// The own bundle, whose only key may be tainted.
+fn own_bundle(tainted: bool) -> Input {
+    let mut own = Bundle::empty(domain());
+    let (key_id, public_key) = ("k1".into(), Arc::new([]));
+    own.jwt_authorities.push(JwtAuthority { key_id, public_key, expires_at: None, tainted });
+    Input::Bundles { upserts: vec![Arc::new(own)], removed: vec![] }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_lent_answer_is_the_one_that_the_question_would_have_now(
+        turns in proptest::collection::vec(turn(), 1..60),
+    ) {
+        let (mut rig, mut model, mut asked) = (Rig::new(), Model::default(), Vec::new());
+        let mut ask = |rig: &mut Rig, mask: u8| {
+            asked.push(mask);
+            let (request, selectors) = (asked.len() as u64, mask_set(mask));
+            rig.put(Input::JwtWanted { request, selectors, audience: vec!["x".into()], id: None });
+            request
+        };
+        let mut lent = BTreeMap::new();
+        for turn in turns {
+            match turn {
+                Turn::Other(act) => play(&mut rig, &mut model, act),
+                Turn::Ask(mask) => {
+                    let request = ask(&mut rig, mask);
+                    lent.insert(request, mask);
+                }
+                Turn::Mint => rig.mint_all("t"),
+                Turn::Taint(tainted) => rig.put(own_bundle(tainted)),
+            }
+            let wall = rig.now.wall;
+            for (request, mask) in &lent {
+                if rig.lent.get(request).is_some_and(|until| *until > wall) {
+                    let again = ask(&mut rig, *mask);
+                    prop_assert_eq!(rig.answers.get(&again), rig.answers.get(request));
+                }
+            }
+        }
+    }
 }

@@ -34,6 +34,8 @@ struct Rig {
     unneeded: Vec<Ticket>,
     mints: Vec<(Ticket, EntryId, SpiffeId, Vec<String>)>,
     answers: BTreeMap<RequestId, Result<Vec<JwtGrant>, JwtRefusal>>,
+    /// Requests whose answers may be given again, and until when.
+    lent: BTreeMap<RequestId, Timestamp>,
 }
 
 fn entry_id(text: &str) -> EntryId {
@@ -79,6 +81,7 @@ impl Rig {
             unneeded: Vec::new(),
             mints: Vec::new(),
             answers: BTreeMap::new(),
+            lent: BTreeMap::new(),
         };
         rig.put(Input::Bundles { upserts: vec![Arc::new(Bundle::empty(domain()))], removed: vec![] });
         rig.put(Input::Synced);
@@ -111,7 +114,9 @@ impl Rig {
                 Effect::Drop { selectors } => {
                     self.delivered.remove(&selectors);
                 }
-                Effect::AnswerJwt { request, answer } => {
+                Effect::RecallJwt => self.lent.clear(),
+                Effect::AnswerJwt { request, answer, lent_until } => {
+                    self.lent.extend(lent_until.map(|until| (request, until)));
                     assert!(self.answers.insert(request, answer).is_none(), "answered once");
                 }
             }

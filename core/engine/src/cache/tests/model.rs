@@ -32,7 +32,7 @@ pub(super) fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-fn mask_set(mask: u8) -> SelectorSet {
+pub(super) fn mask_set(mask: u8) -> SelectorSet {
     let names: Vec<_> = (0..4).filter(|b| mask & (1 << b) != 0).map(|b| format!("s:{b}")).collect();
     set(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
