@@ -50,7 +50,7 @@ pub enum Fault {
 #[cfg(feature = "faults")]
 impl Fault {
     /// Every one of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::MatchWithoutSubset,
         Self::SignBeforeKnown,
         Self::DropWithdrawal,
