@@ -128,17 +128,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     let admin_ids = Arc::new(gate.admin_ids.clone());
     let connections = connections_for(descriptor_limit());
     let terms = TcpTerms { tls, trust_domain: config.trust_domain.clone(), admin_ids, connections };
-    let tcp = bind_tcp(config.bind)?;
-    let admin = bind_unix(&config.socket_path, Door::Admin)?;
-    let people = config.people_socket_path.as_ref().map(|path| bind_unix(path, Door::People)).transpose()?;
-    if crate::sys::unclaimed() > 0 {
-        tracing::warn!(
-            subsystem_name = "endpoints",
-            unclaimed = crate::sys::unclaimed(),
-            "The service manager passed sockets that are neither bind_address and bind_port, nor socket_path, nor \
-             people_socket_path"
-        );
-    }
+    let Doors { tcp, admin, people } = Doors::open(&config)?;
     let mut doors = tokio::task::JoinSet::new();
     doors.spawn(serve_tcp(tcp, terms, tcp_stack(&gate)));
     doors.spawn(serve_unix(admin, admin_stack(&gate, logs, started.mono)));
@@ -163,6 +153,31 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     services_stop.cancel();
     store.close().await;
     Ok(())
+}
+
+/// What the server listens on.
+struct Doors {
+    tcp: tokio::net::TcpListener,
+    admin: tokio::net::UnixListener,
+    people: Option<tokio::net::UnixListener>,
+}
+
+impl Doors {
+    fn open(config: &ServerConfig) -> Result<Self, ListenError> {
+        let tcp = bind_tcp(config.bind)?;
+        let admin = bind_unix(&config.socket_path, Door::Admin)?;
+        let people =
+            config.people_socket_path.as_ref().map(|path| bind_unix(path, Door::People)).transpose()?;
+        if crate::sys::unclaimed() > 0 {
+            tracing::warn!(
+                subsystem_name = "endpoints",
+                unclaimed = crate::sys::unclaimed(),
+                "The service manager passed sockets that are neither bind_address and bind_port, nor socket_path, nor \
+                 people_socket_path"
+            );
+        }
+        Ok(Self { tcp, admin, people })
+    }
 }
 
 /// Refreshes the gauges until `stop`.

@@ -32,7 +32,7 @@ const ENTRIES: usize = 1000;
 const MORE: f64 = 1.03;
 /// Calls in the shorter of two runs; what both do once falls out of their difference.
 const FEW: u64 = 10;
-const MANY: u64 = 110;
+const MANY: u64 = 510;
 
 type Call = Box<dyn FnMut()>;
 

@@ -1,6 +1,6 @@
 //! Who owns what runs, and how it is stopped: the real command line, as several users, and a real workload's stream.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use avouch_proto::{governance_v1 as wire, svid_v1, types};
@@ -109,10 +109,10 @@ async fn an_identity_of_test_is_registered_paused_and_resumed_and_its_workload_s
         "what acts by itself gets short lifetimes"
     );
 
-    let begun = Instant::now();
+    let begun = avouch::clock::now().mono;
     good(&world.server, &["pause", "coder"]).await;
     let left = stream.until("the pause", |m| m.svids.len() == 1).await;
-    println!("paused by the command line and seen by the workload in {:?}", begun.elapsed());
+    println!("paused by the command line and seen in {:?}", avouch::clock::now().mono.since(begun));
     assert!(left.svids[0].spiffe_id.ends_with("/other"), "the neighbour is untouched");
     good(&world.server, &["resume", "coder"]).await;
     stream.until("the resume", both).await;
@@ -165,6 +165,8 @@ async fn what_is_stopped_stays_stopped_when_server_and_agent_start_again() {
     stream.until("both SVIDs", |m| m.svids.len() == 2).await;
     good(&world.server, &["stop", "coder"]).await;
     stream.until("the stop", |m| m.svids.len() == 1).await;
+    world.agent.stop().await;
+    world.server.stop().await;
     world.server.restart().await;
     world.agent.restart().await;
     let mut stream = world.agent.workload().await.x509().await.unwrap();

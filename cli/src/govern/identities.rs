@@ -161,8 +161,10 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
     session.print(
         || {
             let mut value = shown(&identity);
-            value["entry_ids"] = json!(found.entry_ids);
-            value["agent_ids"] = json!(found.agent_ids);
+            if let Some(members) = value.as_object_mut() {
+                members.insert("entry_ids".to_owned(), json!(found.entry_ids));
+                members.insert("agent_ids".to_owned(), json!(found.agent_ids));
+            }
             value
         },
         || {

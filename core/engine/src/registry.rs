@@ -136,7 +136,9 @@ impl Registry {
 
     pub(crate) fn delete(&mut self, key: &RowKey) {
         match key {
-            RowKey::Entry(id) => self.delete_entry(id),
+            RowKey::Entry(id) => {
+                self.delete_entry(id);
+            }
             RowKey::Node(id) => self.delete_node(id),
             RowKey::Bundle(domain) => {
                 self.bundles.remove(domain);
@@ -163,14 +165,17 @@ impl Registry {
     /// Gives the entry as it is kept.
     pub(crate) fn put_entry(&mut self, entry: Entry) -> Entry {
         let neighbour = self.by_parent.first_below(&entry.parent_id).map(|card| card.entry().clone());
+        let has_neighbour = neighbour.is_some();
         let entry = match neighbour {
             Some(neighbour) => entry.sharing_texts_of(&neighbour),
             None => entry,
         };
-        self.delete_entry(&entry.id);
+        let replaced = self.delete_entry(&entry.id);
         let id = entry.id.clone();
         self.by_spiffe_id.insert(BySpiffeId(entry.clone()));
-        if !self.is_parent(&entry.parent_id) {
+        // Only one that is replaced may have been the neighbour.
+        let is_parent = if replaced { self.is_parent(&entry.parent_id) } else { has_neighbour };
+        if !is_parent {
             for above in giving(&self.by_spiffe_id, &entry.parent_id) {
                 self.nested.insert(above.parent_id.clone(), above.id.clone());
             }
@@ -194,8 +199,9 @@ impl Registry {
         entry
     }
 
-    fn delete_entry(&mut self, id: &EntryId) {
-        let Some(old) = self.entries.remove(id) else { return };
+    /// False if there was none.
+    fn delete_entry(&mut self, id: &EntryId) -> bool {
+        let Some(old) = self.entries.remove(id) else { return false };
         self.by_spiffe_id.remove(&BySpiffeId(old.clone()));
         self.identities.forget_entry(id);
         self.by_parent.remove(&old);
@@ -216,6 +222,7 @@ impl Registry {
             shrink(&mut self.alias_home_sizes, &home);
             self.by_alias_home.remove(home, id.clone());
         }
+        true
     }
 
     /// Files a node alias under the selector that fewest other aliases are filed under: a selector that every

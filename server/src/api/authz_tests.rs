@@ -120,6 +120,22 @@ const MATRIX: &[(&str, &str)] = &[
     ("Health/Watch", "L"),
     ("watch.v1.Watch/Follow", "G"),
     ("watch.v1.Watch/FetchBundles", "G"),
+    ("governance.v1.Governance/Init", "L"),
+    ("governance.v1.Governance/AddPerson", "L"),
+    ("governance.v1.Governance/ApprovePerson", "L"),
+    ("governance.v1.Governance/ListPeople", "L"),
+    ("governance.v1.Governance/RegisterIdentity", "L"),
+    ("governance.v1.Governance/ApproveIdentity", "L"),
+    ("governance.v1.Governance/ChangeIdentity", "L"),
+    ("governance.v1.Governance/ConfirmIdentity", "L"),
+    ("governance.v1.Governance/PauseIdentity", "L"),
+    ("governance.v1.Governance/ResumeIdentity", "L"),
+    ("governance.v1.Governance/StopIdentity", "L"),
+    ("governance.v1.Governance/GetIdentity", "L"),
+    ("governance.v1.Governance/ListIdentities", "L"),
+    ("governance.v1.Governance/ListFound", "L"),
+    ("governance.v1.Governance/Adopt", "L"),
+    ("governance.v1.Governance/ListRecords", "L"),
 ];
 
 #[test]

@@ -105,8 +105,10 @@ pub fn bind_unix(path: &Path, door: Door) -> Result<UnixListener, ListenError> {
         given.set_nonblocking(true).map_err(io)?;
         return UnixListener::from_std(given).map_err(io);
     }
-    if !directory.as_os_str().is_empty() {
+    if !directory.as_os_str().is_empty() && !directory.exists() {
         std::fs::DirBuilder::new().recursive(true).mode(directory_mode).create(directory).map_err(io)?;
+        // Whatever the umask takes away.
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(directory_mode)).map_err(io)?;
     }
     clear(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(io)?;
@@ -286,6 +288,15 @@ mod tests {
         assert_eq!(mode(path.parent().unwrap()), 0o750);
         assert!(matches!(bind_unix(&path, Door::Admin), Err(ListenError::Taken(_))), "somebody listens");
         drop(listener);
+    }
+
+    #[tokio::test]
+    async fn the_socket_for_people_is_open_to_every_local_user() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("people/api.sock");
+        let _listener = bind_unix(&path, Door::People).unwrap();
+        let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o666, 0o755));
     }
 
     #[tokio::test]

@@ -202,7 +202,9 @@ impl Reader<'_> {
             socket_path: self
                 .path("socket_path", self.flags.socket_path.as_ref())
                 .unwrap_or_else(|| "/tmp/spire-server/private/api.sock".into()),
-            people_socket_path: self.path("people_socket_path", None),
+            people_socket_path: self
+                .path("people_socket_path", None)
+                .filter(|path| !path.as_os_str().is_empty()),
             trust_domain: self.trust_domain()?,
             data_dir: self
                 .path("data_dir", self.flags.data_dir.as_ref())

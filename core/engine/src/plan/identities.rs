@@ -329,7 +329,11 @@ fn change(
         let old = registry.identity(name).ok_or_else(|| IdentityError::Unknown(name.clone()))?;
         decide(old, person)
     });
-    let outcome = outcome.map(|identity| put(&mut draft, event, identity));
+    // What stays as it was is no change, and leaves no record.
+    let outcome = outcome.map(|identity| match registry.identity(name) {
+        Some(old) if *old == identity => identity,
+        _ => put(&mut draft, event, identity),
+    });
     (draft.finish(), outcome)
 }
 
