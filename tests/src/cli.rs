@@ -1,6 +1,7 @@
 //! Runs a command line to its end, with its texts and exit code.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Stdio;
 
 use tokio::process::Command;
@@ -27,7 +28,17 @@ pub async fn run_with<S: AsRef<OsStr>>(
     args: impl IntoIterator<Item = S>,
     change: impl FnOnce(&mut Command),
 ) -> Said {
-    let mut command = Command::new(binary(name));
+    run_program(&binary(name), args, change).await
+}
+
+/// As [`run_with`], from a file of another place.
+pub async fn run_program<S: AsRef<OsStr>>(
+    program: &Path,
+    args: impl IntoIterator<Item = S>,
+    change: impl FnOnce(&mut Command),
+) -> Said {
+    let name = program.display().to_string();
+    let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true).env_remove("SPIFFE_ENDPOINT_SOCKET");
     change(&mut command);
     let output = within(&format!("the end of {name}"), command.output()).await.unwrap();

@@ -53,10 +53,10 @@ pub enum Command {
         /// What people see
         name: String,
     },
-    #[command(subcommand, after_help = PERSON)]
+    #[command(subcommand, disable_help_subcommand = true, after_help = PERSON)]
     /// People: who may own identities, say yes, and stop things
     Person(PersonVerb),
-    #[command(subcommand, after_help = IDENTITY)]
+    #[command(subcommand, disable_help_subcommand = true, after_help = IDENTITY)]
     /// Identities: what runs, who answers for it, until when
     Identity(IdentityVerb),
     #[command(after_help = PAUSE)]
@@ -83,7 +83,7 @@ pub enum Command {
     #[command(after_help = ADOPT)]
     /// Give an owner to what was found, without a break for it
     Adopt(Adopt),
-    #[command(subcommand, after_help = AUDIT)]
+    #[command(subcommand, disable_help_subcommand = true, after_help = AUDIT)]
     /// The log: who did what to whom, and the proof that nobody changed it
     Audit(AuditVerb),
     #[command(after_help = VERIFY)]
