@@ -3,8 +3,9 @@
 //! Never asks a machine whether it is right: what is held is compared with what the log entitles to.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use avouch_domain::EntryId;
+use avouch_domain::{EntryId, Timestamp};
 use avouch_engine::entitle::authorized_entries;
 use avouch_engine::invariants::{self, Broken};
 
@@ -13,6 +14,8 @@ use crate::world::{AGENTS, SERVERS, World};
 
 /// Streams of one agent that a server has not noticed the end of, and the one that lives.
 const FOLLOWERS_MAX: usize = AGENTS * 8;
+/// How soon after its end an identity is paused at the latest, by a server that is up.
+const PAUSE_WITHIN: Duration = Duration::from_secs(5);
 
 impl World {
     pub(crate) fn check(&mut self) -> Result<(), Broken> {
@@ -90,6 +93,11 @@ impl World {
         self.host.audit_is_whole().map_err(|what| Broken { number: 8, what })?;
         self.servers[0].follow(&mut self.host, now);
         let registry = self.servers[0].registry.clone();
+        // An identity whose end has come this very moment is still to be paused, and the agents to be told.
+        let ending = |at: Timestamp| at <= now.wall && now.wall.since(at) < PAUSE_WITHIN;
+        if registry.next_pause().is_some_and(ending) {
+            return Ok(());
+        }
         for agent in &self.agents {
             let held: BTreeSet<(String, i64)> = agent
                 .held
