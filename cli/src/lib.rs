@@ -7,6 +7,7 @@ pub mod authority;
 pub mod clock;
 pub mod config;
 pub mod data_lock;
+pub mod exit;
 pub mod explain;
 pub mod govern;
 pub mod health_http;

@@ -7,6 +7,7 @@ mod rules;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use avouch::exit::USAGE;
 use avouch::explain;
 use avouch::govern;
 use avouch::out::Out;
@@ -14,9 +15,6 @@ use avouch::up;
 use avouch::verbs::channel;
 use avouch_domain::SpiffeId;
 use clap::{CommandFactory as _, Parser, Subcommand};
-
-/// Exit code of a call that can't be understood.
-const USAGE: u8 = 64;
 
 const EXAMPLES: &str = "Examples:
   avouch up

@@ -151,6 +151,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
         .flatten()
         .for_each(remove_socket);
     services_stop.cancel();
+    services.finished().await;
     store.close().await;
     Ok(())
 }

@@ -31,6 +31,11 @@ pub(crate) struct Parts {
 pub(crate) async fn run(mut parts: Parts, stop: CancellationToken) {
     let mut signer = None;
     loop {
+        // What is written in a row is signed together, and a start has other things to do.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(HEAD_PAUSE) => {}
+        }
         // Marked as seen before the log is read: what is written meanwhile wakes once more.
         parts.positions.mark_unchanged();
         let (signed, elapsed) = timed(parts.clock, parts.sign(&mut signer)).await;
@@ -47,10 +52,7 @@ pub(crate) async fn run(mut parts: Parts, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(HEAD_PAUSE) => tokio::select! {
-                () = stop.cancelled() => {}
-                changed = parts.positions.changed() => if changed.is_err() { return },
-            },
+            changed = parts.positions.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -127,7 +127,7 @@ pub const NODE_PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// Least time between two signed heads of the log: a busy log is signed once a second, not once a write.
 pub const HEAD_PAUSE: Duration = Duration::from_secs(1);
 /// Most identities or found names on one page.
-pub const GOVERNANCE_PAGE_MAX: usize = 1_000;
+pub const GOVERNANCE_PAGE_MAX: i32 = 1_000;
 /// Most names that one call adopts: one plan of bounded size.
 pub const ADOPT_MAX: usize = 1_000;
 /// Most records handed out by one call, whose lines must fit into a message.

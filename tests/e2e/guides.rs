@@ -1,8 +1,10 @@
 //! The guides are true: each command of a page is run as it is printed there, and prints what stands below it.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
+
+use avouch_tests::daemon::binary;
 
 /// A command and what stands below it.
 #[derive(Debug, Default)]
@@ -14,12 +16,6 @@ struct Step {
 fn page(name: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     std::fs::read_to_string(root.join("docs/guides").join(name)).unwrap()
-}
-
-/// Where this run's binaries are.
-fn binaries() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().parent().unwrap().to_owned()
 }
 
 /// The commands of all blocks `console`: a line with `$ ` begins one, lines with `> ` go on with it.
@@ -52,7 +48,9 @@ fn same(printed: &str, said: &str) -> bool {
 /// Runs a page in an empty folder, as a reader does.
 fn follow(name: &str, at_least: usize) {
     let place = tempfile::tempdir().unwrap();
-    let path = format!("{}:{}", binaries().display(), std::env::var("PATH").unwrap_or_default());
+    let avouch = binary("avouch");
+    let folder = avouch.parent().unwrap().display();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
     let steps = steps(&page(name));
     assert!(steps.len() >= at_least, "{name} has {} commands", steps.len());
     for step in steps {

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use super::arguments::{Adopt, New};
 use super::table::table;
-use super::{Failure, IdentityVerb, PENDING, Session, moment};
+use super::{Failure, IdentityVerb, Session, moment};
 use crate::clock;
+use crate::exit::PENDING;
+use crate::verbs::text::rfc3339;
 
 /// The kind as the server spells it.
 fn kind(typed: &str) -> String {
@@ -144,7 +146,7 @@ fn row(identity: &wire::Identity, names: &BTreeMap<String, String>) -> [String; 
         identity.kind.clone(),
         who(&identity.owner, names),
         standing(identity),
-        moment::show(identity.ends_at),
+        rfc3339(identity.ends_at),
         identity.purpose.clone(),
     ]
 }
@@ -179,7 +181,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
                 owner.push_str(&format!(", then {}", who(&identity.successor, &names)));
             }
             if identity.confirm_by != 0 {
-                owner.push_str(&format!(", not confirmed (until {})", moment::show(identity.confirm_by)));
+                owner.push_str(&format!(", not confirmed (until {})", rfc3339(identity.confirm_by)));
             }
             format!(
                 "{}\n  What it is        {} in {}, for {}; {}\n  Who answers       {owner}\n  Who said yes      {yes}\n  \
@@ -191,7 +193,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
                 identity.purpose,
                 standing(&identity),
                 found.entry_ids.len(),
-                moment::show(identity.ends_at),
+                rfc3339(identity.ends_at),
                 identity.stop_number,
                 name = identity.spiffe_id,
             )
@@ -204,10 +206,10 @@ fn shown(identity: &wire::Identity) -> Value {
     json!({
         "spiffe_id": identity.spiffe_id, "kind": identity.kind, "environment": identity.environment,
         "purpose": identity.purpose, "owner": identity.owner, "successor": identity.successor,
-        "ends_at": moment::show(identity.ends_at), "standing": identity.standing, "cause": identity.cause,
+        "ends_at": rfc3339(identity.ends_at), "standing": identity.standing, "cause": identity.cause,
         "stop_number": identity.stop_number, "added_by": identity.added_by,
-        "added_at": moment::show(identity.added_at), "yes_by": identity.yes_by,
-        "confirm_by": (identity.confirm_by != 0).then(|| moment::show(identity.confirm_by)),
+        "added_at": rfc3339(identity.added_at), "yes_by": identity.yes_by,
+        "confirm_by": (identity.confirm_by != 0).then(|| rfc3339(identity.confirm_by)),
     })
 }
 

@@ -19,17 +19,10 @@ use tonic::{Code, Status};
 
 pub use arguments::{AuditVerb, Command, IdentityVerb, PersonVerb};
 
+use crate::exit::{DENIED, FAILED, UNREACHABLE, USAGE};
 use crate::out::Out;
 use crate::verbs::VerbError;
 use crate::verbs::channel::{REPLY_MAX, connect};
-
-/// Exit codes.
-const FAILED: u8 = 1;
-const DENIED: u8 = 2;
-const FINDING: u8 = 3;
-const UNREACHABLE: u8 = 4;
-const PENDING: u8 = 5;
-const USAGE: u8 = 64;
 
 /// Where to ask, and how to answer.
 #[derive(Clone, Debug)]

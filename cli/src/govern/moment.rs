@@ -24,12 +24,6 @@ pub(super) fn read(text: &str, now: Timestamp) -> Result<i64, Failure> {
     Ok(now.secs().saturating_add(seconds.saturating_mul(i64::from(number))))
 }
 
-/// Seconds since 1970 as a moment of RFC 3339.
-pub(super) fn show(seconds: i64) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
-    moment.and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{seconds} s"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,13 +35,12 @@ mod tests {
         assert_eq!(read("30d", NOW).unwrap(), 1_000 + 30 * 86_400);
         assert_eq!(read("2h", NOW).unwrap(), 8_200);
         assert_eq!(read("1970-01-01T01:00:00Z", NOW).unwrap(), 3_600);
-        assert_eq!(show(3_600), "1970-01-01T01:00:00Z");
     }
 
     #[test]
     fn what_is_neither_is_a_wrong_call() {
         for wrong in ["", "d", "30", "-1d", "1.5h", "9999999999d", "soon", "1\u{e9}"] {
-            assert_eq!(read(wrong, NOW).unwrap_err().code, super::super::USAGE, "{wrong}");
+            assert_eq!(read(wrong, NOW).unwrap_err().code, crate::exit::USAGE, "{wrong}");
         }
     }
 }

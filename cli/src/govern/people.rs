@@ -4,7 +4,8 @@ use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
 use super::table::table;
-use super::{Failure, PENDING, PersonVerb, Session};
+use super::{Failure, PersonVerb, Session};
+use crate::exit::PENDING;
 
 pub(super) async fn init(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
     let person = session.client.init(wire::InitRequest { name }).await?.into_inner();

@@ -9,7 +9,8 @@ use avouch_domain::{Timestamp, TrustDomain};
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
-use super::{AuditVerb, FAILED, FINDING, Failure, Place, Session};
+use super::{AuditVerb, Failure, Place, Session};
+use crate::exit::{FAILED, FINDING};
 use crate::out::Out;
 
 /// Longest line of an exported log that is read, in bytes.

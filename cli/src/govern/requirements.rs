@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::identities::{every, every_found};
 use super::table::table;
-use super::{FINDING, Failure, Session};
+use super::{Failure, Session};
+use crate::exit::FINDING;
 
 /// What lacks something.
 struct Lack {

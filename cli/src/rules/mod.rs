@@ -7,6 +7,7 @@ mod try_out;
 
 use std::path::{Path, PathBuf};
 
+use avouch::exit::{FAILED, FINDING};
 use avouch::out::{Colour, Out};
 use avouch_rules::{Finding, Rules, STARTER, check};
 use serde_json::{Value, json};
@@ -19,11 +20,6 @@ Exit codes: 0 in order, 1 the folder can't be read, 3 something is wrong with it
 const NEW_EXAMPLES: &str = "Examples:
   avouch rules new rules
   avouch rules new rules && avouch rules check rules";
-
-/// Exit code of a folder or a request that is not in order.
-const FINDING: u8 = 3;
-/// Exit code of what could not be read or written.
-const FAILED: u8 = 1;
 
 /// How the answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

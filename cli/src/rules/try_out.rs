@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use avouch::exit::{DENIED, PENDING, USAGE};
 use avouch::out::{Colour, Out};
 use avouch_rules::{Decision, Environment, Kind, Missing, Outcome, Reason, Rules, Sketch, Standing, Who};
 use serde_json::json;
@@ -14,10 +15,6 @@ pub const EXAMPLES: &str = "Examples:
   avouch rules try rules --kind ai_agent --env prod --action tool.call --resource files/read_file --param path=x -o json
 
 Exit codes: 0 allow or limit, 1 the folder can't be read, 2 deny, 3 the rules are not in order, 5 ask, 64 usage.";
-
-const DENIED: u8 = 2;
-const ASKED: u8 = 5;
-const USAGE: u8 = 64;
 
 /// A request as the command line says it.
 #[derive(Clone, Debug, clap::Args)]
@@ -113,7 +110,7 @@ pub fn run(request: &Request, out: &mut Out) -> u8 {
     out.say(&text);
     match decision.outcome {
         Outcome::Allow | Outcome::Limit(_) => 0,
-        Outcome::Ask(_) => ASKED,
+        Outcome::Ask(_) => PENDING,
         Outcome::Deny => DENIED,
     }
 }

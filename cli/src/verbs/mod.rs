@@ -9,7 +9,7 @@ pub mod flags;
 mod json;
 pub mod place;
 pub mod server;
-mod text;
+pub(crate) mod text;
 
 use std::future::Future;
 use std::path::Path;

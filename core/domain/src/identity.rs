@@ -78,6 +78,30 @@ impl Environment {
     }
 }
 
+/// Words of a closed list, written and read by their stable names.
+macro_rules! named {
+    ($($word:ty),*) => {$(
+        impl fmt::Display for $word {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl std::str::FromStr for $word {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::from_name(text).ok_or_else(|| {
+                    let known: Vec<_> = Self::ALL.iter().map(|word| word.name()).collect();
+                    format!("expected one of {}", known.join(", "))
+                })
+            }
+        }
+    )*};
+}
+
+named!(Kind, Environment);
+
 /// Why an identity is paused or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
@@ -225,7 +249,7 @@ impl Identity {
     /// True if what it is entitled to may be handed out at this time.
     #[must_use]
     pub fn is_in_force(&self, wall: Timestamp) -> bool {
-        self.standing == Standing::Active && wall < self.end
+        self.pauses_at().is_some_and(|(at, _)| wall < at)
     }
 
     /// When it pauses by itself: at its end, or, if it acts by itself, when nobody has confirmed to own it.
@@ -255,6 +279,7 @@ mod tests {
         for environment in Environment::ALL {
             assert_eq!(Environment::from_name(environment.name()), Some(environment));
         }
+        assert_eq!("prd".parse::<Environment>(), Err("expected one of test, staging, prod".to_owned()));
         for cause in Cause::ALL {
             for standing in [Standing::Paused(cause), Standing::Stopped(cause), Standing::Active] {
                 assert_eq!(Standing::from_parts(standing.name(), standing.cause()), Some(standing));

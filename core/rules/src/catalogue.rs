@@ -10,7 +10,7 @@ use toml::Spanned;
 use crate::folder::{Finding, RESOURCES};
 use crate::limits::{ACTIONS_MAX, PARAMS_MAX, RESOURCE_ID_MAX, RESOURCES_MAX, TYPES_MAX};
 use crate::tables;
-use crate::words::{Environment, NAME_FORM, ParamKind, is_name};
+use crate::words::{self, Environment, NAME_FORM, ParamKind, is_name};
 
 /// Names of types that the schema has already, or that Cedar reads in its own way.
 const TAKEN: [&str; 21] = [
@@ -44,6 +44,7 @@ pub struct Resource {
     pub id: String,
     #[serde(rename = "type")]
     pub kind: String,
+    #[serde(deserialize_with = "words::word")]
     pub environment: Environment,
     pub domain: String,
     pub sensitivity: i64,

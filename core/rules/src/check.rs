@@ -14,7 +14,7 @@ use crate::limits::{FINDINGS_MAX, RULES_MAX};
 use crate::presets::{self, Presets};
 use crate::rule::{self, Origin, Rule};
 use crate::slice::{Index, NoIndex};
-use crate::statements::{Statement, split};
+use crate::statements::{Statement, line_ends, split};
 use crate::{examples, lint, schema};
 
 /// What is said when something of ours does not hold; a folder can't cause it.
@@ -121,8 +121,7 @@ fn validate(catalogue: &Catalogue, rules: &[Rule]) -> Result<Vec<Finding>, Vec<F
     let finding = |id: &str, problem: &dyn miette::Diagnostic| {
         let rule = by_id.get(id);
         let within = |rule: &&Rule| (rule.origin == Origin::Folder).then(|| rule::place(problem)).flatten();
-        let lines =
-            rule.and_then(|r| Some(lines_before(&r.policy.to_cedar()?, within(r)?))).unwrap_or_default();
+        let lines = rule.and_then(|r| Some(line_ends(&r.policy.to_cedar()?, within(r)?))).unwrap_or_default();
         let help = problem.help().map(|help| rule::one_line(&help.to_string()));
         Finding::new(
             rule.map_or("", |r| &r.file),
@@ -135,9 +134,4 @@ fn validate(catalogue: &Catalogue, rules: &[Rule]) -> Result<Vec<Finding>, Vec<F
     let errors = result.validation_errors().map(|e| finding(e.policy_id().as_ref(), e));
     let warnings = result.validation_warnings().map(|w| finding(w.policy_id().as_ref(), w));
     Ok(errors.chain(warnings).collect())
-}
-
-fn lines_before(text: &str, offset: usize) -> u32 {
-    let before = text.as_bytes().get(..offset).unwrap_or_default();
-    u32::try_from(before.iter().filter(|b| **b == b'\n').count()).unwrap_or(0)
 }

@@ -199,9 +199,7 @@ impl Rules {
                 Outcome::Deny => return Decision { link, ..decision },
                 Outcome::Allow => {}
                 Outcome::Limit(more) => {
-                    let merged =
-                        limits.take().map_or_else(|| more.clone(), |l: Limits| l.merge(more.clone()));
-                    limits = Some(merged);
+                    limits = Limits::join(limits, Some(more));
                     reason = reason.max(Reason::Limited);
                 }
                 Outcome::Ask(more) => {
@@ -317,10 +315,7 @@ impl Rules {
             found.failed.extend(failed(&response));
             for id in response.diagnostics().reason() {
                 let more = slice.marks.get(id).and_then(|mark| mark.limits.as_deref()).cloned();
-                found.limits = match (found.limits, more) {
-                    (Some(limits), Some(more)) => Some(limits.merge(more)),
-                    (limits, more) => limits.or(more),
-                };
+                found.limits = Limits::join(found.limits, more);
                 found.determining.push(id.clone());
             }
         }

@@ -54,6 +54,15 @@ impl Limits {
         Ok(limits)
     }
 
+    /// What holds where each of these holds, if it is there.
+    #[must_use]
+    pub fn join(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.merge(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
     /// Both at once: the smaller number, the fields of both, read-only if one says so.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {

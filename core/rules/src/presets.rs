@@ -12,7 +12,7 @@ use crate::folder::{Finding, PRESETS};
 use crate::limit::Limits;
 use crate::limits::PRESETS_MAX;
 use crate::tables;
-use crate::words::{Kind, NAME_FORM, is_name};
+use crate::words::{self, Kind, NAME_FORM, is_name, type_name};
 
 /// What the ID of a preset's rule begins with.
 pub(crate) const PREFIX: &str = "preset.";
@@ -26,6 +26,7 @@ const FOR_AI_AGENT: &str = "\nwhen { context has task && context.task.purpose ==
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preset {
+    #[serde(deserialize_with = "words::word")]
     pub kind: Kind,
     pub actions: BTreeSet<String>,
     /// The gates behind which it allows them; all when empty.
@@ -98,7 +99,7 @@ pub(crate) fn rules(name: &str, preset: &Preset) -> Vec<String> {
     let gates: Vec<_> = preset.gates.iter().map(|g| format!("resource in Gate::\"{g}\"")).collect();
     let scope = format!(
         "permit (principal is {} in Preset::\"{name}\", action in [{}], resource)",
-        preset.kind.type_name(),
+        type_name(preset.kind),
         actions.join(", ")
     );
     let behind =

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use crate::tests::rules_with;
+use crate::words::type_name;
 use crate::{
     Act, Caller, Environment, Grant, Identity, IdentityFacts, Kind, Outcome, Rules, Standing, Task, Yes,
 };
@@ -39,7 +40,7 @@ fn rule() -> impl Strategy<Value = String> {
                 "@limit(\"max_rows=5\") permit",
             ];
             let who = match who {
-                0..=4 => format!("principal is {}", Kind::ALL[who].type_name()),
+                0..=4 => format!("principal is {}", type_name(Kind::ALL[who])),
                 5 => "principal in Preset::\"coding-agent\"".to_owned(),
                 _ => "principal".to_owned(),
             };

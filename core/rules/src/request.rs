@@ -13,7 +13,7 @@ use cedar_policy::{
 use serde::Deserialize;
 
 use crate::limits::{PARAM_SET_MAX, PARAM_TEXT_MAX};
-use crate::words::{Environment, Kind, ParamKind, Standing};
+use crate::words::{Environment, Kind, ParamKind, Standing, type_name};
 
 /// A Cedar value could not be built; said with its step, and denied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +70,7 @@ impl Identity {
             Some(preset) => HashSet::from([uid("Preset", preset)?]),
             None => HashSet::new(),
         };
-        let name = uid(facts.kind.type_name(), facts.name.as_str())?;
+        let name = uid(type_name(facts.kind), facts.name.as_str())?;
         let entity = Entity::new(name, attributes, parents).map_err(|e| BuildError::new(step, e))?;
         Ok(Self { facts, entity })
     }

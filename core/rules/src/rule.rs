@@ -15,7 +15,7 @@ use crate::limit::Limits;
 use crate::limits::{NESTING_MAX, OPERATORS_MAX};
 use crate::presets::{self, Presets};
 use crate::statements::Statement;
-use crate::words::{Kind, NAME_FORM, Who, is_name};
+use crate::words::{Kind, NAME_FORM, Who, is_name, type_name};
 
 /// Annotations that a rule may carry.
 const ANNOTATIONS: [&str; 5] = ["id", "ask", "grant", "limit", "note"];
@@ -177,7 +177,7 @@ impl Rule {
                 {
                     Some((format!("there is no {kind} \"{shown}\""), "name an ID of resources.toml"))
                 }
-                _ if Kind::ALL.iter().any(|k| k.type_name() == kind) => SpiffeId::parse(name)
+                _ if Kind::ALL.iter().any(|k| type_name(*k) == kind) => SpiffeId::parse(name)
                     .err()
                     .map(|e| (format!("\"{shown}\" is no identity: {e}"), "name it by its SPIFFE ID")),
                 _ => None,
@@ -193,7 +193,7 @@ impl Rule {
 
     /// What the scope says of whom, of what and of which action, as far as a slice needs it.
     pub fn scope(&self) -> Scope {
-        let kind_of = |name: String| Kind::ALL.into_iter().find(|k| k.type_name() == name);
+        let kind_of = |name: String| Kind::ALL.into_iter().find(|k| type_name(*k) == name);
         let kind = match self.policy.principal_constraint() {
             // `in` a preset may hold for every kind.
             PrincipalConstraint::Any | PrincipalConstraint::In(_) => None,

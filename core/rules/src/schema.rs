@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::catalogue::Catalogue;
-use crate::words::{Environment, Kind};
+use crate::words::{Environment, Kind, type_name};
 
 /// What all kinds of identity and all resources have, and what is known of a call.
 const COMMON: &str = "entity Gate;
@@ -22,7 +22,7 @@ const CONTEXT: &str =
 /// The text of the schema for this catalogue.
 pub(crate) fn text(catalogue: &Catalogue) -> String {
     let environments: Vec<_> = Environment::ALL.iter().map(|e| format!("\"{e}\"")).collect();
-    let kinds: Vec<_> = Kind::ALL.iter().map(|k| k.type_name()).collect();
+    let kinds: Vec<_> = Kind::ALL.iter().map(|k| type_name(*k)).collect();
     let kinds = kinds.join(", ");
     let types: Vec<_> = catalogue.types().into_iter().collect();
     let mut schema = format!("entity Environment enum [{}];\n{COMMON}", environments.join(", "));

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::decide::{Decision, Rules};
 use crate::request::{Act, Caller, Grant, Identity, IdentityFacts, Param, Params, Task, Yes};
-use crate::words::{Environment, Kind, ParamKind, Standing, Who};
+use crate::words::{self, Environment, Kind, ParamKind, Standing, Who};
 
 /// The time of every sketch. Only the distance to the identity's end counts.
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -21,12 +21,14 @@ const PURPOSE: &str = "work";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sketch {
+    #[serde(deserialize_with = "words::word")]
     pub kind: Kind,
     pub action: String,
     pub resource: String,
     /// SPIFFE ID; one of example.org when nothing is said.
     pub name: Option<String>,
     /// That of the resource when nothing is said.
+    #[serde(default, deserialize_with = "words::word_or_none")]
     pub environment: Option<Environment>,
     pub preset: Option<String>,
     #[serde(default)]

@@ -16,7 +16,7 @@ pub(crate) struct Statement<'a> {
 impl Statement<'_> {
     /// The line in the file of a place in the text.
     pub fn line_at(&self, offset: usize) -> u32 {
-        self.line + lines(self.text.get(..offset).unwrap_or_default())
+        self.line + line_ends(self.text, offset)
     }
 
     /// True if the word stands outside strings and comments.
@@ -60,17 +60,19 @@ pub(crate) fn split(text: &str) -> Vec<Statement<'_>> {
         if let (Some(statement), Some(bare)) = (piece.get(lead..), piece_bare.get(lead..))
             && !bare.is_empty()
         {
-            let line = line + lines(piece.get(..lead).unwrap_or_default());
+            let line = line + line_ends(piece, lead);
             found.push(Statement { text: statement, line, bare: bare.to_owned() });
         }
-        line += lines(piece);
+        line += line_ends(piece, piece.len());
         start = end;
     }
     found
 }
 
-fn lines(text: &str) -> u32 {
-    u32::try_from(text.bytes().filter(|b| *b == b'\n').count()).unwrap_or(u32::MAX)
+/// How many lines end before a place in a text.
+pub(crate) fn line_ends(text: &str, offset: usize) -> u32 {
+    let before = text.as_bytes().get(..offset).unwrap_or_default();
+    u32::try_from(before.iter().filter(|b| **b == b'\n').count()).unwrap_or(u32::MAX)
 }
 
 /// The text with every byte of a string or comment replaced by a space, so that places stay the same. A quote is kept

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::folder::Finding;
+use crate::statements::line_ends;
 
 /// Reads a file into its shape.
 pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Finding> {
@@ -15,6 +16,5 @@ pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Fin
 
 /// The line of a place in a text, counted from 1.
 pub(crate) fn line_at(text: &str, offset: usize) -> u32 {
-    let before = text.as_bytes().get(..offset).unwrap_or_default();
-    u32::try_from(before.iter().filter(|b| **b == b'\n').count() + 1).unwrap_or(u32::MAX)
+    line_ends(text, offset) + 1
 }

@@ -3,75 +3,38 @@
 //! Never: a word that a folder may add to.
 
 use std::fmt;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+pub use avouch_domain::{Environment, Kind};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-/// What an identity is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Service,
-    Machine,
-    Pipeline,
-    AiAgent,
-    /// A person's helper: acts on one person's behalf.
-    Helper,
-}
-
-impl Kind {
-    /// In the order of the slices of a resource.
-    pub const ALL: [Self; 5] = [Self::Service, Self::Machine, Self::Pipeline, Self::AiAgent, Self::Helper];
-
-    /// The stable name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Service => "service",
-            Self::Machine => "machine",
-            Self::Pipeline => "pipeline",
-            Self::AiAgent => "ai_agent",
-            Self::Helper => "helper",
-        }
-    }
-
-    /// How rules call it: `principal is AiAgent`.
-    #[must_use]
-    pub fn type_name(self) -> &'static str {
-        match self {
-            Self::Service => "Service",
-            Self::Machine => "Machine",
-            Self::Pipeline => "Pipeline",
-            Self::AiAgent => "AiAgent",
-            Self::Helper => "Helper",
-        }
+/// How rules call a kind: `principal is AiAgent`.
+pub(crate) fn type_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service => "Service",
+        Kind::Machine => "Machine",
+        Kind::Pipeline => "Pipeline",
+        Kind::AiAgent => "AiAgent",
+        Kind::Helper => "Helper",
     }
 }
 
-/// Where an identity acts and where a resource lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Environment {
-    Test,
-    Staging,
-    Prod,
+/// Reads a word of a closed list by its stable name.
+pub(crate) fn word<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(from: D) -> Result<T, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|e| D::Error::custom(format!("unknown variant `{}`, {e}", text.escape_default())))
 }
 
-impl Environment {
-    pub const ALL: [Self; 3] = [Self::Test, Self::Staging, Self::Prod];
-
-    /// The stable name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Test => "test",
-            Self::Staging => "staging",
-            Self::Prod => "prod",
-        }
-    }
+/// As [`word`], of a field that may be left out.
+pub(crate) fn word_or_none<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    word(from).map(Some)
 }
 
 /// Where an identity stands. Only an active one may do anything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// Waits for its first yes.
@@ -100,7 +63,7 @@ impl Standing {
 }
 
 /// Who says yes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Who {
     /// The owner of the identity.
@@ -123,7 +86,7 @@ impl Who {
 }
 
 /// What a parameter of a resource is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ParamKind {
     String,
@@ -161,7 +124,7 @@ macro_rules! named {
             }
         }
 
-        impl std::str::FromStr for $word {
+        impl FromStr for $word {
             type Err = String;
 
             fn from_str(text: &str) -> Result<Self, String> {
@@ -174,7 +137,7 @@ macro_rules! named {
     )*};
 }
 
-named!(Kind, Environment, Standing, Who);
+named!(Standing, Who);
 
 /// True for a name of a rule, a preset, an action, a domain or a parameter: lower-case words with dots, dashes and
 /// underscores, beginning with a letter.
@@ -195,13 +158,10 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written_and_others_are_refused_with_the_list() {
-        for kind in Kind::ALL {
-            assert_eq!(kind.name().parse(), Ok(kind));
-        }
         for standing in Standing::ALL {
             assert_eq!(standing.name().parse(), Ok(standing));
         }
-        assert_eq!("prd".parse::<Environment>(), Err("expected one of test, staging, prod".to_owned()));
+        assert_eq!("boss".parse::<Who>(), Err("expected one of owner, person".to_owned()));
         assert!(is_name("files.read-only_2") && !is_name("Files") && !is_name("2x") && !is_name(""));
         assert!(!is_name(&"a".repeat(65)));
     }

@@ -1,8 +1,8 @@
-//! Governance service: people, identities and records, on the admin socket.
+//! Governance service: people, identities and records, on local sockets.
 //!
 //! Never believes a caller who it is: the kernel names the local user, and the user is a person or is not.
 
-use avouch_domain::{PersonId, SpiffeId, Timestamp};
+use avouch_domain::{PersonId, Timestamp};
 use avouch_proto::convert::{
     ConvertError, environment, identity_kind, identity_to_wire, name_of_person, optional_person, person_id,
     person_to_wire, purpose,
@@ -13,11 +13,13 @@ use tonic::{Request, Response, Status};
 
 use crate::api::call::{Call, open};
 use crate::api::caller::{LocalPeer, NOBODY, Peer};
-use crate::api::status::{bad, identity_failed, name_failed, people_failed, write_failed};
-use crate::limits::{RECORD_BYTES_PER_CALL, RECORDS_PER_CALL};
-use crate::service::{Adoption, IdentityFilter, IdentityPatch, NewIdentity, Services, Step, step};
+use crate::api::status::{bad, bad_token, identity_failed, name_failed, people_failed, write_failed};
+use crate::limits::{GOVERNANCE_PAGE_MAX, RECORD_BYTES_PER_CALL, RECORDS_PER_CALL};
+use crate::service::{
+    Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Services, Step, step,
+};
 
-/// The service on the admin socket.
+/// The service on the admin socket and on that for people.
 #[derive(Clone)]
 pub struct GovernanceApi {
     pub services: Services,
@@ -43,15 +45,10 @@ fn local_user(call: &Call) -> Result<u32, Status> {
     }
 }
 
-fn page_start(token: &str) -> Result<Option<SpiffeId>, Status> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    SpiffeId::parse(token).map(Some).map_err(|e| bad(&format!("page token: {e}")))
-}
-
-fn size(wanted: i32) -> usize {
-    usize::try_from(wanted).unwrap_or(0)
+/// A page of what is wanted, or as long as pages get.
+fn page(size: i32, token: String) -> PageRequest {
+    let size = if size > 0 { size.min(GOVERNANCE_PAGE_MAX) } else { GOVERNANCE_PAGE_MAX };
+    PageRequest { size, token }
 }
 
 impl GovernanceApi {
@@ -166,8 +163,8 @@ impl GovernanceApi {
         request: &wire::ListRecordsRequest,
     ) -> Result<wire::ListRecordsResponse, Status> {
         self.person(call)?;
-        let wanted =
-            if request.limit <= 0 { RECORDS_PER_CALL } else { size(request.limit).min(RECORDS_PER_CALL) };
+        let wanted = usize::try_from(request.limit).unwrap_or(0);
+        let wanted = if wanted == 0 { RECORDS_PER_CALL } else { wanted.min(RECORDS_PER_CALL) };
         let stretch = self.services.records(request.after, wanted).await;
         let stretch = stretch.map_err(|e| write_failed("failed to read the records", &e))?;
         let first = stretch.records.first().map_or(0, |record| record.seq);
@@ -364,16 +361,15 @@ impl Governance for GovernanceApi {
                     .map_err(unreadable)?,
             })
         };
-        let wanted = self
-            .person(&call)
-            .and_then(|_| filter())
-            .and_then(|filter| Ok((filter, page_start(&request.page_token)?)));
-        let (filter, after) = call.audit().conclude(wanted)?;
-        let (page, more) = self.services.list_identities(&filter, after.as_ref(), size(request.page_size));
-        let last = page.last().filter(|_| more).map(|identity| identity.spiffe_id.to_string());
+        let listed = self.person(&call).and_then(|_| filter()).and_then(|filter| {
+            let page = page(request.page_size, request.page_token.clone());
+            let listed = self.services.list_identities(&filter, &page);
+            listed.map_err(|e| bad_token("failed to list identities", &e))
+        });
+        let listed = call.audit().conclude(listed)?;
         Ok(Response::new(wire::ListIdentitiesResponse {
-            identities: page.iter().map(identity_to_wire).collect(),
-            next_page_token: last.unwrap_or_default(),
+            identities: listed.items.iter().map(identity_to_wire).collect(),
+            next_page_token: listed.next_token,
         }))
     }
 
@@ -382,11 +378,12 @@ impl Governance for GovernanceApi {
         request: Request<wire::ListFoundRequest>,
     ) -> Result<Response<wire::ListFoundResponse>, Status> {
         let (call, request) = open(request)?;
-        let start = self.person(&call).and_then(|_| page_start(&request.page_token));
-        let after = call.audit().conclude(start)?;
-        let (page, more) = self.services.list_found(after.as_ref(), size(request.page_size));
-        let last = page.last().filter(|_| more).map(|found| found.name.to_string());
-        let found = page.into_iter().map(|found| {
+        let listed = self.person(&call).and_then(|_| {
+            let listed = self.services.list_found(&page(request.page_size, request.page_token));
+            listed.map_err(|e| bad_token("failed to list found names", &e))
+        });
+        let listed = call.audit().conclude(listed)?;
+        let found = listed.items.into_iter().map(|found| {
             let (owner, reason) = match found.suggestion {
                 Some(suggestion) => (suggestion.person.to_string(), suggestion.reason.to_string()),
                 None => Default::default(),
@@ -400,7 +397,7 @@ impl Governance for GovernanceApi {
         });
         Ok(Response::new(wire::ListFoundResponse {
             found: found.collect(),
-            next_page_token: last.unwrap_or_default(),
+            next_page_token: listed.next_token,
         }))
     }
 

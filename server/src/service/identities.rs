@@ -12,8 +12,8 @@ use avouch_engine::entitle::agents_of_name;
 use avouch_engine::found::{Found, found};
 use avouch_engine::plan::identities::{self, IdentityError, IdentityPatch, NewIdentity};
 
-use super::{Services, WriteError};
-use crate::limits::{ADOPT_MAX, GOVERNANCE_PAGE_MAX};
+use super::{BadToken, Page, PageRequest, Services, WriteError};
+use crate::limits::ADOPT_MAX;
 
 type Outcome = Result<Result<Identity, IdentityError>, WriteError>;
 
@@ -167,27 +167,29 @@ impl Services {
         Some(Reach { identity, entry_ids, agents: agents_of_name(&registry, name) })
     }
 
-    /// Up to `size` identities above `after`, ascending, and whether there are more.
-    #[must_use]
+    /// Identities, ascending by name.
+    ///
+    /// # Errors
+    /// [`BadToken`].
     pub fn list_identities(
         &self,
         filter: &IdentityFilter,
-        after: Option<&SpiffeId>,
-        size: usize,
-    ) -> (Vec<Identity>, bool) {
+        page: &PageRequest,
+    ) -> Result<Page<Identity>, BadToken> {
         let registry = self.registry();
-        let mut fitting = registry.identities_after(after).filter(|identity| filter.fits(identity));
-        let page: Vec<_> = fitting.by_ref().take(page_size(size)).cloned().collect();
-        (page, fitting.next().is_some())
+        let after = page.after(|token| SpiffeId::parse(token).ok())?;
+        let fitting = registry.identities_after(after.as_ref()).filter(|identity| filter.fits(identity));
+        Ok(page.cut(fitting.cloned(), |identity| identity.spiffe_id.to_string()))
     }
 
-    /// Up to `size` names without identity above `after`, ascending, and whether there are more.
-    #[must_use]
-    pub fn list_found(&self, after: Option<&SpiffeId>, size: usize) -> (Vec<Found>, bool) {
+    /// Names without identity, ascending.
+    ///
+    /// # Errors
+    /// [`BadToken`].
+    pub fn list_found(&self, page: &PageRequest) -> Result<Page<Found>, BadToken> {
         let registry = self.registry();
-        let mut all = found(&registry, after);
-        let page: Vec<_> = all.by_ref().take(page_size(size)).collect();
-        (page, all.next().is_some())
+        let after = page.after(|token| SpiffeId::parse(token).ok())?;
+        Ok(page.cut(found(&registry, after.as_ref()), |found| found.name.to_string()))
     }
 
     /// What an adoption would do now, at most [`ADOPT_MAX`] names, and whether there are more.
@@ -218,10 +220,6 @@ impl Services {
         };
         self.0.writer.write(decide).await
     }
-}
-
-fn page_size(wanted: usize) -> usize {
-    if wanted == 0 { GOVERNANCE_PAGE_MAX } else { wanted.min(GOVERNANCE_PAGE_MAX) }
 }
 
 fn new_of(adoption: &Adoption, candidate: &Candidate) -> Option<NewIdentity> {

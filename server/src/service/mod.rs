@@ -32,6 +32,7 @@ use avouch_engine::Registry;
 use avouch_store::Stretch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::ca::{Ca, OrderQueue, Rotor, RotorParts, order_queue};
 use crate::clock::Clock;
@@ -106,6 +107,8 @@ struct Inner {
     holder: Holder,
     orders: OrderQueue,
     verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
+    /// Those that still need the store after `stop`.
+    tasks: TaskTracker,
 }
 
 /// Handle to all verbs. Cheap to clone.
@@ -166,7 +169,9 @@ impl Services {
             positions: writer.subscribe(),
             clock,
         };
-        tokio::spawn(ledger::run(heads, stop));
+        let tasks = TaskTracker::new();
+        tasks.spawn(ledger::run(heads, stop));
+        tasks.close();
         let verifiers = verifiers.into_iter().collect();
         Ok(Self(Arc::new(Inner {
             trust_domain,
@@ -178,7 +183,13 @@ impl Services {
             holder,
             orders,
             verifiers,
+            tasks,
         })))
+    }
+
+    /// Waits after `stop` until nothing of this needs the store any more.
+    pub async fn finished(&self) {
+        self.0.tasks.wait().await;
     }
 
     /// The registry as committed last.

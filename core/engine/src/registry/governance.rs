@@ -95,11 +95,6 @@ impl Registry {
         below.map(|(_, identity)| identity).into_iter().chain(above)
     }
 
-    #[must_use]
-    pub fn identity_count(&self) -> usize {
-        self.identities.by_name.len()
-    }
-
     /// When the next identity pauses by itself.
     #[must_use]
     pub fn next_pause(&self) -> Option<Timestamp> {
@@ -131,10 +126,7 @@ impl Registry {
     /// As [`Self::is_withheld`], for a SPIFFE ID.
     #[must_use]
     pub fn is_name_withheld(&self, name: &SpiffeId, wall: Timestamp) -> bool {
-        self.identity(name).is_some_and(|identity| {
-            let due = identity.pauses_at().is_some_and(|(at, _)| at <= wall);
-            due || !identity.is_in_force(wall)
-        })
+        self.identity(name).is_some_and(|identity| !identity.is_in_force(wall))
     }
 
     /// True if no identity was written between two registries of one line of descent; constant time.
