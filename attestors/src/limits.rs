@@ -29,3 +29,13 @@ pub const X509POP_MESSAGE_MAX: usize = 8 * 1024;
 pub const X509POP_NONCE: usize = 32;
 /// Largest certificate or key file read for x509pop.
 pub const PEM_FILE_MAX: u64 = 1024 * 1024;
+/// Most ancestors of a process: deeper trees are built to hide in.
+pub const LINE_MAX: usize = 256;
+/// Looks at a process whose parents exit at that moment.
+pub const LINE_LOOKS: usize = 16;
+/// Files and folders that a run names as its code.
+pub const CODE_PATHS_MAX: usize = 64;
+/// Files below them.
+pub const CODE_FILES_MAX: usize = 20_000;
+/// Bytes of all of them: an interpreter and the packages of a big script.
+pub const CODE_BYTES_MAX: u64 = 1024 * 1024 * 1024;

@@ -35,9 +35,11 @@ use crate::limits::EXE_PATH_MAX;
 use crate::peer::Peer;
 use crate::sys;
 
+mod line;
 mod pins;
 mod texts;
 
+pub use line::{Link, is_running};
 pub use pins::Pins;
 use pins::Place;
 use texts::{Credentials, Status, image_of, read_stat};
@@ -205,6 +207,16 @@ impl PinnedProcess {
     #[must_use]
     pub fn key(&self) -> &ProcessKey {
         &self.key
+    }
+
+    /// The process and its ancestors, the nearest first, as far as the agent sees them.
+    ///
+    /// # Errors
+    /// [`ProcessGone`] if it exited, or if its ancestors can't be told: then it must not pass for one that has none.
+    pub fn line(&self) -> Result<Vec<Link>, ProcessGone> {
+        let line = line::of(Link { pid: self.key.pid, start_time: self.key.start_time })?;
+        self.check_alive()?;
+        Ok(line)
     }
 
     /// The cheap check before every answer (see the list at the top of this file).

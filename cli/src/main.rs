@@ -11,6 +11,7 @@ use avouch::exit::USAGE;
 use avouch::explain;
 use avouch::govern;
 use avouch::out::Out;
+use avouch::run;
 use avouch::up;
 use avouch::verbs::channel;
 use avouch_domain::SpiffeId;
@@ -27,6 +28,12 @@ const RULES_EXAMPLES: &str = "Examples:
   avouch rules new rules
   avouch rules check rules
   avouch rules try rules --kind ai_agent --preset coding-agent --action tool.call --resource files/read_file";
+const RUN_EXAMPLES: &str = "Examples:
+  avouch run coder -- python my_agent.py
+  avouch run coder --task fix-4711 --tools files/read_file -- python my_agent.py
+
+Exit codes: that of the command, 128 and the signal's number if one ended it; 2 the identity may not run here as you,
+4 no node agent answers.";
 const UP_EXAMPLES: &str = "Examples:
   avouch up           until Ctrl-C
   avouch up --once    exit code 0 once the first SVIDs are fetched and verified";
@@ -56,6 +63,9 @@ struct Place {
     /// The server's private socket
     #[arg(long, global = true, env = "SPIRE_SERVER_PRIVATE_SOCKET", default_value = channel::SERVER.default)]
     server_socket: PathBuf,
+    /// The agent's Workload API socket
+    #[arg(long, global = true, env = "SPIRE_AGENT_PUBLIC_SOCKET", default_value = channel::AGENT.default)]
+    agent_socket: PathBuf,
     /// Answer in one line of JSON
     #[arg(long, global = true)]
     json: bool,
@@ -65,6 +75,9 @@ struct Place {
 enum Command {
     #[command(flatten)]
     Govern(govern::Command),
+    #[command(after_help = RUN_EXAMPLES)]
+    /// Run a command as an identity: it, and all it starts, gets this identity and no other
+    Run(run::Run),
     #[command(after_help = UP_EXAMPLES)]
     /// Start a private server and agent, register you, show your first SVIDs; Ctrl-C stops
     Up {
@@ -94,9 +107,6 @@ struct Explain {
     pid: i32,
     /// The SPIFFE ID it should have
     spiffe_id: SpiffeId,
-    /// The agent's Workload API socket
-    #[arg(long, env = "SPIRE_AGENT_PUBLIC_SOCKET", default_value = channel::AGENT.default)]
-    agent_socket: PathBuf,
     /// The agent's administration socket
     #[arg(long, default_value = channel::AGENT_ADMIN.default)]
     admin_socket: PathBuf,
@@ -119,7 +129,8 @@ fn main() -> ExitCode {
 fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
     match command {
         Command::Govern(command) => {
-            let place = govern::Place { server_socket: place.server_socket, json: place.json };
+            let Place { server_socket, agent_socket, json } = place;
+            let place = govern::Place { server_socket, agent_socket, json };
             on_runtime(out, async |out| govern::run(command, &place, out).await)
         }
         Command::Version => {
@@ -137,11 +148,14 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
                 pid: e.pid,
                 spiffe_id: e.spiffe_id,
                 server_socket: place.server_socket,
-                agent_socket: e.agent_socket,
+                agent_socket: place.agent_socket,
                 admin_socket: e.admin_socket,
                 json: place.json,
             };
             on_runtime(out, async |out| explain::run(&question, out).await)
+        }
+        Command::Run(arguments) => {
+            on_runtime(out, async |out| run::run(arguments, &place.agent_socket, place.json, out).await)
         }
         Command::Rules(command) => rules::run(command, out),
         Command::Up { once } => on_runtime(out, async |out| match up::run(once, out).await {

@@ -134,3 +134,5 @@ pub const ADOPT_MAX: usize = 1_000;
 pub const RECORDS_PER_CALL: usize = 2_000;
 /// Most bytes of records handed out by one call: well inside a message.
 pub const RECORD_BYTES_PER_CALL: usize = 1 << 20;
+/// Identities that an agent asks for in one call.
+pub const IDENTITIES_PER_FETCH: usize = 100;

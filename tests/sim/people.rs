@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use avouch_domain::fixtures::{id, person_id, set};
 use avouch_domain::{
-    AuthorityId, AuthorityKind, Bundle, EntryId, Environment, Purpose, SelectorSet, SpiffeId, TrustDomain,
-    Ttl,
+    AuthorityId, AuthorityKind, Bundle, Code, EntryId, Environment, SelectorSet, SpiffeId, TrustDomain, Ttl,
 };
 use avouch_engine::found::found;
 use avouch_engine::plan;
@@ -190,7 +189,8 @@ impl World {
                     name: name.clone(),
                     kind,
                     environment: Environment::Test,
-                    purpose: Purpose::new("tests").expect("a purpose"),
+                    purpose: Code::new("tests").expect("a purpose"),
+                    preset: None,
                     owner: me.clone(),
                     successor: None,
                     end,

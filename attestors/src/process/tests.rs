@@ -28,7 +28,7 @@ fn own_pin() -> PinnedProcess {
 fn a_process_name_may_hold_parentheses_and_spaces() {
     let numbers: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
     let text = format!("7 (a) R (b) c) S {}", numbers.join(" "));
-    assert_eq!(parse_stat(text.as_bytes()), Some(Stat { start_time: 22, dead: false }));
+    assert_eq!(parse_stat(text.as_bytes()), Some(Stat { parent: 4, start_time: 22, dead: false }));
 }
 
 #[test]

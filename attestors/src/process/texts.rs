@@ -12,6 +12,7 @@ use crate::sys;
 /// The fields used of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stat {
+    pub parent: i32,
     pub start_time: u64,
     /// Zombie or dead: its memory is gone, only its number is still taken.
     pub dead: bool,
@@ -28,8 +29,9 @@ pub(super) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?; // field 3
-    let start_time = fields.nth(18)?.parse().ok()?; // field 22
-    Some(Stat { start_time, dead: matches!(state, "Z" | "X" | "x") })
+    let parent = fields.next()?.parse().ok()?; // field 4
+    let start_time = fields.nth(17)?.parse().ok()?; // field 22
+    Some(Stat { parent, start_time, dead: matches!(state, "Z" | "X" | "x") })
 }
 
 /// Effective user and group, and supplementary groups in the kernel's order.

@@ -13,7 +13,8 @@ const PERSON: &str = "Examples:
   avouch person list
   avouch person approve per_0af3";
 const IDENTITY: &str = "Examples:
-  avouch identity new coder --kind ai-agent --env test --purpose fix-bugs --ends 30d
+  avouch identity new coder --kind ai-agent --preset coding-agent --env test --purpose fix-bugs --ends 30d
+  avouch identity place coder
   avouch identity list --standing active
   avouch identity show coder
   avouch identity set coder --ends 60d";
@@ -162,6 +163,18 @@ pub enum IdentityVerb {
         name: String,
     },
     #[command(after_help = IDENTITY)]
+    /// Let a local user run it, with `avouch run`
+    Place {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+        /// SPIFFE ID of the node agent [default: the one here]
+        #[arg(long)]
+        node: Option<String>,
+        /// The local user there [default: you]
+        #[arg(long)]
+        uid: Option<u32>,
+    },
+    #[command(after_help = IDENTITY)]
     /// Change owner, successor or end
     Set {
         /// Its SPIFFE ID, or the last part of it
@@ -201,6 +214,12 @@ pub struct New {
     /// ID or name of who takes over when the owner leaves
     #[arg(long)]
     pub successor: Option<String>,
+    /// The preset of the rules that says what it may do
+    #[arg(long)]
+    pub preset: Option<String>,
+    /// Do not let me run an AI agent or helper on this node
+    #[arg(long)]
+    pub elsewhere: bool,
 }
 
 /// What is adopted, and as what.

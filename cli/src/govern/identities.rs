@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 
 use super::arguments::{Adopt, New};
 use super::table::table;
-use super::{Failure, IdentityVerb, Session, moment};
+use super::{IdentityVerb, Session, moment, placing};
 use crate::clock;
 use crate::exit::PENDING;
+use crate::failure::Failure;
 use crate::verbs::text::rfc3339;
+
+/// Kinds whose owner runs them himself.
+const ACTS_BY_ITSELF: [&str; 2] = ["ai_agent", "helper"];
 
 /// The kind as the server spells it.
 fn kind(typed: &str) -> String {
@@ -43,6 +47,19 @@ pub(super) async fn run(session: &mut Session<'_>, verb: IdentityVerb) -> Result
             let identity = session.client.confirm_identity(named(name)).await?.into_inner();
             done(session, &identity, "is confirmed: you answer for it")
         }
+        IdentityVerb::Place { name, node, uid } => {
+            let entry = placing::place(session, &name, node, uid).await?;
+            session.print(
+                || json!({"node": entry.node, "uid": entry.uid, "entry_id": entry.entry_id}),
+                || {
+                    format!(
+                        "{name} may run on {} as user {}: `avouch run {name} -- COMMAND`\n",
+                        entry.node, entry.uid
+                    )
+                },
+            );
+            Ok(())
+        }
         IdentityVerb::Set { name, owner, successor, ends } => {
             let ends = ends.map(|ends| moment::read(&ends, clock::now().wall)).transpose()?;
             let request = wire::ChangeIdentityRequest {
@@ -62,17 +79,28 @@ async fn register(session: &mut Session<'_>, new: New) -> Result<(), Failure> {
         kind: kind(&new.kind),
         environment: new.env,
         purpose: new.purpose,
+        preset: new.preset.unwrap_or_default(),
         owner: session.person(new.owner.as_deref()).await?,
         successor: session.person(new.successor.as_deref()).await?,
         ends_at: moment::read(&new.ends, clock::now().wall)?,
         name: new.name,
     };
     let identity = session.client.register_identity(request).await?.into_inner();
+    let placed = if new.elsewhere || !ACTS_BY_ITSELF.contains(&identity.kind.as_str()) {
+        None
+    } else {
+        placing::here(session, &identity.spiffe_id).await
+    };
     if identity.standing == "proposed" {
         done(session, &identity, "waits for a yes: `avouch identity approve`, by another security person")?;
         return Err(Failure::new(PENDING, ""));
     }
-    done(session, &identity, "is registered and active; `entry create` says where it may run")
+    let next = match placed {
+        Some(here) => format!("is registered and active; you may run it here, {here}: `avouch run`"),
+        None => "is registered and active; `avouch identity place` or `entry create` says where it may run"
+            .to_owned(),
+    };
+    done(session, &identity, &next)
 }
 
 pub(super) async fn pause(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
@@ -205,7 +233,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
 fn shown(identity: &wire::Identity) -> Value {
     json!({
         "spiffe_id": identity.spiffe_id, "kind": identity.kind, "environment": identity.environment,
-        "purpose": identity.purpose, "owner": identity.owner, "successor": identity.successor,
+        "purpose": identity.purpose, "preset": identity.preset, "owner": identity.owner, "successor": identity.successor,
         "ends_at": rfc3339(identity.ends_at), "standing": identity.standing, "cause": identity.cause,
         "stop_number": identity.stop_number, "added_by": identity.added_by,
         "added_at": rfc3339(identity.added_at), "yes_by": identity.yes_by,

@@ -6,6 +6,7 @@ mod arguments;
 mod identities;
 mod moment;
 mod people;
+mod placing;
 mod records;
 mod requirements;
 mod table;
@@ -15,65 +16,21 @@ use std::path::PathBuf;
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use serde_json::Value;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
 pub use arguments::{AuditVerb, Command, IdentityVerb, PersonVerb};
 
-use crate::exit::{DENIED, FAILED, UNREACHABLE, USAGE};
+use crate::failure::Failure;
 use crate::out::Out;
-use crate::verbs::VerbError;
 use crate::verbs::channel::{REPLY_MAX, connect};
 
 /// Where to ask, and how to answer.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub server_socket: PathBuf,
+    /// The Workload API of the node agent here.
+    pub agent_socket: PathBuf,
     /// One line of JSON in place of text.
     pub json: bool,
-}
-
-/// Why a verb ended with another code than 0. `text` goes to standard error; empty: all was said.
-#[derive(Debug)]
-struct Failure {
-    code: u8,
-    text: String,
-}
-
-impl Failure {
-    fn new(code: u8, text: impl std::fmt::Display) -> Self {
-        Self { code, text: text.to_string() }
-    }
-
-    fn usage(text: impl std::fmt::Display) -> Self {
-        Self::new(USAGE, text)
-    }
-}
-
-impl From<Status> for Failure {
-    fn from(status: Status) -> Self {
-        let code = match status.code() {
-            Code::PermissionDenied => DENIED,
-            Code::Unavailable => UNREACHABLE,
-            Code::InvalidArgument => USAGE,
-            _ => FAILED,
-        };
-        let text = match status.code() {
-            Code::Unimplemented => {
-                "this server does not know identities: it is no avouch-server, or an older one".into()
-            }
-            _ => status.message().to_owned(),
-        };
-        Self { code, text }
-    }
-}
-
-impl From<VerbError> for Failure {
-    fn from(error: VerbError) -> Self {
-        match error {
-            VerbError::Rpc(status) => status.into(),
-            other => Self::new(FAILED, other),
-        }
-    }
 }
 
 /// One call of a verb.
@@ -96,15 +53,8 @@ impl Session<'_> {
 
 /// Does a verb and gives its exit code.
 pub async fn run(command: Command, place: &Place, out: &mut Out) -> u8 {
-    match dispatch(command, place, out).await {
-        Ok(()) => 0,
-        Err(failure) => {
-            if !failure.text.is_empty() {
-                out.complain(&format!("Error: {}\n", failure.text));
-            }
-            failure.code
-        }
-    }
+    let done = dispatch(command, place, out).await;
+    Failure::code_of(done, out)
 }
 
 async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use avouch_domain::Timestamp;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Failure;
+use crate::failure::Failure;
 
 /// Reads `30d`, `12h`, `45m` as that long from `now`, or a moment of RFC 3339. Gives seconds since 1970.
 pub(super) fn read(text: &str, now: Timestamp) -> Result<i64, Failure> {

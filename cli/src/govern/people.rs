@@ -4,8 +4,9 @@ use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
 use super::table::table;
-use super::{Failure, PersonVerb, Session};
+use super::{PersonVerb, Session};
 use crate::exit::PENDING;
+use crate::failure::Failure;
 
 pub(super) async fn init(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
     let person = session.client.init(wire::InitRequest { name }).await?.into_inner();

@@ -9,8 +9,9 @@ use avouch_domain::{Timestamp, TrustDomain};
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
-use super::{AuditVerb, Failure, Place, Session};
+use super::{AuditVerb, Place, Session};
 use crate::exit::{FAILED, FINDING};
+use crate::failure::Failure;
 use crate::out::Out;
 
 /// Longest line of an exported log that is read, in bytes.

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::Session;
 use super::identities::{every, every_found};
 use super::table::table;
-use super::{Failure, Session};
 use crate::exit::FINDING;
+use crate::failure::Failure;
 
 /// What lacks something.
 struct Lack {

@@ -34,6 +34,7 @@ pub enum AuditEvent {
     IdentityPaused,
     IdentityResumed,
     IdentityStopped,
+    IdentityPlaced,
 }
 
 impl AuditEvent {
@@ -70,6 +71,7 @@ impl AuditEvent {
             Self::IdentityPaused => "identity_paused",
             Self::IdentityResumed => "identity_resumed",
             Self::IdentityStopped => "identity_stopped",
+            Self::IdentityPlaced => "identity_placed",
         }
     }
 }

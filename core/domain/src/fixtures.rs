@@ -1,7 +1,8 @@
 //! Builders for tests: short to call, valid by construction.
 
+use crate::code::Code;
 use crate::entry::{Entry, EntryId, EntryParts};
-use crate::identity::{Environment, Identity, Kind, Purpose, Standing};
+use crate::identity::{Environment, Identity, Kind, Standing};
 use crate::node::Node;
 use crate::person::{Person, PersonId, PersonState};
 use crate::selector::{Selector, SelectorSet};
@@ -129,10 +130,11 @@ pub fn identity(path: &str, kind: Kind) -> Identity {
         spiffe_id: id(path),
         kind,
         environment: Environment::Test,
-        purpose: match Purpose::new("tests") {
+        purpose: match Code::new("tests") {
             Ok(purpose) => purpose,
             Err(e) => unreachable!("bad purpose in a test: {e}"),
         },
+        preset: None,
         owner: person_id("per_owner"),
         successor: None,
         end: Timestamp::from_secs(30 * 86_400),

@@ -4,9 +4,8 @@
 //! Never without an owner and an end. Never asks a clock: whether the end has come is judged with the time given.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::limits::PURPOSE_MAX;
+use crate::code::Code;
 use crate::person::PersonId;
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
@@ -146,6 +145,9 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// All stable names.
+    pub const NAMES: [&str; 4] = ["proposed", "active", "paused", "stopped"];
+
     /// The stable name, without the cause.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -178,47 +180,6 @@ impl Standing {
     }
 }
 
-/// Why a text is no purpose.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{0}\" is no purpose, expected a code of 1 to {PURPOSE_MAX} lowercase letters, digits and dashes, such as fix-bugs"
-)]
-pub struct PurposeError(String);
-
-/// What an identity is for, as a code: records name it, so it holds no personal data.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Purpose(Arc<str>);
-
-impl Purpose {
-    /// # Errors
-    /// [`PurposeError`].
-    pub fn new(text: &str) -> Result<Self, PurposeError> {
-        let fits = !text.is_empty() && text.len() <= PURPOSE_MAX;
-        if fits && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-            Ok(Self(text.into()))
-        } else {
-            Err(PurposeError(text.chars().take(PURPOSE_MAX).collect()))
-        }
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Purpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Purpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// One identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -226,7 +187,9 @@ pub struct Identity {
     pub spiffe_id: SpiffeId,
     pub kind: Kind,
     pub environment: Environment,
-    pub purpose: Purpose,
+    pub purpose: Code,
+    /// The preset of the rules that says what it may do; `None`: no rule is for it but those that name no preset.
+    pub preset: Option<Code>,
     /// The person who answers for it.
     pub owner: PersonId,
     /// Who takes over when the owner leaves; never by itself.
@@ -287,14 +250,6 @@ mod tests {
         }
         assert_eq!(Standing::from_parts("paused", None), None, "nothing is paused without a cause");
         assert_eq!(Standing::from_parts("active", Some(Cause::Person)), None);
-    }
-
-    #[test]
-    fn a_purpose_is_a_short_code() {
-        assert_eq!(Purpose::new("fix-bugs").unwrap().as_str(), "fix-bugs");
-        for wrong in ["", "Fix", "fix bugs", "a@example.org", &"x".repeat(PURPOSE_MAX + 1)] {
-            assert!(Purpose::new(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub const AGENT_VERSION_MAX: usize = 255;
 pub const PERSON_ID_MAX: usize = 40;
 /// Longest name of a person in bytes: one line of any screen.
 pub const PERSON_NAME_MAX: usize = 128;
-/// Longest purpose in bytes: a code, no story.
-pub const PURPOSE_MAX: usize = 64;
+/// Longest code in bytes: a word or two, no story.
+pub const CODE_MAX: usize = 64;
 /// Longest life of an identity from now on: a year and the days to renew it.
 pub const IDENTITY_LIFE_MAX: Duration = Duration::from_secs(400 * 86_400);
 /// How long the owner given by an adoption has to confirm: a month, so that a holiday is not silence.

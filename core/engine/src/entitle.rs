@@ -11,7 +11,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use avouch_domain::{Bundle, Change, Entry, EntryId, RowKey, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{Bundle, Change, Entry, EntryId, Identity, RowKey, SpiffeId, Timestamp, TrustDomain};
 
 use crate::faults::{Fault, planted};
 use crate::registry::{Card, Registry};
@@ -110,6 +110,19 @@ pub fn is_authorized(registry: &Registry, agent: &SpiffeId, id: &EntryId, wall: 
         },
     );
     reached.then(|| entry.clone())
+}
+
+/// The identity of this name, if it is in force and the agent may serve an entry that gives out the name.
+#[must_use]
+pub fn served_identity<'a>(
+    registry: &'a Registry,
+    agent: &SpiffeId,
+    name: &SpiffeId,
+    wall: Timestamp,
+) -> Option<&'a Identity> {
+    let identity = registry.identity(name).filter(|identity| identity.is_in_force(wall))?;
+    let served = |entry: &Entry| is_authorized(registry, agent, &entry.id, wall).is_some();
+    registry.entries_by_spiffe_id(name).any(served).then_some(identity)
 }
 
 /// What is met on the way up from a parent.

@@ -229,6 +229,10 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         | E::IdentityStopped => {
             matches!(key, RowKey::Identity(name) if row.subject == name.as_str())
         }
+        E::IdentityPlaced => {
+            let entry = row.detail.iter().find(|(name, _)| *name == "entry").map(|(_, id)| id.as_str());
+            matches!(key, RowKey::Entry(id) if entry == Some(id.as_str()))
+        }
         E::JoinTokenCreated | E::JoinTokenSpent | E::JoinTokenExpired => matches!(key, RowKey::JoinToken(_)),
         E::BundleChanged | E::BundleDeleted => {
             matches!(key, RowKey::Bundle(domain) if row.subject == domain.as_str())

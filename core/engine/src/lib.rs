@@ -15,6 +15,7 @@ pub mod plan;
 pub mod registry;
 pub mod renew;
 pub mod rotation;
+pub mod runs;
 pub mod sync;
 
 pub use machine::Machine;

@@ -3,11 +3,12 @@
 //! Never turns an empty text into somebody: where a person is optional, empty means nobody.
 
 use avouch_domain::person::person_name;
-use avouch_domain::{Environment, Identity, Kind, Person, PersonId, Purpose, Timestamp};
+use avouch_domain::{Code, Environment, Identity, Kind, Person, PersonId, Standing, Timestamp};
 use std::sync::Arc;
 
 use super::ConvertError;
 use crate::governance_v1 as wire;
+use crate::watch_v1 as watch;
 
 fn text_of(id: Option<&PersonId>) -> String {
     id.map(ToString::to_string).unwrap_or_default()
@@ -34,6 +35,7 @@ pub fn identity_to_wire(identity: &Identity) -> wire::Identity {
         kind: identity.kind.name().to_owned(),
         environment: identity.environment.name().to_owned(),
         purpose: identity.purpose.to_string(),
+        preset: identity.preset.as_ref().map(ToString::to_string).unwrap_or_default(),
         owner: identity.owner.to_string(),
         successor: text_of(identity.successor.as_ref()),
         ends_at: identity.end.secs(),
@@ -44,6 +46,22 @@ pub fn identity_to_wire(identity: &Identity) -> wire::Identity {
         added_at: identity.added_at.secs(),
         yes_by: text_of(identity.yes_by.as_ref()),
         confirm_by: identity.confirm_by.map_or(0, Timestamp::secs),
+    }
+}
+
+/// What node agents have to know of an identity.
+#[must_use]
+pub fn identity_facts_to_wire(identity: &Identity, owner_active: bool) -> watch::IdentityFacts {
+    watch::IdentityFacts {
+        spiffe_id: identity.spiffe_id.to_string(),
+        kind: identity.kind.name().to_owned(),
+        environment: identity.environment.name().to_owned(),
+        purpose: identity.purpose.to_string(),
+        preset: identity.preset.as_ref().map(ToString::to_string).unwrap_or_default(),
+        owner: identity.owner.to_string(),
+        owner_active,
+        ends_at: identity.end.secs(),
+        stop_number: identity.stop_number,
     }
 }
 
@@ -93,10 +111,26 @@ pub fn environment(text: &str) -> Result<Environment, ConvertError> {
     one_of("environment", text, Environment::from_name, &Environment::ALL.map(Environment::name))
 }
 
+/// The stable name of a standing.
+///
+/// # Errors
+/// [`ConvertError::Unreadable`].
+pub fn standing_name(text: &str) -> Result<&'static str, ConvertError> {
+    one_of("standing", text, |text| Standing::NAMES.into_iter().find(|name| *name == text), &Standing::NAMES)
+}
+
 /// # Errors
 /// [`ConvertError::NotAllowed`].
-pub fn purpose(text: &str) -> Result<Purpose, ConvertError> {
-    Purpose::new(text).map_err(ConvertError::not_allowed)
+pub fn code(text: &str) -> Result<Code, ConvertError> {
+    Code::new(text).map_err(ConvertError::not_allowed)
+}
+
+/// Empty: `None`.
+///
+/// # Errors
+/// [`ConvertError::NotAllowed`].
+pub fn optional_code(text: &str) -> Result<Option<Code>, ConvertError> {
+    if text.is_empty() { Ok(None) } else { code(text).map(Some) }
 }
 
 #[cfg(test)]

@@ -64,6 +64,9 @@ pub struct Identity {
     /// Unix seconds by which the owner is to confirm; 0: no need.
     #[prost(int64, tag = "14")]
     pub confirm_by: i64,
+    /// Empty: none.
+    #[prost(string, tag = "15")]
+    pub preset: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InitRequest {
@@ -113,6 +116,26 @@ pub struct RegisterIdentityRequest {
     pub successor: ::prost::alloc::string::String,
     #[prost(int64, tag = "7")]
     pub ends_at: i64,
+    /// Of the rules; empty: none.
+    #[prost(string, tag = "8")]
+    pub preset: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlaceIdentityRequest {
+    /// As in IdentityRequest.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// SPIFFE ID of the node agent.
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    /// The local user there.
+    #[prost(uint32, tag = "3")]
+    pub uid: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlaceIdentityResponse {
+    #[prost(string, tag = "1")]
+    pub entry_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IdentityRequest {
@@ -630,6 +653,33 @@ pub mod governance_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Lets a local user of a node run it there, with `avouch run`. Letting twice is letting once.
+        pub async fn place_identity(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlaceIdentityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PlaceIdentityResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/PlaceIdentity",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "PlaceIdentity"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn get_identity(
             &mut self,
             request: impl tonic::IntoRequest<super::IdentityRequest>,
@@ -824,6 +874,14 @@ pub mod governance_server {
             &self,
             request: tonic::Request<super::IdentityRequest>,
         ) -> std::result::Result<tonic::Response<super::Identity>, tonic::Status>;
+        /// Lets a local user of a node run it there, with `avouch run`. Letting twice is letting once.
+        async fn place_identity(
+            &self,
+            request: tonic::Request<super::PlaceIdentityRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PlaceIdentityResponse>,
+            tonic::Status,
+        >;
         async fn get_identity(
             &self,
             request: tonic::Request<super::IdentityRequest>,
@@ -1414,6 +1472,51 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StopIdentitySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/PlaceIdentity" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlaceIdentitySvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::PlaceIdentityRequest>
+                    for PlaceIdentitySvc<T> {
+                        type Response = super::PlaceIdentityResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlaceIdentityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::place_identity(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlaceIdentitySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

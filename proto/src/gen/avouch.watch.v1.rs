@@ -218,6 +218,46 @@ pub struct FetchBundlesResponse {
         super::super::super::spire::api::types::Bundle,
     >,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchIdentitiesRequest {
+    /// SPIFFE IDs, at most 100.
+    #[prost(string, repeated, tag = "1")]
+    pub spiffe_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FetchIdentitiesResponse {
+    /// Those that are in force and that the agent may serve.
+    #[prost(message, repeated, tag = "1")]
+    pub identities: ::prost::alloc::vec::Vec<IdentityFacts>,
+}
+/// An identity as far as decisions need it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityFacts {
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// service, machine, pipeline, ai_agent or helper.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// test, staging or prod.
+    #[prost(string, tag = "3")]
+    pub environment: ::prost::alloc::string::String,
+    /// A code.
+    #[prost(string, tag = "4")]
+    pub purpose: ::prost::alloc::string::String,
+    /// Of the rules; empty: none.
+    #[prost(string, tag = "5")]
+    pub preset: ::prost::alloc::string::String,
+    /// ID of a person, for records.
+    #[prost(string, tag = "6")]
+    pub owner: ::prost::alloc::string::String,
+    #[prost(bool, tag = "7")]
+    pub owner_active: bool,
+    /// Unix seconds.
+    #[prost(int64, tag = "8")]
+    pub ends_at: i64,
+    #[prost(uint64, tag = "9")]
+    pub stop_number: u64,
+}
 /// Generated client implementations.
 pub mod watch_client {
     #![allow(
@@ -361,6 +401,31 @@ pub mod watch_client {
                 .insert(GrpcMethod::new("avouch.watch.v1.Watch", "FetchBundles"));
             self.inner.unary(req, path, codec).await
         }
+        /// What an agent has to know of identities that may run on its node.
+        pub async fn fetch_identities(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FetchIdentitiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FetchIdentitiesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.watch.v1.Watch/FetchIdentities",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.watch.v1.Watch", "FetchIdentities"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -394,6 +459,14 @@ pub mod watch_server {
             request: tonic::Request<super::FetchBundlesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::FetchBundlesResponse>,
+            tonic::Status,
+        >;
+        /// What an agent has to know of identities that may run on its node.
+        async fn fetch_identities(
+            &self,
+            request: tonic::Request<super::FetchIdentitiesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FetchIdentitiesResponse>,
             tonic::Status,
         >;
     }
@@ -550,6 +623,51 @@ pub mod watch_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FetchBundlesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.watch.v1.Watch/FetchIdentities" => {
+                    #[allow(non_camel_case_types)]
+                    struct FetchIdentitiesSvc<T: Watch>(pub Arc<T>);
+                    impl<
+                        T: Watch,
+                    > tonic::server::UnaryService<super::FetchIdentitiesRequest>
+                    for FetchIdentitiesSvc<T> {
+                        type Response = super::FetchIdentitiesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FetchIdentitiesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Watch>::fetch_identities(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FetchIdentitiesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

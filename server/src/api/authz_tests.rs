@@ -120,6 +120,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("Health/Watch", "L"),
     ("watch.v1.Watch/Follow", "G"),
     ("watch.v1.Watch/FetchBundles", "G"),
+    ("watch.v1.Watch/FetchIdentities", "G"),
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),

@@ -2,10 +2,10 @@
 //!
 //! Never believes a caller who it is: the kernel names the local user, and the user is a person or is not.
 
-use avouch_domain::{PersonId, Timestamp};
+use avouch_domain::{PersonId, SpiffeId, Timestamp};
 use avouch_proto::convert::{
-    ConvertError, environment, identity_kind, identity_to_wire, name_of_person, optional_person, person_id,
-    person_to_wire, purpose,
+    ConvertError, code, environment, identity_kind, identity_to_wire, name_of_person, optional_code,
+    optional_person, person_id, person_to_wire, standing_name,
 };
 use avouch_proto::governance_v1 as wire;
 use avouch_proto::governance_v1::governance_server::Governance;
@@ -16,7 +16,7 @@ use crate::api::caller::{LocalPeer, NOBODY, Peer};
 use crate::api::status::{bad, bad_token, identity_failed, name_failed, people_failed, write_failed};
 use crate::limits::{GOVERNANCE_PAGE_MAX, RECORD_BYTES_PER_CALL, RECORDS_PER_CALL};
 use crate::service::{
-    Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Services, Step, step,
+    Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Place, Services, Step, step,
 };
 
 /// The service on the admin socket and on that for people.
@@ -95,7 +95,8 @@ impl GovernanceApi {
             name: self.services.new_name(&request.name, environment).map_err(|e| name_failed(&e))?,
             kind: identity_kind(&request.kind).map_err(unreadable)?,
             environment,
-            purpose: purpose(&request.purpose).map_err(unreadable)?,
+            purpose: code(&request.purpose).map_err(unreadable)?,
+            preset: optional_code(&request.preset).map_err(unreadable)?,
             owner: owner.unwrap_or_else(|| actor.clone()),
             successor: optional_person(&request.successor).map_err(unreadable)?,
             end: Timestamp::from_secs(request.ends_at),
@@ -125,6 +126,17 @@ impl GovernanceApi {
         changed.map(|identity| identity_to_wire(&identity)).map_err(|e| identity_failed(&e))
     }
 
+    /// Gives the ID of the entry.
+    async fn place(&self, call: &Call, request: &wire::PlaceIdentityRequest) -> Result<String, Status> {
+        let actor = self.person(call)?;
+        let name = self.services.find_name(&request.name).map_err(|e| name_failed(&e))?;
+        let node = SpiffeId::parse(&request.node).map_err(|e| bad(&format!("node: {e}")))?;
+        let place = Place { node, uid: request.uid };
+        let placed = self.services.place_identity(call.now(), &actor, name, place).await;
+        let placed = placed.map_err(|e| write_failed("failed to place the identity", &e))?;
+        placed.map(|entry| entry.id.to_string()).map_err(|e| identity_failed(&e))
+    }
+
     async fn adopt_names(
         &self,
         call: &Call,
@@ -139,7 +151,7 @@ impl GovernanceApi {
             owner: optional_person(&request.owner).map_err(unreadable)?,
             kind: identity_kind(&request.kind).map_err(unreadable)?,
             environment: environment(&request.environment).map_err(unreadable)?,
-            purpose: purpose(&request.purpose).map_err(unreadable)?,
+            purpose: code(&request.purpose).map_err(unreadable)?,
             end: Timestamp::from_secs(request.ends_at),
         };
         let (candidates, more) = if request.dry_run {
@@ -324,6 +336,18 @@ impl Governance for GovernanceApi {
         self.step(request, step::stop).await
     }
 
+    async fn place_identity(
+        &self,
+        request: Request<wire::PlaceIdentityRequest>,
+    ) -> Result<Response<wire::PlaceIdentityResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        let placed = self.place(&call, &request).await;
+        let entry_id = line.conclude(placed)?;
+        Ok(Response::new(wire::PlaceIdentityResponse { entry_id }))
+    }
+
     async fn get_identity(
         &self,
         request: Request<wire::IdentityRequest>,
@@ -352,7 +376,10 @@ impl Governance for GovernanceApi {
         let filter = || {
             let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
             Ok(IdentityFilter {
-                standing: named(&request.standing),
+                standing: named(&request.standing)
+                    .map(|s| standing_name(&s))
+                    .transpose()
+                    .map_err(unreadable)?,
                 owner: optional_person(&request.owner).map_err(unreadable)?,
                 kind: named(&request.kind).map(|k| identity_kind(&k)).transpose().map_err(unreadable)?,
                 environment: named(&request.environment)

@@ -236,7 +236,7 @@ pub fn identity_failed(error: &IdentityError) -> Status {
     use IdentityError as E;
     let code = match error {
         E::Exists(_) => Code::AlreadyExists,
-        E::Unknown(_) => Code::NotFound,
+        E::Unknown(_) | E::UnknownNode(_) => Code::NotFound,
         E::NoPerson(_) | E::OwnSuccessor | E::EndPassed | E::EndTooFar => Code::InvalidArgument,
         E::NotYours { .. } | E::NotSecurity(_) | E::SecondPerson(_) | E::NotConfirmed(_) => {
             Code::PermissionDenied
@@ -246,7 +246,8 @@ pub fn identity_failed(error: &IdentityError) -> Status {
         | E::Final(_)
         | E::Standing { .. }
         | E::AtItsEnd
-        | E::NothingToConfirm => Code::FailedPrecondition,
+        | E::NothingToConfirm
+        | E::Place(_) => Code::FailedPrecondition,
     };
     Status::new(code, error.to_string())
 }

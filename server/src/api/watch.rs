@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch_domain::{Bundle, Entry, EntryId, Revision, Timestamp, TrustDomain};
+use avouch_domain::{Bundle, Entry, EntryId, Revision, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::history;
 use avouch_proto::convert::{
-    DeniedReason, bundle_to_wire, entry_to_wire, permission_denied, position_from_wire, position_to_wire,
-    sync_entry_mask,
+    DeniedReason, bundle_to_wire, entry_to_wire, identity_facts_to_wire, permission_denied,
+    position_from_wire, position_to_wire, sync_entry_mask,
 };
 use avouch_proto::types;
 use avouch_proto::watch_v1::follow_request::Step;
@@ -19,8 +19,9 @@ use avouch_proto::watch_v1::follow_response::Frame;
 use avouch_proto::watch_v1::node_state::State;
 use avouch_proto::watch_v1::watch_server::Watch;
 use avouch_proto::watch_v1::{
-    BundleNotice, Delta, FetchBundlesRequest, FetchBundlesResponse, FollowRequest, FollowResponse, Heartbeat,
-    Hello, NodeState, Position, Resync, SnapshotChunk, Welcome,
+    BundleNotice, Delta, FetchBundlesRequest, FetchBundlesResponse, FetchIdentitiesRequest,
+    FetchIdentitiesResponse, FollowRequest, FollowResponse, Heartbeat, Hello, NodeState, Position, Resync,
+    SnapshotChunk, Welcome,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
@@ -30,7 +31,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::api::call::{Call, open};
-use crate::limits::{WATCH_FRAME_BYTES, WATCH_HEARTBEAT, WATCH_HELLO_TIME, WATCH_QUEUE};
+use crate::limits::{
+    IDENTITIES_PER_FETCH, WATCH_FRAME_BYTES, WATCH_HEARTBEAT, WATCH_HELLO_TIME, WATCH_QUEUE,
+};
 use crate::service::{AgentFeed, AgentUpdate, BundleChange, KnownEntry, NodeChange, Services, UpdateKind};
 
 /// The version of the protocol that this server speaks.
@@ -99,6 +102,26 @@ impl Watch for WatchApi {
         call.audit().item(Code::Ok, "");
         Ok(Response::new(FetchBundlesResponse {
             bundles: bundles.iter().map(|bundle| bundle_to_wire(bundle, None)).collect(),
+        }))
+    }
+
+    async fn fetch_identities(
+        &self,
+        request: Request<FetchIdentitiesRequest>,
+    ) -> Result<Response<FetchIdentitiesResponse>, Status> {
+        let (call, request) = open(request)?;
+        if request.spiffe_ids.len() > IDENTITIES_PER_FETCH {
+            let (had, most) = (request.spiffe_ids.len(), IDENTITIES_PER_FETCH);
+            return Err(Status::invalid_argument(format!("{had} SPIFFE IDs, expected at most {most}")));
+        }
+        let wanted: Vec<_> = request.spiffe_ids.iter().filter_map(|id| SpiffeId::parse(id).ok()).collect();
+        let served = self.services.served_identities(call.now().wall, call.caller_id()?, &wanted);
+        call.audit().item(Code::Ok, "");
+        Ok(Response::new(FetchIdentitiesResponse {
+            identities: served
+                .iter()
+                .map(|(identity, active)| identity_facts_to_wire(identity, *active))
+                .collect(),
         }))
     }
 }

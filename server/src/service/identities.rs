@@ -4,14 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use avouch_domain::{
-    Environment, Identity, Kind, Now, PersonId, Plan, Purpose, SpiffeId, Standing, Timestamp,
-};
+use avouch_domain::{Code, Entry, Environment, Identity, Kind, Now, PersonId, Plan, SpiffeId, Timestamp};
 use avouch_engine::Registry;
-use avouch_engine::entitle::agents_of_name;
+use avouch_engine::entitle::{agents_of_name, served_identity};
 use avouch_engine::found::{Found, found};
-use avouch_engine::plan::identities::{self, IdentityError, IdentityPatch, NewIdentity};
+use avouch_engine::plan::identities::{self, IdentityError, IdentityPatch, NewIdentity, Place};
 
+use super::entries::fresh_id;
 use super::{BadToken, Page, PageRequest, Services, WriteError};
 use crate::limits::ADOPT_MAX;
 
@@ -20,7 +19,8 @@ type Outcome = Result<Result<Identity, IdentityError>, WriteError>;
 /// Which identities are wanted; `None` = any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityFilter {
-    pub standing: Option<String>,
+    /// The name of a standing, whatever its cause.
+    pub standing: Option<&'static str>,
     pub owner: Option<PersonId>,
     pub kind: Option<Kind>,
     pub environment: Option<Environment>,
@@ -58,7 +58,7 @@ pub struct Adoption {
     pub owner: Option<PersonId>,
     pub kind: Kind,
     pub environment: Environment,
-    pub purpose: Purpose,
+    pub purpose: Code,
     pub end: Timestamp,
 }
 
@@ -157,6 +157,25 @@ impl Services {
         self.0.writer.write(move |registry| step(registry, now.wall, &actor, &name)).await
     }
 
+    /// Lets a local user of a node run an identity there.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nothing was written.
+    pub async fn place_identity(
+        &self,
+        now: Now,
+        actor: &PersonId,
+        name: SpiffeId,
+        place: Place,
+    ) -> Result<Result<Entry, IdentityError>, WriteError> {
+        let actor = actor.clone();
+        let Some(fresh) = fresh_id() else { return Ok(Err(IdentityError::Place("no ID".to_owned()))) };
+        self.0
+            .writer
+            .write(move |registry| identities::place(registry, now.wall, &actor, &name, &place, &fresh))
+            .await
+    }
+
     /// An identity, its entries, and the nodes that may serve them.
     #[must_use]
     pub fn reach(&self, name: &SpiffeId) -> Option<Reach> {
@@ -165,6 +184,20 @@ impl Services {
         let mut entry_ids: Vec<_> = registry.entries_by_spiffe_id(name).map(|e| e.id.to_string()).collect();
         entry_ids.sort_unstable();
         Some(Reach { identity, entry_ids, agents: agents_of_name(&registry, name) })
+    }
+
+    /// Those of these identities that are in force and that the agent may serve, and whether their owners are active.
+    #[must_use]
+    pub fn served_identities(
+        &self,
+        wall: Timestamp,
+        agent: &SpiffeId,
+        names: &[SpiffeId],
+    ) -> Vec<(Identity, bool)> {
+        let registry = self.registry();
+        let served = names.iter().filter_map(|name| served_identity(&registry, agent, name, wall));
+        let active = |id: &PersonId| registry.person(id).is_some_and(avouch_domain::Person::is_active);
+        served.map(|identity| (identity.clone(), active(&identity.owner))).collect()
     }
 
     /// Identities, ascending by name.
@@ -228,6 +261,7 @@ fn new_of(adoption: &Adoption, candidate: &Candidate) -> Option<NewIdentity> {
         kind: adoption.kind,
         environment: adoption.environment,
         purpose: adoption.purpose.clone(),
+        preset: None,
         owner: candidate.owner.clone()?,
         successor: None,
         end: adoption.end,
@@ -250,8 +284,7 @@ fn candidates(registry: &Registry, adoption: &Adoption) -> (Vec<Candidate>, bool
 
 impl IdentityFilter {
     fn fits(&self, identity: &Identity) -> bool {
-        let standing = |name: &String| Standing::name(identity.standing) == name;
-        self.standing.as_ref().is_none_or(standing)
+        self.standing.is_none_or(|name| identity.standing.name() == name)
             && self.owner.as_ref().is_none_or(|owner| *owner == identity.owner)
             && self.kind.is_none_or(|kind| kind == identity.kind)
             && self.environment.is_none_or(|environment| environment == identity.environment)

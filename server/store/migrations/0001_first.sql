@@ -130,7 +130,8 @@ CREATE TABLE identities (
     added_by    TEXT    NOT NULL,
     added_at    INTEGER NOT NULL,
     yes_by      TEXT,
-    confirm_by  INTEGER
+    confirm_by  INTEGER,
+    preset      TEXT
 ) STRICT;
 
 CREATE TRIGGER identities_keep_their_environment BEFORE UPDATE ON identities

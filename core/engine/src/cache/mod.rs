@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use avouch_domain::{
     AuthorityId, Bundle, Entry, EntryId, Now, SelectorSet, SpiffeId, Tick, Timestamp, TrustDomain,
+    read_run_selector,
 };
 
 use self::index::{EntryIndex, SetIndex};
@@ -160,6 +161,18 @@ impl Cache {
             spiffe_id: slot.entry.spiffe_id.clone(),
             missing: slot.entry.selector_set().iter().filter(|s| !selectors.contains(s)).cloned().collect(),
         })
+    }
+
+    /// The identities that this local user may run here, ascending. Looks at every entry: for the beginning of a run, not
+    /// for answers.
+    #[must_use]
+    pub fn runnable(&self, uid: u32) -> BTreeSet<SpiffeId> {
+        let selectors = self.slots.values().filter_map(|slot| match slot.entry.selector_set().as_slice() {
+            [selector] => Some((&slot.entry.spiffe_id, read_run_selector(selector)?)),
+            _ => None,
+        });
+        let runs = selectors.filter(|(id, (who, name))| *who == uid && *id == name);
+        runs.map(|(id, _)| id.clone()).collect()
     }
 
     /// Asked with every message of the server: counts what is counted already, and looks at nothing.

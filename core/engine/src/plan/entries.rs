@@ -34,6 +34,30 @@ pub struct NewEntry {
     pub jwt_svid_include_jti: bool,
 }
 
+impl NewEntry {
+    /// One that says nothing but who runs where.
+    #[must_use]
+    pub fn plain(spiffe_id: SpiffeId, parent_id: SpiffeId, selectors: Vec<Selector>) -> Self {
+        Self {
+            id: None,
+            spiffe_id,
+            parent_id,
+            selectors,
+            x509_svid_ttl: Ttl::default(),
+            jwt_svid_ttl: Ttl::default(),
+            federates_with: Vec::new(),
+            admin: false,
+            downstream: false,
+            expires_at: None,
+            dns_names: Vec::new(),
+            store_svid: false,
+            hint: String::new(),
+            disable_x509_svid_prefetch: false,
+            jwt_svid_include_jti: false,
+        }
+    }
+}
+
 /// A change to an entry; `None` = as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryPatch {

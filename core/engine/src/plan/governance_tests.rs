@@ -3,7 +3,7 @@
 use avouch_domain::fixtures::{entry, id, identity, person, person_id};
 use avouch_domain::limits::{ADOPTED_FOR, IDENTITY_LIFE_MAX};
 use avouch_domain::{
-    Cause, Environment, Identity, Kind, LogPosition, PersonId, PersonState, Plan, Purpose, Row, SpiffeId,
+    Cause, Code, Environment, Identity, Kind, LogPosition, PersonId, PersonState, Plan, Row, SpiffeId,
     Standing, Timestamp,
 };
 use proptest::prelude::*;
@@ -62,7 +62,8 @@ fn new(environment: Environment) -> NewIdentity {
         name: coder(),
         kind: Kind::AiAgent,
         environment,
-        purpose: Purpose::new("fix-bugs").unwrap(),
+        purpose: Code::new("fix-bugs").unwrap(),
+        preset: None,
         owner: who("per_owner"),
         successor: None,
         end: LATER,

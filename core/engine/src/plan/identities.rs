@@ -5,11 +5,12 @@
 
 use avouch_domain::limits::{ADOPTED_FOR, IDENTITY_LIFE_MAX};
 use avouch_domain::{
-    AuditEvent, Cause, Environment, Identity, Kind, Person, PersonId, Plan, Purpose, Row, SpiffeId, Standing,
-    Timestamp,
+    AuditEvent, Cause, Code, Entry, EntryId, Environment, Identity, Kind, Person, PersonId, Plan, Row,
+    SpiffeId, Standing, Timestamp, run_selector,
 };
 
 use super::Draft;
+use super::entries::{EntryWriteError, NewEntry, create_one};
 use crate::registry::Registry;
 
 /// Most identities that one plan pauses by themselves; the next plan goes on.
@@ -21,7 +22,8 @@ pub struct NewIdentity {
     pub name: SpiffeId,
     pub kind: Kind,
     pub environment: Environment,
-    pub purpose: Purpose,
+    pub purpose: Code,
+    pub preset: Option<Code>,
     pub owner: PersonId,
     pub successor: Option<PersonId>,
     pub end: Timestamp,
@@ -73,6 +75,10 @@ pub enum IdentityError {
     NotConfirmed(PersonId),
     #[error("it waits for no confirmation")]
     NothingToConfirm,
+    #[error("{0} is no node agent here: `avouch agent list` shows all")]
+    UnknownNode(SpiffeId),
+    #[error("no entry can be made for it: {0}")]
+    Place(String),
 }
 
 type Outcome = Result<Identity, IdentityError>;
@@ -202,6 +208,63 @@ pub fn confirm(registry: &Registry, at: Timestamp, actor: &PersonId, name: &Spif
     })
 }
 
+/// Where a person lets an identity run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The node agent there.
+    pub node: SpiffeId,
+    /// The local user there who may run it.
+    pub uid: u32,
+}
+
+/// Lets a local user of a node run the identity there: an entry that only a process of `avouch run` matches. `fresh` is
+/// an unused ID. Gives the entry; the one that is there already if it was let before.
+pub fn place(
+    registry: &Registry,
+    at: Timestamp,
+    actor: &PersonId,
+    name: &SpiffeId,
+    place: &Place,
+    fresh: &EntryId,
+) -> (Plan, Result<Entry, IdentityError>) {
+    let mut draft = Draft::new(registry, at, actor.as_str());
+    let outcome = may_place(registry, actor, name, place).and_then(|()| {
+        let selector = run_selector(name, place.uid).map_err(|e| IdentityError::Place(e.to_string()))?;
+        let new = NewEntry::plain(name.clone(), place.node.clone(), vec![selector]);
+        match create_one(&mut draft, fresh, &new) {
+            Ok(entry) => {
+                let detail = vec![
+                    ("node", place.node.to_string()),
+                    ("uid", place.uid.to_string()),
+                    ("entry", entry.id.to_string()),
+                ];
+                draft.note_with(AuditEvent::IdentityPlaced, name, detail);
+                Ok(entry)
+            }
+            Err(EntryWriteError::Similar(there)) => Ok(there),
+            Err(e) => Err(IdentityError::Place(e.to_string())),
+        }
+    });
+    (draft.finish(), outcome)
+}
+
+fn may_place(
+    registry: &Registry,
+    actor: &PersonId,
+    name: &SpiffeId,
+    place: &Place,
+) -> Result<(), IdentityError> {
+    let person = active_person(registry, actor)?;
+    let identity = registry.identity(name).ok_or_else(|| IdentityError::Unknown(name.clone()))?;
+    if let Standing::Stopped(_) = identity.standing {
+        return Err(IdentityError::Final(identity.standing));
+    }
+    if registry.node(&place.node).is_none() {
+        return Err(IdentityError::UnknownNode(place.node.clone()));
+    }
+    may_widen(identity, person)
+}
+
 /// Pauses: it comes back with [`resume`].
 pub fn pause(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
     change(registry, at, actor, name, AuditEvent::IdentityPaused, |old, person| {
@@ -259,6 +322,7 @@ fn identity_of(at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Identity {
         kind: new.kind,
         environment: new.environment,
         purpose: new.purpose.clone(),
+        preset: new.preset.clone(),
         owner: new.owner.clone(),
         successor: new.successor.clone(),
         end: new.end,

@@ -1,6 +1,6 @@
 //! Identities: one row each, by name. The table itself refuses another environment and a falling stop number.
 
-use avouch_domain::{Cause, Environment, Identity, Kind, Purpose, Row, SpiffeId, Standing, Timestamp};
+use avouch_domain::{Cause, Code, Environment, Identity, Kind, Row, SpiffeId, Standing, Timestamp};
 use rusqlite::types::Value;
 
 use super::{Bad, Fields, Statements, bad, person_or_null, text};
@@ -8,13 +8,13 @@ use super::{Bad, Fields, Statements, bad, person_or_null, text};
 pub(super) const STATEMENTS: Statements = Statements {
     table: "identities",
     put: "INSERT INTO identities (spiffe_id, kind, environment, purpose, owner, successor, ends_at, standing, cause, \
-          stop_number, added_by, added_at, yes_by, confirm_by) \
-          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+          stop_number, added_by, added_at, yes_by, confirm_by, preset) \
+          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
           ON CONFLICT (spiffe_id) DO UPDATE SET kind = excluded.kind, environment = excluded.environment, \
           purpose = excluded.purpose, owner = excluded.owner, successor = excluded.successor, \
           ends_at = excluded.ends_at, standing = excluded.standing, cause = excluded.cause, \
           stop_number = excluded.stop_number, added_by = excluded.added_by, added_at = excluded.added_at, \
-          yes_by = excluded.yes_by, confirm_by = excluded.confirm_by",
+          yes_by = excluded.yes_by, confirm_by = excluded.confirm_by, preset = excluded.preset",
     delete: "DELETE FROM identities WHERE spiffe_id = ?1",
     get: "SELECT * FROM identities WHERE spiffe_id = ?1",
     all: "SELECT * FROM identities ORDER BY spiffe_id",
@@ -38,6 +38,7 @@ pub(super) fn values(identity: &Identity) -> Vec<Value> {
         Value::Integer(identity.added_at.0),
         person_or_null(identity.yes_by.as_ref()),
         time_or_null(identity.confirm_by),
+        identity.preset.as_ref().map_or(Value::Null, |preset| text(preset.as_str())),
     ]
 }
 
@@ -46,7 +47,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
         spiffe_id: fields.parse(SpiffeId::parse)?,
         kind: fields.name(Kind::from_name)?,
         environment: fields.name(Environment::from_name)?,
-        purpose: fields.parse(Purpose::new)?,
+        purpose: fields.parse(Code::new)?,
         owner: fields.person()?,
         successor: fields.person_or_none()?,
         end: fields.time()?,
@@ -56,6 +57,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
         added_at: fields.time()?,
         yes_by: fields.person_or_none()?,
         confirm_by: fields.time_or_none()?,
+        preset: preset(fields)?,
     }))
 }
 
@@ -65,4 +67,9 @@ fn standing(fields: &mut Fields<'_>) -> Result<Standing, Bad> {
     let known = cause.as_deref().map(|cause| Cause::from_name(cause).ok_or(cause)).transpose();
     let cause = known.map_err(|cause| bad(format!("\"{cause}\" is no known cause")))?;
     Standing::from_parts(&name, cause).ok_or_else(|| bad(format!("no identity stands at \"{name}\" so")))
+}
+
+fn preset(fields: &mut Fields<'_>) -> Result<Option<Code>, Bad> {
+    let name: Option<String> = fields.take()?;
+    name.map(|name| Code::new(&name).map_err(|e| bad(e.to_string()))).transpose()
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use avouch_domain::fixtures::{domain, entry, id, identity, node, person, person_id};
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Entry, Holder, Identity, Image,
-    JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, Revision, Row, RowKey, Slot,
-    SlotState, Standing, Timestamp, X509Authority,
+    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, Entry, Holder, Identity,
+    Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, Revision, Row, RowKey,
+    Slot, SlotState, Standing, Timestamp, X509Authority,
 };
 
 use crate::Store;
@@ -123,6 +123,7 @@ pub fn one_of_each() -> Vec<Row> {
             stop_number: 3,
             yes_by: None,
             confirm_by: Some(Timestamp(7)),
+            preset: Some(Code::new("coding-agent").unwrap()),
             ..identity("/test/full", Kind::AiAgent)
         }),
     ]

@@ -1,0 +1,99 @@
+//! The command: started below this process, signalled, waited for, and its orphans buried.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+
+use avouch_proto::run_v1::Begun;
+use nix::errno::Errno;
+use nix::sys::prctl::{set_child_subreaper, set_dumpable};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+use tokio::process::Command;
+
+use crate::sys;
+use crate::verbs::place::VARIABLE;
+
+/// Where a gate's shim finds the gates of its run.
+pub const GATES: &str = "AVOUCH_GATES";
+/// What the run is about.
+const TASK: &str = "AVOUCH_TASK";
+/// The name of the identity.
+const IDENTITY: &str = "AVOUCH_IDENTITY";
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Code(u8),
+    Signal(u8),
+}
+
+/// The command.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: tokio::process::Child,
+    pid: Pid,
+}
+
+/// From now on nobody of the same user reads this process or writes into it, and what descends from it stays below it.
+pub(super) fn be_its_guardian() -> io::Result<()> {
+    set_dumpable(false)?;
+    set_child_subreaper(true)?;
+    Ok(())
+}
+
+impl Child {
+    pub(super) fn spawn(
+        program: &Path,
+        arguments: &[String],
+        begun: &Begun,
+        task: &str,
+        agent_socket: &Path,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env(VARIABLE, format!("unix://{}", agent_socket.display()))
+            .env(TASK, task)
+            .env(IDENTITY, &begun.spiffe_id);
+        sys::end_with_parent(&mut command);
+        let process = command.spawn()?;
+        let pid = process.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        Ok(Self { process, pid: pid.ok_or(io::ErrorKind::NotFound)? })
+    }
+
+    pub(super) async fn wait(&mut self) -> io::Result<Ended> {
+        let status = self.process.wait().await?;
+        let small = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+        Ok(match (status.code(), status.signal()) {
+            (Some(code), _) => Ended::Code(small(code)),
+            (None, signal) => Ended::Signal(small(signal.unwrap_or(0))),
+        })
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        // One that has ended meanwhile needs none.
+        let _ = kill(self.pid, signal);
+    }
+
+    /// Asks it to end.
+    pub(super) fn end(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Takes the exit codes of processes that were left to this one by their parents, so that none stays a zombie.
+    pub(super) fn reap_orphans(&self) {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        loop {
+            let pid = match waitid(Id::All, look) {
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => pid,
+                Ok(_) | Err(_) => return,
+            };
+            // The command's own is waited for elsewhere.
+            if pid == self.pid || matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Err(Errno::ECHILD)) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `avouch run`: starts a command as an identity, and stays beside it.
+//!
+//! The node agent sees this process as the root of the run: whatever descends from it belongs to the identity and gets
+//! no other. Never decides anything itself; it holds the line to the node agent on which its gates ask.
+
+mod child;
+mod code;
+mod hold;
+mod signals;
+
+use std::path::{Path, PathBuf};
+
+use avouch_proto::run_v1::{Begin, Begun};
+use clap::Args;
+use serde_json::json;
+
+pub use hold::{Answer, Hold, Lost};
+
+use crate::exit::FAILED;
+use crate::failure::Failure;
+use crate::out::Out;
+use child::{Child, Ended};
+use signals::{Heard, Signals};
+
+/// What to run, and as what.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The identity: its SPIFFE ID, or the last part of it
+    pub identity: String,
+    /// What this run is about, as a code such as fix-4711
+    #[arg(long, value_name = "CODE", default_value = "run")]
+    pub task: String,
+    /// Only these resources, such as files/read_file [default: whatever the rules allow]
+    #[arg(long, value_name = "RESOURCE", value_delimiter = ',')]
+    pub tools: Vec<String>,
+    /// Most calls of the task [default: 1000]
+    #[arg(long, value_name = "NUMBER")]
+    pub calls: Option<u32>,
+    /// A file or folder that belongs to its code, beside the command and the files among its arguments
+    #[arg(long, value_name = "PATH")]
+    pub code: Vec<PathBuf>,
+    /// Let the command go on when the identity is stopped; it can do nothing as that identity then
+    #[arg(long)]
+    pub keep_running: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// Runs the command; its exit code, or why there was none.
+pub async fn run(arguments: Run, agent_socket: &Path, json: bool, out: &mut Out) -> u8 {
+    match supervised(arguments, agent_socket, json, out).await {
+        Ok(code) => code,
+        Err(failure) => Failure::code_of(Err(failure), out),
+    }
+}
+
+async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut Out) -> Result<u8, Failure> {
+    let (program, rest) = arguments.command.split_first().ok_or_else(|| Failure::usage("no command"))?;
+    let program = code::find(program)?;
+    let begin = Begin {
+        identity: arguments.identity.clone(),
+        task: arguments.task.clone(),
+        tools: arguments.tools.clone(),
+        calls: arguments.calls.unwrap_or_default(),
+        code: code::listed(&program, rest, &arguments.code)?,
+    };
+    child::be_its_guardian().map_err(|e| Failure::new(FAILED, format!("cannot guard the command: {e}")))?;
+    let signals =
+        Signals::new().map_err(|e| Failure::new(FAILED, format!("cannot wait for signals: {e}")))?;
+    let (hold, begun) = Hold::begin(agent_socket, begin).await?;
+    told(&begun, json, out);
+    let mut child = Child::spawn(&program, rest, &begun, &arguments.task, agent_socket)
+        .map_err(|e| Failure::new(FAILED, format!("{}: {e}", program.display())))?;
+    let code = watched(&mut child, hold, signals, arguments.keep_running, out).await?;
+    Ok(code)
+}
+
+/// Standard error: standard output is the command's.
+fn told(begun: &Begun, as_json: bool, out: &mut Out) {
+    let code = hex::encode(&begun.code_digest);
+    if as_json {
+        let line = json!({"spiffe_id": begun.spiffe_id, "instance_id": begun.instance_id,
+            "agent_id": begun.agent_id, "code": code, "rules": begun.rules_number});
+        out.complain(&format!("{line}\n"));
+        return;
+    }
+    let rules = match begun.rules_number {
+        0 => "no rules are published yet, so every gate denies".to_owned(),
+        number => format!("rules {number}"),
+    };
+    let short = code.get(..12).unwrap_or_default();
+    out.complain(&format!(
+        "avouch run: {} ({}), code {short}, {rules}\n",
+        begun.spiffe_id, begun.instance_id
+    ));
+}
+
+async fn watched(
+    child: &mut Child,
+    mut hold: Hold,
+    mut signals: Signals,
+    keep_running: bool,
+    out: &mut Out,
+) -> Result<u8, Failure> {
+    let mut told = false;
+    loop {
+        tokio::select! {
+            ended = child.wait() => return Ok(code_of(ended.map_err(|e| Failure::new(FAILED, e))?)),
+            heard = signals.next() => match heard {
+                Heard::Pass(signal) => child.signal(signal),
+                Heard::Ended => child.reap_orphans(),
+            },
+            lost = hold.lost(), if !told => {
+                told = true;
+                let Lost { reason } = lost;
+                out.complain(&format!("avouch run: {reason}\n"));
+                if !keep_running {
+                    child.end();
+                }
+            }
+        }
+    }
+}
+
+fn code_of(ended: Ended) -> u8 {
+    match ended {
+        Ended::Code(code) => code,
+        Ended::Signal(signal) => 128_u8.saturating_add(signal),
+    }
+}
