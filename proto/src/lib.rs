@@ -80,6 +80,11 @@ mod generated {
                 include!("gen/avouch.governance.v1.rs");
             }
         }
+        pub mod records {
+            pub mod v1 {
+                include!("gen/avouch.records.v1.rs");
+            }
+        }
         pub mod run {
             pub mod v1 {
                 include!("gen/avouch.run.v1.rs");
@@ -103,6 +108,7 @@ mod redact;
 pub mod revision;
 
 pub use generated::avouch::governance::v1 as governance_v1;
+pub use generated::avouch::records::v1 as records_v1;
 pub use generated::avouch::run::v1 as run_v1;
 pub use generated::avouch::sealed::v1 as sealed_v1;
 pub use generated::avouch::watch::v1 as watch_v1;

@@ -29,3 +29,7 @@ pub const KID_LENGTH: usize = 32;
 pub const RECORD_MAX: usize = 16 * 1024;
 /// Most records that wait for a head while a log is verified: a head names one of the last.
 pub const HEAD_GAP_MAX: usize = 100_000;
+/// Most details in one record of a node: the longest decision has a dozen.
+pub const RECORD_DETAILS_MAX: usize = 64;
+/// Most chains in one exported log: a fleet with a few restores each.
+pub const CHAINS_MAX: usize = 1_000_000;

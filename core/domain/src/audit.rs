@@ -14,6 +14,12 @@ pub enum AuditEvent {
     NodeUpdated,
     NodeBanned,
     NodeDeleted,
+    /// A node began a chain of records.
+    NodeChainBegan,
+    /// Records of a node are missing.
+    NodeGap,
+    /// A node sent another record than the one it had sent under the same number.
+    NodeConflict,
     JoinTokenCreated,
     JoinTokenSpent,
     JoinTokenExpired,
@@ -51,6 +57,9 @@ impl AuditEvent {
             Self::NodeUpdated => "node_updated",
             Self::NodeBanned => "node_banned",
             Self::NodeDeleted => "node_deleted",
+            Self::NodeChainBegan => "node_chain_began",
+            Self::NodeGap => "node_gap",
+            Self::NodeConflict => "node_conflict",
             Self::JoinTokenCreated => "join_token_created",
             Self::JoinTokenSpent => "join_token_spent",
             Self::JoinTokenExpired => "join_token_expired",

@@ -216,6 +216,8 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         | E::NodeDeleted => {
             matches!(key, RowKey::Node(id) if row.subject == id.as_str())
         }
+        // Of what is no row: they come alone.
+        E::NodeChainBegan | E::NodeGap | E::NodeConflict => false,
         E::PersonProposed | E::PersonAdded => {
             matches!(key, RowKey::Person(id) if row.subject == id.as_str())
         }

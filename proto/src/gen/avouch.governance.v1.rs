@@ -269,6 +269,9 @@ pub struct ListRecordsRequest {
     /// At most 10,000; 0: as many.
     #[prost(int32, tag = "2")]
     pub limit: i32,
+    /// Number of a node's chain, from ListChains; 0: the server's log.
+    #[prost(uint64, tag = "3")]
+    pub chain: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListRecordsResponse {
@@ -283,6 +286,41 @@ pub struct ListRecordsResponse {
     #[prost(message, repeated, tag = "4")]
     pub heads: ::prost::alloc::vec::Vec<Head>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListChainsRequest {
+    /// SPIFFE ID of a node agent; empty: of all.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// The last number seen; 0: from the first.
+    #[prost(uint64, tag = "2")]
+    pub after: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeChain {
+    /// Rises with each chain that begins.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// SPIFFE ID of the node agent.
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    /// 16 hexadecimal digits.
+    #[prost(string, tag = "3")]
+    pub chain: ::prost::alloc::string::String,
+    /// The first record that is kept, and the last; 0: none.
+    #[prost(uint64, tag = "4")]
+    pub first: u64,
+    #[prost(uint64, tag = "5")]
+    pub last: u64,
+    /// Unix milliseconds.
+    #[prost(int64, tag = "6")]
+    pub began_at_ms: i64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListChainsResponse {
+    /// Ascending by number; empty: there are no more.
+    #[prost(message, repeated, tag = "1")]
+    pub chains: ::prost::alloc::vec::Vec<NodeChain>,
+}
 /// A signed statement that a record has a hash.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Head {
@@ -294,12 +332,15 @@ pub struct Head {
     /// Unix milliseconds.
     #[prost(int64, tag = "3")]
     pub at_ms: i64,
-    /// PKIX, DER.
+    /// PKIX, DER; empty for a node's.
     #[prost(bytes = "vec", tag = "4")]
     pub key: ::prost::alloc::vec::Vec<u8>,
     /// ASN.1 form.
     #[prost(bytes = "vec", tag = "5")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// Of a node's: the X.509-SVID whose key signed, DER.
+    #[prost(bytes = "vec", tag = "6")]
+    pub certificate: ::prost::alloc::vec::Vec<u8>,
 }
 /// Generated client implementations.
 pub mod governance_client {
@@ -779,7 +820,7 @@ pub mod governance_client {
                 .insert(GrpcMethod::new("avouch.governance.v1.Governance", "Adopt"));
             self.inner.unary(req, path, codec).await
         }
-        /// The log from a record on.
+        /// The server's log, or one chain of a node, from a record on.
         pub async fn list_records(
             &mut self,
             request: impl tonic::IntoRequest<super::ListRecordsRequest>,
@@ -803,6 +844,33 @@ pub mod governance_client {
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new("avouch.governance.v1.Governance", "ListRecords"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The chains of records that nodes have sent.
+        pub async fn list_chains(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListChainsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListChainsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/ListChains",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "ListChains"),
                 );
             self.inner.unary(req, path, codec).await
         }
@@ -909,12 +977,20 @@ pub mod governance_server {
             &self,
             request: tonic::Request<super::AdoptRequest>,
         ) -> std::result::Result<tonic::Response<super::AdoptResponse>, tonic::Status>;
-        /// The log from a record on.
+        /// The server's log, or one chain of a node, from a record on.
         async fn list_records(
             &self,
             request: tonic::Request<super::ListRecordsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListRecordsResponse>,
+            tonic::Status,
+        >;
+        /// The chains of records that nodes have sent.
+        async fn list_chains(
+            &self,
+            request: tonic::Request<super::ListChainsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListChainsResponse>,
             tonic::Status,
         >;
     }
@@ -1740,6 +1816,51 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListRecordsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/ListChains" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListChainsSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::ListChainsRequest>
+                    for ListChainsSvc<T> {
+                        type Response = super::ListChainsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListChainsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::list_chains(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListChainsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

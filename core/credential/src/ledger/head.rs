@@ -24,6 +24,8 @@ pub struct SignedHead {
 /// Why a head proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
+    #[error("its certificate is of no use: {0}")]
+    Certificate(String),
     #[error("its key can't be read: {0}")]
     Key(String),
     #[error("its key is {0}, expected EC P-256 or EC P-384")]

@@ -2,15 +2,24 @@
 //!
 //! A record is one line of JSON that is stored, sent and hashed as it is. Its hash is the leaf hash of RFC 6962 2.1, so
 //! that a tree over the same lines can come later; each record holds the hash of the one before. A head is a signed
-//! statement "record N has hash H", which binds everything up to N. Never keeps anything: the server stores, this module
+//! statement "record N has hash H", which binds everything up to N. The server has one chain of records, each node agent has
+//! chains of its own. Never keeps anything: the server stores, this module
 //! knows the forms.
 
 mod head;
+mod node;
 mod record;
+mod sections;
+#[cfg(test)]
+mod node_tests;
 #[cfg(test)]
 mod tests;
 mod verify;
 
 pub use head::{HeadError, SignedHead};
+pub use node::{
+    ChainReader, NodeRecord, check_node_head, node_line, read_node_line, sign_node_head,
+};
 pub use record::{FIRST_PREVIOUS, Hash, Record, RecordError, hash_of, line_of, read_line};
+pub use sections::{ChainSummary, Log, LogError, LogSummary, NodeHeader, head_line};
 pub use verify::{BeginError, Broken, Header, Summary, Verifier};

@@ -52,8 +52,10 @@ pub enum RecordError {
     TooLong(usize),
     #[error("it is no record: {0}")]
     Form(String),
-    #[error("its form is {0}, expected {VERSION}: a newer avouch can read it")]
+    #[error("its form is {0}: a newer avouch can read it, or it stands in the wrong place")]
     Version(u32),
+    #[error("it is a record of {0}")]
+    Foreign(String),
     #[error("its `prev` is no hash of 64 hex digits")]
     Previous,
 }
@@ -72,7 +74,7 @@ struct Written<'a> {
 }
 
 /// Written as an object, in the order given.
-struct Detail<'a>(&'a [(&'static str, String)]);
+pub(super) struct Detail<'a>(pub(super) &'a [(&'static str, String)]);
 
 impl Serialize for Detail<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -113,7 +115,7 @@ pub fn line_of(seq: u64, previous: &Hash, revision: Revision, row: &AuditRow) ->
     if line.len() > RECORD_MAX { Err(RecordError::TooLong(line.len())) } else { Ok(line) }
 }
 
-fn time_text(at: Timestamp) -> Result<String, RecordError> {
+pub(super) fn time_text(at: Timestamp) -> Result<String, RecordError> {
     let nanos = i128::from(at.0) * 1_000_000;
     let moment =
         OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|e| RecordError::Form(e.to_string()))?;

@@ -72,6 +72,8 @@ pub enum Broken {
     HeadPlace { seq: u64, last: u64 },
     #[error("the head of record {seq} is signed with a key that was not expected")]
     ForeignKey { seq: u64 },
+    #[error("record {seq} and those after it are signed by no head")]
+    Unsigned { seq: u64 },
 }
 
 /// What was found in a log that holds.
@@ -87,6 +89,32 @@ pub struct Summary {
     pub keys: BTreeSet<Vec<u8>>,
 }
 
+/// Hashes of the last records, which a head may still name.
+#[derive(Debug, Default)]
+pub(super) struct Unsigned(VecDeque<Hash>);
+
+impl Unsigned {
+    pub(super) fn push(&mut self, hash: Hash) {
+        if self.0.len() == HEAD_GAP_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(hash);
+    }
+
+    /// Finds the record that a head names; `last` is the newest. What it vouches for needs no other head.
+    pub(super) fn name(&mut self, seq: u64, hash: &Hash, last: u64) -> Result<(), Broken> {
+        // Counted from the newest: a head names the last record or one of those before it.
+        let back = last.checked_sub(seq).and_then(|back| usize::try_from(back).ok());
+        let place = back.and_then(|back| self.0.len().checked_sub(back.checked_add(1)?));
+        let Some(place) = place else { return Err(Broken::HeadPlace { seq, last }) };
+        if self.0.get(place) != Some(hash) {
+            return Err(Broken::HeadHash { seq });
+        }
+        self.0.drain(..=place);
+        Ok(())
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Verifier {
@@ -95,8 +123,7 @@ pub struct Verifier {
     first: u64,
     next: u64,
     last_hash: Option<Hash>,
-    /// Hashes of the last records, which a head may still name.
-    unsigned: VecDeque<Hash>,
+    unsigned: Unsigned,
     summary: Summary,
 }
 
@@ -161,9 +188,13 @@ impl Verifier {
             first: header.from,
             next: header.from,
             last_hash: None,
-            unsigned: VecDeque::new(),
+            unsigned: Unsigned::default(),
             summary,
         })
+    }
+
+    pub(super) fn domain(&self) -> &TrustDomain {
+        &self.domain
     }
 
     /// Takes in the next line.
@@ -187,10 +218,7 @@ impl Verifier {
         }
         let hash = hash_of(line);
         self.last_hash = Some(hash);
-        if self.unsigned.len() == HEAD_GAP_MAX {
-            self.unsigned.pop_front();
-        }
-        self.unsigned.push_back(hash);
+        self.unsigned.push(hash);
         self.next = seq.saturating_add(1);
         self.summary.records += 1;
         self.summary.first = Some(self.first);
@@ -205,18 +233,11 @@ impl Verifier {
         }
         let head = SignedHead::from_line(line).map_err(|problem| Broken::HeadForm { seq: last, problem })?;
         let seq = head.seq;
-        // Counted from the newest: a head names the last record or one of those before it.
-        let back = last.checked_sub(seq).and_then(|back| usize::try_from(back).ok());
-        let place = back.and_then(|back| self.unsigned.len().checked_sub(back.checked_add(1)?));
-        let Some(place) = place else { return Err(Broken::HeadPlace { seq, last }) };
-        if self.unsigned.get(place) != Some(&head.hash) {
-            return Err(Broken::HeadHash { seq });
-        }
+        self.unsigned.name(seq, &head.hash, last)?;
         head.check(&self.domain).map_err(|problem| Broken::Head { seq, problem })?;
         if self.expected_key.as_ref().is_some_and(|key| *key != head.key) {
             return Err(Broken::ForeignKey { seq });
         }
-        self.unsigned.drain(..=place);
         self.summary.signed_to = Some(seq);
         self.summary.heads += 1;
         self.summary.keys.insert(head.key);
