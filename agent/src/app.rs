@@ -30,6 +30,7 @@ use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
+use crate::runs::{self, Runs};
 use crate::sealed::Vault;
 use crate::sealed::place;
 use crate::shell::{self, Shell};
@@ -127,7 +128,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         server_port: config.server_port,
         attestor: config.node_attestor.clone(),
         join_token: config.join_token.clone(),
-        server,
+        server: server.clone(),
         state: state.clone(),
         keys,
         vault,
@@ -142,7 +143,14 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
-    let mut doors = open_doors(&config, &supply, &metrics, logs, started.mono, &stop)?;
+    let runs = Runs::new(runs::Parts {
+        supply: supply.clone(),
+        identities: server.clone(),
+        rules: watch::channel(None).1,
+        book: Arc::new(Unrecorded),
+        clock: clock::now,
+    });
+    let mut doors = open_doors(&config, &supply, runs, &metrics, logs, started.mono, &stop)?;
     serve_http(&config, &supply, &metrics, &stop).await?;
     notify(&[NotifyState::Ready]);
 
@@ -174,6 +182,15 @@ async fn close(
     shell_stop.cancel();
     let _ = shell.await;
     let _ = tokio::time::timeout(DRAIN_MAX, keeper).await;
+}
+
+struct Unrecorded;
+
+#[tonic::async_trait]
+impl runs::Book for Unrecorded {
+    async fn write(&self, _: avouch_domain::Note, _: runs::Durability) -> Result<u64, String> {
+        Ok(1)
+    }
 }
 
 fn greet(config: &AgentConfig) {
@@ -254,6 +271,7 @@ fn metrics(config: &AgentConfig) -> Metrics {
 fn open_doors(
     config: &AgentConfig,
     supply: &Arc<dyn Supply>,
+    runs: Runs,
     metrics: &Metrics,
     logs: LogHandle,
     started: avouch_domain::Tick,
@@ -263,7 +281,8 @@ fn open_doors(
     let workload = listener::bind_workload(&config.socket_path)?;
     let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix))];
     let parts = WorkloadParts {
-        attestor: WorkloadAttestor::new(lookers, metrics.clone(), clock::tick),
+        attestor: WorkloadAttestor::new(lookers, metrics.clone(), clock::tick).with_runs(runs.clone()),
+        runs,
         options: WorkloadOptions {
             no_identity_hold: config.no_identity_hold,
             allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,

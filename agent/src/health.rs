@@ -112,6 +112,9 @@ mod tests {
         async fn nearest(&self, _: &SelectorSet) -> Option<Nearest> {
             None
         }
+        async fn runnable(&self, _: u32) -> std::collections::BTreeSet<avouch_domain::SpiffeId> {
+            std::collections::BTreeSet::new()
+        }
         async fn facts(&self) -> AgentFacts {
             self.1.clone()
         }

@@ -15,6 +15,8 @@ pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod peer;
+pub mod rules;
+pub mod runs;
 pub mod sealed;
 pub mod shell;
 pub mod supply;

@@ -143,3 +143,13 @@ pub const SEAL_AGAIN: Duration = Duration::from_secs(60);
 pub const SEAL_SHARE: u32 = 20;
 /// Oldest "latest moment known" in the sealed state: a wall clock set back over a reboot wins this much at most.
 pub const SEALED_AGE_MAX: Duration = Duration::from_secs(600);
+/// Calls of a task that names no number.
+pub const TASK_CALLS: u32 = 1_000;
+/// Most calls of a task.
+pub const TASK_CALLS_MAX: u32 = 100_000;
+/// Resources that a task names.
+pub const TASK_TOOLS_MAX: usize = 256;
+/// Time in which `avouch run` says what it wants.
+pub const BEGIN_TIME: Duration = Duration::from_secs(10);
+/// Answers that wait for a gate that does not read.
+pub const ANSWERS_WAITING: usize = 64;

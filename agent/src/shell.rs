@@ -10,11 +10,12 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use avouch_domain::{Bundle, KeyType, Now, SelectorSet, Timestamp, TrustDomain};
+use avouch_domain::{Bundle, KeyType, Now, SelectorSet, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::cache::RequestId;
 use avouch_engine::sync::AgentRefusal;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -101,6 +102,10 @@ enum Command {
     Nearest {
         selectors: SelectorSet,
         reply: oneshot::Sender<Option<Nearest>>,
+    },
+    Runnable {
+        uid: u32,
+        reply: oneshot::Sender<BTreeSet<SpiffeId>>,
     },
     Facts {
         reply: oneshot::Sender<AgentFacts>,
@@ -223,6 +228,10 @@ impl Supply for Shell {
     async fn nearest(&self, selectors: &SelectorSet) -> Option<Nearest> {
         let selectors = selectors.clone();
         self.ask(|reply| Command::Nearest { selectors, reply }).await.flatten()
+    }
+
+    async fn runnable(&self, uid: u32) -> BTreeSet<SpiffeId> {
+        self.ask(|reply| Command::Runnable { uid, reply }).await.unwrap_or_default()
     }
 
     async fn facts(&self) -> AgentFacts {

@@ -2,6 +2,7 @@
 //!
 //! Only values of the domain cross it. The shell implements it; tests put a made-up one behind a real socket.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use avouch_domain::{SelectorSet, SpiffeId, Timestamp, TrustDomain};
@@ -67,6 +68,9 @@ pub trait Supply: Send + Sync + 'static {
 
     /// The entry that misses the fewest selectors: the explanation of a refusal.
     async fn nearest(&self, selectors: &SelectorSet) -> Option<Nearest>;
+
+    /// Identities that this local user may run here with `avouch run`, ascending.
+    async fn runnable(&self, uid: u32) -> BTreeSet<SpiffeId>;
 
     /// The agent's own state.
     async fn facts(&self) -> AgentFacts;

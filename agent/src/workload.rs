@@ -20,6 +20,7 @@ use crate::limits::{
 };
 use crate::metrics::Metrics;
 use crate::peer::Caller;
+use crate::runs::{Membership, Runs};
 
 /// Why there are no selectors for a caller. The text is for the log; callers only learn that it failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,8 @@ pub enum AttestationFailed {
     Deadline(Duration),
     #[error("too many attestations wait: {0}")]
     Busy(#[from] OverShare),
+    #[error("the process is left over from a run that has ended")]
+    LeftOver,
 }
 
 /// Finds the selectors of callers.
@@ -43,6 +46,7 @@ pub struct WorkloadAttestor {
     turns: Mutex<HashMap<ProcessKey, Weak<Turn<()>>>>,
     waiting: FairShare,
     running: Semaphore,
+    runs: Option<Runs>,
     metrics: Metrics,
     clock: fn() -> Tick,
 }
@@ -96,6 +100,7 @@ impl WorkloadAttestor {
             turns: Mutex::default(),
             waiting: FairShare::new(ATTESTATIONS_WAITING_MAX),
             running: Semaphore::new(ATTESTATIONS_RUNNING_MAX),
+            runs: None,
             metrics,
             clock,
         }
@@ -108,15 +113,28 @@ impl WorkloadAttestor {
         self
     }
 
+    /// The same on a node where `avouch run` runs commands: what belongs to a run has its selector and no other.
+    #[must_use]
+    pub fn with_runs(mut self, runs: Runs) -> Self {
+        self.runs = Some(runs);
+        self
+    }
+
     /// The selectors of the caller's process as it was pinned: ask [`Caller::still_same`] before acting on them.
     ///
     /// # Errors
     /// [`AttestationFailed`]; the caller may try again.
-    pub async fn attest(&self, caller: &Caller) -> Result<SelectorSet, AttestationFailed> {
+    pub async fn attest(&self, caller: &Arc<Caller>) -> Result<SelectorSet, AttestationFailed> {
+        // What is remembered belongs to no run: nothing that is in a run was ever outside of it.
         if let Some(selectors) = self.remembered(caller.pin()?.key()) {
             return Ok(selectors);
         }
         let process = caller.process()?;
+        match self.runs.as_ref().map(|runs| runs.membership(caller, &process)).transpose()? {
+            Some(Membership::Of(selectors, _)) => return Ok(selectors),
+            Some(Membership::Left) => return Err(AttestationFailed::LeftOver),
+            Some(Membership::Nobody) | None => {}
+        }
         let begun = (self.clock)();
         let found = self.look(caller, process.clone()).await;
         let elapsed = (self.clock)().since(begun);
@@ -239,10 +257,10 @@ mod tests {
         WorkloadAttestor::new(lookers, Metrics::plain(), clock)
     }
 
-    fn myself() -> Caller {
+    fn myself() -> Arc<Caller> {
         let pid = i32::try_from(std::process::id()).unwrap();
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        Caller::new(Peer { pid, uid, gid, pidfd: None }, Arc::default(), None)
+        Arc::new(Caller::new(Peer { pid, uid, gid, pidfd: None }, Arc::default(), None))
     }
 
     fn start() -> Tick {
@@ -278,7 +296,7 @@ mod tests {
     async fn a_crowd_of_calls_of_one_process_waits_for_its_look_and_none_is_refused() {
         let slow = looker(Does::FindSlowly("a:1"));
         let attestor = Arc::new(attestor(&[&slow], start));
-        let caller = Arc::new(myself());
+        let caller = myself();
         let _others: Vec<_> = (0..20).map(|pid| attestor.waiting.take(-pid, 1).unwrap()).collect();
         let crowd: Vec<_> = (0..2 * ATTESTATIONS_WAITING_MAX)
             .map(|_| {

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod child;
 mod clock;
+pub mod code;
 pub mod limits;
 pub mod node;
 pub mod peer;

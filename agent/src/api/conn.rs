@@ -31,6 +31,9 @@ use crate::limits::{
 };
 use crate::peer::PeerStream;
 
+/// The one method whose request is a stream.
+const HOLD: &str = "/avouch.run.v1.Run/Hold";
+
 /// Accepts and serves until `stop`; then callers have a while to take their last answer, but not for ever.
 pub async fn serve(mut incoming: Incoming, routes: Routes, stop: Stop) {
     let routes = routes.prepare();
@@ -55,7 +58,10 @@ pub async fn serve(mut incoming: Incoming, routes: Routes, stop: Stop) {
 pub async fn connection(stream: PeerStream, routes: Routes, stop: Stop) {
     let caller = stream.caller().clone();
     let service = service_fn(move |request: Request<Received>| {
-        let mut request = request.map(|body| Body::new(Prompt::new(body)));
+        // A run is a request that lasts; all others are whole at once.
+        let lasts = request.uri().path() == HOLD;
+        let mut request =
+            request.map(|body| if lasts { Body::new(body) } else { Body::new(Prompt::new(body)) });
         request.extensions_mut().insert(caller.clone());
         answer(routes.clone(), request)
     });

@@ -12,6 +12,7 @@ mod health;
 pub mod listener;
 mod refusals;
 mod route;
+mod run;
 mod shared;
 mod status;
 mod steps;
@@ -28,6 +29,7 @@ use avouch_domain::Now;
 use avouch_proto::WORKLOAD_FILE_DESCRIPTOR_SET;
 use avouch_proto::agent_debug_v1::debug_server::DebugServer;
 use avouch_proto::agent_logger_v1::logger_server::LoggerServer;
+use avouch_proto::run_v1::run_server::RunServer;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -40,8 +42,9 @@ pub use workload::WorkloadOptions;
 use shared::Shared;
 
 use crate::fair::FairShare;
-use crate::limits::{CALLS_MAX, DESCRIPTORS_PER_PROCESS, MINTING_MAX, SMALL_REQUEST_MAX};
+use crate::limits::{CALLS_MAX, DESCRIPTORS_PER_PROCESS, MINTING_MAX, REQUEST_MAX, SMALL_REQUEST_MAX};
 use crate::metrics::Metrics;
+use crate::runs::Runs;
 use crate::supply::Supply;
 use crate::workload::WorkloadAttestor;
 
@@ -59,6 +62,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct WorkloadParts {
     pub attestor: WorkloadAttestor,
+    pub runs: Runs,
     pub options: WorkloadOptions,
     /// What is served at once.
     pub room: listener::Room,
@@ -89,7 +93,10 @@ pub async fn serve_workload(
     };
     let (v1, v1alpha) = (reflection().build_v1(), reflection().build_v1alpha());
     let share = (calls.clone(), parts.metrics.clone());
+    let run = run::RunApi { runs: parts.runs.clone(), ready: supply.ready(), stop: stop.clone() };
+    let run = RunServer::new(run).max_decoding_message_size(REQUEST_MAX);
     let routes = Routes::new(service(supply, parts, calls, stop.clone()))
+        .add_service(Shared::new(&share, run))
         .add_service(Shared::new(&share, health.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(&share, v1.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(

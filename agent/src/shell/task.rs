@@ -288,6 +288,9 @@ impl Task {
             Command::Nearest { selectors, reply } => {
                 let _ = reply.send(self.cache.nearest(&selectors));
             }
+            Command::Runnable { uid, reply } => {
+                let _ = reply.send(self.cache.runnable(uid));
+            }
             Command::Facts { reply } => {
                 let _ = reply.send(self.facts());
             }

@@ -35,7 +35,9 @@ mod tests {
         let selector = run_selector(&id("/test/coder"), 1000).unwrap();
         assert_eq!(selector.as_str(), "run:1000:spiffe://example.org/test/coder");
         assert_eq!(read_run_selector(&selector), Some((1000, id("/test/coder"))));
-        for other in ["unix:1000:spiffe://example.org/test/coder", "run:x:spiffe://example.org/a", "run:1000:coder"] {
+        for other in
+            ["unix:1000:spiffe://example.org/test/coder", "run:x:spiffe://example.org/a", "run:1000:coder"]
+        {
             assert_eq!(read_run_selector(&other.parse().unwrap()), None, "{other}");
         }
     }

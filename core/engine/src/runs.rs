@@ -55,7 +55,14 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Runs {
     live: BTreeMap<Process, Live>,
-    left: BTreeSet<Process>,
+    left: BTreeMap<Process, Left>,
+}
+
+/// What a process is left over from.
+#[derive(Debug)]
+struct Left {
+    root: Process,
+    identity: SpiffeId,
 }
 
 #[derive(Debug)]
@@ -83,18 +90,31 @@ impl Runs {
     /// # Errors
     /// [`Refusal`].
     pub fn begin(&mut self, line: &[Process], run: Run) -> Result<(), Refusal> {
+        self.may_begin(line)?;
         let Some(root) = line.first().copied() else { return Err(Refusal::Left) };
-        match self.belongs(line) {
-            Belongs::To(at, other) if at == root => return Err(Refusal::Twice(other.identity.clone())),
-            Belongs::To(_, other) => return Err(Refusal::Inside(other.identity.clone())),
-            Belongs::Left => return Err(Refusal::Left),
-            Belongs::Nobody => {}
+        if self.left.get(&root).is_some_and(|left| left.identity != run.identity) {
+            return Err(Refusal::Left);
         }
-        if self.live.len() >= RUNS_MAX {
-            return Err(Refusal::TooMany);
-        }
+        // A root that lost its line takes up what it had, and nothing else.
+        self.left.retain(|_, left| left.root != root);
         self.live.insert(root, Live { run, seen: BTreeSet::new() });
         Ok(())
+    }
+
+    /// What can be said before it is known which identity is to run.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn may_begin(&self, line: &[Process]) -> Result<(), Refusal> {
+        let root = line.first();
+        let again = root.and_then(|root| self.left.get(root)).is_some_and(|left| Some(&left.root) == root);
+        match self.belongs(line) {
+            Belongs::To(at, other) if Some(&at) == root => Err(Refusal::Twice(other.identity.clone())),
+            Belongs::To(_, other) => Err(Refusal::Inside(other.identity.clone())),
+            Belongs::Left if !again => Err(Refusal::Left),
+            _ if self.live.len() >= RUNS_MAX => Err(Refusal::TooMany),
+            _ => Ok(()),
+        }
     }
 
     /// Whom a process belongs to. `line`: the process, then its ancestors.
@@ -104,7 +124,7 @@ impl Runs {
             if let Some(live) = self.live.get(process) {
                 return Belongs::To(*process, &live.run);
             }
-            if self.left.contains(process) {
+            if self.left.contains_key(process) {
                 return Belongs::Left;
             }
         }
@@ -124,10 +144,12 @@ impl Runs {
     /// Ends a run. What was seen in it and is `alive` gets no identity from now on.
     pub fn end(&mut self, root: Process, alive: impl Fn(Process) -> bool) {
         let Some(ended) = self.live.remove(&root) else { return };
-        self.left.retain(|process| alive(*process));
-        let more = ended.seen.into_iter().chain([root]).filter(|process| alive(*process));
-        for process in more.take(LEFT_MAX.saturating_sub(self.left.len())).collect::<Vec<_>>() {
-            self.left.insert(process);
+        self.left.retain(|process, _| alive(*process));
+        let room = LEFT_MAX.saturating_sub(self.left.len());
+        // The root first: what is below it and was never seen is found by it.
+        let more = [root].into_iter().chain(ended.seen).filter(|process| alive(*process)).take(room);
+        for process in more {
+            self.left.insert(process, Left { root, identity: ended.run.identity.clone() });
         }
     }
 }
@@ -194,9 +216,21 @@ mod tests {
         assert_eq!(runs.belongs(&line(&[15, 11, 1])), Belongs::Left);
         assert_eq!(runs.belongs(&line(&[12, 1])), Belongs::Nobody, "it had exited");
         assert_eq!(runs.begin(&line(&[11, 1]), coder()), Err(Refusal::Left));
+        assert_eq!(runs.belongs(&line(&[16, 10, 1])), Belongs::Left, "never seen, and below the root");
         runs.begin(&line(&[30, 1]), coder()).unwrap();
         runs.end(process(30), |_| false);
         assert!(runs.is_empty(), "who has exited is forgotten");
+    }
+
+    #[test]
+    fn a_root_that_lost_its_line_goes_on_as_what_it_was_and_as_nothing_else() {
+        let mut runs = begun();
+        runs.saw(process(10), process(11));
+        runs.end(process(10), |_| true);
+        let other = Run { identity: id("/test/other"), uid: 1000 };
+        assert_eq!(runs.begin(&line(&[10, 2, 1]), other), Err(Refusal::Left));
+        runs.begin(&line(&[10, 2, 1]), coder()).unwrap();
+        assert_eq!(runs.belongs(&line(&[11, 10, 1])), Belongs::To(process(10), &coder()));
     }
 
     #[test]

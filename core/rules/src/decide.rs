@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cedar_policy::{Authorizer, Decision as Verdict, Entities, Policy, PolicyId, Request, Response};
 
 use crate::base;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Resource};
 use crate::limit::Limits;
 use crate::limits::CHAIN_MAX;
 use crate::presets::{Preset, Presets};
@@ -170,6 +170,22 @@ impl Rules {
             (name.as_str(), preset.kind, preset.actions.iter().map(String::as_str).collect())
         };
         self.presets.iter().map(row)
+    }
+
+    /// The domains and the highest sensitivity of what a preset reaches: as far as an identity that follows it ever gets.
+    /// Without a preset, or with one that is not known: nothing.
+    #[must_use]
+    pub fn ceiling(&self, preset: Option<&str>) -> (BTreeSet<String>, i64) {
+        let preset = preset.and_then(|name| self.presets.get(name)).map(|(_, preset)| preset);
+        let reached = |resource: &&Resource| {
+            preset.is_some_and(|preset| {
+                let behind = |gate| preset.gates.is_empty() || preset.gates.contains(gate);
+                resource.gate().is_some_and(behind) && !preset.actions.is_disjoint(&resource.actions)
+            })
+        };
+        let reached: Vec<_> = self.catalogue.iter().filter(reached).collect();
+        let highest = reached.iter().map(|resource| resource.sensitivity).max().unwrap_or(0);
+        (reached.into_iter().map(|resource| resource.domain.clone()).collect(), highest)
     }
 
     /// Decides what one identity asks for itself.

@@ -104,6 +104,9 @@ impl Supply for FakeSupply {
     async fn nearest(&self, _: &SelectorSet) -> Option<Nearest> {
         None
     }
+    async fn runnable(&self, _: u32) -> std::collections::BTreeSet<avouch_domain::SpiffeId> {
+        std::collections::BTreeSet::new()
+    }
     async fn facts(&self) -> AgentFacts {
         AgentFacts {
             svid_not_after: Some(Timestamp::MAX),

@@ -179,7 +179,9 @@ impl Log {
         match &mut self.current {
             Current::Server(verifier) => verifier.line(line).map_err(LogError::Server),
             Current::Node(section) => section.line(line).map_err(|problem| section.broken(problem)),
-            Current::Nothing => Err(LogError::Begin(BeginError::Header("it begins with something else".into()))),
+            Current::Nothing => {
+                Err(LogError::Begin(BeginError::Header("it begins with something else".into())))
+            }
         }
     }
 

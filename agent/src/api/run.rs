@@ -1,0 +1,208 @@
+//! The service of `avouch run`: one stream for each run, and who the caller is.
+//!
+//! Speaks gRPC and nothing else: what a run is and what it may do is asked of [`crate::runs`].
+
+use std::sync::Arc;
+
+use avouch_domain::SpiffeId;
+use avouch_proto::run_v1 as wire;
+use avouch_proto::run_v1::hold_request::Step as Said;
+use avouch_proto::run_v1::hold_response::Step as Say;
+use avouch_proto::run_v1::run_server::Run;
+use avouch_proto::run_v1::value::Kind;
+use avouch_rules::Param;
+use tokio::sync::mpsc::{self, Sender};
+use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Stop;
+use super::status::Refusal;
+use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, TASK_TOOLS_MAX};
+use crate::peer::Caller;
+use crate::runs::{Answer, BeginError, Membership, Question, Running, Runs, Wanted};
+
+/// See the module.
+pub struct RunApi {
+    pub runs: Runs,
+    /// Turns true when the agent knows what may run here.
+    pub ready: watch::Receiver<bool>,
+    pub stop: Stop,
+}
+
+impl std::fmt::Debug for RunApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RunApi")
+    }
+}
+
+type Replies = Sender<Result<wire::HoldResponse, Status>>;
+
+fn caller_of<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
+    request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(|| Refusal::AttestationFailed.into())
+}
+
+#[tonic::async_trait]
+impl Run for RunApi {
+    type HoldStream = ReceiverStream<Result<wire::HoldResponse, Status>>;
+
+    async fn who_am_i(
+        &self,
+        request: Request<wire::WhoAmIRequest>,
+    ) -> Result<Response<wire::WhoAmIResponse>, Status> {
+        let caller = caller_of(&request)?;
+        if !*self.ready.borrow() {
+            return Err(Refusal::NotSynced.into());
+        }
+        let process = caller.process().map_err(|_| Refusal::ProcessChanged)?;
+        let membership = self.runs.membership(&caller, &process).map_err(|_| Refusal::AttestationFailed)?;
+        let identity = match membership {
+            Membership::Of(_, identity) => identity.to_string(),
+            Membership::Nobody | Membership::Left => String::new(),
+        };
+        let agent_id = self.runs.agent_id().to_string();
+        Ok(Response::new(wire::WhoAmIResponse { agent_id, uid: process.uid(), identity }))
+    }
+
+    async fn hold(
+        &self,
+        request: Request<Streaming<wire::HoldRequest>>,
+    ) -> Result<Response<Self::HoldStream>, Status> {
+        let caller = caller_of(&request)?;
+        if !*self.ready.borrow() {
+            return Err(Refusal::NotSynced.into());
+        }
+        let mut steps = request.into_inner();
+        let wanted = first(&mut steps).await?;
+        let running = self.runs.begin(&caller, wanted).await.map_err(|e| refused(&e))?;
+        let (replies, stream) = mpsc::channel(ANSWERS_WAITING);
+        let _ = replies.try_send(Ok(step(Say::Begun(begun(&running, &self.runs.agent_id())))));
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let (why, last) = held(running, &caller, steps, &replies, &stop).await;
+            // Told after it has ended: who hears it finds that it has.
+            let _ = replies.send(last).await;
+            tracing::debug!(subsystem_name = "runs", pid = caller.pid, why, "Run ended");
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+fn step(step: Say) -> wire::HoldResponse {
+    wire::HoldResponse { step: Some(step) }
+}
+
+async fn first(steps: &mut Streaming<wire::HoldRequest>) -> Result<Wanted, Status> {
+    let first = tokio::time::timeout(BEGIN_TIME, steps.message());
+    let first = first.await.map_err(|_| Status::deadline_exceeded("expected to hear what is to run"))??;
+    let Some(Said::Begin(begin)) = first.and_then(|first| first.step) else {
+        return Err(Status::invalid_argument("expected Begin first"));
+    };
+    if begin.tools.len() > TASK_TOOLS_MAX {
+        let had = begin.tools.len();
+        return Err(Status::invalid_argument(format!("{had} tools, expected at most {TASK_TOOLS_MAX}")));
+    }
+    let wire::Begin { identity, task, tools, calls, code } = begin;
+    Ok(Wanted { identity, task, tools, calls, code })
+}
+
+fn refused(error: &BeginError) -> Status {
+    let text = error.to_string();
+    match error {
+        BeginError::NotPlaced { .. } | BeginError::NotInForce(_) | BeginError::Refused(_) => {
+            Status::permission_denied(text)
+        }
+        BeginError::Several { .. } | BeginError::Task(_) | BeginError::Code(_) => {
+            Status::invalid_argument(text)
+        }
+        BeginError::Away(_) | BeginError::Record(_) | BeginError::Gone(_) => Status::unavailable(text),
+    }
+}
+
+fn begun(running: &Running, agent: &SpiffeId) -> wire::Begun {
+    let identity = running.identity();
+    wire::Begun {
+        instance_id: running.instance.clone(),
+        spiffe_id: identity.name.to_string(),
+        agent_id: agent.to_string(),
+        code_digest: running.code.to_vec(),
+        ends_at: identity.ends.secs(),
+        rules_number: running.rules().map_or(0, |held| held.number),
+        gates: Vec::new(),
+    }
+}
+
+/// Serves a run until it ends; gives why, for the record, and the last word to the caller.
+async fn held(
+    mut running: Running,
+    caller: &Caller,
+    mut steps: Streaming<wire::HoldRequest>,
+    replies: &Replies,
+    stop: &Stop,
+) -> (&'static str, Result<wire::HoldResponse, Status>) {
+    let name = running.identity().name.clone();
+    let (why, last) = loop {
+        let said = tokio::select! {
+            biased;
+            () = stop.cancelled() => break ("agent_stops", Err(Refusal::Stopping.into())),
+            () = running.withdrawn() => {
+                let reason = format!("{name} may not run here any more: it was paused, stopped or moved");
+                break ("withdrawn", Ok(step(Say::Stopped(wire::Stopped { reason }))));
+            }
+            () = replies.closed() => break ("left", Err(Status::cancelled("the caller left"))),
+            said = steps.message() => said,
+        };
+        match said {
+            Ok(Some(wire::HoldRequest { step: Some(Said::Ask(ask)) })) => {
+                // Who asks must be who began.
+                if caller.process().is_err() {
+                    break ("changed", Err(Refusal::ProcessChanged.into()));
+                }
+                let number = ask.number;
+                let answer = match question(ask) {
+                    Some(question) => wire_answer(number, &running.decide(&question).await),
+                    None => break ("nonsense", Err(Status::invalid_argument("a parameter has no value"))),
+                };
+                if replies.send(Ok(step(Say::Answer(answer)))).await.is_err() {
+                    break ("left", Err(Status::cancelled("the caller left")));
+                }
+            }
+            Ok(Some(wire::HoldRequest { step: Some(Said::ToolChanged(changed)) })) => {
+                running.tool_changed(&changed.gate, &changed.tool).await;
+            }
+            Ok(Some(_)) => break ("nonsense", Err(Status::invalid_argument("expected Ask or ToolChanged"))),
+            Ok(None) | Err(_) => break ("left", Err(Status::cancelled("the caller left"))),
+        }
+    };
+    running.end(why).await;
+    (why, last)
+}
+
+/// `None` if a parameter has no value.
+fn question(ask: wire::Ask) -> Option<Question> {
+    let params = ask.params.into_iter().map(|(name, value)| {
+        let value = match value.kind? {
+            Kind::Long(number) => Param::Long(number),
+            Kind::Text(text) => Param::String(text),
+            Kind::Set(set) => Param::Set(set.texts.into_iter().collect()),
+        };
+        Some((name, value))
+    });
+    Some(Question {
+        action: ask.action,
+        resource: ask.resource,
+        params: params.collect::<Option<_>>()?,
+        what_if: ask.what_if,
+    })
+}
+
+fn wire_answer(number: u64, answer: &Answer) -> wire::Answer {
+    wire::Answer {
+        number,
+        outcome: answer.outcome.to_owned(),
+        reason: answer.reason.to_owned(),
+        text: answer.text.clone(),
+        limits: answer.limits.clone(),
+        record: answer.record,
+    }
+}

@@ -1,0 +1,178 @@
+//! One decision: the identity, its task and the rules of now.
+//!
+//! Denies whatever is not clear. Never asks a clock.
+
+use std::sync::Arc;
+
+use avouch_domain::Timestamp;
+use avouch_rules::{Act, Caller, Identity, IdentityFacts, Outcome, Params, Reason, Standing, Task};
+
+use super::book::Durability;
+use crate::rules::Held;
+use crate::upstream::Governed;
+
+/// What a gate asks.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    pub action: String,
+    /// ID in the catalogue.
+    pub resource: String,
+    pub params: Params,
+    /// Only to know.
+    pub what_if: bool,
+}
+
+/// What it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// allow, constrain, step_up or deny.
+    pub outcome: &'static str,
+    pub goes_on: bool,
+    /// A stable word.
+    pub reason: &'static str,
+    /// For whoever asked.
+    pub text: String,
+    /// As in a rule's `@limit`; empty: none.
+    pub limits: String,
+    /// IDs of the rules that determined it.
+    pub rules: Vec<Arc<str>>,
+    /// Number of the rules; 0: none.
+    pub rules_number: u64,
+    /// Can't be taken back.
+    pub irreversible: bool,
+    /// Number of its record; 0: none.
+    pub record: u64,
+}
+
+impl Answer {
+    fn denied(reason: &'static str, text: String) -> Self {
+        Self {
+            outcome: "deny",
+            goes_on: false,
+            reason,
+            text,
+            limits: String::new(),
+            rules: Vec::new(),
+            rules_number: 0,
+            irreversible: false,
+            record: 0,
+        }
+    }
+
+    /// What can't be recorded is denied.
+    pub(super) fn unrecorded(error: &str) -> Self {
+        Self::denied("unrecorded", format!("it can't be recorded, so it is denied: {error}"))
+    }
+
+    /// Limited and irreversible ones are on the disk before anybody acts on them.
+    pub(super) fn durability(&self) -> Durability {
+        if self.goes_on && (self.irreversible || !self.limits.is_empty()) {
+            Durability::Synced
+        } else {
+            Durability::Soon
+        }
+    }
+
+    pub(super) fn detail(&self, question: &Question) -> Vec<(&'static str, String)> {
+        let mut detail = vec![
+            ("action", question.action.chars().take(64).collect()),
+            ("outcome", self.outcome.to_owned()),
+            ("reason", self.reason.to_owned()),
+            ("rules", self.rules_number.to_string()),
+        ];
+        if !self.rules.is_empty() {
+            detail.push(("by", self.rules.join(",")));
+        }
+        if !self.limits.is_empty() {
+            detail.push(("limits", self.limits.clone()));
+        }
+        detail
+    }
+}
+
+/// An identity, in the form that the rules of a number want it.
+pub(super) struct Wearer {
+    identity: Governed,
+    formed: Option<(u64, Identity)>,
+}
+
+impl Wearer {
+    pub(super) fn new(identity: Governed) -> Self {
+        Self { identity, formed: None }
+    }
+
+    pub(super) fn identity(&self) -> &Governed {
+        &self.identity
+    }
+
+    pub(super) fn decide(
+        &mut self,
+        rules: Option<&Held>,
+        task: &Task,
+        question: &Question,
+        now: Timestamp,
+    ) -> Answer {
+        let Some(held) = rules else {
+            let text = "no rules are published, so everything is denied: `avouch rules publish`".to_owned();
+            return Answer::denied("no_rules", text);
+        };
+        let Some(identity) = self.formed(held) else {
+            let text = "the identity can't be judged by these rules, so it is denied".to_owned();
+            return Answer::denied(Reason::PolicyError.code(), text);
+        };
+        let caller = Caller { task: Some(task), ..Caller::new(identity) };
+        let Question { action, resource, params, .. } = question;
+        let decision = held.rules.decide(&caller, &Act { action, resource, params, now });
+        let resource = held.rules.catalogue().get(resource);
+        let irreversible = resource.is_some_and(|resource| resource.irreversible.contains(action));
+        let limits = match &decision.outcome {
+            Outcome::Limit(limits) => limits.to_string(),
+            _ => String::new(),
+        };
+        Answer {
+            outcome: decision.outcome.wire_name(),
+            goes_on: decision.outcome.goes_on(),
+            reason: decision.reason.code(),
+            text: told(&decision.outcome, decision.reason, &decision.rules),
+            limits,
+            rules: decision.rules,
+            rules_number: held.number,
+            irreversible,
+            record: 0,
+        }
+    }
+
+    fn formed(&mut self, held: &Held) -> Option<&Identity> {
+        if self.formed.as_ref().is_none_or(|(number, _)| *number != held.number) {
+            let preset = self.identity.preset.as_ref().map(ToString::to_string);
+            let (domains, max_sensitivity) = held.rules.ceiling(preset.as_deref());
+            let facts = IdentityFacts {
+                name: self.identity.name.clone(),
+                kind: self.identity.kind,
+                environment: self.identity.environment,
+                standing: Standing::Active,
+                owner_active: self.identity.owner_active,
+                domains,
+                max_sensitivity,
+                purpose: self.identity.purpose.to_string(),
+                preset,
+                ends: self.identity.ends,
+            };
+            self.formed = Some((held.number, Identity::new(facts).ok()?));
+        }
+        self.formed.as_ref().map(|(_, identity)| identity)
+    }
+}
+
+/// One sentence, and what to do next.
+fn told(outcome: &Outcome, reason: Reason, rules: &[Arc<str>]) -> String {
+    let by = if rules.is_empty() { String::new() } else { format!(" (rule {})", rules.join(", ")) };
+    match outcome {
+        Outcome::Allow | Outcome::Limit(_) => format!("{}{by}", reason.sentence()),
+        Outcome::Ask(needs) => {
+            let needs: Vec<_> = needs.iter().map(|need| need.what.to_string()).collect();
+            format!("it needs {}{by}", needs.join(" and "))
+        }
+        Outcome::Deny => format!("{}{by}; next: {}", reason.sentence(), reason.next()),
+    }
+}

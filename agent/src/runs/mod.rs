@@ -1,0 +1,409 @@
+//! Runs on this node: who runs as what, which processes belong to a run, and what a run may do right now.
+//!
+//! A process of a run has the selector of the run and no other, so that it never wears another identity. What belongs to
+//! whom is decided in `avouch_engine::runs`, what may be done in `avouch_rules`. Never answers before the record of the
+//! answer is in the spool.
+
+mod book;
+mod deciding;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use avouch_attestors::code::{CodeDigest, CodeError, code_of};
+use avouch_attestors::process::{Link, is_running};
+use avouch_attestors::{PinnedProcess, ProcessGone};
+use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
+use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
+use avouch_rules::Task;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub use book::{Book, Durability};
+pub use deciding::{Answer, Question};
+
+use crate::limits::{TASK_CALLS, TASK_CALLS_MAX};
+use crate::peer::Caller;
+use crate::rules::Held;
+use crate::supply::{Feed, Supply, Want};
+use crate::upstream::{CallError, Governed, Identities};
+use deciding::Wearer;
+
+/// What the runs of a node work with.
+pub struct Parts {
+    pub supply: Arc<dyn Supply>,
+    pub identities: Arc<dyn Identities>,
+    pub rules: watch::Receiver<Option<Arc<Held>>>,
+    pub book: Arc<dyn Book>,
+    pub clock: fn() -> Now,
+}
+
+/// All runs of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Runs(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    table: Mutex<Table>,
+    /// False while no process can belong to a run: then nobody looks at anybody's ancestors.
+    any: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    runs: runs::Runs,
+    /// Connections of processes of each run, by its root: they end with it.
+    callers: BTreeMap<Process, Vec<Weak<Caller>>>,
+}
+
+/// What a caller is as far as runs are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Membership {
+    Nobody,
+    /// Its selectors, and the identity.
+    Of(SelectorSet, SpiffeId),
+    /// Left over from a run that has ended.
+    Left,
+}
+
+/// What somebody wants to run.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// A SPIFFE ID, or the last part of one.
+    pub identity: String,
+    /// A code.
+    pub task: String,
+    /// IDs of resources.
+    pub tools: Vec<String>,
+    /// 0: as many as tasks have.
+    pub calls: u32,
+    /// Absolute paths.
+    pub code: Vec<String>,
+}
+
+/// Why no run begins.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    #[error(
+        "nothing lets user {uid} run \"{name}\" on this node: its owner does with `avouch identity place`{may}"
+    )]
+    NotPlaced { name: String, uid: u32, may: String },
+    #[error("\"{name}\" means several identities, expected one of {several}")]
+    Several { name: String, several: String },
+    #[error("{0} is not in force: `avouch identity show` says why")]
+    NotInForce(SpiffeId),
+    #[error("no run begins while the server is away: {0}")]
+    Away(CallError),
+    #[error("task \"{0}\": expected a code of lowercase letters, digits and dashes, such as fix-4711")]
+    Task(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    #[error(transparent)]
+    Gone(#[from] ProcessGone),
+    #[error("the run can't be recorded, so it does not begin: {0}")]
+    Record(String),
+}
+
+impl std::fmt::Debug for Runs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runs").field("live", &self.0.table.lock().runs.len()).finish()
+    }
+}
+
+fn process_of(link: Link) -> Process {
+    Process { pid: link.pid, start_time: link.start_time }
+}
+
+fn line_of(process: &PinnedProcess) -> Result<Vec<Process>, ProcessGone> {
+    Ok(process.line()?.into_iter().map(process_of).collect())
+}
+
+impl Runs {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner { parts, table: Mutex::default(), any: AtomicBool::new(false) }))
+    }
+
+    /// The agent's own SPIFFE ID.
+    #[must_use]
+    pub fn agent_id(&self) -> SpiffeId {
+        self.0.parts.identities.agent_id()
+    }
+
+    /// Whether a caller belongs to a run. Its connection then ends with the run.
+    ///
+    /// # Errors
+    /// [`ProcessGone`] if it can't be told.
+    pub fn membership(
+        &self,
+        caller: &Arc<Caller>,
+        process: &PinnedProcess,
+    ) -> Result<Membership, ProcessGone> {
+        if !self.0.any.load(Ordering::Acquire) {
+            return Ok(Membership::Nobody);
+        }
+        let line = line_of(process)?;
+        let table = &mut *self.0.table.lock();
+        let (root, run) = match table.runs.belongs(&line) {
+            Belongs::Nobody => return Ok(Membership::Nobody),
+            Belongs::Left => return Ok(Membership::Left),
+            Belongs::To(root, run) => (root, run.clone()),
+        };
+        if let Some(itself) = line.first() {
+            table.runs.saw(root, *itself);
+        }
+        let callers = table.callers.entry(root).or_default();
+        if callers.len().is_power_of_two() {
+            callers.retain(|caller| caller.strong_count() > 0);
+        }
+        callers.push(Arc::downgrade(caller));
+        Ok(match selectors(&run.identity, run.uid) {
+            Some(selectors) => Membership::Of(selectors, run.identity),
+            None => Membership::Left,
+        })
+    }
+
+    /// Begins a run whose root is the caller.
+    ///
+    /// # Errors
+    /// [`BeginError`]; then nothing has begun.
+    pub async fn begin(&self, caller: &Arc<Caller>, wanted: Wanted) -> Result<Running, BeginError> {
+        let begun = self.try_begin(caller, &wanted).await;
+        if let Err(
+            error @ (BeginError::Refused(_) | BeginError::NotPlaced { .. } | BeginError::NotInForce(_)),
+        ) = &begun
+        {
+            let note = Note {
+                event: NodeEvent::InstanceRefused,
+                actor: format!("uid:{}", caller.uid),
+                subject: shown(&wanted.identity),
+                detail: vec![("why", error.word().to_owned())],
+            };
+            // A refusal that can't be recorded still is one.
+            let _ = self.0.parts.book.write(note, Durability::Soon).await;
+        }
+        begun
+    }
+
+    async fn try_begin(&self, caller: &Arc<Caller>, wanted: &Wanted) -> Result<Running, BeginError> {
+        let process = caller.process()?;
+        let line = line_of(&process)?;
+        let uid = process.uid();
+        // Looked at before anything else is done for it, and again when it begins.
+        self.0.table.lock().runs.may_begin(&line)?;
+        let task =
+            avouch_domain::Code::new(&wanted.task).map_err(|_| BeginError::Task(shown(&wanted.task)))?;
+        let name = self.find(&wanted.identity, uid).await?;
+        let Some(selectors) = selectors(&name, uid) else { return Err(BeginError::NotInForce(name)) };
+        let identity = self.0.parts.identities.identity(&name).await.map_err(BeginError::Away)?;
+        let Some(identity) = identity else { return Err(BeginError::NotInForce(name)) };
+        let mut feed = self.0.parts.supply.subscribe(selectors, Want::Bundles).await;
+        if feed.next().await.is_none_or(|update| update.matched == 0) {
+            return Err(BeginError::NotInForce(name));
+        }
+        let code = {
+            let (process, paths) = (process.clone(), wanted.code.clone());
+            let read = tokio::task::spawn_blocking(move || code_of(&process, &paths)).await;
+            read.map_err(|_| BeginError::Gone(ProcessGone::Exited))??
+        };
+        let root = line.first().copied().ok_or(ProcessGone::Exited)?;
+        {
+            let table = &mut *self.0.table.lock();
+            table.runs.begin(&line, Run { identity: name.clone(), uid })?;
+            table.callers.entry(root).or_default().push(Arc::downgrade(caller));
+            self.0.any.store(true, Ordering::Release);
+        }
+        let calls = if wanted.calls == 0 { TASK_CALLS } else { wanted.calls.min(TASK_CALLS_MAX) };
+        let mut running = Running {
+            runs: self.clone(),
+            root,
+            instance: format!("ins_{}", uuid::Uuid::new_v4().simple()),
+            code,
+            task_code: task,
+            task: Task {
+                purpose: identity.purpose.to_string(),
+                tools: wanted.tools.iter().cloned().collect(),
+                calls_left: calls,
+            },
+            wearer: Wearer::new(identity),
+            feed,
+            told: false,
+        };
+        running.record_start(uid).await.map_err(BeginError::Record)?;
+        Ok(running)
+    }
+
+    /// The identity that a text means, of those that this user may run here.
+    async fn find(&self, text: &str, uid: u32) -> Result<SpiffeId, BeginError> {
+        let may = self.0.parts.supply.runnable(uid).await;
+        let end = format!("/{text}");
+        let mut fitting = may.iter().filter(|id| id.as_str() == text || id.path().ends_with(&end));
+        match (fitting.next(), fitting.next()) {
+            (Some(one), None) => Ok(one.clone()),
+            (Some(one), Some(two)) => {
+                Err(BeginError::Several { name: shown(text), several: format!("{one}, {two}") })
+            }
+            _ => {
+                let may: Vec<_> = may.iter().take(10).map(ToString::to_string).collect();
+                let may =
+                    if may.is_empty() { String::new() } else { format!("; it may run {}", may.join(", ")) };
+                Err(BeginError::NotPlaced { name: shown(text), uid, may })
+            }
+        }
+    }
+
+    fn end(&self, root: Process) {
+        let callers = {
+            let table = &mut *self.0.table.lock();
+            table
+                .runs
+                .end(root, |process| is_running(Link { pid: process.pid, start_time: process.start_time }));
+            self.0.any.store(!table.runs.is_empty(), Ordering::Release);
+            table.callers.remove(&root).unwrap_or_default()
+        };
+        callers.iter().filter_map(Weak::upgrade).for_each(|caller| caller.close());
+    }
+}
+
+fn selectors(name: &SpiffeId, uid: u32) -> Option<SelectorSet> {
+    SelectorSet::new([run_selector(name, uid).ok()?]).ok()
+}
+
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(128).collect()
+}
+
+impl BeginError {
+    /// A stable word for the record.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::NotPlaced { .. } => "not_placed",
+            Self::Several { .. } => "several",
+            Self::NotInForce(_) => "not_in_force",
+            Self::Away(_) => "server_away",
+            Self::Task(_) => "task",
+            Self::Refused(Refusal::Twice(_)) => "twice",
+            Self::Refused(Refusal::Inside(_)) => "inside_a_run",
+            Self::Refused(Refusal::Left) => "left_over",
+            Self::Refused(Refusal::TooMany) => "too_many",
+            Self::Code(_) => "code",
+            Self::Gone(_) => "gone",
+            Self::Record(_) => "record",
+        }
+    }
+}
+
+/// One run. Dropping it ends it.
+pub struct Running {
+    runs: Runs,
+    root: Process,
+    /// ID of this one live process tree.
+    pub instance: String,
+    pub code: CodeDigest,
+    task_code: avouch_domain::Code,
+    task: Task,
+    wearer: Wearer,
+    feed: Box<dyn Feed>,
+    /// Its end is recorded.
+    told: bool,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    #[must_use]
+    pub fn identity(&self) -> &Governed {
+        self.wearer.identity()
+    }
+
+    /// The rules that decide now.
+    #[must_use]
+    pub fn rules(&self) -> Option<Arc<Held>> {
+        self.runs.0.parts.rules.borrow().clone()
+    }
+
+    /// Resolves when the identity may not run here any more.
+    pub async fn withdrawn(&mut self) {
+        while self.feed.next().await.is_some_and(|update| update.matched > 0) {}
+    }
+
+    /// Decides, counts and records.
+    pub async fn decide(&mut self, question: &Question) -> Answer {
+        let parts = &self.runs.0.parts;
+        let rules = parts.rules.borrow().clone();
+        let now = (parts.clock)().wall;
+        let mut answer = self.wearer.decide(rules.as_deref(), &self.task, question, now);
+        if question.what_if {
+            return answer;
+        }
+        let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
+        match self.runs.0.parts.book.write(note, answer.durability()).await {
+            Ok(record) => answer.record = record,
+            Err(error) => return Answer::unrecorded(&error),
+        }
+        if answer.goes_on {
+            self.task.calls_left = self.task.calls_left.saturating_sub(1);
+        }
+        answer
+    }
+
+    /// A gate found a tool that is not what it was.
+    pub async fn tool_changed(&mut self, gate: &str, tool: &str) {
+        let note = self.note(NodeEvent::ToolChanged, shown(&format!("{gate}/{tool}")), Vec::new());
+        let _ = self.runs.0.parts.book.write(note, Durability::Soon).await;
+    }
+
+    /// Ends it, and says why.
+    pub async fn end(mut self, why: &'static str) {
+        self.told = true;
+        self.runs.end(self.root);
+        let left = ("calls_left", self.task.calls_left.to_string());
+        let task = self.note(NodeEvent::TaskEnd, self.task_code.to_string(), vec![left]);
+        let end = self.note(
+            NodeEvent::InstanceEnd,
+            self.identity().name.to_string(),
+            vec![("why", why.to_owned())],
+        );
+        let _ = self.runs.0.parts.book.write(task, Durability::Soon).await;
+        let _ = self.runs.0.parts.book.write(end, Durability::Soon).await;
+    }
+
+    async fn record_start(&mut self, uid: u32) -> Result<(), String> {
+        let identity = self.identity();
+        let detail = vec![
+            ("owner", identity.owner.clone()),
+            ("kind", identity.kind.name().to_owned()),
+            ("environment", identity.environment.name().to_owned()),
+            ("uid", uid.to_string()),
+            ("code", hex::encode(self.code)),
+        ];
+        let start = self.note(NodeEvent::InstanceStart, identity.name.to_string(), detail);
+        let calls = ("calls", self.task.calls_left.to_string());
+        let task = self.note(NodeEvent::TaskOpen, self.task_code.to_string(), vec![calls]);
+        let book = &self.runs.0.parts.book;
+        book.write(start, Durability::Synced).await?;
+        book.write(task, Durability::Soon).await?;
+        Ok(())
+    }
+
+    fn note(&self, event: NodeEvent, subject: String, detail: Vec<(&'static str, String)>) -> Note {
+        Note { event, actor: self.instance.clone(), subject, detail }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.told {
+            self.runs.end(self.root);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+use std::collections::BTreeSet;
+
+use avouch_attestors::Peer;
+use avouch_domain::fixtures::{id, identity as governed_identity};
+use avouch_domain::{Code, Kind, Timestamp, TrustDomain};
+
+use super::*;
+use crate::peer::tests::waiting_child;
+use crate::supply::{AgentFacts, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
+
+/// A middle that lets one user run one identity, as long as `entitled` says so.
+struct Middle {
+    entitled: watch::Sender<usize>,
+}
+
+struct OneFeed {
+    entitled: watch::Receiver<usize>,
+    first: bool,
+}
+
+#[tonic::async_trait]
+impl Feed for OneFeed {
+    async fn next(&mut self) -> Option<Arc<WorkloadUpdate>> {
+        if !std::mem::take(&mut self.first) {
+            self.entitled.changed().await.ok()?;
+        }
+        let matched = *self.entitled.borrow_and_update();
+        Some(Arc::new(WorkloadUpdate {
+            matched,
+            waiting: 0,
+            identities: Vec::new(),
+            own: Arc::new(avouch_domain::Bundle::empty(avouch_domain::fixtures::domain())),
+            federated: Vec::new(),
+            rests_on_groups: false,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Supply for Middle {
+    fn trust_domain(&self) -> TrustDomain {
+        avouch_domain::fixtures::domain()
+    }
+    fn ready(&self) -> watch::Receiver<bool> {
+        watch::channel(true).1
+    }
+    fn synced(&self) -> bool {
+        true
+    }
+    fn push_live(&self) -> bool {
+        true
+    }
+    async fn subscribe(&self, _: SelectorSet, _: Want) -> Box<dyn Feed> {
+        Box::new(OneFeed { entitled: self.entitled.subscribe(), first: true })
+    }
+    async fn fetch_jwt(&self, _: JwtQuestion) -> Result<Arc<[JwtGrant]>, JwtRefusal> {
+        Err(JwtRefusal::NoIdentity)
+    }
+    fn lent_jwt(&self, _: &JwtQuestion) -> Option<Arc<[JwtGrant]>> {
+        None
+    }
+    async fn nearest(&self, _: &SelectorSet) -> Option<Nearest> {
+        None
+    }
+    async fn runnable(&self, _: u32) -> BTreeSet<SpiffeId> {
+        [id("/test/coder")].into()
+    }
+    async fn facts(&self) -> AgentFacts {
+        AgentFacts::default()
+    }
+}
+
+struct Server;
+
+#[tonic::async_trait]
+impl Identities for Server {
+    fn agent_id(&self) -> SpiffeId {
+        id("/spire/agent/x")
+    }
+    async fn identity(&self, name: &SpiffeId) -> Result<Option<Governed>, CallError> {
+        let known = governed_identity(name.path(), Kind::AiAgent);
+        Ok(Some(Governed {
+            name: name.clone(),
+            kind: known.kind,
+            environment: known.environment,
+            purpose: Code::new("fix-bugs").unwrap(),
+            preset: Some(Code::new("coding-agent").unwrap()),
+            owner: known.owner.to_string(),
+            owner_active: true,
+            ends: known.end,
+        }))
+    }
+}
+
+/// Keeps what it is told, as long as it has room.
+#[derive(Default)]
+struct Kept {
+    notes: Mutex<Vec<(Note, Durability)>>,
+    full: AtomicBool,
+}
+
+#[tonic::async_trait]
+impl Book for Kept {
+    async fn write(&self, note: Note, durability: Durability) -> Result<u64, String> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err("the spool is full".to_owned());
+        }
+        let mut notes = self.notes.lock();
+        notes.push((note, durability));
+        Ok(notes.len() as u64)
+    }
+}
+
+struct Rig {
+    runs: Runs,
+    middle: Arc<Middle>,
+    book: Arc<Kept>,
+    rules: watch::Sender<Option<Arc<Held>>>,
+}
+
+fn starter() -> Arc<Held> {
+    let files = avouch_rules::STARTER.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let rules = avouch_rules::check(&files.collect()).unwrap();
+    Arc::new(Held { number: 3, rules })
+}
+
+fn rig() -> Rig {
+    let (entitled, book) = (watch::channel(1).0, Arc::<Kept>::default());
+    let middle = Arc::new(Middle { entitled });
+    let (rules, held) = watch::channel(Some(starter()));
+    let now = || Now { wall: Timestamp(1_000), mono: avouch_domain::Tick(0) };
+    let parts = Parts {
+        supply: middle.clone(),
+        identities: Arc::new(Server),
+        rules: held,
+        book: book.clone(),
+        clock: now,
+    };
+    Rig { runs: Runs::new(parts), middle, book, rules }
+}
+
+fn caller_of(pid: u32) -> Arc<Caller> {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    Arc::new(Caller::new(
+        Peer { pid: i32::try_from(pid).unwrap(), uid, gid, pidfd: None },
+        Arc::default(),
+        None,
+    ))
+}
+
+fn myself() -> Arc<Caller> {
+    caller_of(std::process::id())
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        identity: "coder".into(),
+        task: "fix-4711".into(),
+        code: vec!["/bin/sh".into()],
+        ..Wanted::default()
+    }
+}
+
+fn membership(rig: &Rig, caller: &Arc<Caller>) -> Membership {
+    rig.runs.membership(caller, &caller.process().unwrap()).unwrap()
+}
+
+fn question(resource: &str) -> Question {
+    Question { action: "tool.call".into(), resource: resource.into(), ..Question::default() }
+}
+
+#[tokio::test]
+async fn what_descends_from_a_run_is_the_identity_and_nothing_else_until_it_ends() {
+    let rig = rig();
+    let mut child = waiting_child();
+    let inside = caller_of(child.id());
+    assert_eq!(membership(&rig, &inside), Membership::Nobody);
+    let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let uid = nix::unistd::geteuid().as_raw();
+    let selectors = SelectorSet::new([run_selector(&id("/test/coder"), uid).unwrap()]).unwrap();
+    assert_eq!(membership(&rig, &inside), Membership::Of(selectors, id("/test/coder")));
+    let begun_inside = rig.runs.begin(&inside, wanted()).await.unwrap_err();
+    assert!(matches!(begun_inside, BeginError::Refused(Refusal::Inside(_))), "{begun_inside}");
+    running.end("test").await;
+    assert_eq!(membership(&rig, &inside), Membership::Left, "it never becomes somebody else");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_run_ends_when_its_identity_may_not_run_here_any_more() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    rig.middle.entitled.send_replace(0);
+    running.withdrawn().await;
+    running.end("withdrawn").await;
+    let again = rig.runs.begin(&myself(), wanted()).await.unwrap_err();
+    assert!(matches!(again, BeginError::NotInForce(_)), "{again}");
+}
+
+#[tokio::test]
+async fn every_decision_is_recorded_before_it_is_told_and_counted_after() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), Wanted { calls: 2, ..wanted() }).await.unwrap();
+    let first = running.decide(&question("files/read_file")).await;
+    assert_eq!((first.outcome, first.record), ("allow", 3), "{first:?}");
+    let asked = Question { what_if: true, ..question("files/read_file") };
+    assert_eq!((running.decide(&asked).await.outcome, rig.book.notes.lock().len()), ("allow", 3));
+    assert_eq!(running.decide(&question("payroll/read")).await.reason, "unknown_resource");
+    assert_eq!(running.decide(&question("files/read_file")).await.outcome, "allow");
+    let over = running.decide(&question("files/read_file")).await;
+    assert_eq!((over.outcome, over.reason), ("deny", "task"), "two calls were all it had");
+    let notes = rig.book.notes.lock().clone();
+    let events: Vec<_> = notes.iter().map(|(note, _)| note.event).collect();
+    assert_eq!(events[..3], [NodeEvent::InstanceStart, NodeEvent::TaskOpen, NodeEvent::Decision]);
+    assert!(notes.iter().all(|(note, _)| note.actor == running.instance));
+    assert_eq!(notes[0].1, Durability::Synced);
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_denied() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    rig.book.full.store(true, Ordering::SeqCst);
+    let answer = running.decide(&question("files/read_file")).await;
+    assert_eq!((answer.outcome, answer.goes_on, answer.reason), ("deny", false, "unrecorded"));
+    drop(running);
+    let begun = rig.runs.begin(&myself(), wanted()).await.unwrap_err();
+    assert!(matches!(begun, BeginError::Record(_)), "{begun}");
+}
+
+#[tokio::test]
+async fn without_rules_everything_is_denied_and_new_ones_count_at_once() {
+    let rig = rig();
+    rig.rules.send_replace(None);
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    assert_eq!(running.decide(&question("files/read_file")).await.reason, "no_rules");
+    rig.rules.send_replace(Some(starter()));
+    assert_eq!(running.decide(&question("files/read_file")).await.outcome, "allow");
+}
+
+#[tokio::test]
+async fn who_may_not_run_it_here_hears_what_may_run() {
+    let rig = rig();
+    let refused =
+        rig.runs.begin(&myself(), Wanted { identity: "payroll".into(), ..wanted() }).await.unwrap_err();
+    let uid = nix::unistd::geteuid().as_raw();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "nothing lets user {uid} run \"payroll\" on this node: its owner does with `avouch identity place`; it may \
+             run spiffe://example.org/test/coder"
+        )
+    );
+    assert_eq!(rig.book.notes.lock()[0].0.event, NodeEvent::InstanceRefused);
+}

@@ -1,0 +1,64 @@
+//! What the server says of identities that may run here.
+
+use avouch_domain::{Code, Environment, Kind, SpiffeId, Timestamp};
+use avouch_proto::watch_v1::watch_client::WatchClient;
+use avouch_proto::watch_v1::{FetchIdentitiesRequest, IdentityFacts};
+
+use super::{CallError, Server};
+
+/// An identity as far as decisions need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Governed {
+    pub name: SpiffeId,
+    pub kind: Kind,
+    pub environment: Environment,
+    pub purpose: Code,
+    pub preset: Option<Code>,
+    /// ID of a person.
+    pub owner: String,
+    pub owner_active: bool,
+    pub ends: Timestamp,
+}
+
+/// Where identities are looked up.
+#[tonic::async_trait]
+pub trait Identities: Send + Sync + 'static {
+    /// The agent's own SPIFFE ID.
+    fn agent_id(&self) -> SpiffeId;
+
+    /// An identity; `None` if it is not in force or may not run here.
+    async fn identity(&self, name: &SpiffeId) -> Result<Option<Governed>, CallError>;
+}
+
+#[tonic::async_trait]
+impl Identities for Server {
+    fn agent_id(&self) -> SpiffeId {
+        self.line().agent
+    }
+
+    async fn identity(&self, name: &SpiffeId) -> Result<Option<Governed>, CallError> {
+        let request = || FetchIdentitiesRequest { spiffe_ids: vec![name.to_string()] };
+        let answer = self
+            .call(|line| async move {
+                Ok(WatchClient::new(line.channel).fetch_identities(request()).await?.into_inner())
+            })
+            .await?;
+        let found = answer.identities.iter().find(|facts| facts.spiffe_id == name.as_str());
+        Ok(found.and_then(|facts| governed(name, facts)))
+    }
+}
+
+/// `None` for words of a newer server: what is not understood is not in force.
+fn governed(name: &SpiffeId, facts: &IdentityFacts) -> Option<Governed> {
+    let preset = if facts.preset.is_empty() { None } else { Some(Code::new(&facts.preset).ok()?) };
+    Some(Governed {
+        name: name.clone(),
+        kind: Kind::from_name(&facts.kind)?,
+        environment: Environment::from_name(&facts.environment)?,
+        purpose: Code::new(&facts.purpose).ok()?,
+        preset,
+        owner: facts.owner.clone(),
+        owner_active: facts.owner_active,
+        ends: Timestamp::from_secs(facts.ends_at),
+    })
+}
