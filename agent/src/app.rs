@@ -30,6 +30,7 @@ use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
+use crate::rules;
 use crate::sealed::Vault;
 use crate::sealed::place;
 use crate::shell::{self, Shell};
@@ -117,6 +118,15 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         version: VERSION.to_owned(),
     };
     let (shell, shell_task) = Shell::start(parts, shell_stop.clone());
+    let held = rules::Parts {
+        source: server.clone(),
+        trust_domain: config.trust_domain.clone(),
+        data_dir: &config.data_dir,
+        metrics: metrics.clone(),
+        clock: clock::now,
+        seed: seed()?,
+    };
+    let _rules = rules::start(held, shell_stop.clone());
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
 
     let mut join = Join::new(join::Parts {

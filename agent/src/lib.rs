@@ -15,6 +15,7 @@ pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod peer;
+pub mod rules;
 pub mod sealed;
 pub mod shell;
 pub mod supply;

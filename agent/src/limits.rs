@@ -143,3 +143,9 @@ pub const SEAL_AGAIN: Duration = Duration::from_secs(60);
 pub const SEAL_SHARE: u32 = 20;
 /// Oldest "latest moment known" in the sealed state: a wall clock set back over a reboot wins this much at most.
 pub const SEALED_AGE_MAX: Duration = Duration::from_secs(600);
+/// Biggest file of kept rules: the largest folder with every byte of it escaped.
+pub const RULES_FILE_MAX: usize = 8 * 1024 * 1024;
+/// New rules are fetched within this time for each agent that follows the same server: 5,000 come spread over a second.
+pub const RULES_SPREAD_EACH: Duration = Duration::from_micros(200);
+/// And within this at most.
+pub const RULES_SPREAD_MAX: Duration = Duration::from_secs(2);

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod metrics;
 pub mod out;
 pub mod rpc;
+pub mod rules_folder;
 mod sys;
 pub mod up;
 pub mod verbs;

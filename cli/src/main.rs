@@ -26,7 +26,8 @@ const EXAMPLES: &str = "Examples:
 const RULES_EXAMPLES: &str = "Examples:
   avouch rules new rules
   avouch rules check rules
-  avouch rules try rules --kind ai_agent --preset coding-agent --action tool.call --resource files/read_file";
+  avouch rules try rules --kind ai_agent --preset coding-agent --action tool.call --resource files/read_file
+  avouch rules publish rules";
 const UP_EXAMPLES: &str = "Examples:
   avouch up           until Ctrl-C
   avouch up --once    exit code 0 once the first SVIDs are fetched and verified";
@@ -76,8 +77,8 @@ enum Command {
     /// Why a process gets a SPIFFE ID, or why it does not
     Explain(Explain),
     #[command(subcommand, disable_help_subcommand = true, after_help = RULES_EXAMPLES)]
-    /// Who may do what with what: check a folder of rules, try requests against it
-    Rules(rules::Command),
+    /// Who may do what with what: check a folder of rules, try requests against it, publish it
+    Rules(RulesCommand),
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     /// The completion script for a shell
     Completions {
@@ -86,6 +87,14 @@ enum Command {
     },
     /// The version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesCommand {
+    #[command(flatten)]
+    Folder(rules::Command),
+    #[command(flatten)]
+    Published(govern::RulesVerb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -143,7 +152,11 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
             };
             on_runtime(out, async |out| explain::run(&question, out).await)
         }
-        Command::Rules(command) => rules::run(command, out),
+        Command::Rules(RulesCommand::Folder(command)) => rules::run(command, out),
+        Command::Rules(RulesCommand::Published(verb)) => {
+            let place = govern::Place { server_socket: place.server_socket, json: place.json };
+            on_runtime(out, async |out| govern::run_rules(verb, &place, out).await)
+        }
         Command::Up { once } => on_runtime(out, async |out| match up::run(once, out).await {
             Ok(()) => 0,
             Err(e) => {

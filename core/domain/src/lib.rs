@@ -12,6 +12,7 @@ pub mod join_token;
 pub mod limits;
 pub mod node;
 pub mod person;
+pub mod rules;
 pub mod selector;
 pub mod short_text;
 pub mod spiffe_id;
@@ -33,6 +34,7 @@ pub use identity::{Cause, Environment, Identity, Kind, Purpose, PurposeError, St
 pub use join_token::JoinToken;
 pub use node::{Node, NodeSerial};
 pub use person::{Person, PersonError, PersonId, PersonState};
+pub use rules::{PublishedRules, RulesDigest, RulesFolder, RulesStanding, RulesTextError};
 pub use selector::{Selector, SelectorError, SelectorSet};
 pub use short_text::{InPlace, ShortText};
 pub use spiffe_id::{IdError, SpiffeId};

@@ -24,6 +24,11 @@ pub const AGENT_VERSION_MAX: usize = 255;
 pub const PERSON_ID_MAX: usize = 40;
 /// Longest name of a person in bytes: one line of any screen.
 pub const PERSON_NAME_MAX: usize = 128;
+/// Longest note on published rules in bytes: one line, no story.
+pub const RULES_NOTE_MAX: usize = 256;
+/// Largest folder of rules that is published, names and texts of all files together, in bytes: some ten times what
+/// 2,000 rules with their examples take, and a quarter of what a message may hold.
+pub const RULES_FOLDER_MAX: usize = 1 << 20;
 /// Longest purpose in bytes: a code, no story.
 pub const PURPOSE_MAX: usize = 64;
 /// Longest life of an identity from now on: a year and the days to renew it.

@@ -229,6 +229,9 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         | E::IdentityStopped => {
             matches!(key, RowKey::Identity(name) if row.subject == name.as_str())
         }
+        E::RulesPublished | E::RulesApproved | E::RulesWithdrawn => {
+            matches!(key, RowKey::Rules(number) if row.subject == number.to_string())
+        }
         E::JoinTokenCreated | E::JoinTokenSpent | E::JoinTokenExpired => matches!(key, RowKey::JoinToken(_)),
         E::BundleChanged | E::BundleDeleted => {
             matches!(key, RowKey::Bundle(domain) if row.subject == domain.as_str())

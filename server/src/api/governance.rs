@@ -1,4 +1,4 @@
-//! Governance service: people, identities and records, on local sockets.
+//! Governance service: people, identities, published rules and records, on local sockets.
 //!
 //! Never believes a caller who it is: the kernel names the local user, and the user is a person or is not.
 
@@ -31,7 +31,7 @@ impl std::fmt::Debug for GovernanceApi {
     }
 }
 
-fn unreadable(error: ConvertError) -> Status {
+pub(super) fn unreadable(error: ConvertError) -> Status {
     bad(&error.to_string())
 }
 
@@ -53,7 +53,7 @@ fn page(size: i32, token: String) -> PageRequest {
 
 impl GovernanceApi {
     /// The person who calls.
-    fn person(&self, call: &Call) -> Result<PersonId, Status> {
+    pub(super) fn person(&self, call: &Call) -> Result<PersonId, Status> {
         let uid = local_user(call)?;
         let person = self.services.person_of_uid(uid).filter(avouch_domain::Person::is_active);
         person.map(|person| person.id).ok_or_else(|| {
@@ -411,6 +411,56 @@ impl Governance for GovernanceApi {
         line.flag("dry_run", request.dry_run);
         let adopted = self.adopt_names(&call, &request).await;
         line.conclude(adopted).map(Response::new)
+    }
+
+    async fn publish_rules(
+        &self,
+        request: Request<wire::PublishRulesRequest>,
+    ) -> Result<Response<wire::PublishRulesResponse>, Status> {
+        let (call, request) = open(request)?;
+        let published = self.publish(&call, request).await;
+        call.audit().conclude(published).map(Response::new)
+    }
+
+    async fn approve_rules(
+        &self,
+        request: Request<wire::RulesRequest>,
+    ) -> Result<Response<wire::PublishedRules>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("rules", request.number.to_string());
+        let approved = self.approve_published(&call, request.number).await;
+        line.conclude(approved).map(Response::new)
+    }
+
+    async fn withdraw_rules(
+        &self,
+        request: Request<wire::RulesRequest>,
+    ) -> Result<Response<wire::PublishedRules>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("rules", request.number.to_string());
+        let withdrawn = self.withdraw_published(&call, request.number).await;
+        line.conclude(withdrawn).map(Response::new)
+    }
+
+    async fn list_rules(
+        &self,
+        request: Request<wire::ListRulesRequest>,
+    ) -> Result<Response<wire::ListRulesResponse>, Status> {
+        let (call, request) = open(request)?;
+        call.audit().conclude(self.list_published(&call, &request)).map(Response::new)
+    }
+
+    async fn get_rules(
+        &self,
+        request: Request<wire::RulesRequest>,
+    ) -> Result<Response<wire::GetRulesResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("rules", request.number.to_string());
+        let got = self.get_published(&call, request.number).await;
+        line.conclude(got).map(Response::new)
     }
 
     async fn list_records(

@@ -11,6 +11,6 @@ mod record;
 mod tests;
 mod verify;
 
-pub use head::{HeadError, SignedHead};
+pub use head::SignedHead;
 pub use record::{FIRST_PREVIOUS, Hash, Record, RecordError, hash_of, line_of, read_line};
 pub use verify::{BeginError, Broken, Header, Summary, Verifier};
