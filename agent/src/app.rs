@@ -30,6 +30,7 @@ use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
+use crate::rules;
 use crate::runs::{self, Runs};
 use crate::sealed::Vault;
 use crate::sealed::place;
@@ -118,6 +119,15 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         version: VERSION.to_owned(),
     };
     let (shell, shell_task) = Shell::start(parts, shell_stop.clone());
+    let held = rules::Parts {
+        source: server.clone(),
+        trust_domain: config.trust_domain.clone(),
+        data_dir: &config.data_dir,
+        metrics: metrics.clone(),
+        clock: clock::now,
+        seed: seed()?,
+    };
+    let rules = rules::start(held, shell_stop.clone());
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
 
     let mut join = Join::new(join::Parts {
@@ -146,8 +156,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let runs = Runs::new(runs::Parts {
         supply: supply.clone(),
         identities: server.clone(),
-        rules: watch::channel(None).1,
-        book: Arc::new(Unrecorded),
+        rules,
+        records: Arc::new(Unrecorded),
         clock: clock::now,
     });
     let mut doors = open_doors(&config, &supply, runs, &metrics, logs, started.mono, &stop)?;
@@ -187,7 +197,7 @@ async fn close(
 struct Unrecorded;
 
 #[tonic::async_trait]
-impl runs::Book for Unrecorded {
+impl runs::Records for Unrecorded {
     async fn write(&self, _: avouch_domain::Note, _: runs::Durability) -> Result<u64, String> {
         Ok(1)
     }
@@ -282,7 +292,7 @@ fn open_doors(
     let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix))];
     let parts = WorkloadParts {
         attestor: WorkloadAttestor::new(lookers, metrics.clone(), clock::tick).with_runs(runs.clone()),
-        runs,
+        runs: Some(runs),
         options: WorkloadOptions {
             no_identity_hold: config.no_identity_hold,
             allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,

@@ -153,3 +153,9 @@ pub const TASK_TOOLS_MAX: usize = 256;
 pub const BEGIN_TIME: Duration = Duration::from_secs(10);
 /// Answers that wait for a gate that does not read.
 pub const ANSWERS_WAITING: usize = 64;
+/// Biggest file of kept rules: the largest folder with every byte of it escaped.
+pub const RULES_FILE_MAX: usize = 8 * 1024 * 1024;
+/// New rules are fetched within this time for each agent that follows the same server: 5,000 come spread over a second.
+pub const RULES_SPREAD_EACH: Duration = Duration::from_micros(200);
+/// And within this at most.
+pub const RULES_SPREAD_MAX: Duration = Duration::from_secs(2);

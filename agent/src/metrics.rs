@@ -52,6 +52,8 @@ avouch::metric_table! {
     BOOTSTRAP_SECONDS: Gauge["mode"] = Spire "bootstrap_seconds", "Since when it looks for its first trust, in seconds since 1970.";
     BOOTSTRAP_ATTEMPTS: Gauge["mode"] = Spire "bootstrap_attempts", "How often it tried.";
     CLOCK_SKEW: Gauge[] = Avouch "clock_skew_ms", "The server's clock minus this one's, in milliseconds; more than 5000 either way is warned of.";
+    RULES_NUMBER: Gauge[] = Avouch "rules_number", "Number of the rules that this node decides by; 0: none.";
+    RULES_FETCH: Call[] = Avouch "rules_fetch", "Announced rules were fetched, verified and checked.";
 }
 
 /// Service and name of every method that is counted, as in the logs.
@@ -250,6 +252,17 @@ impl Metrics {
     pub fn clock_skew(&self, skew_ms: i64) {
         #[allow(clippy::cast_precision_loss)] // milliseconds of skew are far below 2^52
         self.registry.set(CLOCK_SKEW, [], skew_ms as f64);
+    }
+
+    /// This node decides by these rules; 0: none.
+    pub fn rules_held(&self, number: u64) {
+        #[allow(clippy::cast_precision_loss)] // numbers of rules are far below 2^52
+        self.registry.set(RULES_NUMBER, [], number as f64);
+    }
+
+    /// Announced rules were fetched, verified and checked, or that failed.
+    pub fn rules_fetched(&self, good: bool, elapsed: Duration) {
+        self.registry.call(RULES_FETCH, [], outcome(good), elapsed);
     }
 
     /// The agent looks for its first trust: which attempt this is, and since when.

@@ -17,6 +17,7 @@ pub mod logs;
 pub mod metrics;
 pub mod out;
 pub mod rpc;
+pub mod rules_folder;
 pub mod run;
 mod sys;
 pub mod up;

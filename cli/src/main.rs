@@ -27,7 +27,8 @@ const EXAMPLES: &str = "Examples:
 const RULES_EXAMPLES: &str = "Examples:
   avouch rules new rules
   avouch rules check rules
-  avouch rules try rules --kind ai_agent --preset coding-agent --action tool.call --resource files/read_file";
+  avouch rules try rules --kind ai_agent --preset coding-agent --action tool.call --resource files/read_file
+  avouch rules publish rules";
 const RUN_EXAMPLES: &str = "Examples:
   avouch run coder -- python my_agent.py
   avouch run coder --task fix-4711 --tools files/read_file -- python my_agent.py
@@ -71,6 +72,13 @@ struct Place {
     json: bool,
 }
 
+impl Place {
+    fn of_governance(self) -> govern::Place {
+        let Self { server_socket, agent_socket, json } = self;
+        govern::Place { server_socket, agent_socket, json }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
@@ -89,8 +97,8 @@ enum Command {
     /// Why a process gets a SPIFFE ID, or why it does not
     Explain(Explain),
     #[command(subcommand, disable_help_subcommand = true, after_help = RULES_EXAMPLES)]
-    /// Who may do what with what: check a folder of rules, try requests against it
-    Rules(rules::Command),
+    /// Who may do what with what: check a folder of rules, try requests against it, publish it
+    Rules(RulesCommand),
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     /// The completion script for a shell
     Completions {
@@ -99,6 +107,14 @@ enum Command {
     },
     /// The version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesCommand {
+    #[command(flatten)]
+    Folder(rules::Command),
+    #[command(flatten)]
+    Published(govern::RulesVerb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -129,8 +145,7 @@ fn main() -> ExitCode {
 fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
     match command {
         Command::Govern(command) => {
-            let Place { server_socket, agent_socket, json } = place;
-            let place = govern::Place { server_socket, agent_socket, json };
+            let place = place.of_governance();
             on_runtime(out, async |out| govern::run(command, &place, out).await)
         }
         Command::Version => {
@@ -157,7 +172,11 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
         Command::Run(arguments) => {
             on_runtime(out, async |out| run::run(arguments, &place.agent_socket, place.json, out).await)
         }
-        Command::Rules(command) => rules::run(command, out),
+        Command::Rules(RulesCommand::Folder(command)) => rules::run(command, out),
+        Command::Rules(RulesCommand::Published(verb)) => {
+            let place = place.of_governance();
+            on_runtime(out, async |out| govern::run_rules(verb, &place, out).await)
+        }
         Command::Up { once } => on_runtime(out, async |out| match up::run(once, out).await {
             Ok(()) => 0,
             Err(e) => {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use avouch_credential::ledger::{Hash, SignedHead};
-use avouch_domain::{Image, LogPosition, Plan, Row, RowKey, Timestamp};
+use avouch_domain::{Image, LogPosition, Plan, Row, RowKey, RulesDigest, RulesFolder, Timestamp};
 use avouch_engine::Registry;
 use avouch_store::{CommitError, Store, StoreError, Stretch, Tail, TailError};
 use tonic::Code;
@@ -58,6 +58,7 @@ fn put(before: &Registry, row: &Row) -> RowChange {
         Row::Authority(_) => C::JournalSet,
         Row::Person(_) => C::PersonSet,
         Row::Identity(_) => C::IdentitySet,
+        Row::Rules(_) => C::RulesSet,
     }
 }
 
@@ -70,6 +71,7 @@ fn delete(key: &RowKey) -> RowChange {
         RowKey::Authority(..) => RowChange::JournalSet,
         RowKey::Person(_) => RowChange::PersonSet,
         RowKey::Identity(_) => RowChange::IdentitySet,
+        RowKey::Rules(_) => RowChange::RulesSet,
     }
 }
 
@@ -163,6 +165,16 @@ impl Datastore {
     pub async fn records(&self, after: u64, limit: usize) -> Result<Stretch, StoreError> {
         let (done, elapsed) = timed(self.clock, self.store.records(after, limit)).await;
         self.metrics.store_called(StoreCall::Records, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::rules_folder`].
+    ///
+    /// # Errors
+    /// As [`Store::rules_folder`].
+    pub async fn rules_folder(&self, digest: RulesDigest) -> Result<Option<RulesFolder>, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.rules_folder(digest)).await;
+        self.metrics.store_called(StoreCall::RulesFolder, code(&done), elapsed);
         done
     }
 

@@ -64,8 +64,12 @@ avouch::metric_table! {
     JOURNAL_SET: Call[] = Spire "datastore_ca_journal_set", "The state of an authority was written.";
     PERSON_SET: Call[] = Avouch "datastore_person_set", "A person was written.";
     IDENTITY_SET: Call[] = Avouch "datastore_identity_set", "An identity was written.";
+    RULES_SET: Call[] = Avouch "datastore_rules_set", "Published rules were written.";
+    RULES_FOLDER_FETCH: Call[] = Avouch "datastore_rules_folder_fetch", "A folder of published rules was read.";
     RECORD_LIST: Call[] = Avouch "datastore_record_list", "Records were read.";
     HEAD_SIGN: Call[] = Avouch "record_head_sign", "The newest record was signed and the signature written.";
+    RULES_SIGN: Call[] = Avouch "rules_sign", "The rules in force were signed, to be shown to agents.";
+    RULES_NUMBER: Gauge[] = Avouch "rules_number", "Number of the rules in force that agents are shown; 0: none.";
 }
 
 /// What was signed.
@@ -98,6 +102,7 @@ pub enum StoreCall {
     Changes,
     Position,
     Records,
+    RulesFolder,
 }
 
 /// What became of one row in a transaction.
@@ -118,6 +123,7 @@ pub enum RowChange {
     JournalSet,
     PersonSet,
     IdentitySet,
+    RulesSet,
 }
 
 impl RowChange {
@@ -138,6 +144,7 @@ impl RowChange {
             Self::JournalSet => JOURNAL_SET,
             Self::PersonSet => PERSON_SET,
             Self::IdentitySet => IDENTITY_SET,
+            Self::RulesSet => RULES_SET,
         }
     }
 }
@@ -285,6 +292,17 @@ impl Metrics {
         self.registry.call(HEAD_SIGN, [], outcome(good), elapsed);
     }
 
+    /// The rules in force were signed, or the attempt failed.
+    pub fn rules_signed(&self, good: bool, elapsed: Duration) {
+        self.registry.call(RULES_SIGN, [], outcome(good), elapsed);
+    }
+
+    /// Agents are shown these rules; 0: none.
+    #[allow(clippy::cast_precision_loss)] // numbers of rules are far below 2^52
+    pub fn rules_in_force(&self, number: u64) {
+        self.registry.set(RULES_NUMBER, [], number as f64);
+    }
+
     /// The server's own SVID was renewed, or the attempt failed.
     pub fn server_svid_rotated(&self, good: bool, elapsed: Duration) {
         self.registry.call(SVID_ROTATE, [], outcome(good), elapsed);
@@ -325,6 +343,7 @@ impl Metrics {
             StoreCall::Changes => CHANGE_LIST,
             StoreCall::Position => POSITION_FETCH,
             StoreCall::Records => RECORD_LIST,
+            StoreCall::RulesFolder => RULES_FOLDER_FETCH,
         };
         self.registry.call(call, [], code, elapsed);
     }

@@ -62,7 +62,8 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct WorkloadParts {
     pub attestor: WorkloadAttestor,
-    pub runs: Runs,
+    /// `None`: nothing is run here.
+    pub runs: Option<Runs>,
     pub options: WorkloadOptions,
     /// What is served at once.
     pub room: listener::Room,
@@ -93,16 +94,20 @@ pub async fn serve_workload(
     };
     let (v1, v1alpha) = (reflection().build_v1(), reflection().build_v1alpha());
     let share = (calls.clone(), parts.metrics.clone());
-    let run = run::RunApi { runs: parts.runs.clone(), ready: supply.ready(), stop: stop.clone() };
-    let run = RunServer::new(run).max_decoding_message_size(REQUEST_MAX);
-    let routes = Routes::new(service(supply, parts, calls, stop.clone()))
-        .add_service(Shared::new(&share, run))
+    let run = parts.runs.clone().map(|runs| {
+        let run = run::RunApi { runs, ready: supply.ready(), stop: stop.clone() };
+        Shared::new(&share, RunServer::new(run).max_decoding_message_size(REQUEST_MAX))
+    });
+    let mut routes = Routes::new(service(supply, parts, calls, stop.clone()))
         .add_service(Shared::new(&share, health.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(&share, v1.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(
             &share,
             v1alpha.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX),
         ));
+    if let Some(run) = run {
+        routes = routes.add_service(run);
+    }
     conn::serve(incoming, routes, stop).await;
     Ok(())
 }

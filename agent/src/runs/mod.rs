@@ -4,7 +4,7 @@
 //! whom is decided in `avouch_engine::runs`, what may be done in `avouch_rules`. Never answers before the record of the
 //! answer is in the spool.
 
-mod book;
+mod records;
 mod deciding;
 #[cfg(test)]
 mod tests;
@@ -22,12 +22,12 @@ use avouch_rules::Task;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub use book::{Book, Durability};
+pub use records::{Durability, Records};
 pub use deciding::{Answer, Question};
 
 use crate::limits::{TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
-use crate::rules::Held;
+use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
 use crate::upstream::{CallError, Governed, Identities};
 use deciding::Wearer;
@@ -36,9 +36,15 @@ use deciding::Wearer;
 pub struct Parts {
     pub supply: Arc<dyn Supply>,
     pub identities: Arc<dyn Identities>,
-    pub rules: watch::Receiver<Option<Arc<Held>>>,
-    pub book: Arc<dyn Book>,
+    pub rules: Book,
+    pub records: Arc<dyn Records>,
     pub clock: fn() -> Now,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
 }
 
 /// All runs of this node. Cheap to clone.
@@ -185,7 +191,7 @@ impl Runs {
                 detail: vec![("why", error.word().to_owned())],
             };
             // A refusal that can't be recorded still is one.
-            let _ = self.0.parts.book.write(note, Durability::Soon).await;
+            let _ = self.0.parts.records.write(note, Durability::Soon).await;
         }
         begun
     }
@@ -328,7 +334,7 @@ impl Running {
     /// The rules that decide now.
     #[must_use]
     pub fn rules(&self) -> Option<Arc<Held>> {
-        self.runs.0.parts.rules.borrow().clone()
+        self.runs.0.parts.rules.current()
     }
 
     /// Resolves when the identity may not run here any more.
@@ -339,14 +345,14 @@ impl Running {
     /// Decides, counts and records.
     pub async fn decide(&mut self, question: &Question) -> Answer {
         let parts = &self.runs.0.parts;
-        let rules = parts.rules.borrow().clone();
+        let rules = parts.rules.current();
         let now = (parts.clock)().wall;
         let mut answer = self.wearer.decide(rules.as_deref(), &self.task, question, now);
         if question.what_if {
             return answer;
         }
         let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
-        match self.runs.0.parts.book.write(note, answer.durability()).await {
+        match self.runs.0.parts.records.write(note, answer.durability()).await {
             Ok(record) => answer.record = record,
             Err(error) => return Answer::unrecorded(&error),
         }
@@ -359,7 +365,7 @@ impl Running {
     /// A gate found a tool that is not what it was.
     pub async fn tool_changed(&mut self, gate: &str, tool: &str) {
         let note = self.note(NodeEvent::ToolChanged, shown(&format!("{gate}/{tool}")), Vec::new());
-        let _ = self.runs.0.parts.book.write(note, Durability::Soon).await;
+        let _ = self.runs.0.parts.records.write(note, Durability::Soon).await;
     }
 
     /// Ends it, and says why.
@@ -373,8 +379,8 @@ impl Running {
             self.identity().name.to_string(),
             vec![("why", why.to_owned())],
         );
-        let _ = self.runs.0.parts.book.write(task, Durability::Soon).await;
-        let _ = self.runs.0.parts.book.write(end, Durability::Soon).await;
+        let _ = self.runs.0.parts.records.write(task, Durability::Soon).await;
+        let _ = self.runs.0.parts.records.write(end, Durability::Soon).await;
     }
 
     async fn record_start(&mut self, uid: u32) -> Result<(), String> {
@@ -389,9 +395,9 @@ impl Running {
         let start = self.note(NodeEvent::InstanceStart, identity.name.to_string(), detail);
         let calls = ("calls", self.task.calls_left.to_string());
         let task = self.note(NodeEvent::TaskOpen, self.task_code.to_string(), vec![calls]);
-        let book = &self.runs.0.parts.book;
-        book.write(start, Durability::Synced).await?;
-        book.write(task, Durability::Soon).await?;
+        let records = &self.runs.0.parts.records;
+        records.write(start, Durability::Synced).await?;
+        records.write(task, Durability::Soon).await?;
         Ok(())
     }
 

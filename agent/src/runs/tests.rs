@@ -100,7 +100,7 @@ struct Kept {
 }
 
 #[tonic::async_trait]
-impl Book for Kept {
+impl Records for Kept {
     async fn write(&self, note: Note, durability: Durability) -> Result<u64, String> {
         if self.full.load(Ordering::SeqCst) {
             return Err("the spool is full".to_owned());
@@ -115,25 +115,26 @@ struct Rig {
     runs: Runs,
     middle: Arc<Middle>,
     book: Arc<Kept>,
-    rules: watch::Sender<Option<Arc<Held>>>,
+    rules: Book,
 }
 
 fn starter() -> Arc<Held> {
     let files = avouch_rules::STARTER.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    let rules = avouch_rules::check(&files.collect()).unwrap();
-    Arc::new(Held { number: 3, rules })
+    let rules = avouch_rules::check(&avouch_rules::Folder::new(files).unwrap()).unwrap();
+    Arc::new(Held { number: 3, digest: avouch_domain::RulesDigest([0; 32]), rules })
 }
 
 fn rig() -> Rig {
     let (entitled, book) = (watch::channel(1).0, Arc::<Kept>::default());
     let middle = Arc::new(Middle { entitled });
-    let (rules, held) = watch::channel(Some(starter()));
+    let rules = Book::default();
+    rules.swap(Some(starter()));
     let now = || Now { wall: Timestamp(1_000), mono: avouch_domain::Tick(0) };
     let parts = Parts {
         supply: middle.clone(),
         identities: Arc::new(Server),
-        rules: held,
-        book: book.clone(),
+        rules: rules.clone(),
+        records: book.clone(),
         clock: now,
     };
     Rig { runs: Runs::new(parts), middle, book, rules }
@@ -232,10 +233,10 @@ async fn what_cannot_be_recorded_is_denied() {
 #[tokio::test]
 async fn without_rules_everything_is_denied_and_new_ones_count_at_once() {
     let rig = rig();
-    rig.rules.send_replace(None);
+    rig.rules.swap(None);
     let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
     assert_eq!(running.decide(&question("files/read_file")).await.reason, "no_rules");
-    rig.rules.send_replace(Some(starter()));
+    rig.rules.swap(Some(starter()));
     assert_eq!(running.decide(&question("files/read_file")).await.outcome, "allow");
 }
 

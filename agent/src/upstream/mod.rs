@@ -4,6 +4,7 @@
 
 mod channel;
 mod identities;
+mod rules;
 mod spire;
 mod watch;
 
@@ -16,13 +17,14 @@ use avouch_domain::{Bundle, EntryId, JwtSvid, LogPosition, Revision, SpiffeId, T
 use avouch_engine::sync::{AgentRefusal, Failure, Frame, Known, Polled};
 use avouch_proto::convert::{DeniedReason, denied_reason};
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as tokio_watch};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
 pub use identities::{Governed, Identities};
+pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};
 pub use spire::{AttestError, Attestation};
 
 use crate::limits::{CALL_MAX, INTERRUPTIONS_MAX};
@@ -186,6 +188,8 @@ pub struct Server {
     identity: Arc<IdentityCell>,
     roots: Arc<RootsCell>,
     line: RwLock<Line>,
+    /// Which rules are in force, as the stream said last.
+    announced: tokio_watch::Sender<Option<Announced>>,
 }
 
 /// The connection in use and whose it is.
@@ -212,7 +216,15 @@ impl Server {
         let shown = Some(identity.clone());
         let channel = channel::open(&target, resolver.clone(), shown, roots.clone(), expected)?;
         let line = Line { channel, agent: trust_domain.id(), generation: 0 };
-        Ok(Self { target, resolver, trust_domain, identity, roots, line: RwLock::new(line) })
+        Ok(Self {
+            target,
+            resolver,
+            trust_domain,
+            identity,
+            roots,
+            line: RwLock::new(line),
+            announced: tokio_watch::channel(None).0,
+        })
     }
 
     /// Calls from now on use a new connection, which shows the identity of now. Calls under way end on the old.

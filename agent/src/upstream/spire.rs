@@ -310,7 +310,7 @@ fn key_id(token: &str) -> Option<Arc<str>> {
 impl Upstream for Server {
     async fn follow(&self, hello: Hello) -> Result<Following, CallError> {
         let hello = &hello;
-        self.call(|line| async move { super::watch::follow(&line, hello).await }).await
+        self.call(|line| async move { super::watch::follow(&line, hello, &self.announced).await }).await
     }
 
     async fn fetch_bundles(&self, domains: Vec<TrustDomain>) -> Result<Vec<Bundle>, CallError> {

@@ -14,23 +14,28 @@ use avouch_proto::watch_v1::follow_response::Frame as WireFrame;
 use avouch_proto::watch_v1::node_state::State;
 use avouch_proto::watch_v1::watch_client::WatchClient;
 use avouch_proto::watch_v1::{self, FetchBundlesRequest, FollowRequest, FollowResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
-use super::{CallError, Following, Hello, Line};
+use super::rules::announced;
+use super::{Announced, CallError, Following, Hello, Line};
 use crate::limits::{ANSWER_FROM_SERVER_MAX, FRAMES_WAITING, STREAM_SILENCE_MAX};
 
 /// Version of the protocol spoken here.
 const VERSION: u32 = 1;
 
-fn malformed(what: impl std::fmt::Display) -> CallError {
+pub(super) fn malformed(what: impl std::fmt::Display) -> CallError {
     CallError::Failed { code: Code::Internal, message: format!("malformed frame: {what}") }
 }
 
-pub(super) async fn follow(line: &Line, hello: &Hello) -> Result<Following, CallError> {
+pub(super) async fn follow(
+    line: &Line,
+    hello: &Hello,
+    board: &watch::Sender<Option<Announced>>,
+) -> Result<Following, CallError> {
     let (acks, ack_queue) = mpsc::channel::<Revision>(FRAMES_WAITING);
     let first = tokio_stream::once(FollowRequest { step: Some(Step::Hello(say_hello(hello))) });
     let ack =
@@ -40,7 +45,8 @@ pub(super) async fn follow(line: &Line, hello: &Hello) -> Result<Following, Call
     let answers = client.follow(requests).await?.into_inner();
     let (send, frames) = mpsc::channel(FRAMES_WAITING);
     let agent = line.agent.clone();
-    tokio::spawn(async move { pump(answers, &agent, &send).await });
+    let beside = Beside { board: board.clone(), fleet: None };
+    tokio::spawn(async move { pump(answers, &agent, beside, &send).await });
     Ok(Following { frames, acks })
 }
 
@@ -48,6 +54,7 @@ pub(super) async fn follow(line: &Line, hello: &Hello) -> Result<Following, Call
 async fn pump(
     mut answers: Streaming<FollowResponse>,
     agent: &avouch_domain::SpiffeId,
+    mut beside: Beside,
     frames: &mpsc::Sender<Result<Frame, CallError>>,
 ) {
     let mut parts = watch_v1::Delta::default();
@@ -57,7 +64,10 @@ async fn pump(
             () = frames.closed() => return,
         };
         let frame = match read {
-            Ok(Ok(Some(response))) => gather(&mut parts, response).map_or(Ok(None), |r| frame(agent, r)),
+            Ok(Ok(Some(response))) => {
+                beside.look(&response);
+                gather(&mut parts, response).map_or(Ok(None), |r| frame(agent, r))
+            }
             Ok(Ok(None)) => Err(CallError::Unreachable("the server ended the stream".to_owned())),
             Ok(Err(status)) => Err(status.into()),
             Err(_) => {
@@ -69,6 +79,36 @@ async fn pump(
         let Some(frame) = frame.transpose() else { continue };
         if frames.send(frame).await.is_err() || last {
             return;
+        }
+    }
+}
+
+/// What the stream says to others than the shell: which rules are in force.
+struct Beside {
+    board: watch::Sender<Option<Announced>>,
+    fleet: Option<NonZeroU32>,
+}
+
+impl Beside {
+    fn look(&mut self, response: &FollowResponse) {
+        match &response.frame {
+            Some(WireFrame::Welcome(welcome)) => self.fleet = NonZeroU32::new(welcome.agents),
+            Some(WireFrame::Heartbeat(beat)) => self.fleet = NonZeroU32::new(beat.agents),
+            Some(WireFrame::Rules(notice)) => match announced(notice.clone(), self.fleet) {
+                Ok(new) => {
+                    // Said anew on each stream: only what differs wakes anybody.
+                    self.board.send_if_modified(|old| {
+                        let same = |old: &Announced| old.epoch == new.epoch && old.rules == new.rules;
+                        let differs = !old.as_ref().is_some_and(same);
+                        if differs {
+                            *old = Some(new);
+                        }
+                        differs
+                    });
+                }
+                Err(error) => tracing::warn!(%error, subsystem_name = "rules", "Malformed notice left out"),
+            },
+            _ => {}
         }
     }
 }
@@ -136,6 +176,8 @@ fn frame(agent: &avouch_domain::SpiffeId, wire: FollowResponse) -> Result<Option
             server_time: Timestamp(beat.server_time_ms),
             position: beat.position.as_ref().map(|p| position(Some(p))).transpose()?,
         },
+        // Looked at already.
+        WireFrame::Rules(_) => return Ok(None),
         WireFrame::Resync(resync) => {
             Frame::Resync { reason: resync.reason, history_differs: resync.history_differs }
         }
@@ -176,6 +218,28 @@ mod tests {
         let position = last.then(watch_v1::Position::default);
         let delta = watch_v1::Delta { upserts: Vec::new(), removed: vec![removed.into()], position };
         FollowResponse { frame: Some(WireFrame::Delta(delta)) }
+    }
+
+    #[test]
+    fn a_notice_of_rules_goes_beside_the_shell_and_wakes_nobody_twice() {
+        let (board, mut seen) = watch::channel(None);
+        let mut beside = Beside { board, fleet: None };
+        let notice = |number| {
+            let notice = watch_v1::RulesNotice { number, digest: vec![1; 32], ..Default::default() };
+            FollowResponse { frame: Some(WireFrame::Rules(notice)) }
+        };
+        let welcome = watch_v1::Welcome { agents: 7, ..Default::default() };
+        beside.look(&FollowResponse { frame: Some(WireFrame::Welcome(welcome)) });
+        beside.look(&notice(3));
+        assert!(seen.has_changed().unwrap());
+        let first = seen.borrow_and_update().clone().unwrap();
+        assert_eq!((first.rules.map(|rules| rules.number), first.fleet), (Some(3), NonZeroU32::new(7)));
+        beside.look(&notice(3));
+        assert!(!seen.has_changed().unwrap());
+        beside.look(&notice(4));
+        assert!(seen.has_changed().unwrap());
+        let agent = avouch_domain::fixtures::id("/spire/agent/x");
+        assert!(matches!(frame(&agent, notice(5)), Ok(None)));
     }
 
     #[test]

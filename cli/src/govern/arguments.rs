@@ -40,6 +40,15 @@ const AUDIT: &str = "Examples:
   avouch audit key > records.pem
   avouch audit verify
   avouch audit verify --offline records.jsonl --key records.pem";
+const RULES: &str = "Examples:
+  avouch rules publish rules --note 'telemetry: 1,000 rows at most'
+  avouch rules approve 7
+  avouch rules list
+  avouch rules show 6 --out rules-6
+  avouch rules withdraw 7
+
+Asks the server. Exit codes: 0 done, 2 denied, 3 something is wrong with the folder, 4 nobody answers, 5 it waits for
+another security person's yes.";
 const VERIFY: &str = "Examples:
   avouch verify --require owner,end
 
@@ -266,5 +275,43 @@ pub enum AuditVerb {
         /// The only key that may have signed (PEM), from an earlier `avouch audit key`
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+    },
+}
+
+/// Verbs on published rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesVerb {
+    #[command(after_help = RULES)]
+    /// Check a folder at the server and put it in force on every node, under the next number
+    Publish {
+        /// The folder
+        folder: PathBuf,
+        /// Why, in one line
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    #[command(after_help = RULES)]
+    /// What was published, newest first
+    List,
+    #[command(after_help = RULES)]
+    /// One publication, or its files
+    Show {
+        /// Its number [default: the rules in force]
+        number: Option<u64>,
+        /// Write the files to this folder, which must be new or empty
+        #[arg(short = 'o', long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    #[command(after_help = RULES)]
+    /// Say yes to rules that another security person published
+    Approve {
+        /// Their number
+        number: u64,
+    },
+    #[command(after_help = RULES)]
+    /// Take back rules that wait for a yes; of rules in force, publish those before them again
+    Withdraw {
+        /// Their number
+        number: u64,
     },
 }

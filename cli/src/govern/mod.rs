@@ -1,4 +1,4 @@
-//! Who owns what runs: people, identities, what was found, and the log.
+//! Who owns what runs: people, identities, published rules, what was found, and the log.
 //!
 //! Asks the server on its admin socket; the kernel tells it which user asks. Never decides who may do what.
 
@@ -9,6 +9,7 @@ mod people;
 mod placing;
 mod records;
 mod requirements;
+mod rules;
 mod table;
 
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use serde_json::Value;
 use tonic::transport::Channel;
 
-pub use arguments::{AuditVerb, Command, IdentityVerb, PersonVerb};
+pub use arguments::{AuditVerb, Command, IdentityVerb, PersonVerb, RulesVerb};
 
 use crate::failure::Failure;
 use crate::out::Out;
@@ -57,15 +58,24 @@ pub async fn run(command: Command, place: &Place, out: &mut Out) -> u8 {
     Failure::code_of(done, out)
 }
 
+/// Does a verb on published rules and gives its exit code.
+pub async fn run_rules(verb: RulesVerb, place: &Place, out: &mut Out) -> u8 {
+    let done = rules::run(verb, place, out).await;
+    Failure::code_of(done, out)
+}
+
+async fn open<'a>(place: &'a Place, out: &'a mut Out) -> Result<Session<'a>, Failure> {
+    let channel = connect(&place.server_socket).await?;
+    let client = GovernanceClient::new(channel).max_decoding_message_size(REPLY_MAX);
+    Ok(Session { place, client, out })
+}
+
 async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), Failure> {
     // What needs no server does not ask for one.
     if let Command::Audit(AuditVerb::Verify { offline: Some(file), key }) = command {
         return records::verify_file(&file, key.as_deref(), place, out);
     }
-    let channel = connect(&place.server_socket).await?;
-    let client = GovernanceClient::new(channel).max_decoding_message_size(REPLY_MAX);
-    let mut session = Session { place, client, out };
-    let session = &mut session;
+    let session = &mut open(place, out).await?;
     match command {
         Command::Init { name } => people::init(session, name).await,
         Command::Person(verb) => people::run(session, verb).await,

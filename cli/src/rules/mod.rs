@@ -2,13 +2,13 @@
 //!
 //! Talks to nobody: a folder on disk is all it looks at. It decides nothing itself; `avouch-rules` does.
 
-mod folder;
 mod try_out;
 
 use std::path::{Path, PathBuf};
 
 use avouch::exit::{FAILED, FINDING};
 use avouch::out::{Colour, Out};
+use avouch::rules_folder as folder;
 use avouch_rules::{Finding, Rules, STARTER, check};
 use serde_json::{Value, json};
 

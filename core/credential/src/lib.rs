@@ -13,8 +13,10 @@ pub mod key;
 pub mod ledger;
 pub mod limits;
 pub mod random;
+pub mod rules;
 pub mod sealing;
 pub mod signer;
+pub mod statement;
 pub mod tls;
 pub mod x509;
 

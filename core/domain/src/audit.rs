@@ -41,6 +41,9 @@ pub enum AuditEvent {
     IdentityResumed,
     IdentityStopped,
     IdentityPlaced,
+    RulesPublished,
+    RulesApproved,
+    RulesWithdrawn,
 }
 
 impl AuditEvent {
@@ -81,6 +84,9 @@ impl AuditEvent {
             Self::IdentityResumed => "identity_resumed",
             Self::IdentityStopped => "identity_stopped",
             Self::IdentityPlaced => "identity_placed",
+            Self::RulesPublished => "rules_published",
+            Self::RulesApproved => "rules_approved",
+            Self::RulesWithdrawn => "rules_withdrawn",
         }
     }
 }
@@ -92,7 +98,7 @@ pub struct AuditRow {
     pub event: AuditEvent,
     /// Who: a person's ID, a SPIFFE ID, `local uid=0 gid=0 pid=7 exe=/usr/bin/x`, or `server`.
     pub actor: String,
-    /// What: an entry ID, SPIFFE ID, trust domain, authority ID or person's ID.
+    /// What: an entry ID, SPIFFE ID, trust domain, authority ID, person's ID or number of rules.
     pub subject: String,
     /// What else there is to say, by stable names. No secret, no name of a person, no free text.
     pub detail: Vec<(&'static str, String)>,

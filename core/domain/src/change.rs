@@ -8,6 +8,7 @@ use crate::identity::Identity;
 use crate::join_token::JoinToken;
 use crate::node::Node;
 use crate::person::{Person, PersonId};
+use crate::rules::{PublishedRules, RulesFolder};
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
 use crate::trust_domain::TrustDomain;
@@ -59,6 +60,7 @@ pub enum Row {
     Authority(Authority),
     Person(Person),
     Identity(Identity),
+    Rules(PublishedRules),
 }
 
 /// The key of a row.
@@ -73,6 +75,8 @@ pub enum RowKey {
     Person(PersonId),
     /// By its name.
     Identity(SpiffeId),
+    /// By their number.
+    Rules(u64),
 }
 
 impl std::fmt::Debug for RowKey {
@@ -85,6 +89,7 @@ impl std::fmt::Debug for RowKey {
             Self::Authority(kind, holder, slot) => write!(f, "authority {kind:?} {holder:?} {slot:?}"),
             Self::Person(id) => write!(f, "person {id}"),
             Self::Identity(id) => write!(f, "identity {id}"),
+            Self::Rules(number) => write!(f, "rules {number}"),
         }
     }
 }
@@ -100,6 +105,7 @@ impl Row {
             Self::Authority(a) => RowKey::Authority(a.kind, a.holder.clone(), a.slot),
             Self::Person(p) => RowKey::Person(p.id.clone()),
             Self::Identity(i) => RowKey::Identity(i.spiffe_id.clone()),
+            Self::Rules(r) => RowKey::Rules(r.number),
         }
     }
 }
@@ -125,6 +131,9 @@ pub struct Plan {
     pub deletes: Vec<RowKey>,
     pub changes: Vec<Change>,
     pub audit: Vec<AuditRow>,
+    /// Folders that rows of rules name by their digest. They are kept beside the rows and are in no image: texts that
+    /// nobody asks for need no memory.
+    pub folders: Vec<RulesFolder>,
 }
 
 impl Plan {

@@ -5,6 +5,7 @@ use crate::entry::{Entry, EntryId, EntryParts};
 use crate::identity::{Environment, Identity, Kind, Standing};
 use crate::node::Node;
 use crate::person::{Person, PersonId, PersonState};
+use crate::rules::{PublishedRules, RulesDigest, RulesStanding};
 use crate::selector::{Selector, SelectorSet};
 use crate::spiffe_id::SpiffeId;
 use crate::time::{Timestamp, Ttl};
@@ -144,5 +145,22 @@ pub fn identity(path: &str, kind: Kind) -> Identity {
         added_at: Timestamp(0),
         yes_by: Some(person_id("per_owner")),
         confirm_by: None,
+    }
+}
+
+/// Approved rules that `per_s` published, with a digest of their number.
+#[must_use]
+pub fn rules(number: u64) -> PublishedRules {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&number.to_be_bytes());
+    PublishedRules {
+        number,
+        digest: RulesDigest(digest),
+        note: "".into(),
+        standing: RulesStanding::Approved,
+        published_by: person_id("per_s"),
+        published_at: Timestamp(0),
+        yes_by: Some(person_id("per_s")),
+        valid_from: Some(Timestamp(0)),
     }
 }

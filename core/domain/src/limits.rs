@@ -26,6 +26,11 @@ pub const PERSON_ID_MAX: usize = 40;
 pub const PERSON_NAME_MAX: usize = 128;
 /// Longest code in bytes: a word or two, no story.
 pub const CODE_MAX: usize = 64;
+/// Longest note on published rules in bytes: one line, no story.
+pub const RULES_NOTE_MAX: usize = 256;
+/// Largest folder of rules that is published, names and texts of all files together, in bytes: some ten times what
+/// 2,000 rules with their examples take, and a quarter of what a message may hold.
+pub const RULES_FOLDER_MAX: usize = 1 << 20;
 /// Longest life of an identity from now on: a year and the days to renew it.
 pub const IDENTITY_LIFE_MAX: Duration = Duration::from_secs(400 * 86_400);
 /// How long the owner given by an adoption has to confirm: a month, so that a holiday is not silence.

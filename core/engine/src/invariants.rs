@@ -235,6 +235,9 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
             let entry = row.detail.iter().find(|(name, _)| *name == "entry").map(|(_, id)| id.as_str());
             matches!(key, RowKey::Entry(id) if entry == Some(id.as_str()))
         }
+        E::RulesPublished | E::RulesApproved | E::RulesWithdrawn => {
+            matches!(key, RowKey::Rules(number) if row.subject == number.to_string())
+        }
         E::JoinTokenCreated | E::JoinTokenSpent | E::JoinTokenExpired => matches!(key, RowKey::JoinToken(_)),
         E::BundleChanged | E::BundleDeleted => {
             matches!(key, RowKey::Bundle(domain) if row.subject == domain.as_str())

@@ -15,6 +15,9 @@ pub mod operator;
 #[cfg(test)]
 mod operator_tests;
 pub mod people;
+pub mod rules;
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod tests;
 pub mod tokens;

@@ -6,6 +6,7 @@
 mod federations;
 mod governance;
 mod index;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -14,8 +15,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use avouch_domain::{
-    Authority, AuthorityKind, Bundle, Entry, EntryId, Holder, Image, JoinToken, LogPosition, Node, Plan, Row,
-    RowKey, Selector, SelectorSet, Slot, SpiffeId, Timestamp, TrustDomain,
+    Authority, AuthorityKind, Bundle, Entry, EntryId, Holder, Image, JoinToken, LogPosition, Node, Plan,
+    PublishedRules, Row, RowKey, Selector, SelectorSet, Slot, SpiffeId, Timestamp, TrustDomain,
 };
 use imbl::{OrdMap, OrdSet};
 
@@ -52,6 +53,7 @@ pub struct Registry {
     authorities: OrdMap<(AuthorityKind, Holder, Slot), Authority>,
     people: People,
     identities: Identities,
+    rules: OrdMap<u64, PublishedRules>,
 }
 
 impl fmt::Debug for Registry {
@@ -131,6 +133,9 @@ impl Registry {
             }
             Row::Person(person) => self.people.put(person),
             Row::Identity(identity) => self.put_identity(identity),
+            Row::Rules(rules) => {
+                self.rules.insert(rules.number, rules);
+            }
         }
     }
 
@@ -153,6 +158,9 @@ impl Registry {
             }
             RowKey::Person(id) => self.people.delete(id),
             RowKey::Identity(name) => self.delete_identity(name),
+            RowKey::Rules(number) => {
+                self.rules.remove(number);
+            }
         }
     }
 
@@ -545,6 +553,7 @@ impl Registry {
             }
             RowKey::Person(id) => self.person(id).cloned().map(Row::Person),
             RowKey::Identity(name) => self.identity(name).cloned().map(Row::Identity),
+            RowKey::Rules(number) => self.rules(*number).cloned().map(Row::Rules),
         }
     }
 }

@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use avouch_domain::RulesDigest;
 
+use crate::digest;
 use crate::limits::{FILE_MAX, FILES_MAX};
 
 /// The catalogue of what gates guard.
@@ -15,8 +16,6 @@ pub const RESOURCES: &str = "resources.toml";
 pub const PRESETS: &str = "presets.toml";
 /// Requests with the outcome that is expected; `NAME.examples.toml` is read as well.
 pub const EXAMPLES: &str = "examples.toml";
-/// First line of the listing that is hashed; a new form of it gets a new number.
-const LISTING: &str = "avouch-rules-1\n";
 
 /// Something wrong, where it is, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,17 +98,21 @@ impl Folder {
         self.files.iter().filter(|(name, _)| is_examples(name)).map(|(n, t)| (n.as_str(), t.as_str()))
     }
 
-    /// SHA-256 over the listing of all files in the order of their names: name, length and SHA-256 of each. The same
-    /// files have the same digest wherever and however they were written.
+    /// All files, names and texts, ascending by name.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+
+    /// SHA-256 over the listing of all files. The same files have the same digest wherever and however they were written.
+    #[must_use]
+    pub fn rules_digest(&self) -> RulesDigest {
+        digest::of(self.files())
+    }
+
+    /// [`Self::rules_digest`] as people read it.
     #[must_use]
     pub fn digest(&self) -> String {
-        let mut listing = Context::new(&SHA256);
-        listing.update(LISTING.as_bytes());
-        for (name, text) in &self.files {
-            let content = hex::encode(digest(&SHA256, text.as_bytes()));
-            listing.update(format!("{name} {} {content}\n", text.len()).as_bytes());
-        }
-        format!("sha256:{}", hex::encode(listing.finish()))
+        self.rules_digest().to_string()
     }
 }
 

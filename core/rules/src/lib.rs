@@ -8,6 +8,7 @@ mod base;
 mod catalogue;
 mod check;
 mod decide;
+mod digest;
 mod examples;
 mod folder;
 mod limit;

@@ -53,7 +53,7 @@ pub struct Ack {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FollowResponse {
-    #[prost(oneof = "follow_response::Frame", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "follow_response::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub frame: ::core::option::Option<follow_response::Frame>,
 }
 /// Nested message and enum types in `FollowResponse`.
@@ -74,6 +74,8 @@ pub mod follow_response {
         Heartbeat(super::Heartbeat),
         #[prost(message, tag = "7")]
         Resync(super::Resync),
+        #[prost(message, tag = "8")]
+        Rules(super::RulesNotice),
     }
 }
 /// The stream is open and the agent may follow.
@@ -203,6 +205,25 @@ pub struct Resync {
     /// The log of the server does not hold what the agent followed: commits were lost, or it is another log.
     #[prost(bool, tag = "2")]
     pub history_differs: bool,
+}
+/// Which rules are in force: told on each stream at its start and whenever it changes. Small, so that nothing waits
+/// behind it; avouch.rules.v1 gives the folder.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RulesNotice {
+    /// As in Position: numbers rise within one life of the store.
+    #[prost(int64, tag = "1")]
+    pub epoch_started: i64,
+    #[prost(uint64, tag = "2")]
+    pub epoch_random: u64,
+    /// 0: none are published.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
+    /// 32 bytes, over the folder; empty with number 0.
+    #[prost(bytes = "vec", tag = "4")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// What this server signs rules with (PKIX, DER); empty with number 0.
+    #[prost(bytes = "vec", tag = "5")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchBundlesRequest {

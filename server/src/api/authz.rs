@@ -102,6 +102,7 @@ const DEBUG: &str = "spire.api.server.debug.v1.Debug";
 const LOGGER: &str = "spire.api.server.logger.v1.Logger";
 const HEALTH: &str = "grpc.health.v1.Health";
 const WATCH: &str = "avouch.watch.v1.Watch";
+const RULES: &str = "avouch.rules.v1.Rules";
 const GOVERNANCE: &str = "avouch.governance.v1.Governance";
 
 /// Every method that is served. What is not here does not exist.
@@ -169,6 +170,7 @@ pub const METHODS: &[Method] = &[
     local(HEALTH, "Watch"),
     row(WATCH, "Follow", AGENT),
     row(WATCH, "FetchBundles", AGENT),
+    row(RULES, "Fetch", AGENT),
     local(GOVERNANCE, "Init"),
     local(GOVERNANCE, "AddPerson"),
     local(GOVERNANCE, "ApprovePerson"),
@@ -184,6 +186,11 @@ pub const METHODS: &[Method] = &[
     local(GOVERNANCE, "ListIdentities"),
     local(GOVERNANCE, "ListFound"),
     local(GOVERNANCE, "Adopt"),
+    local(GOVERNANCE, "PublishRules"),
+    local(GOVERNANCE, "ApproveRules"),
+    local(GOVERNANCE, "WithdrawRules"),
+    local(GOVERNANCE, "ListRules"),
+    local(GOVERNANCE, "GetRules"),
     local(GOVERNANCE, "ListRecords"),
 ];
 

@@ -11,7 +11,7 @@ use crate::api::rate::RateError;
 use crate::service::{
     ActivateError, AttestError, BadToken, BundleError, EntryWriteError, IdentityError, JoinTokenError,
     JwtError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError,
-    TaintError, WriteError, X509ItemError,
+    RulesError, TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -215,6 +215,22 @@ pub fn people_failed(error: &PeopleError) -> Status {
         PeopleError::UidTaken { .. } => Code::AlreadyExists,
         PeopleError::NotSecurity(_) | PeopleError::OwnQuestion(_) => Code::PermissionDenied,
         PeopleError::Unknown(_) => Code::NotFound,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// Rules were not published, agreed to or withdrawn.
+#[must_use]
+pub fn rules_failed(error: &RulesError) -> Status {
+    let code = match error {
+        RulesError::NotSecurity(_) | RulesError::OwnQuestion(_) => Code::PermissionDenied,
+        RulesError::Unknown(_) => Code::NotFound,
+        RulesError::Same { .. } => Code::AlreadyExists,
+        RulesError::TooManyWait => Code::ResourceExhausted,
+        RulesError::NotWaiting { .. }
+        | RulesError::Behind { .. }
+        | RulesError::Past(_)
+        | RulesError::NothingBefore(_) => Code::FailedPrecondition,
     };
     Status::new(code, error.to_string())
 }

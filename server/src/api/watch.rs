@@ -21,7 +21,7 @@ use avouch_proto::watch_v1::watch_server::Watch;
 use avouch_proto::watch_v1::{
     BundleNotice, Delta, FetchBundlesRequest, FetchBundlesResponse, FetchIdentitiesRequest,
     FetchIdentitiesResponse, FollowRequest, FollowResponse, Heartbeat, Hello, NodeState, Position, Resync,
-    SnapshotChunk, Welcome,
+    RulesNotice, SnapshotChunk, Welcome,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
@@ -34,7 +34,9 @@ use crate::api::call::{Call, open};
 use crate::limits::{
     IDENTITIES_PER_FETCH, WATCH_FRAME_BYTES, WATCH_HEARTBEAT, WATCH_HELLO_TIME, WATCH_QUEUE,
 };
-use crate::service::{AgentFeed, AgentUpdate, BundleChange, KnownEntry, NodeChange, Services, UpdateKind};
+use crate::service::{
+    AgentFeed, AgentUpdate, BundleChange, InForce, KnownEntry, NodeChange, Services, UpdateKind,
+};
 
 /// The version of the protocol that this server speaks.
 const VERSION: u32 = 1;
@@ -164,8 +166,18 @@ async fn follow(
     });
     let mut feed = services.follow(call.now().wall, agent, resume, known.collect());
     tracing::debug!(subsystem_name = "watch", spiffe_id = %agent, version = %hello.agent_version, resumes = resume.is_some(), "Agent follows");
+    let mut rules = services.follow_rules();
+    // Those of now are told first.
+    rules.mark_changed();
     loop {
         tokio::select! {
+            // Two words of fixed size: nothing waits behind them.
+            Ok(()) = rules.changed() => {
+                let in_force = rules.borrow_and_update().clone();
+                if let Some(in_force) = in_force {
+                    send(replies, Frame::Rules(rules_notice(&in_force))).await?;
+                }
+            }
             update = feed.next(call.gate.clock) => {
                 let update = update.ok_or_else(|| Status::unavailable("server is stopping"))?;
                 if replaced(call).await? {
@@ -273,6 +285,17 @@ fn notice(change: &BundleChange) -> BundleNotice {
         BundleChange::Removed(domain) => {
             BundleNotice { trust_domain: domain.to_string(), removed: true, ..Default::default() }
         }
+    }
+}
+
+fn rules_notice(in_force: &InForce) -> RulesNotice {
+    let signed = in_force.rules.as_ref().map(|shown| &shown.signed);
+    RulesNotice {
+        epoch_started: in_force.epoch.started,
+        epoch_random: in_force.epoch.random,
+        number: in_force.number(),
+        digest: signed.map(|signed| signed.digest.0.to_vec()).unwrap_or_default(),
+        key: signed.map(|signed| signed.key.clone()).unwrap_or_default(),
     }
 }
 

@@ -17,6 +17,7 @@ mod lifetimes;
 mod list;
 mod people;
 mod pruner;
+mod rules;
 mod svids;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use avouch_credential::x509::facts::CertFacts;
 use avouch_domain::{AuthorityKind, Holder, Image, LogPosition, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
 use avouch_store::Stretch;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,10 +41,13 @@ use crate::datastore::Datastore;
 use crate::feed::Feed;
 use crate::keys::KeyManager;
 use crate::ledger;
+use crate::limits::RULES_CHECKS;
+use crate::rules as shown;
 use crate::writer::Writer;
 
 pub use crate::ca::{CaFacts, IssuedJwt, IssuedX509, Order, OrderError};
 pub use crate::feed::{AgentFeed, AgentUpdate, BundleChange, NodeChange, UpdateKind};
+pub use crate::rules::{InForce, Shown};
 pub use crate::settings::Settings;
 pub use crate::writer::WriteError;
 pub use agents::{JoinTokenError, NewJoinToken, RenewError, ShownJoinToken};
@@ -57,9 +61,11 @@ pub use avouch_engine::plan::identities::{IdentityError, IdentityPatch, NewIdent
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
 pub use avouch_engine::plan::operator::{ActivateError, RevokeError, TaintError};
 pub use avouch_engine::plan::people::PeopleError;
+pub use avouch_engine::plan::rules::RulesError;
 pub use avouch_engine::registry::Card;
 pub use identities::{Adoption, Candidate, IdentityFilter, NameError, Reach, Step, step};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
+pub use rules::Publication;
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 
 /// What the services are built of.
@@ -106,6 +112,9 @@ struct Inner {
     /// Who holds the keys: this server.
     holder: Holder,
     orders: OrderQueue,
+    rules: shown::Receiver,
+    /// Turns for checking folders of rules.
+    rules_check: Semaphore,
     verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
     /// Those that still need the store after `stop`.
     tasks: TaskTracker,
@@ -162,6 +171,14 @@ impl Services {
             pruner::Parts { writer: writer.clone(), settings: settings.clone(), metrics, clock },
             stop.clone(),
         ));
+        let rules = shown::Parts {
+            store: store.clone(),
+            writer: writer.clone(),
+            keys: keys.clone(),
+            trust_domain: trust_domain.clone(),
+            clock,
+        };
+        let rules = shown::start(rules, stop.clone());
         let heads = ledger::Parts {
             store: store.clone(),
             keys,
@@ -182,6 +199,8 @@ impl Services {
             ca,
             holder,
             orders,
+            rules,
+            rules_check: Semaphore::new(RULES_CHECKS),
             verifiers,
             tasks,
         })))

@@ -21,6 +21,7 @@ fn put(row: Row) -> Plan {
             parent_before: None,
             parent_after: None,
         }],
+        folders: Vec::new(),
         audit: vec![AuditRow {
             at: Timestamp(0),
             event: AuditEvent::EntryCreated,

@@ -145,3 +145,38 @@ BEGIN SELECT RAISE(ABORT, 'the stop number of an identity never falls'); END;
 CREATE TRIGGER stops_are_final BEFORE UPDATE ON identities
 WHEN old.standing = 'stopped' AND new.standing <> 'stopped'
 BEGIN SELECT RAISE(ABORT, 'a stopped identity stays stopped'); END;
+
+-- Published rules; the approved ones with the highest number are in force.
+CREATE TABLE rules (
+    number       INTEGER PRIMARY KEY CHECK (number >= 1),
+    digest       BLOB    NOT NULL CHECK (length(digest) = 32), -- of the folder
+    note         TEXT    NOT NULL,
+    standing     TEXT    NOT NULL CHECK (standing IN ('proposed', 'approved', 'withdrawn')),
+    published_by TEXT    NOT NULL REFERENCES people (id) DEFERRABLE INITIALLY DEFERRED,
+    published_at INTEGER NOT NULL,
+    yes_by       TEXT    CHECK ((yes_by IS NOT NULL) = (standing = 'approved')),
+    valid_from   INTEGER CHECK ((valid_from IS NOT NULL) = (standing = 'approved'))
+) STRICT;
+
+-- Their texts: a JSON array of [name, text], ascending by name. The oldest are dropped.
+CREATE TABLE rules_folders (
+    digest BLOB NOT NULL PRIMARY KEY CHECK (length(digest) = 32),
+    files  TEXT NOT NULL
+) STRICT;
+
+CREATE TRIGGER numbers_of_rules_rise BEFORE INSERT ON rules
+WHEN new.number < (SELECT max(number) FROM rules) AND NOT EXISTS (SELECT 1 FROM rules WHERE number = new.number)
+BEGIN SELECT RAISE(ABORT, 'the number of rules never falls'); END;
+
+CREATE TRIGGER published_rules_stay BEFORE DELETE ON rules
+BEGIN SELECT RAISE(ABORT, 'published rules are never deleted'); END;
+
+CREATE TRIGGER published_rules_keep_their_content BEFORE UPDATE ON rules
+WHEN new.digest <> old.digest OR new.published_by <> old.published_by OR new.published_at <> old.published_at
+    OR (old.standing <> 'proposed' AND (new.standing <> old.standing OR new.yes_by IS NOT old.yes_by))
+BEGIN SELECT RAISE(ABORT, 'published rules never change'); END;
+
+CREATE TRIGGER rules_in_force_never_fall BEFORE UPDATE ON rules
+WHEN new.standing = 'approved' AND old.standing <> 'approved'
+    AND new.number < (SELECT max(number) FROM rules WHERE standing = 'approved')
+BEGIN SELECT RAISE(ABORT, 'the number of the rules in force never falls'); END;

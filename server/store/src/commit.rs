@@ -10,6 +10,7 @@ use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::error::{CommitError, StoreError};
+use crate::folders;
 use crate::limits::RECORDS_KEPT;
 use crate::row;
 
@@ -106,6 +107,10 @@ fn write_plan(conn: &Connection, plan: &Plan, now: LogPosition) -> Result<Head, 
     }
     for key in &plan.deletes {
         row::delete(conn, key)?;
+    }
+    if !plan.folders.is_empty() {
+        plan.folders.iter().try_for_each(|folder| folders::keep(conn, folder))?;
+        folders::prune(conn)?;
     }
     let mut head = now.head;
     let mut insert = conn.prepare_cached(

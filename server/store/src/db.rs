@@ -8,11 +8,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use avouch_credential::ledger::{Hash, SignedHead};
-use avouch_domain::{Epoch, Image, LogPosition, Plan, Timestamp};
+use avouch_domain::{Epoch, Image, LogPosition, Plan, RulesDigest, RulesFolder, Timestamp};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::commit;
 use crate::error::{CommitError, StoreError, TailError};
+use crate::folders;
 use crate::limits::{BUSY_TIMEOUT, CHANGES_KEPT, STATEMENTS_KEPT, WAL_ATTEMPTS, WAL_KEPT_BYTES, WAL_PAUSE};
 use crate::lock::FileLock;
 use crate::records::{self, Stretch};
@@ -152,6 +153,14 @@ impl Db {
     /// If the database can't be written.
     pub fn keep_head(&self, head: &SignedHead) -> Result<(), StoreError> {
         records::keep_head(&self.conn, head)
+    }
+
+    /// The folder of published rules with this digest, if it is kept.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn rules_folder(&self, digest: &RulesDigest) -> Result<Option<RulesFolder>, StoreError> {
+        folders::read(&self.conn, digest)
     }
 
     /// Checks that the kept change log is one unbroken chain that ends at the counter.

@@ -1,5 +1,5 @@
-//! Where the server keeps what must survive: entries, nodes, bundles, join tokens, authorities, people, identities, the
-//! change log and the records, in one SQLite database.
+//! Where the server keeps what must survive: entries, nodes, bundles, join tokens, authorities, people, identities,
+//! published rules, the change log and the records, in one SQLite database.
 //!
 //! [`Store`] is the handle of a running server: a thread that writes and a thread that reads. [`Db`] is the same
 //! thing without threads, for the simulator and for tools.
@@ -10,6 +10,7 @@ mod backup;
 mod commit;
 mod db;
 mod error;
+mod folders;
 pub mod limits;
 mod lock;
 mod records;

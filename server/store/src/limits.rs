@@ -20,6 +20,8 @@ pub const STATEMENTS_KEPT: usize = 64;
 pub const TAIL_MAX: usize = 10_000;
 /// Signed heads kept: days of a busy log; each vouches for everything before it.
 pub const HEADS_KEPT: i64 = 10_000;
+/// Folders of published rules kept, a hundred megabytes at most; the rows that name older ones stay.
+pub const FOLDERS_KEPT: i64 = 100;
 /// Most records handed out by one call.
 pub const RECORD_PAGE_MAX: usize = 10_000;
 /// Looks at a new file that another server is making too, and the pause between two of them: as long in all as

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use avouch_credential::ledger::{Hash, SignedHead};
-use avouch_domain::{Epoch, Image, LogPosition, Plan, Timestamp};
+use avouch_domain::{Epoch, Image, LogPosition, Plan, RulesDigest, RulesFolder, Timestamp};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
 
@@ -107,6 +107,14 @@ impl Store {
     /// If the database can't be written.
     pub async fn keep_head(&self, head: SignedHead) -> Result<(), StoreError> {
         run(&self.writer, move |db| db.keep_head(&head)).await?
+    }
+
+    /// The folder of published rules with this digest, if it is kept.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn rules_folder(&self, digest: RulesDigest) -> Result<Option<RulesFolder>, StoreError> {
+        run(&self.reader, move |db| db.rules_folder(&digest)).await?
     }
 
     /// Everything, at one position.

@@ -243,6 +243,7 @@ fn parts(looker: &Arc<FakeLooker>, metrics: &Metrics, options: WorkloadOptions) 
     let attestor = WorkloadAttestor::new(vec![looker.clone()], metrics.clone(), tick);
     WorkloadParts {
         attestor,
+        runs: None,
         options,
         room: listener::Room { connections: CONNECTIONS, open_files: 4 },
         metrics: metrics.clone(),

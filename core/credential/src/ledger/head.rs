@@ -3,11 +3,10 @@
 //! Never signs for a log without a name: a head of one trust domain says nothing about another's.
 
 use avouch_domain::{Timestamp, TrustDomain};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey};
 
 use super::record::Hash;
-use crate::key::{PublicAlgorithm, PublicKey};
 use crate::signer::{SignError, Signer};
+use crate::statement::{self, StatementError};
 
 /// A statement about everything up to one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,19 +18,6 @@ pub struct SignedHead {
     pub key: Vec<u8>,
     /// ASN.1 form.
     pub signature: Vec<u8>,
-}
-
-/// Why a head proves nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
-    #[error("its certificate is of no use: {0}")]
-    Certificate(String),
-    #[error("its key can't be read: {0}")]
-    Key(String),
-    #[error("its key is {0}, expected EC P-256 or EC P-384")]
-    Algorithm(&'static str),
-    #[error("its signature does not fit")]
-    Signature,
 }
 
 /// The bytes that are signed: lines of text, so that nothing can be read in two ways.
@@ -56,16 +42,9 @@ impl SignedHead {
     /// Checks the signature under the key that comes along; whether that key is the server's is the reader's to know.
     ///
     /// # Errors
-    /// [`HeadError`].
-    pub fn check(&self, domain: &TrustDomain) -> Result<(), HeadError> {
-        let key = PublicKey::from_pkix(&self.key).map_err(|e| HeadError::Key(e.to_string()))?;
-        let scheme = match key.algorithm() {
-            PublicAlgorithm::EcP256 => &ECDSA_P256_SHA256_ASN1,
-            PublicAlgorithm::EcP384 => &ECDSA_P384_SHA384_ASN1,
-            other => return Err(HeadError::Algorithm(other.name())),
-        };
-        let key = ParsedPublicKey::new(scheme, key.raw()).map_err(|e| HeadError::Key(e.to_string()))?;
+    /// [`StatementError`].
+    pub fn check(&self, domain: &TrustDomain) -> Result<(), StatementError> {
         let signed = statement(domain, self.seq, &self.hash, self.at);
-        key.verify_sig(signed.as_bytes(), &self.signature).map_err(|_| HeadError::Signature)
+        statement::check(&self.key, &signed, &self.signature)
     }
 }

@@ -7,17 +7,24 @@ use std::borrow::Cow;
 use std::fmt;
 
 use avouch_domain::{NodeChain, NodeHead, Note, Stand, Timestamp};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::head::HeadError;
 use super::record::{Detail, FIRST_PREVIOUS, Hash, RecordError, hash_of, time_text};
 use super::verify::Broken;
-use crate::key::{PublicAlgorithm, PublicKey};
 use crate::limits::{RECORD_DETAILS_MAX, RECORD_MAX};
 use crate::signer::{SignError, Signer};
+use crate::statement::{self, StatementError};
 use crate::x509::facts::CertFacts;
+
+/// Why a node's head proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    #[error("its certificate is of no use: {0}")]
+    Certificate(String),
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+}
 
 /// The form of lines that this code writes and reads.
 const VERSION: u32 = 2;
@@ -229,7 +236,7 @@ impl ChainReader {
 }
 
 /// The bytes that are signed: lines of text, so that nothing can be read in two ways.
-fn statement(chain: &NodeChain, stand: &Stand, at: Timestamp) -> String {
+fn text_of(chain: &NodeChain, stand: &Stand, at: Timestamp) -> String {
     let (source, id, seq, hash) = (&chain.source, chain.id, stand.seq, hex::encode(stand.hash));
     format!("avouch node head v1\n{source}\n{id}\n{seq}\n{hash}\n{}\n", at.0)
 }
@@ -245,7 +252,7 @@ pub fn sign_node_head(
     certificate: &[u8],
     signer: &dyn Signer,
 ) -> Result<NodeHead, SignError> {
-    let signature = signer.sign(statement(chain, &stand, at).as_bytes())?;
+    let signature = signer.sign(text_of(chain, &stand, at).as_bytes())?;
     Ok(NodeHead { stand, at, certificate: certificate.to_vec(), signature })
 }
 
@@ -261,13 +268,6 @@ pub fn check_node_head(chain: &NodeChain, head: &NodeHead) -> Result<(), HeadErr
     if id != chain.source {
         return Err(HeadError::Certificate(format!("it names {id}, expected {}", chain.source)));
     }
-    let key = PublicKey::from_pkix(&facts.public_key_pkix).map_err(|e| HeadError::Key(e.to_string()))?;
-    let scheme = match key.algorithm() {
-        PublicAlgorithm::EcP256 => &ECDSA_P256_SHA256_ASN1,
-        PublicAlgorithm::EcP384 => &ECDSA_P384_SHA384_ASN1,
-        other => return Err(HeadError::Algorithm(other.name())),
-    };
-    let key = ParsedPublicKey::new(scheme, key.raw()).map_err(|e| HeadError::Key(e.to_string()))?;
-    let signed = statement(chain, &head.stand, head.at);
-    key.verify_sig(signed.as_bytes(), &head.signature).map_err(|_| HeadError::Signature)
+    let signed = text_of(chain, &head.stand, head.at);
+    Ok(statement::check(&facts.public_key_pkix, &signed, &head.signature)?)
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::key::PrivateKey;
 use crate::signer::Signer;
+use crate::statement::StatementError;
 
 fn chain() -> NodeChain {
     NodeChain { source: id("/spire/agent/x509pop/a"), id: ChainId::new([7; 8]) }
@@ -160,7 +161,7 @@ fn a_head_counts_only_with_a_certificate_of_the_node_and_its_key() {
     };
     assert_eq!(head(&certificate, &key), Ok(()));
     assert!(matches!(head(&other, &other_key), Err(HeadError::Certificate(_))));
-    assert_eq!(head(&certificate, &other_key), Err(HeadError::Signature));
+    assert_eq!(head(&certificate, &other_key), Err(HeadError::Statement(StatementError::Signature)));
     assert!(matches!(head(b"none", &key), Err(HeadError::Certificate(_))));
 }
 

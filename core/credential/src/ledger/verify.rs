@@ -10,9 +10,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::head::{HeadError, SignedHead};
+use super::head::SignedHead;
 use super::record::{FIRST_PREVIOUS, Hash, RecordError, hash_of, read_line};
 use crate::limits::{HEAD_GAP_MAX, RECORD_MAX};
+use crate::statement::StatementError;
 
 /// The first line of an exported log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +64,7 @@ pub enum Broken {
     #[error("record {before} was changed: record {seq} was written after another one")]
     Chain { before: u64, seq: u64 },
     #[error("the head of record {seq}: {problem}")]
-    Head { seq: u64, problem: HeadError },
+    Head { seq: u64, problem: StatementError },
     #[error("a line after record {seq} is no head: {problem}")]
     HeadForm { seq: u64, problem: String },
     #[error("the head of record {seq} was signed over another record")]

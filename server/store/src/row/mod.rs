@@ -9,6 +9,7 @@ mod identity;
 mod join_token;
 mod node;
 mod person;
+mod rules;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ struct Statements {
     read: fn(&mut Fields<'_>) -> Result<Row, Bad>,
 }
 
-const ALL: [&Statements; 7] = [
+const ALL: [&Statements; 8] = [
     &entry::STATEMENTS,
     &node::STATEMENTS,
     &bundle::STATEMENTS,
@@ -59,6 +60,7 @@ const ALL: [&Statements; 7] = [
     &authority::STATEMENTS,
     &person::STATEMENTS,
     &identity::STATEMENTS,
+    &rules::STATEMENTS,
 ];
 
 fn statements(key: &RowKey) -> &'static Statements {
@@ -70,6 +72,7 @@ fn statements(key: &RowKey) -> &'static Statements {
         RowKey::Authority(..) => &authority::STATEMENTS,
         RowKey::Person(_) => &person::STATEMENTS,
         RowKey::Identity(_) => &identity::STATEMENTS,
+        RowKey::Rules(_) => &rules::STATEMENTS,
     }
 }
 
@@ -83,6 +86,7 @@ pub(crate) fn put(conn: &Connection, row: &Row) -> Result<[u8; 32], StoreError> 
         Row::Authority(a) => (&authority::STATEMENTS, authority::values(a)),
         Row::Person(p) => (&person::STATEMENTS, person::values(p)),
         Row::Identity(i) => (&identity::STATEMENTS, identity::values(i)),
+        Row::Rules(r) => (&rules::STATEMENTS, rules::values(r)),
     };
     let content = content_digest(&values);
     conn.prepare_cached(statements.put)?.execute(params_from_iter(values))?;
@@ -143,6 +147,7 @@ fn key_values(key: &RowKey) -> Vec<Value> {
         RowKey::Authority(kind, holder, slot) => authority::key_values(*kind, holder, *slot),
         RowKey::Person(id) => vec![text(id.as_str())],
         RowKey::Identity(name) => vec![text(name.as_str())],
+        RowKey::Rules(number) => vec![Value::Integer(number.cast_signed())],
     }
 }
 
@@ -156,6 +161,7 @@ pub(crate) fn key_to_log(key: &RowKey) -> (i64, String) {
         RowKey::Authority(kind, holder, slot) => (5, authority::key_to_log(*kind, holder, *slot)),
         RowKey::Person(id) => (6, id.to_string()),
         RowKey::Identity(name) => (7, name.to_string()),
+        RowKey::Rules(number) => (8, number.to_string()),
     }
 }
 
@@ -173,6 +179,7 @@ pub(crate) fn key_from_log(kind: i64, key: &str) -> Result<RowKey, Bad> {
         5 => authority::key_from_log(key),
         6 => PersonId::new(key).map(RowKey::Person).map_err(bad),
         7 => SpiffeId::parse(key).map(RowKey::Identity).map_err(bad),
+        8 => key.parse().map(RowKey::Rules).map_err(bad),
         _ => Err(bad(format!("key kind {kind} is unknown"))),
     }
 }
@@ -291,6 +298,7 @@ mod tests {
             RowKey::Authority(AuthorityKind::Jwt, Holder::TrustDomain, Slot::B),
             RowKey::Person(PersonId::new("per_1").unwrap()),
             RowKey::Identity(SpiffeId::parse("spiffe://td/test/coder").unwrap()),
+            RowKey::Rules(7),
         ];
         for key in keys {
             let (kind, text) = key_to_log(&key);

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use avouch_domain::fixtures::{domain, entry, id, identity, node, person, person_id};
+use avouch_domain::fixtures::{domain, entry, id, identity, node, person, person_id, rules};
 use avouch_domain::{
     AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, Entry, Holder, Identity,
-    Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, Revision, Row, RowKey,
-    Slot, SlotState, Standing, Timestamp, X509Authority,
+    Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, PublishedRules, Revision,
+    Row, RowKey, RulesStanding, Slot, SlotState, Standing, Timestamp, X509Authority,
 };
 
 use crate::Store;
@@ -125,6 +125,15 @@ pub fn one_of_each() -> Vec<Row> {
             confirm_by: Some(Timestamp(7)),
             preset: Some(Code::new("coding-agent").unwrap()),
             ..identity("/test/full", Kind::AiAgent)
+        }),
+        Row::Rules(PublishedRules { published_by: person_id("per_a"), ..rules(1) }),
+        Row::Rules(PublishedRules {
+            note: "a \"note\" with 'quotes'".into(),
+            standing: RulesStanding::Proposed,
+            published_by: person_id("per_a"),
+            yes_by: None,
+            valid_from: None,
+            ..rules(2)
         }),
     ]
 }

@@ -1,7 +1,9 @@
 //! One suite for every kind of database: a new one is one line at the end.
 
 use avouch_credential::ledger::{FIRST_PREVIOUS, SignedHead, hash_of, read_line};
-use avouch_domain::{Identity, Kind, LogPosition, Plan, Row};
+use avouch_domain::{
+    Identity, Kind, LogPosition, Plan, PublishedRules, Row, RulesDigest, RulesFolder, RulesStanding,
+};
 
 use super::kit::*;
 use crate::{CommitError, Lost, Stretch, TailError};
@@ -14,7 +16,8 @@ async fn what_is_put_is_read_back_the_same(at: Opened) {
 }
 
 async fn a_deleted_row_is_gone(at: Opened) {
-    let rows = one_of_each();
+    let mut rows = one_of_each();
+    rows.retain(|row| !matches!(row, Row::Rules(_))); // they stay, see below
     let mut plans = vec![put(rows.clone())];
     plans.extend(rows.iter().map(|r| delete(r.key())));
     at.store.commit(at.image.position, plans).await.unwrap();
@@ -171,6 +174,87 @@ async fn the_table_itself_keeps_environments_stop_numbers_and_stops(at: Opened) 
     assert!(matches!(refused, Err(CommitError::Store(_))), "{refused:?}");
 }
 
+fn folder(content: u8, text: &str) -> RulesFolder {
+    let files = vec![("a.cedar".to_owned(), text.to_owned()), ("resources.toml".to_owned(), String::new())];
+    RulesFolder { digest: RulesDigest([content; 32]), files: files.into() }
+}
+
+fn published(number: u64, standing: RulesStanding) -> PublishedRules {
+    use avouch_domain::fixtures::rules;
+    let rules = PublishedRules { digest: RulesDigest([7; 32]), standing, ..rules(number) };
+    match standing {
+        RulesStanding::Approved => rules,
+        _ => PublishedRules { yes_by: None, valid_from: None, ..rules },
+    }
+}
+
+async fn a_folder_of_rules_is_written_with_its_row_and_read_by_its_digest(at: Opened) {
+    use avouch_domain::fixtures::person;
+    let folder = folder(7, "text with \"quotes\"\nand lines");
+    let rows = [Row::Person(person("per_s", 1, true)), Row::Rules(published(1, RulesStanding::Approved))];
+    let plan = Plan { folders: vec![folder.clone()], ..put(rows.clone()) };
+    let late = at.store.commit(
+        LogPosition { revision: avouch_domain::Revision(9), ..at.image.position },
+        vec![plan.clone()],
+    );
+    assert!(late.await.is_err());
+    assert_eq!(at.store.rules_folder(folder.digest).await.unwrap(), None, "with its row or not at all");
+    let now = last(&at.store.commit(at.image.position, vec![plan]).await.unwrap());
+    assert_eq!(at.store.rules_folder(folder.digest).await.unwrap(), Some(folder.clone()));
+    assert_eq!(sorted(at.store.image(NOW).await.unwrap().rows), sorted(rows.to_vec()));
+    let again =
+        Plan { folders: vec![folder.clone()], ..put([Row::Rules(published(2, RulesStanding::Proposed))]) };
+    at.store.commit(now, vec![again]).await.unwrap();
+    assert_eq!(at.store.rules_folder(folder.digest).await.unwrap(), Some(folder));
+}
+
+async fn only_folders_of_the_newest_rules_and_of_those_in_force_are_kept(at: Opened) {
+    use avouch_domain::fixtures::person;
+    let many = u8::try_from(crate::limits::FOLDERS_KEPT).unwrap() + 2;
+    let of = |number: u8, standing| PublishedRules {
+        digest: RulesDigest([number; 32]),
+        ..published(number.into(), standing)
+    };
+    let mut plans = vec![put([Row::Person(person("per_s", 1, true))])];
+    plans.extend((1..=many).map(|number| {
+        let standing = if number == 1 { RulesStanding::Approved } else { RulesStanding::Proposed };
+        Plan { folders: vec![folder(number, "")], ..put([Row::Rules(of(number, standing))]) }
+    }));
+    at.store.commit(at.image.position, plans).await.unwrap();
+    let kept = async |number: u8| at.store.rules_folder(RulesDigest([number; 32])).await.unwrap().is_some();
+    assert_eq!([kept(1).await, kept(2).await, kept(3).await, kept(many).await], [true, false, true, true]);
+}
+
+async fn the_table_itself_keeps_rules_as_they_were_published(at: Opened) {
+    use RulesStanding::{Approved, Proposed, Withdrawn};
+    use avouch_domain::fixtures::{person, person_id};
+    let mut rows = vec![Row::Person(person("per_s", 1, true)), Row::Person(person("per_t", 2, true))];
+    rows.extend(
+        [(1, Approved), (2, Proposed), (3, Approved), (5, Withdrawn)]
+            .map(|(n, s)| Row::Rules(published(n, s))),
+    );
+    let now = last(&at.store.commit(at.image.position, vec![put(rows)]).await.unwrap());
+    let one = published(1, Approved);
+    let wrong = [
+        ("a number below the highest", published(4, Approved)),
+        ("below the rules in force", published(2, Approved)),
+        ("other files", PublishedRules { digest: RulesDigest([8; 32]), ..one.clone() }),
+        ("another publisher", PublishedRules { published_by: person_id("per_t"), ..one.clone() }),
+        ("a yes taken back", published(1, Proposed)),
+        ("another yes", PublishedRules { yes_by: Some(person_id("per_t")), ..one.clone() }),
+        ("a withdrawal taken back", published(5, Proposed)),
+        ("a yes that is none", PublishedRules { yes_by: None, ..published(6, Approved) }),
+        ("of nobody", PublishedRules { published_by: person_id("per_nobody"), ..published(6, Approved) }),
+    ];
+    for (what, wrong) in wrong {
+        let refused = at.store.commit(now, vec![put([Row::Rules(wrong)])]).await;
+        assert!(matches!(refused, Err(CommitError::Store(_))), "{what}: {refused:?}");
+    }
+    let refused = at.store.commit(now, vec![delete(Row::Rules(one).key())]).await;
+    assert!(matches!(refused, Err(CommitError::Store(_))), "{refused:?}");
+    at.store.commit(now, vec![put([Row::Rules(published(6, Proposed))])]).await.unwrap();
+}
+
 async fn a_backup_holds_everything_and_overwrites_nothing(at: Opened) {
     let (_folder, to) = place();
     let end = last(&at.store.commit(at.image.position, vec![put(one_of_each())]).await.unwrap());
@@ -214,6 +298,9 @@ macro_rules! store_suite {
             the_log_is_cut_between_revisions_only,
             a_position_of_another_history_is_lost,
             the_table_itself_keeps_environments_stop_numbers_and_stops,
+            the_table_itself_keeps_rules_as_they_were_published,
+            a_folder_of_rules_is_written_with_its_row_and_read_by_its_digest,
+            only_folders_of_the_newest_rules_and_of_those_in_force_are_kept,
             records_are_read_in_order_and_onwards_and_each_holds_the_hash_of_the_one_before,
             a_head_is_wanted_until_the_last_record_has_one_and_is_read_with_it,
             a_backup_holds_everything_and_overwrites_nothing,

@@ -13,7 +13,7 @@ pub enum Durability {
 
 /// Takes records.
 #[tonic::async_trait]
-pub trait Book: Send + Sync + 'static {
+pub trait Records: Send + Sync + 'static {
     /// Writes a record and gives its number.
     ///
     /// # Errors
