@@ -65,6 +65,9 @@ avouch::metric_table! {
     PERSON_SET: Call[] = Avouch "datastore_person_set", "A person was written.";
     IDENTITY_SET: Call[] = Avouch "datastore_identity_set", "An identity was written.";
     RECORD_LIST: Call[] = Avouch "datastore_record_list", "Records were read.";
+    NODE_RECORD_LIST: Call[] = Avouch "datastore_node_record_list", "Records of nodes, or where their chains stand, were read.";
+    NODE_RECORD_APPEND: Call[] = Avouch "datastore_node_record_append", "Records that nodes had sent were written, those of several nodes in one transaction.";
+    NODE_RECORDS: Counter[] = Avouch "node_records", "Records of nodes that came and are on disk.";
     HEAD_SIGN: Call[] = Avouch "record_head_sign", "The newest record was signed and the signature written.";
 }
 
@@ -98,6 +101,8 @@ pub enum StoreCall {
     Changes,
     Position,
     Records,
+    NodeRecords,
+    NodeRecordsKept,
 }
 
 /// What became of one row in a transaction.
@@ -270,6 +275,11 @@ impl Metrics {
         self.registry.call(call, [], outcome(good), elapsed);
     }
 
+    /// Records of nodes were kept.
+    pub fn node_records(&self, count: usize) {
+        self.registry.add(NODE_RECORDS, [], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    }
+
     /// The own bundle was searched for ended authorities; `removed` tells whether some were taken out.
     pub fn bundle_pruned(&self, removed: Result<bool, ()>, elapsed: Duration) {
         for call in [BUNDLE_PRUNE, DATASTORE_BUNDLE_PRUNE] {
@@ -325,6 +335,8 @@ impl Metrics {
             StoreCall::Changes => CHANGE_LIST,
             StoreCall::Position => POSITION_FETCH,
             StoreCall::Records => RECORD_LIST,
+            StoreCall::NodeRecords => NODE_RECORD_LIST,
+            StoreCall::NodeRecordsKept => NODE_RECORD_APPEND,
         };
         self.registry.call(call, [], code, elapsed);
     }

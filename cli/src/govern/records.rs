@@ -46,7 +46,7 @@ async fn key(session: &mut Session<'_>) -> Result<(), Failure> {
     let mut newest = None;
     let mut after = 0;
     loop {
-        let request = wire::ListRecordsRequest { after, limit: 0 };
+        let request = wire::ListRecordsRequest { after, ..Default::default() };
         let page = session.client.list_records(request).await?.into_inner();
         newest = page.heads.into_iter().next_back().or(newest);
         if page.lines.is_empty() {
@@ -74,7 +74,7 @@ impl Log {
 
     /// The next lines; `None` at the end.
     async fn next(&mut self, session: &mut Session<'_>) -> Result<Option<Vec<String>>, Failure> {
-        let request = wire::ListRecordsRequest { after: self.after, limit: 0 };
+        let request = wire::ListRecordsRequest { after: self.after, ..Default::default() };
         let page = session.client.list_records(request).await?.into_inner();
         let mut lines = Vec::with_capacity(page.lines.len() + page.heads.len() + 1);
         if !self.begun {

@@ -33,7 +33,7 @@ pub use entry::{Entry, EntryError, EntryId, EntryParts};
 pub use identity::{Cause, Environment, Identity, Kind, Purpose, PurposeError, Standing};
 pub use join_token::JoinToken;
 pub use node::{Node, NodeSerial};
-pub use node_log::{ChainId, NodeChain, NodeEvent, NodeHead, Note, Shipment, Stand};
+pub use node_log::{ChainId, KeptHead, NodeChain, NodeEvent, NodeHead, Note, Receipt, Shipment, Stand};
 pub use person::{Person, PersonError, PersonId, PersonState};
 pub use selector::{Selector, SelectorError, SelectorSet};
 pub use short_text::{InPlace, ShortText};

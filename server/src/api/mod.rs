@@ -13,6 +13,7 @@ use avouch_proto::entry_v1::entry_server::EntryServer;
 use avouch_proto::governance_v1::governance_server::GovernanceServer;
 use avouch_proto::localauthority_v1::local_authority_server::LocalAuthorityServer;
 use avouch_proto::logger_v1::logger_server::LoggerServer;
+use avouch_proto::records_v1::records_server::RecordsServer;
 use avouch_proto::svid_v1::svid_server::SvidServer;
 use avouch_proto::watch_v1::watch_server::WatchServer;
 use tonic::service::Routes;
@@ -38,6 +39,7 @@ pub mod listen;
 pub mod localauthority;
 pub mod logger;
 pub mod rate;
+pub mod records;
 pub mod status;
 pub mod svid;
 pub mod sync;
@@ -66,6 +68,7 @@ fn shared(gate: &Gate) -> Routes {
         ))
         .add_service(limited!(EntryServer, entry::EntryApi { services: services.clone() }))
         .add_service(limited!(SvidServer, svid::SvidApi { services: services.clone() }))
+        .add_service(limited!(RecordsServer, records::RecordsApi { services: services.clone() }))
         .add_service(limited!(WatchServer, watch::WatchApi { services: services.clone() }))
 }
 

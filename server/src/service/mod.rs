@@ -15,6 +15,7 @@ mod entries;
 mod identities;
 mod lifetimes;
 mod list;
+mod node_records;
 mod people;
 mod pruner;
 mod svids;
@@ -60,6 +61,7 @@ pub use avouch_engine::plan::people::PeopleError;
 pub use avouch_engine::registry::Card;
 pub use identities::{Adoption, Candidate, IdentityFilter, NameError, Reach, Step, step};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
+pub use node_records::ShipError;
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 
 /// What the services are built of.
@@ -106,6 +108,7 @@ struct Inner {
     /// Who holds the keys: this server.
     holder: Holder,
     orders: OrderQueue,
+    receiver: node_records::Receiver,
     verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
     /// Those that still need the store after `stop`.
     tasks: TaskTracker,
@@ -164,13 +167,15 @@ impl Services {
         ));
         let heads = ledger::Parts {
             store: store.clone(),
-            keys,
+            keys: keys.clone(),
             trust_domain: trust_domain.clone(),
             positions: writer.subscribe(),
             clock,
         };
         let tasks = TaskTracker::new();
-        tasks.spawn(ledger::run(heads, stop));
+        tasks.spawn(ledger::run(heads, stop.clone()));
+        let (receiver, receiving) = node_records::Receiver::new(store.clone(), keys, stop);
+        tasks.spawn(receiving);
         tasks.close();
         let verifiers = verifiers.into_iter().collect();
         Ok(Self(Arc::new(Inner {
@@ -182,6 +187,7 @@ impl Services {
             ca,
             holder,
             orders,
+            receiver,
             verifiers,
             tasks,
         })))

@@ -32,6 +32,8 @@ pub enum HeadError {
     Algorithm(&'static str),
     #[error("its signature does not fit")]
     Signature,
+    #[error("the server's receipt: {0}")]
+    Receipt(Box<HeadError>),
 }
 
 /// The bytes that are signed: lines of text, so that nothing can be read in two ways.
@@ -58,14 +60,18 @@ impl SignedHead {
     /// # Errors
     /// [`HeadError`].
     pub fn check(&self, domain: &TrustDomain) -> Result<(), HeadError> {
-        let key = PublicKey::from_pkix(&self.key).map_err(|e| HeadError::Key(e.to_string()))?;
-        let scheme = match key.algorithm() {
-            PublicAlgorithm::EcP256 => &ECDSA_P256_SHA256_ASN1,
-            PublicAlgorithm::EcP384 => &ECDSA_P384_SHA384_ASN1,
-            other => return Err(HeadError::Algorithm(other.name())),
-        };
-        let key = ParsedPublicKey::new(scheme, key.raw()).map_err(|e| HeadError::Key(e.to_string()))?;
-        let signed = statement(domain, self.seq, &self.hash, self.at);
-        key.verify_sig(signed.as_bytes(), &self.signature).map_err(|_| HeadError::Signature)
+        check_signature(&self.key, &statement(domain, self.seq, &self.hash, self.at), &self.signature)
     }
+}
+
+/// Checks a signature in ASN.1 form under a key in PKIX form.
+pub(super) fn check_signature(pkix: &[u8], signed: &str, signature: &[u8]) -> Result<(), HeadError> {
+    let key = PublicKey::from_pkix(pkix).map_err(|e| HeadError::Key(e.to_string()))?;
+    let scheme = match key.algorithm() {
+        PublicAlgorithm::EcP256 => &ECDSA_P256_SHA256_ASN1,
+        PublicAlgorithm::EcP384 => &ECDSA_P384_SHA384_ASN1,
+        other => return Err(HeadError::Algorithm(other.name())),
+    };
+    let key = ParsedPublicKey::new(scheme, key.raw()).map_err(|e| HeadError::Key(e.to_string()))?;
+    key.verify_sig(signed.as_bytes(), signature).map_err(|_| HeadError::Signature)
 }

@@ -6,15 +6,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use avouch_domain::{NodeChain, NodeHead, Note, Stand, Timestamp};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey};
+use avouch_domain::{KeptHead, NodeChain, NodeHead, Note, Receipt, Stand, Timestamp};
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::head::HeadError;
+use super::head::{HeadError, check_signature};
 use super::record::{Detail, FIRST_PREVIOUS, Hash, RecordError, hash_of, time_text};
 use super::verify::Broken;
-use crate::key::{PublicAlgorithm, PublicKey};
 use crate::limits::{RECORD_DETAILS_MAX, RECORD_MAX};
 use crate::signer::{SignError, Signer};
 use crate::x509::facts::CertFacts;
@@ -262,13 +261,32 @@ pub fn check_node_head(chain: &NodeChain, head: &NodeHead) -> Result<(), HeadErr
     if id != chain.source {
         return Err(HeadError::Certificate(format!("it names {id}, expected {}", chain.source)));
     }
-    let key = PublicKey::from_pkix(&facts.public_key_pkix).map_err(|e| HeadError::Key(e.to_string()))?;
-    let scheme = match key.algorithm() {
-        PublicAlgorithm::EcP256 => &ECDSA_P256_SHA256_ASN1,
-        PublicAlgorithm::EcP384 => &ECDSA_P384_SHA384_ASN1,
-        other => return Err(HeadError::Algorithm(other.name())),
-    };
-    let key = ParsedPublicKey::new(scheme, key.raw()).map_err(|e| HeadError::Key(e.to_string()))?;
     let signed = statement(chain, &head.stand, head.at);
-    key.verify_sig(signed.as_bytes(), &head.signature).map_err(|_| HeadError::Signature)
+    check_signature(&facts.public_key_pkix, &signed, &head.signature)
+}
+
+/// The bytes of a receipt.
+fn receipt_statement(chain: &NodeChain, head: &NodeHead) -> String {
+    let certificate = hex::encode(digest(&SHA256, &head.certificate));
+    format!("avouch node receipt v1\n{certificate}\n{}", statement(chain, &head.stand, head.at))
+}
+
+/// Signs with the server's key that this head came with this certificate.
+///
+/// # Errors
+/// [`SignError`] if the key can't be used.
+pub fn sign_receipt(chain: &NodeChain, head: &NodeHead, signer: &dyn Signer) -> Result<Receipt, SignError> {
+    let signature = signer.sign(receipt_statement(chain, head).as_bytes())?;
+    Ok(Receipt { key: signer.public_key().pkix().to_vec(), signature })
+}
+
+/// Checks a head as the server keeps it, the node's signature and the server's; whether the key that comes along is the
+/// server's is the reader's to know.
+///
+/// # Errors
+/// [`HeadError`].
+pub fn check_kept_head(chain: &NodeChain, kept: &KeptHead) -> Result<(), HeadError> {
+    check_node_head(chain, &kept.head)?;
+    check_signature(&kept.receipt.key, &receipt_statement(chain, &kept.head), &kept.receipt.signature)
+        .map_err(|e| HeadError::Receipt(Box::new(e)))
 }
