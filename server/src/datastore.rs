@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use avouch_credential::ledger::{Hash, SignedHead};
-use avouch_domain::{Image, LogPosition, Plan, Row, RowKey, RulesDigest, RulesFolder, Timestamp};
+use avouch_domain::{
+    Image, LogPosition, Plan, Row, RowKey, RulesDigest, RulesFolder, SpiffeId, Stand, Timestamp,
+};
 use avouch_engine::Registry;
-use avouch_store::{CommitError, Store, StoreError, Stretch, Tail, TailError};
+use avouch_store::{
+    CommitError, Kept, NodeBatch, NodeStretch, Store, StoreError, StoredChain, Stretch, Tail, TailError,
+};
 use tonic::Code;
 
 use crate::clock::{Clock, timed};
@@ -192,6 +196,63 @@ impl Datastore {
     /// As [`Store::keep_head`].
     pub async fn keep_head(&self, head: SignedHead) -> Result<(), StoreError> {
         self.store.keep_head(head).await
+    }
+
+    /// As [`Store::node_stand`].
+    ///
+    /// # Errors
+    /// As [`Store::node_stand`].
+    pub async fn node_stand(&self, source: &SpiffeId, chain: String) -> Result<Stand, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.node_stand(source.clone(), chain)).await;
+        self.metrics.store_called(StoreCall::NodeRecords, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::keep_node_records`].
+    ///
+    /// # Errors
+    /// As [`Store::keep_node_records`].
+    pub async fn keep_node_records(&self, batches: Vec<NodeBatch>) -> Result<Vec<Kept>, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.keep_node_records(batches)).await;
+        self.metrics.store_called(StoreCall::NodeRecordsKept, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::count_node_finding`].
+    ///
+    /// # Errors
+    /// As [`Store::count_node_finding`].
+    pub async fn count_node_finding(&self, source: &SpiffeId, chain: String) -> Result<bool, StoreError> {
+        self.store.count_node_finding(source.clone(), chain).await
+    }
+
+    /// As [`Store::node_chains`].
+    ///
+    /// # Errors
+    /// As [`Store::node_chains`].
+    pub async fn node_chains(
+        &self,
+        source: Option<SpiffeId>,
+        after: u64,
+    ) -> Result<Vec<StoredChain>, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.node_chains(source, after)).await;
+        self.metrics.store_called(StoreCall::NodeRecords, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::node_records`].
+    ///
+    /// # Errors
+    /// As [`Store::node_records`].
+    pub async fn node_records(
+        &self,
+        number: u64,
+        after: u64,
+        limit: usize,
+    ) -> Result<NodeStretch, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.node_records(number, after, limit)).await;
+        self.metrics.store_called(StoreCall::NodeRecords, code(&done), elapsed);
+        done
     }
 
     /// As [`Store::close`].

@@ -75,11 +75,21 @@ impl Parts {
     }
 
     async fn key(&self) -> Result<Arc<dyn Signer>, String> {
-        let keys = self.keys.clone();
-        let found = tokio::task::spawn_blocking(move || match keys.get(KEY_ID) {
-            Some(key) => Ok(key),
-            None => keys.generate(KEY_ID, KeyType::EcP256),
-        });
-        found.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+        key(self.keys.clone()).await
     }
+}
+
+/// The key that signs heads, and receipts of nodes' heads; made at its first use.
+///
+/// # Errors
+/// What the key manager says.
+pub(crate) async fn key(keys: Arc<dyn KeyManager>) -> Result<Arc<dyn Signer>, String> {
+    // Two that ask at once must not make two.
+    static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _alone = MAKING.lock().await;
+    let found = tokio::task::spawn_blocking(move || match keys.get(KEY_ID) {
+        Some(key) => Ok(key),
+        None => keys.generate(KEY_ID, KeyType::EcP256),
+    });
+    found.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }

@@ -140,3 +140,13 @@ pub const RECORDS_PER_CALL: usize = 2_000;
 pub const RECORD_BYTES_PER_CALL: usize = 1 << 20;
 /// Identities that an agent asks for in one call.
 pub const IDENTITIES_PER_FETCH: usize = 100;
+/// Most lines of a node in one call: half a millisecond of checking.
+pub const SHIPMENT_LINES_MAX: usize = 512;
+/// Most bytes of lines in one call.
+pub const SHIPMENT_BYTES_MAX: usize = 1 << 20;
+/// Shipments of all nodes that wait for the store; the next is sent away to come again.
+pub const SHIPMENTS_WAITING: usize = 256;
+/// Most lines in one transaction, so that a write of the server waits a few milliseconds for it at most.
+pub const NODE_RECORDS_PER_COMMIT: usize = 2_048;
+/// Longest certificate that comes with a head: an agent's SVID has some 700 bytes.
+pub const HEAD_CERTIFICATE_MAX: usize = 8 << 10;

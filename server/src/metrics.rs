@@ -67,6 +67,9 @@ avouch::metric_table! {
     RULES_SET: Call[] = Avouch "datastore_rules_set", "Published rules were written.";
     RULES_FOLDER_FETCH: Call[] = Avouch "datastore_rules_folder_fetch", "A folder of published rules was read.";
     RECORD_LIST: Call[] = Avouch "datastore_record_list", "Records were read.";
+    NODE_RECORD_LIST: Call[] = Avouch "datastore_node_record_list", "Records of nodes, or where their chains stand, were read.";
+    NODE_RECORD_APPEND: Call[] = Avouch "datastore_node_record_append", "Records that nodes had sent were written, those of several nodes in one transaction.";
+    NODE_RECORDS: Counter[] = Avouch "node_records", "Records of nodes that came and are on disk.";
     HEAD_SIGN: Call[] = Avouch "record_head_sign", "The newest record was signed and the signature written.";
     RULES_SIGN: Call[] = Avouch "rules_sign", "The rules in force were signed, to be shown to agents.";
     RULES_NUMBER: Gauge[] = Avouch "rules_number", "Number of the rules in force that agents are shown; 0: none.";
@@ -103,6 +106,8 @@ pub enum StoreCall {
     Position,
     Records,
     RulesFolder,
+    NodeRecords,
+    NodeRecordsKept,
 }
 
 /// What became of one row in a transaction.
@@ -277,6 +282,11 @@ impl Metrics {
         self.registry.call(call, [], outcome(good), elapsed);
     }
 
+    /// Records of nodes were kept.
+    pub fn node_records(&self, count: usize) {
+        self.registry.add(NODE_RECORDS, [], f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    }
+
     /// The own bundle was searched for ended authorities; `removed` tells whether some were taken out.
     pub fn bundle_pruned(&self, removed: Result<bool, ()>, elapsed: Duration) {
         for call in [BUNDLE_PRUNE, DATASTORE_BUNDLE_PRUNE] {
@@ -344,6 +354,8 @@ impl Metrics {
             StoreCall::Position => POSITION_FETCH,
             StoreCall::Records => RECORD_LIST,
             StoreCall::RulesFolder => RULES_FOLDER_FETCH,
+            StoreCall::NodeRecords => NODE_RECORD_LIST,
+            StoreCall::NodeRecordsKept => NODE_RECORD_APPEND,
         };
         self.registry.call(call, [], code, elapsed);
     }

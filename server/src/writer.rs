@@ -264,6 +264,9 @@ impl Task {
                 if let Some(last) = positions.last().filter(|last| **last != base) {
                     working.set_position(*last);
                     self.publish(working);
+                } else {
+                    // Records alone move no position, and are to be signed all the same.
+                    self.shared.position.send_modify(|_| {});
                 }
                 Committed::Yes
             }

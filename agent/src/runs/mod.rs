@@ -4,8 +4,8 @@
 //! whom is decided in `avouch_engine::runs`, what may be done in `avouch_rules`. Never answers before the record of the
 //! answer is in the spool.
 
-mod records;
 mod deciding;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +20,9 @@ use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
 use avouch_rules::Task;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
-pub use records::{Durability, Records};
 pub use deciding::{Answer, Question};
+pub use records::{Durability, Records};
 
 use crate::limits::{TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;

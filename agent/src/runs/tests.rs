@@ -4,6 +4,8 @@ use avouch_attestors::Peer;
 use avouch_domain::fixtures::{id, identity as governed_identity};
 use avouch_domain::{Code, Kind, Timestamp, TrustDomain};
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::peer::tests::waiting_child;
 use crate::supply::{AgentFacts, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};

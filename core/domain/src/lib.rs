@@ -37,7 +37,7 @@ pub use entry::{Entry, EntryError, EntryId, EntryParts};
 pub use identity::{Cause, Environment, Identity, Kind, Standing};
 pub use join_token::JoinToken;
 pub use node::{Node, NodeSerial};
-pub use node_log::{ChainId, NodeChain, NodeEvent, NodeHead, Note, Shipment, Stand};
+pub use node_log::{ChainId, KeptHead, NodeChain, NodeEvent, NodeHead, Note, Receipt, Shipment, Stand};
 pub use person::{Person, PersonError, PersonId, PersonState};
 pub use rules::{PublishedRules, RulesDigest, RulesFolder, RulesStanding, RulesTextError};
 pub use run::{read_run_selector, run_selector};

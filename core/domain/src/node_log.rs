@@ -135,6 +135,23 @@ pub struct NodeHead {
     pub signature: Vec<u8>,
 }
 
+/// The server's signature over a node's head and its certificate: it took both over a connection that this certificate
+/// opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// PKIX, DER.
+    pub key: Vec<u8>,
+    /// ASN.1 form.
+    pub signature: Vec<u8>,
+}
+
+/// A node's head as the server keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptHead {
+    pub head: NodeHead,
+    pub receipt: Receipt,
+}
+
 /// A stretch of a chain on its way to the server. Without lines it asks where the server stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shipment {

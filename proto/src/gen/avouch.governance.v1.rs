@@ -421,15 +421,17 @@ pub struct Head {
     /// Unix milliseconds.
     #[prost(int64, tag = "3")]
     pub at_ms: i64,
-    /// PKIX, DER; empty for a node's.
+    /// The server's, PKIX, DER.
     #[prost(bytes = "vec", tag = "4")]
     pub key: ::prost::alloc::vec::Vec<u8>,
-    /// ASN.1 form.
+    /// The server's, ASN.1 form; of a node's head its receipt.
     #[prost(bytes = "vec", tag = "5")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
-    /// Of a node's: the X.509-SVID whose key signed, DER.
+    /// Of a node's head: the X.509-SVID whose key signed it, DER, and that signature.
     #[prost(bytes = "vec", tag = "6")]
     pub certificate: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    pub node_signature: ::prost::alloc::vec::Vec<u8>,
 }
 /// Generated client implementations.
 pub mod governance_client {

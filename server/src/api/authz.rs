@@ -55,6 +55,7 @@ impl Method {
         match self.service {
             "spire.api.server.logger.v1.Logger" => "Logger",
             "grpc.health.v1.Health" => "Health",
+            "avouch.records.v1.Records" => "records.v1.Records",
             "avouch.watch.v1.Watch" => "watch.v1.Watch",
             "avouch.governance.v1.Governance" => "governance.v1.Governance",
             other => other.strip_prefix("spire.api.server.").unwrap_or(other),
@@ -103,6 +104,7 @@ const LOGGER: &str = "spire.api.server.logger.v1.Logger";
 const HEALTH: &str = "grpc.health.v1.Health";
 const WATCH: &str = "avouch.watch.v1.Watch";
 const RULES: &str = "avouch.rules.v1.Rules";
+const RECORDS: &str = "avouch.records.v1.Records";
 const GOVERNANCE: &str = "avouch.governance.v1.Governance";
 
 /// Every method that is served. What is not here does not exist.
@@ -171,6 +173,7 @@ pub const METHODS: &[Method] = &[
     row(WATCH, "Follow", AGENT),
     row(WATCH, "FetchBundles", AGENT),
     row(RULES, "Fetch", AGENT),
+    row(RECORDS, "Ship", AGENT),
     local(GOVERNANCE, "Init"),
     local(GOVERNANCE, "AddPerson"),
     local(GOVERNANCE, "ApprovePerson"),
@@ -192,6 +195,7 @@ pub const METHODS: &[Method] = &[
     local(GOVERNANCE, "ListRules"),
     local(GOVERNANCE, "GetRules"),
     local(GOVERNANCE, "ListRecords"),
+    local(GOVERNANCE, "ListChains"),
 ];
 
 /// Service and name of every method, as logs and metrics have them.

@@ -11,6 +11,7 @@ use avouch_attestors::process::PinnedProcess;
 use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::verify::svid_id;
 use avouch_domain::{SpiffeId, Timestamp};
+use aws_lc_rs::digest::{SHA256, digest};
 
 /// The other end of one connection, found out once when the connection opens.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct CallerSvid {
     /// Decimal text, as nodes keep it.
     pub serial: Arc<str>,
     pub not_after: Timestamp,
+    /// SHA-256 of the certificate.
+    pub leaf: [u8; 32],
 }
 
 impl Peer {
@@ -94,7 +97,10 @@ impl Peer {
 fn read_leaf(der: &[u8]) -> Result<CallerSvid, String> {
     let id = svid_id(der).map_err(|e| format!("client certificate is not a valid X509-SVID: {e}"))?;
     let facts = CertFacts::parse(der).map_err(|e| format!("client certificate is malformed: {e}"))?;
-    Ok(CallerSvid { id, serial: facts.serial_decimal.as_str().into(), not_after: facts.not_after })
+    let mut leaf = [0; 32];
+    leaf.copy_from_slice(digest(&SHA256, der).as_ref());
+    let serial = facts.serial_decimal.as_str().into();
+    Ok(CallerSvid { id, serial, not_after: facts.not_after, leaf })
 }
 
 /// The user and group that no process has.

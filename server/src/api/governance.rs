@@ -1,8 +1,9 @@
-//! Governance service: people, identities and records, on local sockets.
+//! Governance service: people, identities, published rules and records, on local sockets.
 //!
 //! Never believes a caller who it is: the kernel names the local user, and the user is a person or is not.
 
-use avouch_domain::{PersonId, SpiffeId, Timestamp};
+use avouch_credential::ledger::SignedHead;
+use avouch_domain::{KeptHead, PersonId, SpiffeId, Timestamp};
 use avouch_proto::convert::{
     ConvertError, code, environment, identity_kind, identity_to_wire, name_of_person, optional_code,
     optional_person, person_id, person_to_wire, standing_name,
@@ -16,7 +17,8 @@ use crate::api::caller::{LocalPeer, NOBODY, Peer};
 use crate::api::status::{bad, bad_token, identity_failed, name_failed, people_failed, write_failed};
 use crate::limits::{GOVERNANCE_PAGE_MAX, RECORD_BYTES_PER_CALL, RECORDS_PER_CALL};
 use crate::service::{
-    Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Place, Services, Step, step,
+    Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Place, Services, Step, WriteError,
+    step,
 };
 
 /// The service on the admin socket and on that for people.
@@ -31,7 +33,7 @@ impl std::fmt::Debug for GovernanceApi {
     }
 }
 
-fn unreadable(error: ConvertError) -> Status {
+pub(super) fn unreadable(error: ConvertError) -> Status {
     bad(&error.to_string())
 }
 
@@ -53,7 +55,7 @@ fn page(size: i32, token: String) -> PageRequest {
 
 impl GovernanceApi {
     /// The person who calls.
-    fn person(&self, call: &Call) -> Result<PersonId, Status> {
+    pub(super) fn person(&self, call: &Call) -> Result<PersonId, Status> {
         let uid = local_user(call)?;
         let person = self.services.person_of_uid(uid).filter(avouch_domain::Person::is_active);
         person.map(|person| person.id).ok_or_else(|| {
@@ -177,13 +179,20 @@ impl GovernanceApi {
         self.person(call)?;
         let wanted = usize::try_from(request.limit).unwrap_or(0);
         let wanted = if wanted == 0 { RECORDS_PER_CALL } else { wanted.min(RECORDS_PER_CALL) };
-        let stretch = self.services.records(request.after, wanted).await;
-        let stretch = stretch.map_err(|e| write_failed("failed to read the records", &e))?;
-        let first = stretch.records.first().map_or(0, |record| record.seq);
+        let failed = |e: WriteError| write_failed("failed to read the records", &e);
+        let (records, heads): (_, Vec<wire::Head>) = if request.chain == 0 {
+            let stretch = self.services.records(request.after, wanted).await.map_err(failed)?;
+            (stretch.records, stretch.heads.into_iter().map(head_to_wire).collect())
+        } else {
+            let stretch = self.services.node_records(request.chain, request.after, wanted).await;
+            let stretch = stretch.map_err(failed)?;
+            (stretch.records, stretch.heads.into_iter().map(node_head_to_wire).collect())
+        };
+        let first = records.first().map_or(0, |record| record.seq);
         let mut bytes = 0;
         let mut last = first;
-        let mut lines = Vec::with_capacity(stretch.records.len());
-        for record in stretch.records {
+        let mut lines = Vec::with_capacity(records.len());
+        for record in records {
             bytes += record.line.len();
             if bytes > RECORD_BYTES_PER_CALL && !lines.is_empty() {
                 break;
@@ -191,15 +200,54 @@ impl GovernanceApi {
             last = record.seq;
             lines.push(record.line);
         }
-        let heads = stretch.heads.into_iter().filter(|head| head.seq <= last).map(|head| wire::Head {
-            seq: head.seq,
-            hash: head.hash.to_vec(),
-            at_ms: head.at.0,
-            key: head.key,
-            signature: head.signature,
-        });
+        let heads = heads.into_iter().filter(|head| head.seq <= last).collect();
         let trust_domain = self.services.trust_domain().to_string();
-        Ok(wire::ListRecordsResponse { trust_domain, lines, first, heads: heads.collect() })
+        Ok(wire::ListRecordsResponse { trust_domain, lines, first, heads })
+    }
+
+    async fn read_chains(
+        &self,
+        call: &Call,
+        request: &wire::ListChainsRequest,
+    ) -> Result<wire::ListChainsResponse, Status> {
+        self.person(call)?;
+        let named = (!request.source.is_empty()).then_some(request.source.as_str());
+        let source = named.map(SpiffeId::parse).transpose().map_err(|e| bad(&format!("source: {e}")))?;
+        let chains = self.services.node_chains(source, request.after).await;
+        let chains = chains.map_err(|e| write_failed("failed to read the chains", &e))?;
+        let chains = chains.into_iter().map(|chain| wire::NodeChain {
+            number: chain.number,
+            source: chain.source,
+            chain: chain.chain,
+            first: chain.first,
+            last: chain.last,
+            began_at_ms: chain.began_at.0,
+        });
+        Ok(wire::ListChainsResponse { chains: chains.collect() })
+    }
+}
+
+fn head_to_wire(head: SignedHead) -> wire::Head {
+    wire::Head {
+        seq: head.seq,
+        hash: head.hash.to_vec(),
+        at_ms: head.at.0,
+        key: head.key,
+        signature: head.signature,
+        ..wire::Head::default()
+    }
+}
+
+fn node_head_to_wire(kept: KeptHead) -> wire::Head {
+    let KeptHead { head, receipt } = kept;
+    wire::Head {
+        seq: head.stand.seq,
+        hash: head.stand.hash.to_vec(),
+        at_ms: head.at.0,
+        key: receipt.key,
+        signature: receipt.signature,
+        certificate: head.certificate,
+        node_signature: head.signature,
     }
 }
 
@@ -440,6 +488,56 @@ impl Governance for GovernanceApi {
         line.conclude(adopted).map(Response::new)
     }
 
+    async fn publish_rules(
+        &self,
+        request: Request<wire::PublishRulesRequest>,
+    ) -> Result<Response<wire::PublishRulesResponse>, Status> {
+        let (call, request) = open(request)?;
+        let published = self.publish(&call, request).await;
+        call.audit().conclude(published).map(Response::new)
+    }
+
+    async fn approve_rules(
+        &self,
+        request: Request<wire::RulesRequest>,
+    ) -> Result<Response<wire::PublishedRules>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("rules", request.number.to_string());
+        let approved = self.approve_published(&call, request.number).await;
+        line.conclude(approved).map(Response::new)
+    }
+
+    async fn withdraw_rules(
+        &self,
+        request: Request<wire::RulesRequest>,
+    ) -> Result<Response<wire::PublishedRules>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("rules", request.number.to_string());
+        let withdrawn = self.withdraw_published(&call, request.number).await;
+        line.conclude(withdrawn).map(Response::new)
+    }
+
+    async fn list_rules(
+        &self,
+        request: Request<wire::ListRulesRequest>,
+    ) -> Result<Response<wire::ListRulesResponse>, Status> {
+        let (call, request) = open(request)?;
+        call.audit().conclude(self.list_published(&call, &request)).map(Response::new)
+    }
+
+    async fn get_rules(
+        &self,
+        request: Request<wire::RulesRequest>,
+    ) -> Result<Response<wire::GetRulesResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("rules", request.number.to_string());
+        let got = self.get_published(&call, request.number).await;
+        line.conclude(got).map(Response::new)
+    }
+
     async fn list_records(
         &self,
         request: Request<wire::ListRecordsRequest>,
@@ -447,5 +545,16 @@ impl Governance for GovernanceApi {
         let (call, request) = open(request)?;
         let read = self.read_records(&call, &request).await;
         call.audit().conclude(read).map(Response::new)
+    }
+
+    async fn list_chains(
+        &self,
+        request: Request<wire::ListChainsRequest>,
+    ) -> Result<Response<wire::ListChainsResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("source", &request.source);
+        let read = self.read_chains(&call, &request).await;
+        line.conclude(read).map(Response::new)
     }
 }

@@ -13,6 +13,7 @@ use avouch_proto::entry_v1::entry_server::EntryServer;
 use avouch_proto::governance_v1::governance_server::GovernanceServer;
 use avouch_proto::localauthority_v1::local_authority_server::LocalAuthorityServer;
 use avouch_proto::logger_v1::logger_server::LoggerServer;
+use avouch_proto::records_v1::records_server::RecordsServer;
 use avouch_proto::rules_v1::rules_server::RulesServer;
 use avouch_proto::svid_v1::svid_server::SvidServer;
 use avouch_proto::watch_v1::watch_server::WatchServer;
@@ -40,6 +41,7 @@ pub mod localauthority;
 pub mod logger;
 mod published;
 pub mod rate;
+pub mod records;
 pub mod rules;
 pub mod status;
 pub mod svid;
@@ -69,6 +71,7 @@ fn shared(gate: &Gate) -> Routes {
         ))
         .add_service(limited!(EntryServer, entry::EntryApi { services: services.clone() }))
         .add_service(limited!(SvidServer, svid::SvidApi { services: services.clone() }))
+        .add_service(limited!(RecordsServer, records::RecordsApi { services: services.clone() }))
         .add_service(limited!(WatchServer, watch::WatchApi { services: services.clone() }))
         .add_service(limited!(RulesServer, rules::RulesApi { services: services.clone() }))
 }

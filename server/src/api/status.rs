@@ -11,7 +11,7 @@ use crate::api::rate::RateError;
 use crate::service::{
     ActivateError, AttestError, BadToken, BundleError, EntryWriteError, IdentityError, JoinTokenError,
     JwtError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError,
-    RulesError, TaintError, WriteError, X509ItemError,
+    RulesError, ShipError, TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -90,6 +90,23 @@ pub fn node_failed(error: &NodeError) -> Status {
         NodeError::NotFound => Status::not_found("agent not found"),
         NodeError::VersionTooLong => Status::invalid_argument(error.to_string()),
     }
+}
+
+/// Records of a node were not kept.
+#[must_use]
+pub fn ship_failed(error: &ShipError) -> Status {
+    let code = match error {
+        ShipError::Size { .. }
+        | ShipError::Lines(_)
+        | ShipError::NoHead
+        | ShipError::Head(_)
+        | ShipError::Certificate => Code::InvalidArgument,
+        ShipError::Gap { .. } => Code::FailedPrecondition,
+        ShipError::Conflict { .. } => Code::Aborted,
+        ShipError::TooMany => Code::ResourceExhausted,
+        ShipError::Write(error) => return write_failed("failed to keep the records", error),
+    };
+    Refusal::plain(code, error.to_string()).into()
 }
 
 /// A join token could not be made.

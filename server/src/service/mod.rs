@@ -15,6 +15,7 @@ mod entries;
 mod identities;
 mod lifetimes;
 mod list;
+mod node_records;
 mod people;
 mod pruner;
 mod rules;
@@ -65,6 +66,7 @@ pub use avouch_engine::plan::rules::RulesError;
 pub use avouch_engine::registry::Card;
 pub use identities::{Adoption, Candidate, IdentityFilter, NameError, Reach, Step, step};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
+pub use node_records::ShipError;
 pub use rules::Publication;
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 
@@ -115,6 +117,7 @@ struct Inner {
     rules: shown::Receiver,
     /// Turns for checking folders of rules.
     rules_check: Semaphore,
+    receiver: node_records::Receiver,
     verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
     /// Those that still need the store after `stop`.
     tasks: TaskTracker,
@@ -181,13 +184,15 @@ impl Services {
         let rules = shown::start(rules, stop.clone());
         let heads = ledger::Parts {
             store: store.clone(),
-            keys,
+            keys: keys.clone(),
             trust_domain: trust_domain.clone(),
             positions: writer.subscribe(),
             clock,
         };
         let tasks = TaskTracker::new();
-        tasks.spawn(ledger::run(heads, stop));
+        tasks.spawn(ledger::run(heads, stop.clone()));
+        let (receiver, receiving) = node_records::Receiver::new(store.clone(), keys, stop);
+        tasks.spawn(receiving);
         tasks.close();
         let verifiers = verifiers.into_iter().collect();
         Ok(Self(Arc::new(Inner {
@@ -201,6 +206,7 @@ impl Services {
             orders,
             rules,
             rules_check: Semaphore::new(RULES_CHECKS),
+            receiver,
             verifiers,
             tasks,
         })))

@@ -103,6 +103,42 @@ CREATE TABLE record_heads (
     signature BLOB    NOT NULL
 ) STRICT;
 
+-- Chains of records that nodes send. `number` orders them by their beginning.
+CREATE TABLE node_chains (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    source    TEXT    NOT NULL, -- SPIFFE ID of the node agent
+    chain     TEXT    NOT NULL,
+    seq       INTEGER NOT NULL CHECK (seq >= 0), -- of the last record
+    hash      BLOB    NOT NULL CHECK (length(hash) = 32),
+    began_at  INTEGER NOT NULL,
+    findings  INTEGER NOT NULL, -- gaps and conflicts that the log tells of
+    UNIQUE (source, chain)
+) STRICT;
+
+CREATE TRIGGER chains_never_go_back BEFORE UPDATE ON node_chains
+WHEN new.seq < old.seq
+BEGIN SELECT RAISE(ABORT, 'a chain of records never goes back'); END;
+
+CREATE TABLE node_records (
+    number INTEGER NOT NULL REFERENCES node_chains (number),
+    seq    INTEGER NOT NULL,
+    line   TEXT    NOT NULL,
+    PRIMARY KEY (number, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Statements "record seq of this chain has this hash", signed by the node and received by the server.
+CREATE TABLE node_heads (
+    number      INTEGER NOT NULL REFERENCES node_chains (number),
+    seq         INTEGER NOT NULL,
+    hash        BLOB    NOT NULL CHECK (length(hash) = 32),
+    at          INTEGER NOT NULL,
+    certificate BLOB    NOT NULL,
+    signature   BLOB    NOT NULL,
+    key         BLOB    NOT NULL,
+    receipt     BLOB    NOT NULL,
+    PRIMARY KEY (number, seq)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE people (
     id       TEXT    NOT NULL PRIMARY KEY,
     name     TEXT    NOT NULL,

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use avouch_credential::ledger::{Hash, SignedHead};
-use avouch_domain::{Epoch, Image, LogPosition, Plan, RulesDigest, RulesFolder, Timestamp};
+use avouch_domain::{Epoch, Image, LogPosition, Plan, RulesDigest, RulesFolder, SpiffeId, Stand, Timestamp};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::commit;
@@ -16,6 +16,7 @@ use crate::error::{CommitError, StoreError, TailError};
 use crate::folders;
 use crate::limits::{BUSY_TIMEOUT, CHANGES_KEPT, STATEMENTS_KEPT, WAL_ATTEMPTS, WAL_KEPT_BYTES, WAL_PAUSE};
 use crate::lock::FileLock;
+use crate::node_records::{self, Kept, NodeBatch, NodeStretch, StoredChain};
 use crate::records::{self, Stretch};
 use crate::schema::{self, Found};
 use crate::tail::{self, Tail};
@@ -161,6 +162,46 @@ impl Db {
     /// If the database can't be read.
     pub fn rules_folder(&self, digest: &RulesDigest) -> Result<Option<RulesFolder>, StoreError> {
         folders::read(&self.conn, digest)
+    }
+
+    /// Where a node's chain stands; before its first record if it is not known.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn node_stand(&self, source: &SpiffeId, chain: &str) -> Result<Stand, StoreError> {
+        node_records::stand(&self.conn, source, chain)
+    }
+
+    /// Keeps batches of nodes' records in one transaction: each of them as a whole or not at all.
+    ///
+    /// # Errors
+    /// If the database can't be written; then nothing was kept.
+    pub fn keep_node_records(&mut self, batches: &[NodeBatch]) -> Result<Vec<Kept>, StoreError> {
+        node_records::keep(&mut self.conn, batches)
+    }
+
+    /// Counts a gap or a conflict of a chain; false if there were so many that the log tells of no more.
+    ///
+    /// # Errors
+    /// If the database can't be written.
+    pub fn count_node_finding(&self, source: &SpiffeId, chain: &str) -> Result<bool, StoreError> {
+        node_records::count_finding(&self.conn, source, chain)
+    }
+
+    /// Chains after a number, all or those of one node.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn node_chains(&self, source: Option<&SpiffeId>, after: u64) -> Result<Vec<StoredChain>, StoreError> {
+        node_records::chains(&self.conn, source, after)
+    }
+
+    /// Records of the chain with this number after a record, oldest first, and the heads over them.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn node_records(&self, number: u64, after: u64, limit: usize) -> Result<NodeStretch, StoreError> {
+        node_records::read(&self.conn, number, after, limit)
     }
 
     /// Checks that the kept change log is one unbroken chain that ends at the counter.

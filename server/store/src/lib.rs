@@ -1,5 +1,5 @@
 //! Where the server keeps what must survive: entries, nodes, bundles, join tokens, authorities, people, identities,
-//! published rules, the change log and the records, in one SQLite database.
+//! published rules, the change log, the records and those that nodes send, in one SQLite database.
 //!
 //! [`Store`] is the handle of a running server: a thread that writes and a thread that reads. [`Db`] is the same
 //! thing without threads, for the simulator and for tools.
@@ -13,6 +13,7 @@ mod error;
 mod folders;
 pub mod limits;
 mod lock;
+mod node_records;
 mod records;
 mod row;
 mod schema;
@@ -25,6 +26,7 @@ mod tests;
 pub use backup::{Restored, backup, restore};
 pub use db::Db;
 pub use error::{CommitError, Lost, StoreError, TailError};
+pub use node_records::{Kept, NodeBatch, NodeStretch, StoredChain};
 pub use records::{StoredRecord, Stretch};
 pub use store::Store;
 pub use tail::Tail;

@@ -28,3 +28,13 @@ pub const RECORD_PAGE_MAX: usize = 10_000;
 /// [`BUSY_TIMEOUT`].
 pub const WAL_ATTEMPTS: u32 = 500;
 pub const WAL_PAUSE: Duration = Duration::from_millis(10);
+/// Records kept of one chain of a node, about 400 MB: a node that writes without end loses its own oldest.
+pub const NODE_RECORDS_KEPT: i64 = 1_000_000;
+/// Heads kept of one chain of a node; the newest vouches for everything before it.
+pub const NODE_HEADS_KEPT: i64 = 16;
+/// Chains that one node may begin within a day: a new one tells of a new data folder, and each leaves a record.
+pub const CHAINS_PER_DAY: u32 = 16;
+/// Gaps and conflicts of one chain that the log tells of, and gaps that are accepted: after a few it is no accident.
+pub const FINDINGS_PER_CHAIN: i64 = 16;
+/// Most chains handed out by one call.
+pub const CHAIN_PAGE_MAX: i64 = 1_000;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use avouch_credential::ledger::{Hash, SignedHead};
-use avouch_domain::{Epoch, Image, LogPosition, Plan, RulesDigest, RulesFolder, Timestamp};
+use avouch_domain::{Epoch, Image, LogPosition, Plan, RulesDigest, RulesFolder, SpiffeId, Stand, Timestamp};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,6 +14,7 @@ use crate::backup;
 use crate::db::Db;
 use crate::error::{CommitError, StoreError, TailError};
 use crate::limits::QUEUE;
+use crate::node_records::{Kept, NodeBatch, NodeStretch, StoredChain};
 use crate::records::Stretch;
 use crate::tail::Tail;
 
@@ -115,6 +116,55 @@ impl Store {
     /// If the database can't be read.
     pub async fn rules_folder(&self, digest: RulesDigest) -> Result<Option<RulesFolder>, StoreError> {
         run(&self.reader, move |db| db.rules_folder(&digest)).await?
+    }
+
+    /// Where a node's chain stands; before its first record if it is not known.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn node_stand(&self, source: SpiffeId, chain: String) -> Result<Stand, StoreError> {
+        run(&self.reader, move |db| db.node_stand(&source, &chain)).await?
+    }
+
+    /// Keeps batches of nodes' records in one transaction and waits until the disk has them.
+    ///
+    /// # Errors
+    /// If the database can't be written; then nothing was kept.
+    pub async fn keep_node_records(&self, batches: Vec<NodeBatch>) -> Result<Vec<Kept>, StoreError> {
+        run(&self.writer, move |db| db.keep_node_records(&batches)).await?
+    }
+
+    /// Counts a gap or a conflict of a chain; false if there were so many that the log tells of no more.
+    ///
+    /// # Errors
+    /// If the database can't be written.
+    pub async fn count_node_finding(&self, source: SpiffeId, chain: String) -> Result<bool, StoreError> {
+        run(&self.writer, move |db| db.count_node_finding(&source, &chain)).await?
+    }
+
+    /// Chains after a number, all or those of one node.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn node_chains(
+        &self,
+        source: Option<SpiffeId>,
+        after: u64,
+    ) -> Result<Vec<StoredChain>, StoreError> {
+        run(&self.reader, move |db| db.node_chains(source.as_ref(), after)).await?
+    }
+
+    /// Records of a chain after one of them, oldest first, and the heads over them.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn node_records(
+        &self,
+        number: u64,
+        after: u64,
+        limit: usize,
+    ) -> Result<NodeStretch, StoreError> {
+        run(&self.reader, move |db| db.node_records(number, after, limit)).await?
     }
 
     /// Everything, at one position.

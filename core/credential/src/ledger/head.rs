@@ -20,6 +20,17 @@ pub struct SignedHead {
     pub signature: Vec<u8>,
 }
 
+/// Why a head proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    #[error("its certificate is of no use: {0}")]
+    Certificate(String),
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    #[error("the server's receipt: {0}")]
+    Receipt(StatementError),
+}
+
 /// The bytes that are signed: lines of text, so that nothing can be read in two ways.
 fn statement(domain: &TrustDomain, seq: u64, hash: &Hash, at: Timestamp) -> String {
     format!("avouch record head v1\n{domain}\n{seq}\n{}\n{}\n", hex::encode(hash), at.0)

@@ -16,8 +16,11 @@ mod sections;
 mod tests;
 mod verify;
 
-pub use head::SignedHead;
-pub use node::{ChainReader, HeadError, NodeRecord, check_node_head, node_line, read_node_line, sign_node_head};
+pub use head::{HeadError, SignedHead};
+pub use node::{
+    ChainReader, NodeRecord, check_kept_head, check_node_head, node_line, read_node_line, sign_node_head,
+    sign_receipt,
+};
 pub use record::{FIRST_PREVIOUS, Hash, Record, RecordError, hash_of, line_of, read_line};
 pub use sections::{ChainSummary, Log, LogError, LogSummary, NodeHeader, head_line};
 pub use verify::{BeginError, Broken, Header, Summary, Verifier};

@@ -6,25 +6,18 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use avouch_domain::{NodeChain, NodeHead, Note, Stand, Timestamp};
+use avouch_domain::{KeptHead, NodeChain, NodeHead, Note, Receipt, Stand, Timestamp};
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::head::HeadError;
 use super::record::{Detail, FIRST_PREVIOUS, Hash, RecordError, hash_of, time_text};
 use super::verify::Broken;
 use crate::limits::{RECORD_DETAILS_MAX, RECORD_MAX};
 use crate::signer::{SignError, Signer};
-use crate::statement::{self, StatementError};
+use crate::statement;
 use crate::x509::facts::CertFacts;
-
-/// Why a node's head proves nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
-    #[error("its certificate is of no use: {0}")]
-    Certificate(String),
-    #[error(transparent)]
-    Statement(#[from] StatementError),
-}
 
 /// The form of lines that this code writes and reads.
 const VERSION: u32 = 2;
@@ -270,4 +263,30 @@ pub fn check_node_head(chain: &NodeChain, head: &NodeHead) -> Result<(), HeadErr
     }
     let signed = text_of(chain, &head.stand, head.at);
     Ok(statement::check(&facts.public_key_pkix, &signed, &head.signature)?)
+}
+
+/// The bytes of a receipt.
+fn receipt_statement(chain: &NodeChain, head: &NodeHead) -> String {
+    let certificate = hex::encode(digest(&SHA256, &head.certificate));
+    format!("avouch node receipt v1\n{certificate}\n{}", text_of(chain, &head.stand, head.at))
+}
+
+/// Signs with the server's key that this head came with this certificate.
+///
+/// # Errors
+/// [`SignError`] if the key can't be used.
+pub fn sign_receipt(chain: &NodeChain, head: &NodeHead, signer: &dyn Signer) -> Result<Receipt, SignError> {
+    let signature = signer.sign(receipt_statement(chain, head).as_bytes())?;
+    Ok(Receipt { key: signer.public_key().pkix().to_vec(), signature })
+}
+
+/// Checks a head as the server keeps it, the node's signature and the server's; whether the key that comes along is the
+/// server's is the reader's to know.
+///
+/// # Errors
+/// [`HeadError`].
+pub fn check_kept_head(chain: &NodeChain, kept: &KeptHead) -> Result<(), HeadError> {
+    check_node_head(chain, &kept.head)?;
+    statement::check(&kept.receipt.key, &receipt_statement(chain, &kept.head), &kept.receipt.signature)
+        .map_err(HeadError::Receipt)
 }

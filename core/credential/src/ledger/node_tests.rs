@@ -1,7 +1,7 @@
 //! What a node's chain proves, one rule per test.
 
 use avouch_domain::fixtures::{domain, id};
-use avouch_domain::{ChainId, KeyType, NodeChain, NodeEvent, Note, Stand, Timestamp};
+use avouch_domain::{ChainId, KeptHead, KeyType, NodeChain, NodeEvent, Note, Stand, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
@@ -49,13 +49,21 @@ fn lines(many: u64) -> (Vec<String>, Stand) {
     (lines, stand)
 }
 
+/// A head over the record, as a server with this key keeps it.
+fn kept(stand: Stand, server: &PrivateKey) -> KeptHead {
+    let (key, certificate) = paper("/spire/agent/x509pop/a");
+    let head = sign_node_head(&chain(), stand, Timestamp(5), &certificate, &key).unwrap();
+    let receipt = sign_receipt(&chain(), &head, server).unwrap();
+    KeptHead { head, receipt }
+}
+
 /// An exported section with one head over everything.
 fn section(many: u64) -> Vec<String> {
     let (records, stand) = lines(many);
-    let (key, certificate) = paper("/spire/agent/x509pop/a");
+    let server = PrivateKey::generate(KeyType::EcP256).unwrap();
     let mut all = vec![NodeHeader::new(&chain(), 1).line()];
     all.extend(records);
-    all.push(head_line(&sign_node_head(&chain(), stand, Timestamp(5), &certificate, &key).unwrap()));
+    all.push(head_line(&kept(stand, &server)));
     all
 }
 
@@ -163,6 +171,30 @@ fn a_head_counts_only_with_a_certificate_of_the_node_and_its_key() {
     assert!(matches!(head(&other, &other_key), Err(HeadError::Certificate(_))));
     assert_eq!(head(&certificate, &other_key), Err(HeadError::Statement(StatementError::Signature)));
     assert!(matches!(head(b"none", &key), Err(HeadError::Certificate(_))));
+}
+
+#[test]
+fn a_head_with_a_certificate_that_the_server_never_saw_does_not_hold() {
+    let (_, stand) = lines(3);
+    let server = PrivateKey::generate(KeyType::EcP256).unwrap();
+    let good = kept(stand, &server);
+    assert_eq!(check_kept_head(&chain(), &good), Ok(()));
+    // Somebody makes a certificate with the node's name, and has a good receipt of another head.
+    let made = kept(stand, &PrivateKey::generate(KeyType::EcP256).unwrap());
+    let forged = KeptHead { receipt: good.receipt, head: made.head };
+    let refused = check_kept_head(&chain(), &forged);
+    assert_eq!(refused, Err(HeadError::Receipt(StatementError::Signature)));
+}
+
+#[test]
+fn a_receipt_of_another_key_than_the_expected_proves_nothing() {
+    let server = PrivateKey::generate(KeyType::EcP256).unwrap();
+    let mut log = Log::new(Some(server.public_key().pkix().to_vec()));
+    let refused = section(2).iter().try_for_each(|line| log.line(line));
+    assert!(
+        matches!(refused, Err(LogError::Node { problem: Broken::ForeignKey { seq: 2 }, .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use avouch_domain::{ChainId, NodeChain, NodeHead, SpiffeId, Stand, Timestamp, TrustDomain};
+use avouch_domain::{
+    ChainId, KeptHead, NodeChain, NodeHead, Receipt, SpiffeId, Stand, Timestamp, TrustDomain,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::node::{ChainReader, check_node_head};
+use super::node::{ChainReader, check_kept_head};
 use super::record::FIRST_PREVIOUS;
 use super::verify::{BeginError, Broken, Summary, Unsigned, Verifier};
 use crate::limits::{CHAINS_MAX, RECORD_MAX};
@@ -67,30 +69,40 @@ struct HeadFields {
     /// Base64 of the DER.
     certificate: String,
     signature: String,
+    /// The server's key and signature.
+    receipt_key: String,
+    receipt: String,
 }
 
 /// The line of a node's head.
 #[must_use]
-pub fn head_line(head: &NodeHead) -> String {
+pub fn head_line(kept: &KeptHead) -> String {
+    let KeptHead { head, receipt } = kept;
     let node_head = HeadFields {
         seq: head.stand.seq,
         hash: hex::encode(head.stand.hash),
         at: head.at.0,
         certificate: STANDARD.encode(&head.certificate),
         signature: STANDARD.encode(&head.signature),
+        receipt_key: STANDARD.encode(&receipt.key),
+        receipt: STANDARD.encode(&receipt.signature),
     };
     serde_json::to_string(&HeadLine { node_head }).unwrap_or_default()
 }
 
-fn read_head(line: &str) -> Result<NodeHead, String> {
+fn read_head(line: &str) -> Result<KeptHead, String> {
     let HeadLine { node_head: head } = serde_json::from_str(line).map_err(|e| e.to_string())?;
     let mut hash = FIRST_PREVIOUS;
     hex::decode_to_slice(&head.hash, &mut hash).map_err(|e| e.to_string())?;
-    Ok(NodeHead {
-        stand: Stand { seq: head.seq, hash },
-        at: Timestamp(head.at),
-        certificate: STANDARD.decode(&head.certificate).map_err(|e| e.to_string())?,
-        signature: STANDARD.decode(&head.signature).map_err(|e| e.to_string())?,
+    let bytes = |text: &str| STANDARD.decode(text).map_err(|e| e.to_string());
+    Ok(KeptHead {
+        head: NodeHead {
+            stand: Stand { seq: head.seq, hash },
+            at: Timestamp(head.at),
+            certificate: bytes(&head.certificate)?,
+            signature: bytes(&head.signature)?,
+        },
+        receipt: Receipt { key: bytes(&head.receipt_key)?, signature: bytes(&head.receipt)? },
     })
 }
 
@@ -160,7 +172,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// `expected_key` (PKIX): the only key that may have signed the server's heads.
+    /// `expected_key` (PKIX): the only key that may have signed the server's heads and receipts.
     #[must_use]
     pub fn new(expected_key: Option<Vec<u8>>) -> Self {
         let (current, seen) = (Current::Nothing, BTreeSet::new());
@@ -178,7 +190,9 @@ impl Log {
         }
         match &mut self.current {
             Current::Server(verifier) => verifier.line(line).map_err(LogError::Server),
-            Current::Node(section) => section.line(line).map_err(|problem| section.broken(problem)),
+            Current::Node(section) => {
+                section.line(line, self.expected_key.as_deref()).map_err(|problem| section.broken(problem))
+            }
             Current::Nothing => {
                 Err(LogError::Begin(BeginError::Header("it begins with something else".into())))
             }
@@ -260,7 +274,7 @@ impl Section {
         LogError::Node { chain: self.reader.chain().clone(), problem }
     }
 
-    fn line(&mut self, line: &str) -> Result<(), Broken> {
+    fn line(&mut self, line: &str, expected_key: Option<&[u8]>) -> Result<(), Broken> {
         if !line.starts_with(HEAD) {
             let (_, hash) = self.reader.line(line)?;
             self.unsigned.push(hash);
@@ -270,10 +284,13 @@ impl Section {
         if line.len() > RECORD_MAX {
             return Err(Broken::HeadForm { seq: last, problem: "it is too long".into() });
         }
-        let head = read_head(line).map_err(|problem| Broken::HeadForm { seq: last, problem })?;
-        let seq = head.stand.seq;
-        self.unsigned.name(seq, &head.stand.hash, last)?;
-        check_node_head(self.reader.chain(), &head).map_err(|problem| Broken::Head { seq, problem })?;
+        let kept = read_head(line).map_err(|problem| Broken::HeadForm { seq: last, problem })?;
+        let Stand { seq, hash } = kept.head.stand;
+        self.unsigned.name(seq, &hash, last)?;
+        check_kept_head(self.reader.chain(), &kept).map_err(|problem| Broken::Head { seq, problem })?;
+        if expected_key.is_some_and(|key| *key != *kept.receipt.key) {
+            return Err(Broken::ForeignKey { seq });
+        }
         self.signed_to = Some(seq);
         self.heads += 1;
         Ok(())

@@ -102,7 +102,7 @@ fn a_head_of_another_log_or_another_key_proves_nothing() {
     assert_eq!(verify(&lines, expected), Err(Broken::ForeignKey { seq: 3 }));
     let other = TrustDomain::new("other.org").unwrap();
     lines[4] = SignedHead::sign(&other, 3, hash, Timestamp(5), &ours).unwrap().line();
-    let wrong = Broken::Head { seq: 3, problem: StatementError::Signature };
+    let wrong = Broken::Head { seq: 3, problem: HeadError::Statement(StatementError::Signature) };
     assert_eq!(verify(&lines, None), Err(wrong));
 }
 

@@ -10,10 +10,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::head::HeadError;
 use super::head::SignedHead;
 use super::record::{FIRST_PREVIOUS, Hash, RecordError, hash_of, read_line};
 use crate::limits::{HEAD_GAP_MAX, RECORD_MAX};
-use crate::statement::StatementError;
 
 /// The first line of an exported log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub enum Broken {
     #[error("record {before} was changed: record {seq} was written after another one")]
     Chain { before: u64, seq: u64 },
     #[error("the head of record {seq}: {problem}")]
-    Head { seq: u64, problem: StatementError },
+    Head { seq: u64, problem: HeadError },
     #[error("a line after record {seq} is no head: {problem}")]
     HeadForm { seq: u64, problem: String },
     #[error("the head of record {seq} was signed over another record")]
@@ -235,7 +235,7 @@ impl Verifier {
         let head = SignedHead::from_line(line).map_err(|problem| Broken::HeadForm { seq: last, problem })?;
         let seq = head.seq;
         self.unsigned.name(seq, &head.hash, last)?;
-        head.check(&self.domain).map_err(|problem| Broken::Head { seq, problem })?;
+        head.check(&self.domain).map_err(|e| Broken::Head { seq, problem: e.into() })?;
         if self.expected_key.as_ref().is_some_and(|key| *key != head.key) {
             return Err(Broken::ForeignKey { seq });
         }
