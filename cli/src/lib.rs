@@ -9,6 +9,7 @@ pub mod config;
 pub mod data_lock;
 pub mod exit;
 pub mod explain;
+pub mod gate;
 pub mod govern;
 pub mod health_http;
 pub mod lock;

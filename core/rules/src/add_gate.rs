@@ -35,8 +35,7 @@ pub struct NewGate<'a> {
 /// Everything that would be wrong with the folder; rules that lack examples are left to [`crate::check`].
 pub fn add_mcp_gate(folder: &Folder, gate: &NewGate<'_>) -> Result<Folder, Vec<Finding>> {
     let resources = folder.get(RESOURCES).unwrap_or_default();
-    let catalogue =
-        if resources.is_empty() { Catalogue::default() } else { Catalogue::read(resources)? };
+    let catalogue = if resources.is_empty() { Catalogue::default() } else { Catalogue::read(resources)? };
     let before = gates::read(folder.get(GATES).unwrap_or_default(), &catalogue)?;
     let wrong = mistakes(gate, before.contains_key(gate.name));
     if !wrong.is_empty() {
@@ -59,7 +58,13 @@ fn mistakes(gate: &NewGate<'_>, taken: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     if taken {
         let text = format!("gate \"{}\" is there already", gate.name);
-        found.push(Finding::new(GATES, None, "doubled", text, "take another name, or take the old one out first"));
+        found.push(Finding::new(
+            GATES,
+            None,
+            "doubled",
+            text,
+            "take another name, or take the old one out first",
+        ));
     }
     for tool in gate.tools.keys() {
         if !is_tool_name(tool) || gate.name.len() + 1 + tool.len() > RESOURCE_ID_MAX {
@@ -85,7 +90,8 @@ fn resource(gate: &NewGate<'_>, tool: &str) -> String {
 }
 
 fn table(gate: &NewGate<'_>) -> String {
-    let list = |texts: &mut dyn Iterator<Item = &String>| texts.map(|t| quoted(t)).collect::<Vec<_>>().join(", ");
+    let list =
+        |texts: &mut dyn Iterator<Item = &String>| texts.map(|t| quoted(t)).collect::<Vec<_>>().join(", ");
     let mut text = format!(
         "[[gate]]\nname = {}\nkind = \"mcp\"\ncommand = [{}]\n",
         quoted(gate.name),
@@ -95,7 +101,8 @@ fn table(gate: &NewGate<'_>) -> String {
         let _ = writeln!(text, "guards = [{}]", list(&mut gate.guards.iter()));
     }
     for (tool, digest) in gate.tools {
-        let _ = write!(text, "\n[[gate.tool]]\nname = {}\ndigest = \"{}\"\n", quoted(tool), digest_text(digest));
+        let _ =
+            write!(text, "\n[[gate.tool]]\nname = {}\ndigest = \"{}\"\n", quoted(tool), digest_text(digest));
     }
     text
 }

@@ -86,7 +86,8 @@ impl Folder {
     #[must_use]
     pub fn knows(name: &str) -> bool {
         let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\n', '\0']);
-        plain && (name.ends_with(".cedar") || [RESOURCES, PRESETS, GATES].contains(&name) || is_examples(name))
+        plain
+            && (name.ends_with(".cedar") || [RESOURCES, PRESETS, GATES].contains(&name) || is_examples(name))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {

@@ -135,7 +135,8 @@ fn mistakes(gate: &Written) -> Vec<Mistake> {
     let program = gate.command.first().is_some_and(|program| !program.is_empty());
     if !program || gate.command.len() > COMMAND_WORDS_MAX || !gate.command.iter().all(word) {
         let next = "write the program and each argument as a text of its own: [\"npx\", \"-y\", \"server\"]";
-        let text = format!("command needs 1 to {COMMAND_WORDS_MAX} texts of at most {COMMAND_WORD_MAX} bytes");
+        let text =
+            format!("command needs 1 to {COMMAND_WORDS_MAX} texts of at most {COMMAND_WORD_MAX} bytes");
         found.push(("command", text, next));
     }
     let folder = |path: &String| {
@@ -153,7 +154,8 @@ fn mistakes(gate: &Written) -> Vec<Mistake> {
         found.push(("guards", text, "name the folder above them"));
     }
     if gate.tool.is_empty() {
-        let text = format!("gate \"{}\" has no tools, so nothing could be called", gate.name.escape_default());
+        let text =
+            format!("gate \"{}\" has no tools, so nothing could be called", gate.name.escape_default());
         found.push(("empty", text, "add its tools with `avouch gate add mcp`, or take it out"));
     }
     if gate.tool.len() > TOOLS_MAX {
@@ -178,14 +180,19 @@ fn read_tool(gate: &str, tool: WrittenTool, catalogue: &Catalogue) -> Result<Gat
     let id = format!("{gate}/{}", tool.name);
     match catalogue.get(&id).filter(|resource| resource.actions.contains(TOOL_CALL)) {
         None => {
-            let text = format!("resources.toml has no \"{}\" with the action {TOOL_CALL}", id.escape_default());
+            let text =
+                format!("resources.toml has no \"{}\" with the action {TOOL_CALL}", id.escape_default());
             found.push(("unguarded", text, "add the resource, or take the tool out"));
         }
         Some(resource) => {
             for (param, pointer) in &tool.pointers {
                 if !resource.params.contains_key(param) {
                     let text = format!("\"{shown}\" has no parameter \"{}\"", param.escape_default());
-                    found.push(("pointer", text, "add it to params of the resource, or take the pointer out"));
+                    found.push((
+                        "pointer",
+                        text,
+                        "add it to params of the resource, or take the pointer out",
+                    ));
                 }
                 if !is_pointer(pointer) {
                     let text = format!("\"{}\" is no JSON pointer", pointer.escape_default());
@@ -259,7 +266,11 @@ mod tests {
             ("sha256:11", "sha256:1", "gates.toml:7: the digest of \"read\" is not sha256:"),
             ("sha256:11", "sha256:AA", "the digest of \"read\" is not sha256:"),
             ("sha256:11", "sha512:11", "the digest of \"read\" is not sha256:"),
-            ("\"read\"", "\"write\"", "gates.toml:7: resources.toml has no \"files/write\" with the action tool.call"),
+            (
+                "\"read\"",
+                "\"write\"",
+                "gates.toml:7: resources.toml has no \"files/write\" with the action tool.call",
+            ),
             ("\"read\"", "\"look\"", "resources.toml has no \"files/look\" with the action tool.call"),
             ("{ path", "{ lines", "\"read\" has no parameter \"lines\"; add it to params"),
             ("/file/path", "file", "\"file\" is no JSON pointer"),
@@ -285,7 +296,8 @@ mod tests {
 
     #[test]
     fn more_gates_tools_and_folders_than_there_may_be_are_found() {
-        let tools: String = (0..=TOOLS_MAX).map(|n| format!("[[gate.tool]]\nname = \"t{n}\"\ndigest = \"\"\n")).collect();
+        let tools: String =
+            (0..=TOOLS_MAX).map(|n| format!("[[gate.tool]]\nname = \"t{n}\"\ndigest = \"\"\n")).collect();
         let many = GOOD.split("[[gate.tool]]").next().unwrap().to_owned() + &tools;
         assert!(read(&many).unwrap_err().iter().any(|f| f.code == "size"));
         let guards: Vec<_> = (0..=GUARDS_MAX).map(|n| format!("\"/srv/{n}\"")).collect();
