@@ -10,6 +10,7 @@ pub mod data_lock;
 pub mod exit;
 pub mod explain;
 mod failure;
+pub mod gate;
 pub mod govern;
 pub mod health_http;
 pub mod lock;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use avouch::exit::USAGE;
 use avouch::explain;
+use avouch::gate;
 use avouch::govern;
 use avouch::out::Out;
 use avouch::run;
@@ -43,6 +44,13 @@ const EXPLAIN_EXAMPLES: &str = "Examples:
   avouch explain --json $$ spiffe://example.org/web
 
 Exit codes: 0 the process gets the ID, 2 it does not, 4 somebody does not answer, 5 it will come by itself.";
+const GATE_EXAMPLES: &str = "Examples:
+  avouch gate mcp files    as the command of a tool server in the settings of an MCP client";
+const GATE_MCP_EXAMPLES: &str = "Examples:
+  avouch gate mcp files    as the command of a tool server in the settings of an MCP client
+
+Exit codes: 0 the MCP client ended it, 1 the gate is unknown or the tool server ended, 2 not admitted, 4 the run does not
+answer, 64 it was started outside a run.";
 const COMPLETIONS_EXAMPLES: &str = "Examples:
   avouch completions bash > ~/.local/share/bash-completion/completions/avouch
   avouch completions zsh > \"${fpath[1]}/_avouch\"
@@ -99,6 +107,9 @@ enum Command {
     #[command(subcommand, disable_help_subcommand = true, after_help = RULES_EXAMPLES)]
     /// Who may do what with what: check a folder of rules, try requests against it, publish it
     Rules(RulesCommand),
+    #[command(subcommand, disable_help_subcommand = true, after_help = GATE_EXAMPLES)]
+    /// What stands between an AI agent and its tools
+    Gate(Gate),
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     /// The completion script for a shell
     Completions {
@@ -115,6 +126,16 @@ enum RulesCommand {
     Folder(rules::Command),
     #[command(flatten)]
     Published(govern::RulesVerb),
+}
+
+#[derive(Debug, Subcommand)]
+enum Gate {
+    #[command(after_help = GATE_MCP_EXAMPLES)]
+    /// Stand in for a tool server behind a gate of this run, on standard input and output
+    Mcp {
+        /// The gate's name
+        name: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -176,6 +197,10 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
         Command::Rules(RulesCommand::Published(verb)) => {
             let place = place.of_governance();
             on_runtime(out, async |out| govern::run_rules(verb, &place, out).await)
+        }
+        Command::Gate(Gate::Mcp { name }) => {
+            let socket = std::env::var_os(gate::SOCKET_VARIABLE);
+            gate::shim::run(&name, socket, std::io::stdin(), std::io::stdout(), out)
         }
         Command::Up { once } => on_runtime(out, async |out| match up::run(once, out).await {
             Ok(()) => 0,

@@ -9,7 +9,8 @@ use cedar_policy::{Authorizer, PolicySet, Schema, ValidationMode, Validator};
 use crate::base;
 use crate::catalogue::Catalogue;
 use crate::decide::Rules;
-use crate::folder::{Finding, Folder, PRESETS, RESOURCES};
+use crate::folder::{Finding, Folder, GATES, PRESETS, RESOURCES};
+use crate::gates;
 use crate::limits::{FINDINGS_MAX, RULES_MAX};
 use crate::presets::{self, Presets};
 use crate::rule::{self, Origin, Rule};
@@ -46,6 +47,7 @@ pub(crate) fn unproved(folder: &Folder) -> Result<Rules, Vec<Finding>> {
         }
     };
     let presets = presets::read(folder.get(PRESETS).unwrap_or_default(), &catalogue)?;
+    let gates = gates::read(folder.get(GATES).unwrap_or_default(), &catalogue)?;
     let rules = read(folder, &presets)?;
     let mut findings: Vec<_> = rules.iter().flat_map(|rule| rule.strangers(&catalogue, &presets)).collect();
     findings.extend(validate(&catalogue, &rules)?);
@@ -58,7 +60,7 @@ pub(crate) fn unproved(folder: &Folder) -> Result<Rules, Vec<Finding>> {
         NoIndex::Build(e) => vec![Finding::new("", None, "internal", e.to_string(), OURS)],
     })?;
     let digest = folder.digest();
-    Ok(Rules { catalogue, presets, index, authorizer: Authorizer::new(), rules, digest, examples: 0 })
+    Ok(Rules { catalogue, presets, gates, index, authorizer: Authorizer::new(), rules, digest, examples: 0 })
 }
 
 /// All rules: those compiled in, those of the presets, those of the folder.

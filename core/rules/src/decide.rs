@@ -3,7 +3,7 @@
 //! Denies by default, and when a rule can't be evaluated. Never offers to ask where the yes would not help. Never asks a
 //! clock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use cedar_policy::{Authorizer, Decision as Verdict, Entities, Policy, PolicyId, 
 
 use crate::base;
 use crate::catalogue::{Catalogue, Resource};
+use crate::gates::{Gate, Gates};
 use crate::limit::Limits;
 use crate::limits::CHAIN_MAX;
 use crate::presets::{Preset, Presets};
@@ -109,6 +110,7 @@ impl Decision {
 pub struct Rules {
     pub(crate) catalogue: Catalogue,
     pub(crate) presets: Presets,
+    pub(crate) gates: Gates,
     pub(crate) index: Index,
     pub(crate) authorizer: Authorizer,
     pub(crate) rules: Vec<Rule>,
@@ -131,6 +133,12 @@ impl Rules {
     #[must_use]
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
+    }
+
+    /// The gates that start what they guard, by name.
+    #[must_use]
+    pub fn gates(&self) -> &BTreeMap<String, Gate> {
+        &self.gates
     }
 
     /// The digest of the folder they were read from.

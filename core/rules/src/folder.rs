@@ -14,6 +14,8 @@ use crate::limits::{FILE_MAX, FILES_MAX};
 pub const RESOURCES: &str = "resources.toml";
 /// Named sets of allowed actions.
 pub const PRESETS: &str = "presets.toml";
+/// Gates that start what they guard.
+pub const GATES: &str = "gates.toml";
 /// Requests with the outcome that is expected; `NAME.examples.toml` is read as well.
 pub const EXAMPLES: &str = "examples.toml";
 
@@ -83,11 +85,24 @@ impl Folder {
     #[must_use]
     pub fn knows(name: &str) -> bool {
         let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\n', '\0']);
-        plain && (name.ends_with(".cedar") || [RESOURCES, PRESETS].contains(&name) || is_examples(name))
+        plain
+            && (name.ends_with(".cedar") || [RESOURCES, PRESETS, GATES].contains(&name) || is_examples(name))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.files.get(name).map(String::as_str)
+    }
+
+    /// The same folder with one file written anew or added.
+    pub(crate) fn with(&self, name: &str, text: String) -> Result<Self, Vec<Finding>> {
+        let mut files = self.files.clone();
+        files.insert(name.to_owned(), text);
+        Self::new(files)
+    }
+
+    /// Names and texts of all files, in the order of their names.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
     pub(crate) fn cedar(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -123,7 +138,7 @@ fn is_examples(name: &str) -> bool {
 fn misplaced(name: &str) -> Option<Finding> {
     (!Folder::knows(name)).then(|| {
         let text = format!("\"{}\" is no file of a rules folder", name.escape_default());
-        let next = "expected *.cedar, resources.toml, presets.toml, examples.toml, *.examples.toml; rename or move it";
+        let next = "expected *.cedar, resources.toml, presets.toml, gates.toml, examples.toml, *.examples.toml; rename or move it";
         Finding::new(name, None, "file", text, next)
     })
 }

@@ -4,6 +4,7 @@
 //! request, [`Rules::chain`] one that is made on behalf of others. Never: no I/O, no clock, no JSON on the way of a
 //! decision, and no type of Cedar's in what is public.
 
+mod add_gate;
 mod base;
 mod catalogue;
 mod check;
@@ -11,6 +12,7 @@ mod decide;
 mod digest;
 mod examples;
 mod folder;
+mod gates;
 mod limit;
 pub mod limits;
 mod lint;
@@ -31,10 +33,12 @@ mod props;
 #[cfg(test)]
 mod tests;
 
+pub use add_gate::{NewGate, add_mcp_gate};
 pub use catalogue::{Catalogue, Resource};
 pub use check::check;
 pub use decide::{Decision, Missing, Need, Outcome, Rules};
 pub use folder::{Finding, Folder};
+pub use gates::{Gate, GateKind, GateTool, TOOL_CALL};
 pub use limit::Limits;
 pub use reason::Reason;
 pub use request::{Act, BuildError, Caller, Grant, Identity, IdentityFacts, Param, Params, Task, Yes};

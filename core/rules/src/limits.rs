@@ -18,6 +18,20 @@ pub const PRESETS_MAX: usize = 128;
 pub const EXAMPLES_MAX: usize = 4 * RULES_MAX;
 /// Most rules in all slices together; a rule that speaks of everything stands in every slice.
 pub const SLICED_MAX: usize = 400_000;
+/// Most gates of one folder that start what they guard.
+pub const GATES_MAX: usize = 64;
+/// Most tools behind one gate; their resources are counted as well.
+pub const TOOLS_MAX: usize = 256;
+/// Longest name of a tool in bytes: what the Model Context Protocol advises.
+pub const TOOL_NAME_MAX: usize = 128;
+/// Most words of a tool server's command.
+pub const COMMAND_WORDS_MAX: usize = 64;
+/// Longest of them in bytes, and longest path of a guarded folder; the kernel's longest path.
+pub const COMMAND_WORD_MAX: usize = 4_096;
+/// Most folders that one gate guards.
+pub const GUARDS_MAX: usize = 32;
+/// Longest JSON pointer to an argument in bytes.
+pub const POINTER_MAX: usize = 256;
 /// Longest name of a rule, a preset, an action, a type, a domain or a parameter, in bytes.
 pub const NAME_MAX: usize = 64;
 /// Longest ID of a resource in bytes.

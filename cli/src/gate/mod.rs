@@ -1,0 +1,211 @@
+//! Gates: what stands between an AI agent and its tools. The supervisor of a run hosts them outside the AI agent's
+//! process tree; inside it there is only a shim.
+//!
+//! A gate asks a [`Decider`] and obeys it. Never decides itself, never lets through what it can't read, and never starts
+//! anything that its definition does not name.
+
+mod child;
+pub mod hello;
+pub mod host;
+pub mod limits;
+mod lines;
+pub mod mcp;
+pub mod shim;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use avouch_rules::{Limits, ParamKind, Params, Rules};
+use tokio::net::UnixStream;
+
+/// The variable that names the socket of a run's gates.
+pub const SOCKET_VARIABLE: &str = "AVOUCH_GATES";
+
+/// A gate of a run: the tool server behind it, and the tools that there are for the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GateDefinition {
+    pub name: String,
+    /// Program and arguments; no shell reads them.
+    pub command: Vec<String>,
+    /// The tools as they were when they were added, by name.
+    pub tools: BTreeMap<String, Tool>,
+}
+
+/// A tool as it was when it was added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tool {
+    /// See [`mcp::digest`].
+    pub digest: [u8; 32],
+    /// What rules want to know of a call, by the name of the parameter.
+    pub params: BTreeMap<String, Place>,
+}
+
+/// Where in the arguments of a call a parameter stands, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// A JSON pointer (RFC 6901).
+    pub pointer: String,
+    pub kind: ParamKind,
+}
+
+/// The gates of a run by name.
+pub type Gates = BTreeMap<String, GateDefinition>;
+
+impl GateDefinition {
+    /// A gate of the rules, with the parameters that the resources of its tools have.
+    #[must_use]
+    pub fn of(rules: &Rules, name: &str) -> Option<Self> {
+        let gate = rules.gates().get(name)?;
+        let tool = |(tool, pinned): (&String, &avouch_rules::GateTool)| {
+            let params = rules.catalogue().get(&format!("{name}/{tool}"))?.params.iter();
+            let place = |(param, kind): (&String, &ParamKind)| {
+                let pointer = pinned.pointers.get(param).cloned().unwrap_or_else(|| format!("/{param}"));
+                (param.clone(), Place { pointer, kind: *kind })
+            };
+            Some((tool.clone(), Tool { digest: pinned.digest, params: params.map(place).collect() }))
+        };
+        let tools = gate.tools.iter().filter_map(tool).collect();
+        Some(Self { name: gate.name.clone(), command: gate.command.clone(), tools })
+    }
+
+    /// The ID of a tool in the catalogue.
+    #[must_use]
+    pub fn resource(&self, tool: &str) -> String {
+        format!("{}/{tool}", self.name)
+    }
+}
+
+/// A call that waits to be decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub gate: String,
+    pub tool: String,
+    /// Always [`avouch_rules::TOOL_CALL`].
+    pub action: &'static str,
+    /// ID in the catalogue: the gate, `/`, the tool.
+    pub resource: String,
+    /// What the rules want to know of the call.
+    pub params: Params,
+    /// SHA-256 over the canonical form of all arguments.
+    pub arguments_digest: [u8; 32],
+}
+
+/// What was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    /// Allowed if the gate holds the answer to these. A gate that can't denies.
+    Limit(Limits),
+    Deny {
+        /// A stable code.
+        reason: String,
+        /// One sentence for whoever asked.
+        text: String,
+    },
+    /// Denied now; allowed once somebody said yes.
+    Ask {
+        /// What is missing and where to ask for it.
+        text: String,
+    },
+    /// Nobody could decide, so it is denied.
+    Unavailable {
+        text: String,
+    },
+}
+
+/// Who sent something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    AiAgent,
+    ToolServer,
+}
+
+/// Something that a gate saw and that no decision tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateEvent {
+    pub gate: String,
+    pub what: Happened,
+}
+
+/// What a gate saw. Texts of others in it are cut and bare of control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// A tool was called that this gate does not have.
+    UnknownTool { tool: String },
+    /// A tool is no longer what it was when it was added; told once for each definition.
+    ChangedTool { tool: String, pinned: [u8; 32], seen: [u8; 32] },
+    /// The server lists two tools of one name; neither is called.
+    DoubledTool { tool: String },
+    /// Arguments that the rules want to know of are not what the catalogue says.
+    WrongArguments { tool: String, why: String },
+    /// A method that this gate does not let through.
+    RefusedMethod { from: Side, method: String },
+    /// A line that is no message, or not one that everybody reads alike.
+    Unreadable { from: Side, why: String },
+    /// A revision of the protocol that this gate does not know.
+    UnknownRevision { from: Side, revision: String },
+}
+
+/// Decides for one run. Whoever makes it knows which instance and which task the run is.
+///
+/// Each answer must come in bounded time; a gate waits [`limits::DECISION_TIME_MAX`] and denies then.
+pub trait Decider: Send + Sync + 'static {
+    /// Whether this process may use the gates of the run; the reason if not. Asked once for each connection, before
+    /// anything of it is read.
+    fn admit(&self, connection: &UnixStream) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Decides a call, spends what it costs and records it.
+    fn decide(&self, ask: Ask) -> impl Future<Output = Verdict> + Send;
+
+    /// For each of these resources, whether the task may call it at all. Nothing is spent, nothing recorded.
+    fn may(&self, resources: Vec<String>) -> impl Future<Output = Vec<bool>> + Send;
+
+    /// Takes note of what no decision tells of.
+    fn note(&self, event: GateEvent) -> impl Future<Output = ()> + Send;
+}
+
+/// Foreign text for a message: cut, and without control characters.
+fn quote(text: &str, most: usize) -> String {
+    let mut cut = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if cut.len() + c.len_utf8() > most {
+            cut.push('…');
+            break;
+        }
+        cut.push(c);
+    }
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_of_the_rules_has_the_parameters_of_its_resources() {
+        let starter = avouch_rules::STARTER.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned()));
+        let digest = format!("sha256:{}", "11".repeat(32));
+        let tool = |name: &str, more: &str| {
+            format!("[[gate.tool]]\nname = \"{name}\"\ndigest = \"{digest}\"\n{more}")
+        };
+        let gate = format!(
+            "[[gate]]\nname = \"files\"\nkind = \"mcp\"\ncommand = [\"server\"]\n{}{}",
+            tool("read_file", ""),
+            tool("delete_file", "pointers = { path = \"/file/0\" }\n")
+        );
+        let files = starter.chain([("gates.toml".to_owned(), gate)]);
+        let rules = avouch_rules::check(&avouch_rules::Folder::new(files).unwrap()).unwrap();
+        let gate = GateDefinition::of(&rules, "files").unwrap();
+        let place = |tool: &str| gate.tools[tool].params["path"].clone();
+        assert_eq!(place("read_file"), Place { pointer: "/path".to_owned(), kind: ParamKind::String });
+        assert_eq!(place("delete_file").pointer, "/file/0");
+        assert_eq!(gate.tools["read_file"].digest, [0x11; 32]);
+        assert_eq!(GateDefinition::of(&rules, "git"), None);
+    }
+
+    #[test]
+    fn foreign_text_is_cut_and_loses_its_control_characters() {
+        assert_eq!(quote("a\u{1b}[31m\nb", 100), "a [31m b");
+        assert_eq!(quote("ääää", 5), "ää…");
+    }
+}

@@ -1,0 +1,197 @@
+//! Puts an MCP gate into a folder: its tools into `gates.toml`, what they are into `resources.toml`.
+//!
+//! Only appends: what stands in a folder already stays as it is, byte for byte.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use crate::catalogue::Catalogue;
+use crate::folder::{Finding, Folder, GATES, RESOURCES};
+use crate::gates::{self, TOOL_CALL, digest_text, is_tool_name};
+use crate::limits::RESOURCE_ID_MAX;
+use crate::words::{Environment, is_name};
+
+/// A gate to be added.
+#[derive(Clone, Debug)]
+pub struct NewGate<'a> {
+    pub name: &'a str,
+    /// The tool server's program and arguments.
+    pub command: &'a [String],
+    /// Folders that only the tool server may touch.
+    pub guards: &'a BTreeSet<String>,
+    /// Digest of each tool by name.
+    pub tools: &'a BTreeMap<String, [u8; 32]>,
+    pub environment: Environment,
+    /// Domain of the resources that are not listed yet.
+    pub domain: &'a str,
+    /// Sensitivity of the resources that are not listed yet.
+    pub sensitivity: i64,
+}
+
+/// Adds a gate and its tools, each a resource of type `Tool` with the action `tool.call`. A resource that is listed
+/// already stays as it is. No rule allows what is new: a preset or a permit has to name the gate.
+///
+/// # Errors
+/// Everything that would be wrong with the folder; rules that lack examples are left to [`crate::check`].
+pub fn add_mcp_gate(folder: &Folder, gate: &NewGate<'_>) -> Result<Folder, Vec<Finding>> {
+    let resources = folder.get(RESOURCES).unwrap_or_default();
+    let catalogue = if resources.is_empty() { Catalogue::default() } else { Catalogue::read(resources)? };
+    let before = gates::read(folder.get(GATES).unwrap_or_default(), &catalogue)?;
+    let wrong = mistakes(gate, before.contains_key(gate.name));
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let new = gate.tools.keys().filter(|tool| catalogue.get(&format!("{}/{tool}", gate.name)).is_none());
+    let new: Vec<_> = new.map(|tool| resource(gate, tool)).collect();
+    let mut added = folder.clone();
+    if !new.is_empty() {
+        added = added.with(RESOURCES, joined(resources, &new.join("\n")))?;
+    }
+    added = added.with(GATES, joined(folder.get(GATES).unwrap_or_default(), &table(gate)))?;
+    let catalogue = Catalogue::read(added.get(RESOURCES).unwrap_or_default())?;
+    gates::read(added.get(GATES).unwrap_or_default(), &catalogue)?;
+    Ok(added)
+}
+
+/// What is known to be wrong before anything is written.
+fn mistakes(gate: &NewGate<'_>, taken: bool) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if taken {
+        let text = format!("gate \"{}\" is there already", gate.name);
+        found.push(Finding::new(
+            GATES,
+            None,
+            "doubled",
+            text,
+            "take another name, or take the old one out first",
+        ));
+    }
+    for tool in gate.tools.keys() {
+        if !is_tool_name(tool) || gate.name.len() + 1 + tool.len() > RESOURCE_ID_MAX {
+            let text = format!("\"{}\" can't be the name of a tool behind a gate", tool.escape_default());
+            found.push(Finding::new(GATES, None, "tool", text, "leave it out, or rename it in the server"));
+        }
+    }
+    if !is_name(gate.domain) {
+        let text = format!("domain \"{}\" can't be used", gate.domain.escape_default());
+        found.push(Finding::new(RESOURCES, None, "resource", text, "take a lower-case word, as code"));
+    }
+    found
+}
+
+fn resource(gate: &NewGate<'_>, tool: &str) -> String {
+    format!(
+        "[[resource]]\nid = {}\ntype = \"Tool\"\nenvironment = \"{}\"\ndomain = {}\nsensitivity = {}\nactions = [\"{TOOL_CALL}\"]\n",
+        quoted(&format!("{}/{tool}", gate.name)),
+        gate.environment,
+        quoted(gate.domain),
+        gate.sensitivity,
+    )
+}
+
+fn table(gate: &NewGate<'_>) -> String {
+    let list =
+        |texts: &mut dyn Iterator<Item = &String>| texts.map(|t| quoted(t)).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "[[gate]]\nname = {}\nkind = \"mcp\"\ncommand = [{}]\n",
+        quoted(gate.name),
+        list(&mut gate.command.iter())
+    );
+    if !gate.guards.is_empty() {
+        let _ = writeln!(text, "guards = [{}]", list(&mut gate.guards.iter()));
+    }
+    for (tool, digest) in gate.tools {
+        let _ =
+            write!(text, "\n[[gate.tool]]\nname = {}\ndigest = \"{}\"\n", quoted(tool), digest_text(digest));
+    }
+    text
+}
+
+/// A text as TOML writes it.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// `more` below `text`, with an empty line between them.
+fn joined(text: &str, more: &str) -> String {
+    let gap = match text {
+        "" => "",
+        text if text.ends_with('\n') => "\n",
+        _ => "\n\n",
+    };
+    format!("{text}{gap}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::STARTER;
+
+    fn starter() -> Folder {
+        Folder::new(STARTER.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))).unwrap()
+    }
+
+    fn add(folder: &Folder, name: &str, tools: &[&str]) -> Result<Folder, Vec<Finding>> {
+        let command = ["server".to_owned(), "a \"b\" \\ \t".to_owned()];
+        let tools = tools.iter().map(|tool| ((*tool).to_owned(), [7; 32])).collect();
+        let guards = ["/srv/pay".to_owned()].into();
+        add_mcp_gate(
+            folder,
+            &NewGate {
+                name,
+                command: &command,
+                guards: &guards,
+                tools: &tools,
+                environment: Environment::Test,
+                domain: "code",
+                sensitivity: 1,
+            },
+        )
+    }
+
+    #[test]
+    fn a_gate_is_added_and_all_else_stays_byte_for_byte() {
+        let added = add(&starter(), "notes", &["read", "write"]).unwrap();
+        for (name, text) in STARTER {
+            let now = added.get(name).unwrap();
+            assert!(if name == RESOURCES { now.starts_with(text) } else { now == text }, "{name}");
+        }
+        let rules = crate::check(&added).unwrap_or_else(|f| panic!("{f:#?}"));
+        let gate = &rules.gates()["notes"];
+        assert_eq!(gate.command[1], "a \"b\" \\ \t");
+        assert_eq!(gate.tools["write"].digest, [7; 32]);
+        let resource = rules.catalogue().get("notes/read").unwrap();
+        assert_eq!((resource.kind.as_str(), resource.environment), ("Tool", Environment::Test));
+        // A second one goes below the first.
+        let both = add(&added, "more", &["read"]).unwrap();
+        assert!(both.get(GATES).unwrap().starts_with(added.get(GATES).unwrap()));
+        assert_eq!(crate::check(&both).unwrap().gates().len(), 2);
+    }
+
+    #[test]
+    fn a_resource_that_is_listed_already_stays_as_it_is() {
+        let added = add(&starter(), "files", &["delete_file"]).unwrap();
+        assert_eq!(added.get(RESOURCES), starter().get(RESOURCES));
+        assert!(crate::check(&added).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_added_twice_or_under_a_name_that_no_gate_can_have() {
+        let added = add(&starter(), "notes", &["read"]).unwrap();
+        for (folder, name, tools, told) in [
+            (&added, "notes", vec!["read"], "gate \"notes\" is there already"),
+            (&starter(), "Notes", vec!["read"], "is not a name"),
+            (&starter(), "notes", vec![], "gate \"notes\" has no tools"),
+            (&starter(), "notes", vec!["a\nb"], "can't be the name of a tool"),
+        ] {
+            let found = add(folder, name, &tools).unwrap_err();
+            assert!(found.iter().any(|f| f.to_string().contains(told)), "{told}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_in_order_is_told_before_anything_is_added() {
+        let broken = starter().with(GATES, "[[gate]]\n".to_owned()).unwrap();
+        assert_eq!(add(&broken, "notes", &["read"]).unwrap_err()[0].file, GATES);
+    }
+}

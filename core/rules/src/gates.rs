@@ -1,0 +1,314 @@
+//! Gates that start what they guard, read from `gates.toml`: the tool server's command, and each tool as it was when it
+//! was added.
+//!
+//! A tool that is not listed here does not exist for a gate. Never starts anything, and never looks whether a command
+//! is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::catalogue::Catalogue;
+use crate::folder::{Finding, GATES};
+use crate::limits::{
+    COMMAND_WORD_MAX, COMMAND_WORDS_MAX, GATES_MAX, GUARDS_MAX, POINTER_MAX, TOOL_NAME_MAX, TOOLS_MAX,
+};
+use crate::tables;
+use crate::words::{NAME_FORM, is_name};
+
+/// The action that a tool's resource must have.
+pub const TOOL_CALL: &str = "tool.call";
+/// What a digest begins with.
+const DIGEST: &str = "sha256:";
+
+/// What a gate speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateKind {
+    /// The Model Context Protocol over standard input and output.
+    Mcp,
+}
+
+/// A gate and what stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    pub name: String,
+    pub kind: GateKind,
+    /// The tool server's program and arguments; no shell reads them.
+    pub command: Vec<String>,
+    /// Folders that only the tool server may touch; absolute paths.
+    pub guards: BTreeSet<String>,
+    /// By name, as they were when they were added.
+    pub tools: BTreeMap<String, GateTool>,
+}
+
+/// A tool as it was when it was added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateTool {
+    /// SHA-256 over the canonical form of its name, description and input schema.
+    pub digest: [u8; 32],
+    /// Where in the arguments a parameter of its resource stands, as a JSON pointer (RFC 6901). A parameter that is not
+    /// listed is the argument of its own name.
+    pub pointers: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    gate: Vec<Spanned<Written>>,
+}
+
+/// A gate as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    kind: GateKind,
+    command: Vec<String>,
+    #[serde(default)]
+    guards: BTreeSet<String>,
+    #[serde(default)]
+    tool: Vec<Spanned<WrittenTool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTool {
+    name: String,
+    digest: String,
+    #[serde(default)]
+    pointers: BTreeMap<String, String>,
+}
+
+/// All gates by name.
+pub(crate) type Gates = BTreeMap<String, Gate>;
+
+/// What is wrong, and what to do.
+type Mistake = (&'static str, String, &'static str);
+
+/// Reads `gates.toml` and compares it with the catalogue.
+pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Finding>> {
+    let file: File = tables::read(GATES, text).map_err(|f| vec![f])?;
+    let (mut gates, mut findings) = (Gates::new(), Vec::new());
+    if file.gate.len() > GATES_MAX {
+        let text = format!("{} gates, at most {GATES_MAX}", file.gate.len());
+        findings.push(Finding::new(GATES, None, "size", text, "put tools of one server behind one gate"));
+    }
+    for spanned in file.gate {
+        let line = tables::line_at(text, spanned.span().start);
+        let written = spanned.into_inner();
+        let mut mistakes = mistakes(&written);
+        if gates.contains_key(&written.name) {
+            let text = format!("gate \"{}\" stands twice", written.name.escape_default());
+            mistakes.push(("doubled", text, "take one of them out"));
+        }
+        findings.extend(mistakes.into_iter().map(|(code, t, next)| Finding::new(GATES, line, code, t, next)));
+        let mut tools = BTreeMap::new();
+        for spanned in written.tool {
+            let line = tables::line_at(text, spanned.span().start);
+            let tool = spanned.into_inner();
+            let name = tool.name.clone();
+            let found = read_tool(&written.name, tool, catalogue);
+            let doubled = tools.contains_key(&name).then(|| {
+                let text = format!("tool \"{}\" stands twice", name.escape_default());
+                ("doubled", text, "take one of them out")
+            });
+            let (tool, mistakes) = found.map_or_else(|m| (None, m), |tool| (Some(tool), Vec::new()));
+            let mistakes = mistakes.into_iter().chain(doubled);
+            findings.extend(mistakes.map(|(code, t, next)| Finding::new(GATES, line, code, t, next)));
+            tools.extend(tool.map(|tool| (name, tool)));
+        }
+        let Written { name, kind, command, guards, .. } = written;
+        gates.insert(name.clone(), Gate { name, kind, command, guards, tools });
+    }
+    if findings.is_empty() { Ok(gates) } else { Err(findings) }
+}
+
+fn mistakes(gate: &Written) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    if !is_name(&gate.name) {
+        found.push(("gate", format!("\"{}\" is not {NAME_FORM}", gate.name.escape_default()), "rename it"));
+    }
+    let word = |word: &String| word.len() <= COMMAND_WORD_MAX && !word.contains('\0');
+    let program = gate.command.first().is_some_and(|program| !program.is_empty());
+    if !program || gate.command.len() > COMMAND_WORDS_MAX || !gate.command.iter().all(word) {
+        let next = "write the program and each argument as a text of its own: [\"npx\", \"-y\", \"server\"]";
+        let text =
+            format!("command needs 1 to {COMMAND_WORDS_MAX} texts of at most {COMMAND_WORD_MAX} bytes");
+        found.push(("command", text, next));
+    }
+    let folder = |path: &String| {
+        path.starts_with('/')
+            && path.len() <= COMMAND_WORD_MAX
+            && !path.contains('\0')
+            && !path.split('/').any(|part| part == ".." || part == ".")
+    };
+    for path in gate.guards.iter().filter(|path| !folder(path)) {
+        let text = format!("guarded folder \"{}\" is no absolute path", path.escape_default());
+        found.push(("guards", text, "begin it with / and leave . and .. out"));
+    }
+    if gate.guards.len() > GUARDS_MAX {
+        let text = format!("{} guarded folders, at most {GUARDS_MAX}", gate.guards.len());
+        found.push(("guards", text, "name the folder above them"));
+    }
+    if gate.tool.is_empty() {
+        let text =
+            format!("gate \"{}\" has no tools, so nothing could be called", gate.name.escape_default());
+        found.push(("empty", text, "add its tools with `avouch gate add mcp`, or take it out"));
+    }
+    if gate.tool.len() > TOOLS_MAX {
+        let text = format!("{} tools, at most {TOOLS_MAX}", gate.tool.len());
+        found.push(("size", text, "list those that somebody needs"));
+    }
+    found
+}
+
+fn read_tool(gate: &str, tool: WrittenTool, catalogue: &Catalogue) -> Result<GateTool, Vec<Mistake>> {
+    let mut found = Vec::new();
+    let shown = tool.name.escape_default().to_string();
+    if !is_tool_name(&tool.name) {
+        let text = format!("\"{shown}\" is no name of a tool");
+        found.push(("tool", text, "take it as the server spells it, 1 to 128 bytes without quotes"));
+    }
+    let digest = read_digest(&tool.digest);
+    if digest.is_none() {
+        let text = format!("the digest of \"{shown}\" is not sha256: and 64 lower-case hexadecimal digits");
+        found.push(("digest", text, "let `avouch gate add mcp` look at the server again"));
+    }
+    let id = format!("{gate}/{}", tool.name);
+    match catalogue.get(&id).filter(|resource| resource.actions.contains(TOOL_CALL)) {
+        None => {
+            let text =
+                format!("resources.toml has no \"{}\" with the action {TOOL_CALL}", id.escape_default());
+            found.push(("unguarded", text, "add the resource, or take the tool out"));
+        }
+        Some(resource) => {
+            for (param, pointer) in &tool.pointers {
+                if !resource.params.contains_key(param) {
+                    let text = format!("\"{shown}\" has no parameter \"{}\"", param.escape_default());
+                    found.push((
+                        "pointer",
+                        text,
+                        "add it to params of the resource, or take the pointer out",
+                    ));
+                }
+                if !is_pointer(pointer) {
+                    let text = format!("\"{}\" is no JSON pointer", pointer.escape_default());
+                    found.push(("pointer", text, "write it as /outer/inner, with ~1 for / and ~0 for ~"));
+                }
+            }
+        }
+    }
+    match digest {
+        Some(digest) if found.is_empty() => Ok(GateTool { digest, pointers: tool.pointers }),
+        _ => Err(found),
+    }
+}
+
+/// True for what can be a tool's name behind a gate: visible, short enough, and without what texts and IDs end with.
+pub(crate) fn is_tool_name(name: &str) -> bool {
+    let inside = |c: char| !c.is_control() && !c.is_whitespace() && c != '"' && c != '\\';
+    !name.is_empty() && name.len() <= TOOL_NAME_MAX && name.chars().all(inside)
+}
+
+/// A digest as it is written.
+pub(crate) fn digest_text(digest: &[u8; 32]) -> String {
+    format!("{DIGEST}{}", hex::encode(digest))
+}
+
+fn read_digest(text: &str) -> Option<[u8; 32]> {
+    let digits = text.strip_prefix(DIGEST)?;
+    let digest: [u8; 32] = hex::decode(digits).ok()?.try_into().ok()?;
+    (hex::encode(digest) == digits).then_some(digest)
+}
+
+fn is_pointer(text: &str) -> bool {
+    // Every ~ must be followed by 0 or 1 (RFC 6901, section 3).
+    let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    text.len() > 1 && text.len() <= POINTER_MAX && text.starts_with('/') && escapes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESOURCES: &str = "[[resource]]\nid = \"files/read\"\ntype = \"Tool\"\nenvironment = \"test\"\ndomain = \"code\"\nsensitivity = 1\nactions = [\"tool.call\"]\nparams = { path = \"string\" }\n[[resource]]\nid = \"files/look\"\ntype = \"Tool\"\nenvironment = \"test\"\ndomain = \"code\"\nsensitivity = 1\nactions = [\"look\"]\n";
+    const GOOD: &str = "[[gate]]\nname = \"files\"\nkind = \"mcp\"\ncommand = [\"server\", \"pay\"]\nguards = [\"/srv/pay\"]\n\n[[gate.tool]]\nname = \"read\"\ndigest = \"sha256:1111111111111111111111111111111111111111111111111111111111111111\"\npointers = { path = \"/file/path\" }\n";
+
+    fn read(text: &str) -> Result<Gates, Vec<Finding>> {
+        super::read(text, &Catalogue::read(RESOURCES).unwrap())
+    }
+
+    #[test]
+    fn a_gate_has_its_command_its_folders_and_its_tools() {
+        let gates = read(GOOD).unwrap();
+        let gate = &gates["files"];
+        assert_eq!((gate.kind, gate.command.len()), (GateKind::Mcp, 2));
+        assert!(gate.guards.contains("/srv/pay"));
+        assert_eq!(gate.tools["read"].digest, [0x11; 32]);
+        assert_eq!(gate.tools["read"].pointers["path"], "/file/path");
+        assert!(read("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn each_mistake_in_a_gate_has_its_line_and_what_to_do() {
+        for (from, to, told) in [
+            ("\"files\"", "\"Files\"", "gates.toml:1: \"Files\" is not a name of at most 64"),
+            ("\"mcp\"", "\"mpc\"", "gates.toml:3: unknown variant `mpc`, expected `mcp`"),
+            ("[\"server\", \"pay\"]", "[]", "gates.toml:1: command needs 1 to 64 texts"),
+            ("\"server\"", "\"\"", "command needs 1 to 64 texts"),
+            ("\"pay\"", "\"p\\u0000y\"", "command needs 1 to 64 texts"),
+            ("/srv/pay", "pay", "guarded folder \"pay\" is no absolute path"),
+            ("/srv/pay", "/srv/../pay", "guarded folder \"/srv/../pay\" is no absolute path"),
+            ("\"read\"", "\"re ad\"", "gates.toml:7: \"re ad\" is no name of a tool"),
+            ("sha256:11", "sha256:1", "gates.toml:7: the digest of \"read\" is not sha256:"),
+            ("sha256:11", "sha256:AA", "the digest of \"read\" is not sha256:"),
+            ("sha256:11", "sha512:11", "the digest of \"read\" is not sha256:"),
+            (
+                "\"read\"",
+                "\"write\"",
+                "gates.toml:7: resources.toml has no \"files/write\" with the action tool.call",
+            ),
+            ("\"read\"", "\"look\"", "resources.toml has no \"files/look\" with the action tool.call"),
+            ("{ path", "{ lines", "\"read\" has no parameter \"lines\"; add it to params"),
+            ("/file/path", "file", "\"file\" is no JSON pointer"),
+            ("/file/path", "/file~2", "\"/file~2\" is no JSON pointer"),
+            ("guards", "gards", "gates.toml:5: unknown field `gards`"),
+        ] {
+            let found: Vec<_> =
+                read(&GOOD.replace(from, to)).unwrap_err().iter().map(ToString::to_string).collect();
+            assert!(found.iter().any(|f| f.contains(told)), "{told}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_gate_without_tools_and_what_stands_twice_is_found() {
+        let bare = GOOD.split("[[gate.tool]]").next().unwrap();
+        assert!(read(bare).unwrap_err()[0].to_string().contains("gates.toml:1: gate \"files\" has no tools"));
+        let twice = read(&format!("{GOOD}{GOOD}")).unwrap_err();
+        assert!(twice[0].to_string().starts_with("gates.toml:11: gate \"files\" stands twice"), "{twice:?}");
+        let tool = GOOD.split("[[gate.tool]]").nth(1).unwrap();
+        let twice = read(&format!("{GOOD}[[gate.tool]]{tool}")).unwrap_err();
+        assert!(twice[0].to_string().starts_with("gates.toml:11: tool \"read\" stands twice"), "{twice:?}");
+    }
+
+    #[test]
+    fn more_gates_tools_and_folders_than_there_may_be_are_found() {
+        let tools: String =
+            (0..=TOOLS_MAX).map(|n| format!("[[gate.tool]]\nname = \"t{n}\"\ndigest = \"\"\n")).collect();
+        let many = GOOD.split("[[gate.tool]]").next().unwrap().to_owned() + &tools;
+        assert!(read(&many).unwrap_err().iter().any(|f| f.code == "size"));
+        let guards: Vec<_> = (0..=GUARDS_MAX).map(|n| format!("\"/srv/{n}\"")).collect();
+        let many = GOOD.replace("\"/srv/pay\"", &guards.join(", "));
+        assert!(read(&many).unwrap_err().iter().any(|f| f.code == "guards"));
+        let many: String = (0..=GATES_MAX).map(|n| GOOD.replace("\"files\"", &format!("\"g{n}\""))).collect();
+        assert!(read(&many).unwrap_err().iter().any(|f| f.text.contains("65 gates, at most 64")));
+    }
+
+    #[test]
+    fn a_digest_is_written_as_it_is_read() {
+        assert_eq!(read_digest(&digest_text(&[0xab; 32])), Some([0xab; 32]));
+    }
+}
