@@ -40,11 +40,21 @@ pub enum CodeError {
 /// # Errors
 /// [`CodeError`].
 pub fn code_of(process: &PinnedProcess, paths: &[String]) -> Result<CodeDigest, CodeError> {
-    let root = PathBuf::from(format!("/proc/{}/root", process.pid()));
-    let digest = digest(&root, paths)?;
+    let digest = digest(&root_of(process), paths)?;
     // Else what was read was somebody else's.
     process.still_same(crate::process::Look::Whole)?;
     Ok(digest)
+}
+
+/// The root of the process. An agent without privileges may not look there; then both are one user's, and it has none but
+/// its own to offer.
+fn root_of(process: &PinnedProcess) -> PathBuf {
+    let root = PathBuf::from(format!("/proc/{}/root", process.pid()));
+    let own = nix::unistd::geteuid().as_raw() == process.uid();
+    match fs::metadata(&root) {
+        Err(e) if own && e.kind() == io::ErrorKind::PermissionDenied => PathBuf::from("/"),
+        _ => root,
+    }
 }
 
 fn digest(root: &Path, paths: &[String]) -> Result<CodeDigest, CodeError> {

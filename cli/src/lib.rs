@@ -4,6 +4,7 @@
 //! Talks to servers and agents only over their APIs; never decides, never keeps state.
 
 pub mod authority;
+mod children;
 pub mod clock;
 pub mod config;
 pub mod data_lock;

@@ -46,6 +46,11 @@ const EXPLAIN_EXAMPLES: &str = "Examples:
 Exit codes: 0 the process gets the ID, 2 it does not, 4 somebody does not answer, 5 it will come by itself.";
 const GATE_EXAMPLES: &str = "Examples:
   avouch gate mcp files    as the command of a tool server in the settings of an MCP client";
+const GATE_ADD_EXAMPLES: &str = "Examples:
+  avouch gate add mcp files -- npx -y @modelcontextprotocol/server-filesystem ./pay
+  avouch gate add mcp tickets --env prod --domain tickets --sensitivity 2 -- tickets-server
+
+The server is started once and asked for its tools; one that changes later is hidden and denied.";
 const GATE_MCP_EXAMPLES: &str = "Examples:
   avouch gate mcp files    as the command of a tool server in the settings of an MCP client
 
@@ -136,6 +141,16 @@ enum Gate {
         /// The gate's name
         name: String,
     },
+    #[command(subcommand, disable_help_subcommand = true, after_help = GATE_ADD_EXAMPLES)]
+    /// Add a gate: its tools are taken as they are now, and the rules with it are published
+    Add(GateAdd),
+}
+
+#[derive(Debug, Subcommand)]
+enum GateAdd {
+    #[command(after_help = GATE_ADD_EXAMPLES)]
+    /// In front of a tool server that speaks MCP on standard input and output
+    Mcp(govern::AddMcp),
 }
 
 #[derive(Debug, clap::Args)]
@@ -197,6 +212,10 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
         Command::Rules(RulesCommand::Published(verb)) => {
             let place = place.of_governance();
             on_runtime(out, async |out| govern::run_rules(verb, &place, out).await)
+        }
+        Command::Gate(Gate::Add(GateAdd::Mcp(add))) => {
+            let place = place.of_governance();
+            on_runtime(out, async |out| govern::add_mcp(add, &place, out).await)
         }
         Command::Gate(Gate::Mcp { name }) => {
             let socket = std::env::var_os(gate::SOCKET_VARIABLE);

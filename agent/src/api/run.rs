@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use avouch_domain::SpiffeId;
+use avouch_domain::{Environment, SpiffeId};
 use avouch_proto::run_v1 as wire;
 use avouch_proto::run_v1::hold_request::Step as Said;
 use avouch_proto::run_v1::hold_response::Step as Say;
 use avouch_proto::run_v1::run_server::Run;
 use avouch_proto::run_v1::value::Kind;
-use avouch_rules::Param;
+use avouch_rules::{GateTool, Param, Rules};
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
@@ -128,8 +128,42 @@ fn begun(running: &Running, agent: &SpiffeId) -> wire::Begun {
         code_digest: running.code.to_vec(),
         ends_at: identity.ends.secs(),
         rules_number: running.rules().map_or(0, |held| held.number),
-        gates: Vec::new(),
+        gates: running.rules().map(|held| gates(&held.rules, identity.environment)).unwrap_or_default(),
     }
+}
+
+/// The gates that guard something in this environment.
+fn gates(rules: &Rules, environment: Environment) -> Vec<wire::Gate> {
+    let gates = rules.gates().values().filter_map(|gate| {
+        let tools: Vec<_> = gate
+            .tools
+            .iter()
+            .filter_map(|(name, tool)| tool_of(rules, environment, &gate.name, name, tool))
+            .collect();
+        (!tools.is_empty()).then(|| wire::Gate {
+            name: gate.name.clone(),
+            command: gate.command.clone(),
+            guards: gate.guards.iter().cloned().collect(),
+            tools,
+        })
+    });
+    gates.collect()
+}
+
+fn tool_of(
+    rules: &Rules,
+    environment: Environment,
+    gate: &str,
+    name: &str,
+    tool: &GateTool,
+) -> Option<wire::Tool> {
+    let resource =
+        rules.catalogue().get(&format!("{gate}/{name}")).filter(|r| r.environment == environment)?;
+    let params = resource.params.iter().map(|(param, kind)| {
+        let pointer = tool.pointers.get(param).cloned().unwrap_or_else(|| format!("/{param}"));
+        (param.clone(), wire::Param { pointer, kind: kind.name().to_owned() })
+    });
+    Some(wire::Tool { name: name.to_owned(), digest: tool.digest.to_vec(), params: params.collect() })
 }
 
 /// Serves a run until it ends; gives why, for the record, and the last word to the caller.

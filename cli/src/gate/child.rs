@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::limits::{SERVER_END_MAX, SERVER_TERM_MAX};
+use crate::children;
 
 /// A tool server that runs.
 #[derive(Debug)]
@@ -32,13 +33,9 @@ impl ToolServer {
                 "cannot start \"{program}\": {e}; see whether it is installed and on the PATH of `avouch run`"
             )
         };
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut child = children::spawn(&mut command).map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let server = Self { child };
         match (stdin, stdout) {
@@ -49,6 +46,12 @@ impl ToolServer {
 
     /// Waits for its end, which its closed input asks for, and does not wait long.
     pub async fn end(mut self) {
+        let pid = self.child.id();
+        self.ended().await;
+        children::waited(pid);
+    }
+
+    async fn ended(&mut self) {
         for (time, signal) in [(SERVER_END_MAX, Signal::SIGTERM), (SERVER_TERM_MAX, Signal::SIGKILL)] {
             if timeout(time, self.child.wait()).await.is_ok() {
                 return;

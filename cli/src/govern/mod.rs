@@ -3,6 +3,7 @@
 //! Asks the server on its admin socket; the kernel tells it which user asks. Never decides who may do what.
 
 mod arguments;
+mod gates;
 mod identities;
 mod moment;
 mod people;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use tonic::transport::Channel;
 
 pub use arguments::{AuditVerb, Command, IdentityVerb, PersonVerb, RulesVerb};
+pub use gates::{AddMcp, add_mcp};
 
 use crate::failure::Failure;
 use crate::out::Out;

@@ -49,9 +49,19 @@ fn read(folder: &Path) -> Result<Vec<File>, Failure> {
 }
 
 async fn publish(session: &mut Session<'_>, files: Vec<File>, note: String) -> Result<(), Failure> {
+    let rules = published(session, files, note).await?;
+    said(session, &rules)
+}
+
+/// Publishes a folder; what is wrong with it is printed.
+pub(super) async fn published(
+    session: &mut Session<'_>,
+    files: Vec<File>,
+    note: String,
+) -> Result<wire::PublishedRules, Failure> {
     let answer = session.client.publish_rules(wire::PublishRulesRequest { files, note }).await?.into_inner();
     if let Some(rules) = answer.rules {
-        return said(session, &rules);
+        return Ok(rules);
     }
     let findings = answer.findings;
     session.print(

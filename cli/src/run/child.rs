@@ -1,22 +1,20 @@
-//! The command: started below this process, signalled, waited for, and its orphans buried.
+//! The command: started below this process, signalled and waited for.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
 use avouch_proto::run_v1::Begun;
-use nix::errno::Errno;
 use nix::sys::prctl::{set_child_subreaper, set_dumpable};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
+use crate::children;
+use crate::gate::SOCKET_VARIABLE;
 use crate::sys;
 use crate::verbs::place::VARIABLE;
 
-/// Where a gate's shim finds the gates of its run.
-pub const GATES: &str = "AVOUCH_GATES";
 /// What the run is about.
 const TASK: &str = "AVOUCH_TASK";
 /// The name of the identity.
@@ -27,6 +25,14 @@ const IDENTITY: &str = "AVOUCH_IDENTITY";
 pub(super) enum Ended {
     Code(u8),
     Signal(u8),
+}
+
+/// Sockets that the command is told of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places<'a> {
+    /// The Workload API.
+    pub agent: &'a Path,
+    pub gates: &'a Path,
 }
 
 /// The command.
@@ -49,16 +55,17 @@ impl Child {
         arguments: &[String],
         begun: &Begun,
         task: &str,
-        agent_socket: &Path,
+        places: Places<'_>,
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
         command
             .args(arguments)
-            .env(VARIABLE, format!("unix://{}", agent_socket.display()))
+            .env(VARIABLE, format!("unix://{}", places.agent.display()))
+            .env(SOCKET_VARIABLE, places.gates)
             .env(TASK, task)
             .env(IDENTITY, &begun.spiffe_id);
         sys::end_with_parent(&mut command);
-        let process = command.spawn()?;
+        let process = children::spawn(&mut command)?;
         let pid = process.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         Ok(Self { process, pid: pid.ok_or(io::ErrorKind::NotFound)? })
     }
@@ -80,20 +87,5 @@ impl Child {
     /// Asks it to end.
     pub(super) fn end(&self) {
         self.signal(Signal::SIGTERM);
-    }
-
-    /// Takes the exit codes of processes that were left to this one by their parents, so that none stays a zombie.
-    pub(super) fn reap_orphans(&self) {
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        loop {
-            let pid = match waitid(Id::All, look) {
-                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => pid,
-                Ok(_) | Err(_) => return,
-            };
-            // The command's own is waited for elsewhere.
-            if pid == self.pid || matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Err(Errno::ECHILD)) {
-                return;
-            }
-        }
     }
 }

@@ -25,6 +25,9 @@ const ASKS_WAITING: usize = 64;
 /// Pause between two attempts to reach a node agent that went away.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// The reason when nobody answers.
+pub const AWAY: &str = "node_agent_away";
+
 /// What the node agent says to a question.
 pub type Answer = wire::Answer;
 
@@ -90,7 +93,7 @@ impl Hold {
 fn away() -> Answer {
     Answer {
         outcome: "deny".to_owned(),
-        reason: "node_agent_away".to_owned(),
+        reason: AWAY.to_owned(),
         text: "the node agent does not answer, so nothing is allowed: try again when it runs".to_owned(),
         ..Answer::default()
     }

@@ -5,7 +5,9 @@
 
 mod child;
 mod code;
+mod gates;
 mod hold;
+mod kin;
 mod signals;
 
 use std::path::{Path, PathBuf};
@@ -16,10 +18,11 @@ use serde_json::json;
 
 pub use hold::{Answer, Hold, Lost};
 
+use crate::children;
 use crate::exit::FAILED;
 use crate::failure::Failure;
 use crate::out::Out;
-use child::{Child, Ended};
+use child::{Child, Ended, Places};
 use signals::{Heard, Signals};
 
 /// What to run, and as what.
@@ -70,10 +73,15 @@ async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut O
         Signals::new().map_err(|e| Failure::new(FAILED, format!("cannot wait for signals: {e}")))?;
     let (hold, begun) = Hold::begin(agent_socket, begin).await?;
     told(&begun, json, out);
-    let mut child = Child::spawn(&program, rest, &begun, &arguments.task, agent_socket)
-        .map_err(|e| Failure::new(FAILED, format!("{}: {e}", program.display())))?;
-    let code = watched(&mut child, hold, signals, arguments.keep_running, out).await?;
-    Ok(code)
+    let host = gates::Host::open(&begun, hold.clone())
+        .map_err(|e| Failure::new(FAILED, format!("cannot open the socket of the gates: {e}")))?;
+    let places = Places { agent: agent_socket, gates: &host.socket };
+    let code = match Child::spawn(&program, rest, &begun, &arguments.task, places) {
+        Ok(mut child) => watched(&mut child, hold, signals, arguments.keep_running, out).await,
+        Err(e) => Err(Failure::new(FAILED, format!("{}: {e}", program.display()))),
+    };
+    host.close().await;
+    code
 }
 
 /// Standard error: standard output is the command's.
@@ -109,7 +117,7 @@ async fn watched(
             ended = child.wait() => return Ok(code_of(ended.map_err(|e| Failure::new(FAILED, e))?)),
             heard = signals.next() => match heard {
                 Heard::Pass(signal) => child.signal(signal),
-                Heard::Ended => child.reap_orphans(),
+                Heard::Ended => children::bury_orphans(),
             },
             lost = hold.lost(), if !told => {
                 told = true;

@@ -100,11 +100,6 @@ impl Folder {
         Self::new(files)
     }
 
-    /// Names and texts of all files, in the order of their names.
-    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()))
-    }
-
     pub(crate) fn cedar(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files.iter().filter(|(name, _)| name.ends_with(".cedar")).map(|(n, t)| (n.as_str(), t.as_str()))
     }

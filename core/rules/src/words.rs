@@ -106,6 +106,12 @@ impl ParamKind {
         }
     }
 
+    /// Reads what [`Self::name`] gives.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::String, Self::Long, Self::Set].into_iter().find(|kind| kind.name() == name)
+    }
+
     /// How the schema of the rules calls it.
     pub(crate) fn schema_name(self) -> &'static str {
         match self {

@@ -65,7 +65,7 @@ pub struct Begun {
     /// Number of the rules that decide; 0: there are none yet, and everything is denied.
     #[prost(uint64, tag = "6")]
     pub rules_number: u64,
-    /// Of the environment and the rules, those that guard something for this identity.
+    /// Those of the rules that guard something in the environment of the identity.
     #[prost(message, repeated, tag = "7")]
     pub gates: ::prost::alloc::vec::Vec<Gate>,
 }
@@ -89,12 +89,21 @@ pub struct Tool {
     /// Of its name, description and schema, when it was added.
     #[prost(bytes = "vec", tag = "2")]
     pub digest: ::prost::alloc::vec::Vec<u8>,
-    /// What rules look at, by name: long, string or set.
-    #[prost(btree_map = "string, string", tag = "3")]
+    /// What rules look at, by name.
+    #[prost(btree_map = "string, message", tag = "3")]
     pub params: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
+        Param,
     >,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Param {
+    /// Where it stands in the arguments: a JSON pointer.
+    #[prost(string, tag = "1")]
+    pub pointer: ::prost::alloc::string::String,
+    /// long, string or set.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
 }
 /// May this be done?
 #[derive(Clone, PartialEq, ::prost::Message)]

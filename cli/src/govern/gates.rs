@@ -1,0 +1,172 @@
+//! Adding a gate: its tool server is looked at once, and the rules in force get the gate with its tools as they are now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use avouch_proto::governance_v1 as wire;
+use avouch_proto::rules_v1::File;
+use avouch_rules::{Environment, Folder, NewGate, add_mcp_gate};
+use clap::Args;
+use serde_json::json;
+use tonic::Code;
+
+use super::{Failure, Place, Session, open, rules};
+use crate::exit::{FAILED, FINDING, PENDING};
+use crate::gate::mcp::{PinnedTool, look};
+use crate::out::Out;
+
+/// The preset that the first rules come with.
+const FIRST_PRESET: &str = "coding-agent";
+
+/// A gate in front of a tool server that speaks MCP.
+#[derive(Debug, Args)]
+pub struct AddMcp {
+    /// Its name, which the IDs of its tools begin with
+    pub name: String,
+    /// test, staging or prod: identities of another environment never get in
+    #[arg(long, default_value = "test")]
+    pub env: String,
+    /// The domain of its tools
+    #[arg(long, default_value = "code")]
+    pub domain: String,
+    /// How sensitive what they reach is; 0 is what everybody may see
+    #[arg(long, default_value_t = 1)]
+    pub sensitivity: i64,
+    /// A folder that only the tool server may touch
+    #[arg(long = "guard", value_name = "DIR")]
+    pub guards: Vec<PathBuf>,
+    /// The tool server's command and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// Adds the gate and publishes the rules with it.
+pub async fn add_mcp(add: AddMcp, place: &Place, out: &mut Out) -> u8 {
+    let done = added(add, place, out).await;
+    Failure::code_of(done, out)
+}
+
+async fn added(add: AddMcp, place: &Place, out: &mut Out) -> Result<(), Failure> {
+    let environment: Environment =
+        add.env.parse().map_err(|e| Failure::usage(format!("--env {}: {e}", add.env)))?;
+    let guards = add.guards.iter().map(|path| {
+        let real = path.canonicalize().ok().and_then(|path| path.into_os_string().into_string().ok());
+        real.ok_or_else(|| Failure::new(FAILED, format!("--guard {}: expected a folder", path.display())))
+    });
+    let guards: BTreeSet<String> = guards.collect::<Result<_, _>>()?;
+    let tools = look(&add.command).await.map_err(|e| Failure::new(FAILED, e))?;
+    let session = &mut open(place, out).await?;
+    let before = in_force(session).await?;
+    let digests: BTreeMap<_, _> = tools.iter().map(|tool| (tool.name.clone(), tool.digest)).collect();
+    let new = NewGate {
+        name: &add.name,
+        command: &add.command,
+        guards: &guards,
+        tools: &digests,
+        environment,
+        domain: &add.domain,
+        sensitivity: add.sensitivity,
+    };
+    let folder = match before {
+        Some(folder) => add_mcp_gate(&folder, &new),
+        None => add_mcp_gate(&first(&add.name, &tools), &new),
+    };
+    let folder = folder.map_err(|findings| {
+        let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        Failure::new(FINDING, lines.join("\n"))
+    })?;
+    let files =
+        folder.files().map(|(name, text)| File { name: name.to_owned(), text: text.to_owned() }).collect();
+    let note = format!("gate {}", add.name);
+    let rules = rules::published(session, files, note).await?;
+    let waits = rules.standing == "proposed";
+    session.print(
+        || {
+            let one = |tool: &PinnedTool| json!({"name": tool.name, "description": tool.description});
+            json!({"gate": add.name, "tools": tools.iter().map(one).collect::<Vec<_>>(), "rules": rules.number,
+                "standing": rules.standing})
+        },
+        || told(&add.name, &tools, &rules),
+    );
+    if waits { Err(Failure::new(PENDING, "")) } else { Ok(()) }
+}
+
+/// The folder of the rules in force; `None` if there are none.
+async fn in_force(session: &mut Session<'_>) -> Result<Option<Folder>, Failure> {
+    let answer = match session.client.get_rules(wire::RulesRequest { number: 0 }).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) if status.code() == Code::NotFound => return Ok(None),
+        Err(status) => return Err(status.into()),
+    };
+    let files = answer.files.into_iter().map(|file| (file.name, file.text));
+    let folder = Folder::new(files).map_err(|_| Failure::new(FAILED, "the rules in force can't be read"))?;
+    Ok(Some(folder))
+}
+
+/// The first rules of all: one preset for AI agents, held to its purpose, that may call the tools of this gate.
+fn first(gate: &str, tools: &[PinnedTool]) -> Folder {
+    let tool = tools.first().map_or("tool", |tool| tool.name.as_str());
+    let example = |expect: &str, more: &str| {
+        format!(
+            "[[example]]\nrule = \"preset.{FIRST_PRESET}\"\nexpect = \"{expect}\"\nrequest = {{ kind = \"ai_agent\", \
+             preset = \"{FIRST_PRESET}\", action = \"tool.call\", resource = \"{gate}/{tool}\"{more} }}\n"
+        )
+    };
+    let files = [
+        (
+            "presets.toml",
+            format!(
+                "# What AI agents may do that follow this preset: whatever serves their purpose, behind any gate.\n\
+                 [{FIRST_PRESET}]\nkind = \"ai_agent\"\nactions = [\"tool.call\"]\n"
+            ),
+        ),
+        (
+            "examples.toml",
+            format!("{}\n{}", example("allow", ""), example("deny", ", task = \"something-else\"")),
+        ),
+    ];
+    // Two small files of known names: nothing about them can be refused.
+    Folder::new(files.map(|(name, text)| (name.to_owned(), text))).unwrap_or_default()
+}
+
+fn told(gate: &str, tools: &[PinnedTool], rules: &wire::PublishedRules) -> String {
+    let mut text = format!("gate {gate}: {} tools, as they are now\n", tools.len());
+    for tool in tools {
+        let line: String = tool.description.lines().next().unwrap_or_default().chars().take(80).collect();
+        text.push_str(&format!("  {gate}/{}  {line}\n", tool.name));
+    }
+    let number = rules.number;
+    text.push_str(&match rules.standing.as_str() {
+        "proposed" => format!("rules {number} wait for another security person: `avouch rules approve {number}`\n"),
+        _ => format!(
+            "rules {number} are in force. Next: `avouch run IDENTITY -- COMMAND`, and in the AI agent's list of MCP \
+             servers `avouch gate mcp {gate}`\n"
+        ),
+    });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rules_allow_what_serves_the_purpose_and_nothing_else() {
+        let tools =
+            [PinnedTool { name: "read_file".to_owned(), digest: [7; 32], description: "Reads".to_owned() }];
+        let digests = [("read_file".to_owned(), [7; 32])].into();
+        let new = NewGate {
+            name: "files",
+            command: &["server".to_owned()],
+            guards: &BTreeSet::new(),
+            tools: &digests,
+            environment: Environment::Test,
+            domain: "code",
+            sensitivity: 1,
+        };
+        let folder = add_mcp_gate(&first("files", &tools), &new).unwrap();
+        let rules = avouch_rules::check(&folder).unwrap();
+        assert_eq!((rules.len(), rules.examples()), (1, 2));
+        assert_eq!(rules.ceiling(Some(FIRST_PRESET)), (["code".to_owned()].into(), 1));
+    }
+}

@@ -1,0 +1,171 @@
+//! The gates of a run: their socket, and what they ask over the line to the node agent.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{env, fs, io};
+
+use avouch_proto::run_v1 as wire;
+use avouch_proto::run_v1::value::Kind;
+use avouch_rules::{Limits, Param, ParamKind};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::hold::{AWAY, Hold};
+use super::kin::descends_from_me;
+use crate::gate::{Ask, Decider, GateDefinition, GateEvent, Gates, Happened, Place, Tool, Verdict, host};
+
+/// Serves the gates of a run while it lives.
+pub(super) struct Host {
+    folder: PathBuf,
+    pub socket: PathBuf,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<()>,
+}
+
+impl Host {
+    /// Opens a socket that only this user reaches, in a folder of its own.
+    pub(super) fn open(begun: &wire::Begun, hold: Hold) -> io::Result<Self> {
+        let folder = runtime_folder().join(format!("avouch-{}", begun.instance_id));
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let socket = folder.join("gates.sock");
+        let listener = UnixListener::bind(&socket)?;
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
+        let gates = begun.gates.iter().filter_map(definition).map(|gate| (gate.name.clone(), gate));
+        let (gates, (stop, stopped)) = (gates.collect::<Gates>(), oneshot::channel::<()>());
+        let decider = Arc::new(RunDecider { hold });
+        let served = tokio::spawn(host::serve(listener, gates, decider, async {
+            let _ = stopped.await;
+        }));
+        Ok(Self { folder, socket, stop, served })
+    }
+
+    /// Ends every tool server, and takes the socket away.
+    pub(super) async fn close(self) {
+        let _ = self.stop.send(());
+        let _ = self.served.await;
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn runtime_folder() -> PathBuf {
+    let named = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    named.filter(|folder| Path::is_absolute(folder) && folder.is_dir()).unwrap_or_else(env::temp_dir)
+}
+
+/// `None` for a gate in the words of a newer node agent: what is not understood is not there.
+fn definition(gate: &wire::Gate) -> Option<GateDefinition> {
+    let tools = gate.tools.iter().map(|tool| {
+        let params = tool.params.iter().map(|(name, param)| {
+            let kind = ParamKind::from_name(&param.kind)?;
+            Some((name.clone(), Place { pointer: param.pointer.clone(), kind }))
+        });
+        let digest = tool.digest.as_slice().try_into().ok()?;
+        Some((tool.name.clone(), Tool { digest, params: params.collect::<Option<_>>()? }))
+    });
+    Some(GateDefinition {
+        name: gate.name.clone(),
+        command: gate.command.clone(),
+        tools: tools.collect::<Option<BTreeMap<_, _>>>()?,
+    })
+}
+
+struct RunDecider {
+    hold: Hold,
+}
+
+impl Decider for RunDecider {
+    async fn admit(&self, connection: &UnixStream) -> Result<(), String> {
+        let peer =
+            connection.peer_cred().map_err(|e| format!("the kernel does not say who connects: {e}"))?;
+        if peer.pid().is_some_and(descends_from_me) {
+            return Ok(());
+        }
+        Err("this process does not belong to the run whose gates these are".to_owned())
+    }
+
+    async fn decide(&self, ask: Ask) -> Verdict {
+        let params = ask.params.into_iter().map(|(name, value)| (name, value_of(value))).collect();
+        let answer = self.hold.ask(wire::Ask {
+            action: ask.action.to_owned(),
+            resource: ask.resource,
+            params,
+            arguments_digest: ask.arguments_digest.to_vec(),
+            ..wire::Ask::default()
+        });
+        verdict(answer.await)
+    }
+
+    async fn may(&self, resources: Vec<String>) -> Vec<bool> {
+        let mut may = Vec::with_capacity(resources.len());
+        for resource in resources {
+            let action = avouch_rules::TOOL_CALL.to_owned();
+            let ask = wire::Ask { action, resource, what_if: true, ..wire::Ask::default() };
+            // What would be asked for is shown: else nobody could ask for it.
+            may.push(matches!(self.hold.ask(ask).await.outcome.as_str(), "allow" | "constrain" | "step_up"));
+        }
+        may
+    }
+
+    async fn note(&self, event: GateEvent) {
+        let GateEvent { gate, what } = event;
+        match what {
+            Happened::ChangedTool { tool, .. } | Happened::DoubledTool { tool } => {
+                self.hold.tell(wire::ToolChanged { gate, tool }).await;
+            }
+            // Asked and denied like any other, so that there is a record of it.
+            Happened::UnknownTool { tool } => {
+                let (action, resource) = (avouch_rules::TOOL_CALL.to_owned(), format!("{gate}/{tool}"));
+                self.hold.ask(wire::Ask { action, resource, ..wire::Ask::default() }).await;
+            }
+            other => tracing::debug!(gate, what = ?other, "A gate let something not through"),
+        }
+    }
+}
+
+fn value_of(param: Param) -> wire::Value {
+    let kind = match param {
+        Param::Long(number) => Kind::Long(number),
+        Param::String(text) => Kind::Text(text),
+        Param::Set(set) => Kind::Set(wire::Texts { texts: set.into_iter().collect() }),
+    };
+    wire::Value { kind: Some(kind) }
+}
+
+/// Whatever is not understood is a denial.
+fn verdict(answer: wire::Answer) -> Verdict {
+    match answer.outcome.as_str() {
+        "allow" => Verdict::Allow,
+        "constrain" => match Limits::parse(&answer.limits) {
+            Ok(limits) => Verdict::Limit(limits),
+            Err(text) => Verdict::Deny { reason: "limits".to_owned(), text },
+        },
+        "step_up" => Verdict::Ask { text: answer.text },
+        _ if answer.reason == AWAY => Verdict::Unavailable { text: answer.text },
+        _ => Verdict::Deny { reason: answer.reason, text: answer.text },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(outcome: &str, reason: &str, limits: &str) -> Verdict {
+        let (outcome, reason, limits) = (outcome.to_owned(), reason.to_owned(), limits.to_owned());
+        verdict(wire::Answer { outcome, reason, limits, text: "why".to_owned(), ..wire::Answer::default() })
+    }
+
+    #[test]
+    fn only_what_is_understood_is_allowed() {
+        assert_eq!(said("allow", "allowed", ""), Verdict::Allow);
+        let limits = Limits { max_rows: Some(5), ..Limits::default() };
+        assert_eq!(said("constrain", "limited", "max_rows=5"), Verdict::Limit(limits));
+        assert_eq!(said("step_up", "asked", ""), Verdict::Ask { text: "why".to_owned() });
+        assert_eq!(said("deny", AWAY, ""), Verdict::Unavailable { text: "why".to_owned() });
+        for (outcome, limits) in [("constrain", "max_moons=5"), ("permit", ""), ("", "")] {
+            assert!(matches!(said(outcome, "x", limits), Verdict::Deny { .. }), "{outcome}");
+        }
+    }
+}
