@@ -30,6 +30,7 @@ use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
+use crate::records::{self, Records, SpoolError};
 use crate::sealed::Vault;
 use crate::sealed::place;
 use crate::shell::{self, Shell};
@@ -66,6 +67,8 @@ pub enum AppError {
     #[error(transparent)]
     Join(#[from] JoinError),
     #[error(transparent)]
+    Records(#[from] SpoolError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
 }
 
@@ -101,6 +104,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
+    let (voucher_tx, voucher) = watch::channel(None);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
     // The middle outlives the doors: open calls need it while the doors close.
     let shell_stop = CancellationToken::new();
@@ -127,18 +131,23 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         server_port: config.server_port,
         attestor: config.node_attestor.clone(),
         join_token: config.join_token.clone(),
-        server,
+        server: server.clone(),
         state: state.clone(),
         keys,
         vault,
         identity,
         roots: roots.clone(),
         own: own_tx,
+        voucher: voucher_tx,
         metrics: metrics.clone(),
         clock: clock::now,
         availability_target: config.availability_target,
         seed: seed()?,
     });
+    let records =
+        Records::start(records::Parts::below(&config.data_dir, metrics.clone(), clock::now, VERSION))?;
+    let shipping =
+        tokio::spawn(records::keep_shipped(records.clone(), server, voucher, seed()?, shell_stop.clone()));
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
@@ -158,6 +167,9 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     };
     stop.cancel();
     close(doors, shell_stop, shell_task, keeper).await;
+    let _ = shipping.await;
+    // What is written last is on the disk when the process ends.
+    let _ = tokio::task::spawn_blocking(move || records.close()).await;
     outcome
 }
 

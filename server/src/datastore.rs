@@ -230,7 +230,12 @@ impl Datastore {
     ///
     /// # Errors
     /// As [`Store::node_records`].
-    pub async fn node_records(&self, number: u64, after: u64, limit: usize) -> Result<NodeStretch, StoreError> {
+    pub async fn node_records(
+        &self,
+        number: u64,
+        after: u64,
+        limit: usize,
+    ) -> Result<NodeStretch, StoreError> {
         let (done, elapsed) = timed(self.clock, self.store.node_records(number, after, limit)).await;
         self.metrics.store_called(StoreCall::NodeRecords, code(&done), elapsed);
         done

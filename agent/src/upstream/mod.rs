@@ -3,6 +3,7 @@
 //! Wire types end here. Never decides when to ask or what a refusal means: the machines and `join` do.
 
 mod channel;
+mod records;
 mod spire;
 mod watch;
 
@@ -21,6 +22,7 @@ use tonic::{Code, Status};
 
 pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
+pub use records::Sink;
 pub use spire::{AttestError, Attestation};
 
 use crate::limits::{CALL_MAX, INTERRUPTIONS_MAX};

@@ -26,7 +26,9 @@ use crate::limits::{
 /// Why a shipment was not kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShipError {
-    #[error("{lines} lines of {bytes} bytes came, expected at most {SHIPMENT_LINES_MAX} of {SHIPMENT_BYTES_MAX}")]
+    #[error(
+        "{lines} lines of {bytes} bytes came, expected at most {SHIPMENT_LINES_MAX} of {SHIPMENT_BYTES_MAX}"
+    )]
     Size { lines: usize, bytes: usize },
     #[error("the lines are no chain: {0}")]
     Lines(Broken),
@@ -210,7 +212,8 @@ impl Services {
             Kept::Yes { stand, began, gap_after } => {
                 self.0.store.metrics().node_records(lines);
                 if began {
-                    self.tell(now, AuditEvent::NodeChainBegan, &chain, vec![("first", first.to_string())]).await;
+                    self.tell(now, AuditEvent::NodeChainBegan, &chain, vec![("first", first.to_string())])
+                        .await;
                 }
                 if let Some(after) = gap_after {
                     self.found(now, AuditEvent::NodeGap, &chain, gap(after, first, true)).await;

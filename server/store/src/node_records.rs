@@ -82,7 +82,9 @@ fn sql(number: u64) -> i64 {
 
 fn find(conn: &Connection, source: &SpiffeId, chain: &str) -> Result<Option<Chain>, StoreError> {
     let found = conn
-        .prepare_cached("SELECT number, seq, hash, findings FROM node_chains WHERE source = ?1 AND chain = ?2")?
+        .prepare_cached(
+            "SELECT number, seq, hash, findings FROM node_chains WHERE source = ?1 AND chain = ?2",
+        )?
         .query_row((source.as_str(), chain), |r| {
             let stand = Stand { seq: r.get::<_, i64>(1)?.cast_unsigned(), hash: r.get(2)? };
             Ok(Chain { number: r.get(0)?, stand, findings: r.get(3)?, began: false })
@@ -105,11 +107,7 @@ pub(crate) fn keep(conn: &mut Connection, batches: &[NodeBatch]) -> Result<Vec<K
 }
 
 /// Counts a gap or a conflict of a chain; false if there were so many that the log tells of no more.
-pub(crate) fn count_finding(
-    conn: &Connection,
-    source: &SpiffeId,
-    chain: &str,
-) -> Result<bool, StoreError> {
+pub(crate) fn count_finding(conn: &Connection, source: &SpiffeId, chain: &str) -> Result<bool, StoreError> {
     let changed = conn
         .prepare_cached(
             "UPDATE node_chains SET findings = findings + 1 WHERE source = ?1 AND chain = ?2 AND findings < ?3",
@@ -181,8 +179,7 @@ fn conflict(conn: &Connection, chain: &Chain, batch: &NodeBatch) -> Result<Optio
 }
 
 fn insert(conn: &Connection, chain: &Chain, batch: &NodeBatch) -> Result<(), StoreError> {
-    let mut put =
-        conn.prepare_cached("INSERT INTO node_records (number, seq, line) VALUES (?1, ?2, ?3)")?;
+    let mut put = conn.prepare_cached("INSERT INTO node_records (number, seq, line) VALUES (?1, ?2, ?3)")?;
     for record in batch.records.iter().filter(|record| record.seq > chain.stand.seq) {
         put.execute((chain.number, sql(record.seq), &record.line))?;
     }

@@ -150,7 +150,12 @@ impl Store {
     ///
     /// # Errors
     /// If the database can't be read.
-    pub async fn node_records(&self, number: u64, after: u64, limit: usize) -> Result<NodeStretch, StoreError> {
+    pub async fn node_records(
+        &self,
+        number: u64,
+        after: u64,
+        limit: usize,
+    ) -> Result<NodeStretch, StoreError> {
         run(&self.reader, move |db| db.node_records(number, after, limit)).await?
     }
 

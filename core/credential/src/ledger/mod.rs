@@ -8,10 +8,10 @@
 
 mod head;
 mod node;
-mod record;
-mod sections;
 #[cfg(test)]
 mod node_tests;
+mod record;
+mod sections;
 #[cfg(test)]
 mod tests;
 mod verify;

@@ -155,8 +155,7 @@ pub fn read_node_line(line: &str) -> Result<NodeRecord<'_>, RecordError> {
     if line.len() > RECORD_MAX {
         return Err(RecordError::TooLong(line.len()));
     }
-    let record: NodeRecord<'_> =
-        serde_json::from_str(line).map_err(|e| RecordError::Form(e.to_string()))?;
+    let record: NodeRecord<'_> = serde_json::from_str(line).map_err(|e| RecordError::Form(e.to_string()))?;
     if record.v == VERSION { Ok(record) } else { Err(RecordError::Version(record.v)) }
 }
 

@@ -40,7 +40,8 @@ fn lines(many: u64) -> (Vec<String>, Stand) {
     let mut lines = Vec::new();
     let mut stand = Stand::default();
     for seq in 1..=many {
-        let line = node_line(&chain(), &stand, Timestamp(1_700_000_000_123), &note(&format!("s{seq}"))).unwrap();
+        let line =
+            node_line(&chain(), &stand, Timestamp(1_700_000_000_123), &note(&format!("s{seq}"))).unwrap();
         stand = Stand { seq, hash: hash_of(&line) };
         lines.push(line);
     }
@@ -127,7 +128,10 @@ fn the_source_and_number_of_the_first_break_are_named() {
     without.remove(4);
     assert_eq!(problem(verify(&without)), Broken::Gap { expected: 4, found: 5 });
     let text = verify(&without).unwrap_err().to_string();
-    assert!(text.starts_with("spiffe://example.org/spire/agent/x509pop/a (chain 0707070707070707): record 4"), "{text}");
+    assert!(
+        text.starts_with("spiffe://example.org/spire/agent/x509pop/a (chain 0707070707070707): record 4"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -193,7 +193,9 @@ impl Log {
             Current::Node(section) => {
                 section.line(line, self.expected_key.as_deref()).map_err(|problem| section.broken(problem))
             }
-            Current::Nothing => Err(LogError::Begin(BeginError::Header("it begins with something else".into()))),
+            Current::Nothing => {
+                Err(LogError::Begin(BeginError::Header("it begins with something else".into())))
+            }
         }
     }
 
