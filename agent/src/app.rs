@@ -30,6 +30,7 @@ use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
+use crate::records::{self, Records, SpoolError};
 use crate::rules;
 use crate::runs::{self, Runs};
 use crate::sealed::Vault;
@@ -68,6 +69,8 @@ pub enum AppError {
     #[error(transparent)]
     Join(#[from] JoinError),
     #[error(transparent)]
+    Records(#[from] SpoolError),
+    #[error(transparent)]
     Serve(#[from] ServeError),
 }
 
@@ -103,6 +106,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
+    let (voucher_tx, voucher) = watch::channel(None);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
     // The middle outlives the doors: open calls need it while the doors close.
     let shell_stop = CancellationToken::new();
@@ -145,11 +149,16 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         identity,
         roots: roots.clone(),
         own: own_tx,
+        voucher: voucher_tx,
         metrics: metrics.clone(),
         clock: clock::now,
         availability_target: config.availability_target,
         seed: seed()?,
     });
+    let records =
+        Records::start(records::Parts::below(&config.data_dir, metrics.clone(), clock::now, VERSION))?;
+    let shipping =
+        tokio::spawn(records::keep_shipped(records.clone(), server, voucher, seed()?, shell_stop.clone()));
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
@@ -157,7 +166,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         supply: supply.clone(),
         identities: server.clone(),
         rules,
-        records: Arc::new(Unrecorded),
+        scribe: Arc::new(records.clone()),
         clock: clock::now,
     });
     let mut doors = open_doors(&config, &supply, runs, &metrics, logs, started.mono, &stop)?;
@@ -176,6 +185,9 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     };
     stop.cancel();
     close(doors, shell_stop, shell_task, keeper).await;
+    let _ = shipping.await;
+    // What is written last is on the disk when the process ends.
+    let _ = tokio::task::spawn_blocking(move || records.close()).await;
     outcome
 }
 
@@ -192,15 +204,6 @@ async fn close(
     shell_stop.cancel();
     let _ = shell.await;
     let _ = tokio::time::timeout(DRAIN_MAX, keeper).await;
-}
-
-struct Unrecorded;
-
-#[tonic::async_trait]
-impl runs::Records for Unrecorded {
-    async fn write(&self, _: avouch_domain::Note, _: runs::Durability) -> Result<u64, String> {
-        Ok(1)
-    }
 }
 
 fn greet(config: &AgentConfig) {

@@ -1,6 +1,6 @@
 //! The node agent: proves its node, follows the server, hands identities to the processes it has looked at.
 //!
-//! Inside: `api → shell → {upstream, keys, disk, sealed}`; the edges know the shell only through [`supply`].
+//! Inside: `api → shell → {upstream, keys, disk, sealed}`, and beside it `records`; the edges know the shell only through [`supply`].
 
 pub mod api;
 pub mod app;
@@ -15,6 +15,7 @@ pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod peer;
+pub mod records;
 pub mod rules;
 pub mod runs;
 pub mod sealed;

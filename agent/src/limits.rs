@@ -159,3 +159,20 @@ pub const RULES_FILE_MAX: usize = 8 * 1024 * 1024;
 pub const RULES_SPREAD_EACH: Duration = Duration::from_micros(200);
 /// And within this at most.
 pub const RULES_SPREAD_MAX: Duration = Duration::from_secs(2);
+/// Records that the server has not acknowledged, in bytes on disk: about a million. When it is full nothing more can be
+/// recorded, and what must be recorded is refused.
+pub const SPOOL_MAX: u64 = 512 * 1024 * 1024;
+/// Biggest file of records: the last one is read as a whole at each start, and files go one by one.
+pub const SEGMENT_MAX: u64 = 4 * 1024 * 1024;
+/// Callers that wait for the disk to have their record; the next is refused.
+pub const SYNC_WAITING_MAX: usize = 4096;
+/// Pause before records are synced for which nobody waits: half of the time in which they must be on disk.
+pub const SYNC_AFTER: Duration = Duration::from_millis(50);
+/// Most records in one call to the server; less than the server takes.
+pub const SHIP_LINES: usize = 500;
+/// Most bytes of records in one call; less than the server takes.
+pub const SHIP_BYTES: usize = 768 * 1024;
+/// Least time between two calls with records, unless there is a full one.
+pub const SHIP_EVERY: Duration = Duration::from_millis(200);
+/// Pause before a server that takes no records is asked again.
+pub const SHIP_UNKNOWN_PAUSE: Duration = Duration::from_secs(600);

@@ -51,6 +51,10 @@ avouch::metric_table! {
     BOOTSTRAPPED: Gauge[] = Spire "bootstrapped", "1 once the agent has a state of its own, 0 before.";
     BOOTSTRAP_SECONDS: Gauge["mode"] = Spire "bootstrap_seconds", "Since when it looks for its first trust, in seconds since 1970.";
     BOOTSTRAP_ATTEMPTS: Gauge["mode"] = Spire "bootstrap_attempts", "How often it tried.";
+    RECORDED: Counter["outcome"] = Avouch "records", "What was to be recorded: `kept`, or `refused` because there was no room or the disk failed.";
+    SPOOL_SIZE: Gauge[] = Avouch "records_spool_bytes", "Bytes of records that are kept for the server.";
+    RECORD_SHIP: Call[] = Avouch "records_ship", "Records were sent to the server.";
+    RECORDS_SHIPPED: Counter[] = Avouch "records_shipped", "Records that the server has.";
     CLOCK_SKEW: Gauge[] = Avouch "clock_skew_ms", "The server's clock minus this one's, in milliseconds; more than 5000 either way is warned of.";
     RULES_NUMBER: Gauge[] = Avouch "rules_number", "Number of the rules that this node decides by; 0: none.";
     RULES_FETCH: Call[] = Avouch "rules_fetch", "Announced rules were fetched, verified and checked.";
@@ -246,6 +250,25 @@ impl Metrics {
     /// The agent's keys were read.
     pub fn keys_fetched(&self, good: bool, elapsed: Duration) {
         self.registry.call(GET_KEYS, [], outcome(good), elapsed);
+    }
+
+    /// Something was recorded, or could not be.
+    pub fn recorded(&self, kept: bool) {
+        self.registry.add(RECORDED, [if kept { "kept" } else { "refused" }], 1.0);
+    }
+
+    /// Records on disk.
+    #[allow(clippy::cast_precision_loss)] // the spool is far below 2^52 bytes
+    pub fn spool_size(&self, bytes: u64) {
+        self.registry.set(SPOOL_SIZE, [], bytes as f64);
+    }
+
+    /// Records were sent, or the attempt failed.
+    pub fn shipped(&self, good: bool, elapsed: Duration, count: usize) {
+        self.registry.call(RECORD_SHIP, [], outcome(good), elapsed);
+        if good {
+            self.registry.add(RECORDS_SHIPPED, [], number(count));
+        }
     }
 
     /// Server time minus ours.

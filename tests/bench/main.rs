@@ -13,6 +13,7 @@ mod issuing;
 mod papers;
 mod process;
 mod propagation;
+mod records;
 mod registry;
 mod report;
 mod workload;
@@ -22,13 +23,22 @@ use std::process::ExitCode;
 
 use report::Report;
 
-const PARTS: [&str; 8] =
-    ["papers", "deciding", "issuing", "attestation", "workload", "propagation", "registry", "footprint"];
+const PARTS: [&str; 9] = [
+    "papers",
+    "deciding",
+    "records",
+    "issuing",
+    "attestation",
+    "workload",
+    "propagation",
+    "registry",
+    "footprint",
+];
 
 const HELP: &str = "\
 avouch-bench [PART...] [--check]
 
-Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
+Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
 propagation (a change reaches a stream), registry (entries, durably), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar.
 
@@ -70,6 +80,7 @@ async fn run(report: &Report, parts: &[&str]) {
         match *part {
             "papers" => papers::run(report),
             "deciding" => deciding::run(report),
+            "records" => records::run(report).await,
             "issuing" => issuing::run(report).await,
             "attestation" => issuing::attestation(report).await,
             "workload" => workload::run(report).await,

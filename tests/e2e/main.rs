@@ -23,6 +23,7 @@ mod governed;
 mod guides;
 mod health;
 mod metrics;
+mod node_records;
 mod nodes;
 mod operations;
 mod processes;

@@ -65,7 +65,7 @@ fn every_mutation_of_every_corpus_is_survived() {
     for (name, target) in TARGETS {
         let inputs: Vec<Vec<u8>> = corpus(name).into_iter().map(|(_, input)| input).collect();
         let mut mutator = Mutator::new(name, inputs);
-        let slow = matches!(name, "agent_state" | "server_keys" | "rules");
+        let slow = matches!(name, "agent_state" | "server_keys" | "rules" | "spool");
         for _ in 0..if slow { MUTATIONS_OF_SLOW } else { MUTATIONS } {
             run(name, target, &mutator.next());
         }

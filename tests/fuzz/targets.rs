@@ -7,16 +7,19 @@ use std::cell::RefCell;
 
 use avouch::config::{duration, env, hcl};
 use avouch_agent::disk::StateFile;
+use avouch_agent::metrics::Metrics;
+use avouch_agent::records::{Parts, Records, Room};
 use avouch_credential::bundle_doc;
 use avouch_credential::jwt::verify::{JwtKeys, peek, verify};
 use avouch_credential::key::{PrivateKey, PublicKey};
+use avouch_credential::ledger::{ChainReader, Log, read_line, read_node_line};
 use avouch_credential::x509::csr::Csr;
 use avouch_credential::x509::facts::{CertFacts, authority_id, check_authority, split};
 use avouch_credential::x509::name::Name;
 use avouch_credential::x509::pem;
-use avouch_domain::{Bundle, Selector, SelectorSet, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{Bundle, ChainId, NodeChain, Selector, SelectorSet, SpiffeId, Timestamp, TrustDomain};
 use avouch_proto::convert;
-use avouch_proto::{types, watch_v1};
+use avouch_proto::{records_v1, types, watch_v1};
 use avouch_rules::{Folder, Limits};
 use avouch_server::keys::disk::DiskKeys;
 use prost::Message as _;
@@ -26,7 +29,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("spiffe_id", spiffe_id),
     ("selector", selector),
     ("hcl", read_hcl),
@@ -42,6 +45,9 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("wire_entry", wire_entry),
     ("wire_bundle", wire_bundle),
     ("wire_node", wire_node),
+    ("node_records", node_records),
+    ("wire_shipment", wire_shipment),
+    ("spool", spool),
 ];
 
 fn domain() -> TrustDomain {
@@ -276,4 +282,72 @@ pub fn wire_node(bytes: &[u8]) {
     {
         assert_eq!(convert::position_from_wire(&convert::position_to_wire(&read)).as_ref(), Ok(&read));
     }
+}
+
+/// An exported log, line by line, and each line alone.
+pub fn node_records(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let mut log = Log::new(None);
+    let held = text.lines().try_for_each(|line| log.line(line));
+    if held.is_ok()
+        && let Ok(summary) = log.finish()
+    {
+        assert!(summary.nodes.iter().all(|node| node.last >= node.first));
+    }
+    for line in text.lines() {
+        let node = read_node_line(line).map(|record| {
+            assert!(record.details().count() <= avouch_credential::limits::RECORD_DETAILS_MAX);
+            (record.source.into_owned(), record.chain.into_owned(), record.seq)
+        });
+        assert!(node.is_err() || read_line(line).is_err(), "a line is of a node or of the server");
+        let Ok((source, chain, seq)) = node else { continue };
+        let (Ok(source), Some(id)) = (SpiffeId::parse(&source), ChainId::from_text(&chain)) else { continue };
+        let mut reader = ChainReader::from(NodeChain { source, id }, seq);
+        assert!(
+            seq <= 1
+                || reader.line(line).is_ok()
+                || read_node_line(line).is_ok_and(|r| r.previous().is_err())
+        );
+    }
+}
+
+/// A stretch of records as a node sends it.
+pub fn wire_shipment(bytes: &[u8]) {
+    if let Ok(wire) = records_v1::ShipRequest::decode(bytes)
+        && let Ok(read) = convert::shipment_from_wire(wire)
+    {
+        let again = convert::shipment_from_wire(convert::shipment_to_wire(read.clone()));
+        assert_eq!(again, Ok(read), "a shipment survives the wire");
+    }
+    if let Ok(wire) = records_v1::ShipResponse::decode(bytes)
+        && let Ok(read) = convert::stand_from_wire(&wire)
+    {
+        assert_eq!(convert::stand_from_wire(&convert::stand_to_wire(&read)), Ok(read));
+    }
+}
+
+/// A file of records, which an agent finds when it starts: it goes on behind what holds, and nothing is lost.
+pub fn spool(bytes: &[u8]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let records = folder.path().join("records");
+    std::fs::create_dir(&records).expect("a folder");
+    std::fs::write(records.join("00000000000000000001.jsonl"), bytes).expect("the file");
+    let source = SpiffeId::new(&domain(), "/spire/agent/x509pop/a").expect("an ID");
+    let parts = || Parts {
+        folder: records.clone(),
+        room: Room { spool: 1 << 20, segment: 1 << 16 },
+        metrics: Metrics::plain(),
+        clock: avouch_agent::clock::now,
+        version: "fuzz",
+    };
+    let stand = || {
+        let records = Records::start(parts()).expect("a thread");
+        records.bind(&source).expect("a chain");
+        let stand = records.stand().expect("a chain");
+        records.close();
+        stand
+    };
+    let (chain, first) = stand();
+    let (again, second) = stand();
+    assert_eq!((chain, first.seq + 1), (again, second.seq), "what one life wrote the next takes up");
 }

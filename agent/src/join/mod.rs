@@ -31,6 +31,7 @@ use crate::disk::{DiskError, StateFile};
 use crate::keys::{KeysError, OwnKeys, own_request};
 use crate::limits::SLEEP_MAX;
 use crate::metrics::Metrics;
+use crate::records::Voucher;
 use crate::sealed::{Owner, Vault};
 use crate::shell::{OwnSvid, Shell};
 use crate::upstream::{AttestError, CallError, Server, Upstream as _};
@@ -81,6 +82,8 @@ pub struct Parts {
     pub identity: Arc<IdentityCell>,
     pub roots: Arc<RootsCell>,
     pub own: watch::Sender<Option<OwnSvid>>,
+    /// Who signs the records.
+    pub voucher: watch::Sender<Option<Voucher>>,
     /// As the server told it last.
     pub own_bundle: watch::Receiver<Option<Arc<Bundle>>>,
     pub metrics: Metrics,
@@ -516,6 +519,8 @@ impl Join {
         parts.identity.set(&svid).map_err(JoinError::from)?;
         parts.vault.bind(Owner::new(id.clone(), &facts));
         parts.server.turn(id.clone()).map_err(JoinError::from)?;
+        let voucher = Voucher { id: id.clone(), certificate: leaf.into(), key: key.clone() };
+        parts.voucher.send_replace(Some(voucher));
         parts.own.send_replace(Some(OwnSvid { chain: shared, not_after: facts.not_after }));
         let (target, now) = (parts.availability_target, (parts.clock)().wall);
         Ok(Current {

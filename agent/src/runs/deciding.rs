@@ -7,7 +7,7 @@ use std::sync::Arc;
 use avouch_domain::Timestamp;
 use avouch_rules::{Act, Caller, Identity, IdentityFacts, Outcome, Params, Reason, Standing, Task};
 
-use super::records::Durability;
+use crate::records::Durability;
 use crate::rules::Held;
 use crate::upstream::Governed;
 

@@ -5,7 +5,7 @@
 //! answer is in the spool.
 
 mod deciding;
-mod records;
+mod scribe;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +22,11 @@ use avouch_rules::Task;
 use parking_lot::Mutex;
 
 pub use deciding::{Answer, Question};
-pub use records::{Durability, Records};
+pub use scribe::Scribe;
 
 use crate::limits::{TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
+use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
 use crate::upstream::{CallError, Governed, Identities};
@@ -36,7 +37,7 @@ pub struct Parts {
     pub supply: Arc<dyn Supply>,
     pub identities: Arc<dyn Identities>,
     pub rules: Book,
-    pub records: Arc<dyn Records>,
+    pub scribe: Arc<dyn Scribe>,
     pub clock: fn() -> Now,
 }
 
@@ -190,7 +191,7 @@ impl Runs {
                 detail: vec![("why", error.word().to_owned())],
             };
             // A refusal that can't be recorded still is one.
-            let _ = self.0.parts.records.write(note, Durability::Soon).await;
+            let _ = self.0.parts.scribe.write(note, Durability::Soon).await;
         }
         begun
     }
@@ -351,7 +352,7 @@ impl Running {
             return answer;
         }
         let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
-        match self.runs.0.parts.records.write(note, answer.durability()).await {
+        match self.runs.0.parts.scribe.write(note, answer.durability()).await {
             Ok(record) => answer.record = record,
             Err(error) => return Answer::unrecorded(&error),
         }
@@ -364,7 +365,7 @@ impl Running {
     /// A gate found a tool that is not what it was.
     pub async fn tool_changed(&mut self, gate: &str, tool: &str) {
         let note = self.note(NodeEvent::ToolChanged, shown(&format!("{gate}/{tool}")), Vec::new());
-        let _ = self.runs.0.parts.records.write(note, Durability::Soon).await;
+        let _ = self.runs.0.parts.scribe.write(note, Durability::Soon).await;
     }
 
     /// Ends it, and says why.
@@ -378,8 +379,8 @@ impl Running {
             self.identity().name.to_string(),
             vec![("why", why.to_owned())],
         );
-        let _ = self.runs.0.parts.records.write(task, Durability::Soon).await;
-        let _ = self.runs.0.parts.records.write(end, Durability::Soon).await;
+        let _ = self.runs.0.parts.scribe.write(task, Durability::Soon).await;
+        let _ = self.runs.0.parts.scribe.write(end, Durability::Soon).await;
     }
 
     async fn record_start(&mut self, uid: u32) -> Result<(), String> {
@@ -394,9 +395,9 @@ impl Running {
         let start = self.note(NodeEvent::InstanceStart, identity.name.to_string(), detail);
         let calls = ("calls", self.task.calls_left.to_string());
         let task = self.note(NodeEvent::TaskOpen, self.task_code.to_string(), vec![calls]);
-        let records = &self.runs.0.parts.records;
-        records.write(start, Durability::Synced).await?;
-        records.write(task, Durability::Soon).await?;
+        let scribe = &self.runs.0.parts.scribe;
+        scribe.write(start, Durability::Synced).await?;
+        scribe.write(task, Durability::Soon).await?;
         Ok(())
     }
 

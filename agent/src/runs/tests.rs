@@ -102,7 +102,7 @@ struct Kept {
 }
 
 #[tonic::async_trait]
-impl Records for Kept {
+impl Scribe for Kept {
     async fn write(&self, note: Note, durability: Durability) -> Result<u64, String> {
         if self.full.load(Ordering::SeqCst) {
             return Err("the spool is full".to_owned());
@@ -136,7 +136,7 @@ fn rig() -> Rig {
         supply: middle.clone(),
         identities: Arc::new(Server),
         rules: rules.clone(),
-        records: book.clone(),
+        scribe: book.clone(),
         clock: now,
     };
     Rig { runs: Runs::new(parts), middle, book, rules }

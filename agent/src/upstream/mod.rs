@@ -3,6 +3,7 @@
 //! Wire types end here. Never decides when to ask or what a refusal means: the machines and `join` do.
 
 mod channel;
+mod records;
 mod identities;
 mod rules;
 mod spire;
@@ -23,6 +24,7 @@ use tonic::{Code, Status};
 
 pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
+pub use records::Sink;
 pub use identities::{Governed, Identities};
 pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};
 pub use spire::{AttestError, Attestation};

@@ -37,6 +37,7 @@ const ADOPT: &str = "Examples:
 Without --apply it says what would be adopted and adopts nothing.";
 const AUDIT: &str = "Examples:
   avouch audit export > records.jsonl
+  avouch audit export --source server
   avouch audit key > records.pem
   avouch audit verify
   avouch audit verify --offline records.jsonl --key records.pem";
@@ -262,12 +263,16 @@ pub struct Adopt {
 pub enum AuditVerb {
     #[command(after_help = AUDIT)]
     /// Write the log to standard output, as lines of JSON with its signed heads
-    Export,
+    Export {
+        /// Whose records: all, server, or the SPIFFE ID of a node's agent
+        #[arg(long, value_name = "SOURCE", default_value = "all")]
+        source: String,
+    },
     #[command(after_help = AUDIT)]
     /// The public key that signs the heads, as PEM
     Key,
     #[command(after_help = AUDIT)]
-    /// Check every record, every link and every head
+    /// Check every record, every link and every head, of the server and of every node
     Verify {
         /// An exported log in place of the server's
         #[arg(long, value_name = "FILE")]

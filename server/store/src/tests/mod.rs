@@ -1,5 +1,6 @@
 //! What the store promises, on every kind of database.
 mod files;
 mod kit;
+mod nodes;
 mod props;
 mod suite;
