@@ -26,6 +26,7 @@ mod metrics;
 mod nodes;
 mod operations;
 mod processes;
+mod published;
 mod pushes;
 mod races;
 mod readme;

@@ -120,6 +120,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("Health/Watch", "L"),
     ("watch.v1.Watch/Follow", "G"),
     ("watch.v1.Watch/FetchBundles", "G"),
+    ("rules.v1.Rules/Fetch", "G"),
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),
@@ -135,6 +136,11 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/ListIdentities", "L"),
     ("governance.v1.Governance/ListFound", "L"),
     ("governance.v1.Governance/Adopt", "L"),
+    ("governance.v1.Governance/PublishRules", "L"),
+    ("governance.v1.Governance/ApproveRules", "L"),
+    ("governance.v1.Governance/WithdrawRules", "L"),
+    ("governance.v1.Governance/ListRules", "L"),
+    ("governance.v1.Governance/GetRules", "L"),
     ("governance.v1.Governance/ListRecords", "L"),
 ];
 

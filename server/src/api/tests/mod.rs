@@ -42,6 +42,7 @@ mod authorities;
 mod bundles;
 mod entries;
 mod local;
+mod rules;
 mod streams;
 mod svids;
 mod tls;
