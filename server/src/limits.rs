@@ -127,7 +127,7 @@ pub const NODE_PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// Least time between two signed heads of the log: a busy log is signed once a second, not once a write.
 pub const HEAD_PAUSE: Duration = Duration::from_secs(1);
 /// Pause before the rules in force are signed again after a failure.
-pub const RULES_AGAIN: Duration = Duration::from_secs(1);
+pub const RULES_AGAIN: Duration = Duration::from_secs(5);
 /// Folders of rules that are checked at one time; each takes up to a second of a core.
 pub const RULES_CHECKS: usize = 1;
 /// Most identities or found names on one page.

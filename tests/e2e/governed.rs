@@ -11,12 +11,12 @@ use serde_json::Value;
 use tonic::Code;
 
 /// Local users beside root; only root can become them.
-const BEN: u32 = 4_011;
+pub(super) const BEN: u32 = 4_011;
 const OLGA: u32 = 4_012;
 const NOBODY: u32 = 4_013;
 
 /// True if this run can be several users; says so if not.
-fn can_be_others() -> bool {
+pub(super) fn can_be_others() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         println!("not run: only root can be several users");
@@ -25,7 +25,7 @@ fn can_be_others() -> bool {
 }
 
 /// `avouch` as a local user.
-async fn as_user(server: &Server, uid: u32, args: &[&str]) -> Said {
+pub(super) async fn as_user(server: &Server, uid: u32, args: &[&str]) -> Said {
     let socket = ["--server-socket", server.people.to_str().unwrap()];
     // The folder of the binaries may be closed to others; the server's is not.
     let program = server.dir.path().join("avouch");
@@ -44,16 +44,16 @@ async fn as_user(server: &Server, uid: u32, args: &[&str]) -> Said {
 }
 
 /// `avouch` as this test's user, on the admin socket.
-async fn avouch(server: &Server, args: &[&str]) -> Said {
+pub(super) async fn avouch(server: &Server, args: &[&str]) -> Said {
     let socket = ["--server-socket", server.socket.to_str().unwrap()];
     cli::run("avouch", args.iter().copied().chain(socket)).await
 }
 
-fn json(said: &Said) -> Value {
+pub(super) fn json(said: &Said) -> Value {
     serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
 }
 
-async fn good(server: &Server, args: &[&str]) -> Value {
+pub(super) async fn good(server: &Server, args: &[&str]) -> Value {
     let args: Vec<_> = args.iter().copied().chain(["--json"]).collect();
     let said = avouch(server, &args).await;
     assert_eq!(said.code, 0, "{args:?}: {said:?}");
@@ -61,7 +61,7 @@ async fn good(server: &Server, args: &[&str]) -> Value {
 }
 
 /// Makes this test's user the first person; gives the ID.
-async fn first_person(server: &Server) -> String {
+pub(super) async fn first_person(server: &Server) -> String {
     good(server, &["init", "Ada Example"]).await["id"].as_str().unwrap().to_owned()
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use avouch_tests::Server;
 use avouch_tests::daemon::binary;
 
 /// A command and what stands below it.
@@ -45,8 +46,8 @@ fn same(printed: &str, said: &str) -> bool {
     printed.lines().count() == said.lines().count() && printed.lines().zip(said.lines()).all(fits)
 }
 
-/// Runs a page in an empty folder, as a reader does.
-fn follow(name: &str, at_least: usize) {
+/// Runs a page in an empty folder, as a reader does beside a server of his own.
+fn follow(name: &str, at_least: usize, server: &Server) {
     let place = tempfile::tempdir().unwrap();
     let avouch = binary("avouch");
     let folder = avouch.parent().unwrap().display();
@@ -57,6 +58,7 @@ fn follow(name: &str, at_least: usize) {
         let mut shell = Command::new("sh");
         // Both streams in the order in which a terminal shows them.
         shell.args(["-c", &format!("exec 2>&1\n{}", step.command)]).current_dir(&place).env("PATH", &path);
+        shell.env("SPIRE_SERVER_PRIVATE_SOCKET", &server.socket);
         let output = shell.stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(
@@ -68,7 +70,8 @@ fn follow(name: &str, at_least: usize) {
     }
 }
 
-#[test]
-fn the_guide_to_rules_is_true() {
-    follow("rules.md", 10);
+#[tokio::test]
+async fn the_guide_to_rules_is_true() {
+    let server = Server::start().await;
+    follow("rules.md", 16, &server);
 }

@@ -27,6 +27,7 @@ mod node_records;
 mod nodes;
 mod operations;
 mod processes;
+mod published;
 mod pushes;
 mod races;
 mod readme;

@@ -12,11 +12,14 @@ use avouch_proto::agent_logger_v1::logger_client::LoggerClient;
 use avouch_proto::agent_v1::DeleteAgentRequest;
 use avouch_proto::bundle_v1::{BatchDeleteFederatedBundleRequest, BatchSetFederatedBundleRequest};
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
-use avouch_proto::governance_v1::{InitRequest, ListRecordsRequest, RegisterIdentityRequest};
+use avouch_proto::governance_v1::{
+    InitRequest, ListRecordsRequest, PublishRulesRequest, RegisterIdentityRequest,
+};
 use avouch_proto::localauthority_v1::{
     RevokeJwtAuthorityRequest, RevokeX509AuthorityRequest, TaintJwtAuthorityRequest,
     TaintX509AuthorityRequest,
 };
+use avouch_proto::rules_v1;
 use avouch_tests::http::{get, telemetry};
 use avouch_tests::node_pki::NodePki;
 use avouch_tests::server::{free_port, wire_id};
@@ -192,7 +195,7 @@ async fn federate(server: &Server) {
     bundles.batch_delete_federated_bundle(delete).await.unwrap();
 }
 
-/// A person registers an identity and reads the log.
+/// A person registers an identity, publishes rules and reads the log.
 async fn govern(server: &Server) {
     let mut client = GovernanceClient::new(server.channel().await);
     client.init(InitRequest { name: "Ada Example".into() }).await.unwrap();
@@ -205,6 +208,10 @@ async fn govern(server: &Server) {
         ..Default::default()
     };
     client.register_identity(request).await.unwrap();
+    let file = |(name, text): (&str, &str)| rules_v1::File { name: name.into(), text: text.into() };
+    let files = avouch_rules::STARTER.into_iter().map(file).collect();
+    let published = client.publish_rules(PublishRulesRequest { files, note: String::new() }).await.unwrap();
+    assert_eq!(published.into_inner().findings, []);
     client.list_records(ListRecordsRequest::default()).await.unwrap();
 }
 
@@ -233,9 +240,10 @@ async fn a_short_life_of_both_daemons_brings_forth_every_series_that_the_docs_li
     server.create(short).await;
     federate(&server).await;
     govern(&server).await;
-    eventually("a renewed agent", async || {
+    eventually("a renewed agent with rules", async || {
         let text = of_agent.scrape(page).await;
-        (text.contains("spire_agent_agent_svid_rotate") && text.contains("_expiring_svids")).then_some(())
+        let wanted = ["spire_agent_agent_svid_rotate", "_expiring_svids", "spire_agent_rules_fetch{"];
+        wanted.iter().all(|name| text.contains(name)).then_some(())
     })
     .await;
     // What is read from the disk shows only after a restart.

@@ -3,8 +3,8 @@
 //! Wire types end here. Never decides when to ask or what a refusal means: the machines and `join` do.
 
 mod channel;
-mod records;
 mod identities;
+mod records;
 mod rules;
 mod spire;
 mod watch;
@@ -24,8 +24,8 @@ use tonic::{Code, Status};
 
 pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
-pub use records::Sink;
 pub use identities::{Governed, Identities};
+pub use records::Sink;
 pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};
 pub use spire::{AttestError, Attestation};
 

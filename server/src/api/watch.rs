@@ -35,7 +35,8 @@ use crate::limits::{
     IDENTITIES_PER_FETCH, WATCH_FRAME_BYTES, WATCH_HEARTBEAT, WATCH_HELLO_TIME, WATCH_QUEUE,
 };
 use crate::service::{
-    AgentFeed, AgentUpdate, BundleChange, InForce, KnownEntry, NodeChange, Services, UpdateKind,
+    AgentFeed, AgentUpdate, BundleChange, InForce, KnownEntry, NodeChange, RulesReceiver, Services,
+    UpdateKind,
 };
 
 /// The version of the protocol that this server speaks.
@@ -167,17 +168,10 @@ async fn follow(
     let mut feed = services.follow(call.now().wall, agent, resume, known.collect());
     tracing::debug!(subsystem_name = "watch", spiffe_id = %agent, version = %hello.agent_version, resumes = resume.is_some(), "Agent follows");
     let mut rules = services.follow_rules();
-    // Those of now are told first.
-    rules.mark_changed();
+    tell_rules(&mut rules, replies).await?;
     loop {
         tokio::select! {
-            // Two words of fixed size: nothing waits behind them.
-            Ok(()) = rules.changed() => {
-                let in_force = rules.borrow_and_update().clone();
-                if let Some(in_force) = in_force {
-                    send(replies, Frame::Rules(rules_notice(&in_force))).await?;
-                }
-            }
+            Ok(()) = rules.changed() => tell_rules(&mut rules, replies).await?,
             update = feed.next(call.gate.clock) => {
                 let update = update.ok_or_else(|| Status::unavailable("server is stopping"))?;
                 if replaced(call).await? {
@@ -285,6 +279,15 @@ fn notice(change: &BundleChange) -> BundleNotice {
         BundleChange::Removed(domain) => {
             BundleNotice { trust_domain: domain.to_string(), removed: true, ..Default::default() }
         }
+    }
+}
+
+/// Says which rules are in force, if that is known: a frame of fixed size, so that nothing waits behind it.
+async fn tell_rules(rules: &mut RulesReceiver, replies: &Replies) -> Result<(), Status> {
+    let in_force = rules.borrow_and_update().clone();
+    match in_force {
+        Some(in_force) => send(replies, Frame::Rules(rules_notice(&in_force))).await,
+        None => Ok(()),
     }
 }
 

@@ -48,7 +48,7 @@ use crate::writer::Writer;
 
 pub use crate::ca::{CaFacts, IssuedJwt, IssuedX509, Order, OrderError};
 pub use crate::feed::{AgentFeed, AgentUpdate, BundleChange, NodeChange, UpdateKind};
-pub use crate::rules::{InForce, Shown};
+pub use crate::rules::{InForce, Receiver as RulesReceiver, Shown};
 pub use crate::settings::Settings;
 pub use crate::writer::WriteError;
 pub use agents::{JoinTokenError, NewJoinToken, RenewError, ShownJoinToken};

@@ -43,6 +43,7 @@ mod bundles;
 mod entries;
 mod local;
 mod records;
+mod rules;
 mod streams;
 mod svids;
 mod tls;

@@ -38,8 +38,14 @@ impl Follower {
         follower
     }
 
+    /// The next frame that is not about rules, which have tests of their own.
     async fn frame(&mut self) -> Frame {
-        self.frames.message().await.unwrap().unwrap().frame.unwrap()
+        loop {
+            match self.frames.message().await.unwrap().unwrap().frame.unwrap() {
+                Frame::Rules(_) => {}
+                frame => return frame,
+            }
+        }
     }
 
     /// The first update: standing, own bundle, snapshot. Gives the paths and the position.
