@@ -157,8 +157,13 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     });
     let records =
         Records::start(records::Parts::below(&config.data_dir, metrics.clone(), clock::now, VERSION))?;
-    let shipping =
-        tokio::spawn(records::keep_shipped(records.clone(), server, voucher, seed()?, shell_stop.clone()));
+    let shipping = tokio::spawn(records::keep_shipped(
+        records.clone(),
+        server.clone(),
+        voucher,
+        seed()?,
+        shell_stop.clone(),
+    ));
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 

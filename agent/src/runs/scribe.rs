@@ -17,6 +17,6 @@ pub trait Scribe: Send + Sync + 'static {
 #[tonic::async_trait]
 impl Scribe for Records {
     async fn write(&self, note: Note, durability: Durability) -> Result<u64, String> {
-        self.append(note, durability).await.map(|receipt| receipt.seq).map_err(|e| e.to_string())
+        self.append(&note, durability).await.map(|receipt| receipt.seq).map_err(|e| e.to_string())
     }
 }
