@@ -4,6 +4,7 @@
 //! of the server and answer Unavailable until the first sync.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +173,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         identities: server.clone(),
         rules,
         scribe: Arc::new(records.clone()),
+        own_folders: own_folders(&config),
         clock: clock::now,
     });
     let mut doors = open_doors(&config, &supply, runs, &metrics, logs, started.mono, &stop)?;
@@ -209,6 +211,13 @@ async fn close(
     shell_stop.cancel();
     let _ = shell.await;
     let _ = tokio::time::timeout(DRAIN_MAX, keeper).await;
+}
+
+/// What no workload has any business in, absolute.
+fn own_folders(config: &AgentConfig) -> Vec<PathBuf> {
+    let admin = config.admin_socket_path.as_ref().and_then(|path| path.parent());
+    let folders = [Some(config.data_dir.as_path()), admin].into_iter().flatten();
+    folders.filter_map(|folder| folder.canonicalize().ok()).collect()
 }
 
 fn greet(config: &AgentConfig) {

@@ -33,6 +33,7 @@ mod races;
 mod readme;
 mod restarts;
 mod rotations;
+mod runs;
 mod sealed;
 mod startup;
 mod storage;

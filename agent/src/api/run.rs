@@ -102,8 +102,8 @@ async fn first(steps: &mut Streaming<wire::HoldRequest>) -> Result<Wanted, Statu
         let had = begin.tools.len();
         return Err(Status::invalid_argument(format!("{had} tools, expected at most {TASK_TOOLS_MAX}")));
     }
-    let wire::Begin { identity, task, tools, calls, code } = begin;
-    Ok(Wanted { identity, task, tools, calls, code })
+    let wire::Begin { identity, task, tools, calls, code, confined } = begin;
+    Ok(Wanted { identity, task, tools, calls, code, confined })
 }
 
 fn refused(error: &BeginError) -> Status {
@@ -128,6 +128,7 @@ fn begun(running: &Running, agent: &SpiffeId) -> wire::Begun {
         code_digest: running.code.to_vec(),
         ends_at: identity.ends.secs(),
         rules_number: running.rules().map_or(0, |held| held.number),
+        closed: running.closed(),
         gates: running.rules().map(|held| gates(&held.rules, identity.environment)).unwrap_or_default(),
     }
 }

@@ -10,6 +10,7 @@ mod scribe;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -38,6 +39,8 @@ pub struct Parts {
     pub identities: Arc<dyn Identities>,
     pub rules: Book,
     pub scribe: Arc<dyn Scribe>,
+    /// Folders of the agent's own.
+    pub own_folders: Vec<PathBuf>,
     pub clock: fn() -> Now,
 }
 
@@ -88,6 +91,8 @@ pub struct Wanted {
     pub calls: u32,
     /// Absolute paths.
     pub code: Vec<String>,
+    /// The supervisor says that the kernel keeps the command in.
+    pub confined: bool,
 }
 
 /// Why no run begins.
@@ -228,6 +233,7 @@ impl Runs {
         let mut running = Running {
             runs: self.clone(),
             root,
+            uid,
             instance: format!("ins_{}", uuid::Uuid::new_v4().simple()),
             code,
             task_code: task,
@@ -240,7 +246,7 @@ impl Runs {
             feed,
             told: false,
         };
-        running.record_start(uid).await.map_err(BeginError::Record)?;
+        running.record_start(uid, wanted.confined).await.map_err(BeginError::Record)?;
         Ok(running)
     }
 
@@ -308,6 +314,7 @@ impl BeginError {
 pub struct Running {
     runs: Runs,
     root: Process,
+    uid: u32,
     /// ID of this one live process tree.
     pub instance: String,
     pub code: CodeDigest,
@@ -335,6 +342,16 @@ impl Running {
     #[must_use]
     pub fn rules(&self) -> Option<Arc<Held>> {
         self.runs.0.parts.rules.current()
+    }
+
+    /// Folders of the agent's own that the user who runs this could open.
+    #[must_use]
+    pub fn closed(&self) -> Vec<String> {
+        if self.uid != nix::unistd::geteuid().as_raw() {
+            return Vec::new();
+        }
+        let folders = self.runs.0.parts.own_folders.iter();
+        folders.filter_map(|folder| folder.to_str().map(str::to_owned)).collect()
     }
 
     /// Resolves when the identity may not run here any more.
@@ -383,7 +400,7 @@ impl Running {
         let _ = self.runs.0.parts.scribe.write(end, Durability::Soon).await;
     }
 
-    async fn record_start(&mut self, uid: u32) -> Result<(), String> {
+    async fn record_start(&mut self, uid: u32, confined: bool) -> Result<(), String> {
         let identity = self.identity();
         let detail = vec![
             ("owner", identity.owner.clone()),
@@ -391,6 +408,7 @@ impl Running {
             ("environment", identity.environment.name().to_owned()),
             ("uid", uid.to_string()),
             ("code", hex::encode(self.code)),
+            ("confinement", if confined { "kernel" } else { "advisory" }.to_owned()),
         ];
         let start = self.note(NodeEvent::InstanceStart, identity.name.to_string(), detail);
         let calls = ("calls", self.task.calls_left.to_string());

@@ -137,6 +137,7 @@ fn rig() -> Rig {
         identities: Arc::new(Server),
         rules: rules.clone(),
         scribe: book.clone(),
+        own_folders: Vec::new(),
         clock: now,
     };
     Rig { runs: Runs::new(parts), middle, book, rules }

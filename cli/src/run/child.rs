@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
+use super::confine::Domain;
 use crate::children;
 use crate::gate::SOCKET_VARIABLE;
 use crate::sys;
@@ -27,12 +28,14 @@ pub(super) enum Ended {
     Signal(u8),
 }
 
-/// Sockets that the command is told of.
+/// Paths that the command is told of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Places<'a> {
     /// The Workload API.
     pub agent: &'a Path,
     pub gates: &'a Path,
+    /// A folder for temporary files.
+    pub temporary: &'a Path,
 }
 
 /// The command.
@@ -56,15 +59,20 @@ impl Child {
         begun: &Begun,
         task: &str,
         places: Places<'_>,
+        domain: Option<Domain>,
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
         command
             .args(arguments)
             .env(VARIABLE, format!("unix://{}", places.agent.display()))
             .env(SOCKET_VARIABLE, places.gates)
+            .env("TMPDIR", places.temporary)
             .env(TASK, task)
             .env(IDENTITY, &begun.spiffe_id);
-        sys::end_with_parent(&mut command);
+        match domain {
+            Some(domain) => sys::end_with_parent_after(&mut command, domain.enter()),
+            None => sys::end_with_parent(&mut command),
+        }
         let process = children::spawn(&mut command)?;
         let pid = process.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         Ok(Self { process, pid: pid.ok_or(io::ErrorKind::NotFound)? })

@@ -21,6 +21,8 @@ use crate::gate::{Ask, Decider, GateDefinition, GateEvent, Gates, Happened, Plac
 pub(super) struct Host {
     folder: PathBuf,
     pub socket: PathBuf,
+    /// For the command's temporary files: where something is closed, others may not take new ones.
+    pub temporary: PathBuf,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -30,7 +32,8 @@ impl Host {
     pub(super) fn open(begun: &wire::Begun, hold: Hold) -> io::Result<Self> {
         let folder = runtime_folder().join(format!("avouch-{}", begun.instance_id));
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        let socket = folder.join("gates.sock");
+        let (socket, temporary) = (folder.join("gates.sock"), folder.join("tmp"));
+        fs::DirBuilder::new().mode(0o700).create(&temporary)?;
         let listener = UnixListener::bind(&socket)?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
         let gates = begun.gates.iter().filter_map(definition).map(|gate| (gate.name.clone(), gate));
@@ -39,7 +42,7 @@ impl Host {
         let served = tokio::spawn(host::serve(listener, gates, decider, async {
             let _ = stopped.await;
         }));
-        Ok(Self { folder, socket, stop, served })
+        Ok(Self { folder, socket, temporary, stop, served })
     }
 
     /// Ends every tool server, and takes the socket away.

@@ -5,6 +5,7 @@
 
 mod child;
 mod code;
+mod confine;
 mod gates;
 mod hold;
 mod kin;
@@ -23,6 +24,7 @@ use crate::exit::FAILED;
 use crate::failure::Failure;
 use crate::out::Out;
 use child::{Child, Ended, Places};
+use confine::Domain;
 use signals::{Heard, Signals};
 
 /// What to run, and as what.
@@ -42,6 +44,9 @@ pub struct Run {
     /// A file or folder that belongs to its code, beside the command and the files among its arguments
     #[arg(long, value_name = "PATH")]
     pub code: Vec<PathBuf>,
+    /// Let the command trace and signal processes outside of the run, and open guarded folders
+    #[arg(long)]
+    pub unconfined: bool,
     /// Let the command go on when the identity is stopped; it can do nothing as that identity then
     #[arg(long)]
     pub keep_running: bool,
@@ -61,22 +66,27 @@ pub async fn run(arguments: Run, agent_socket: &Path, json: bool, out: &mut Out)
 async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut Out) -> Result<u8, Failure> {
     let (program, rest) = arguments.command.split_first().ok_or_else(|| Failure::usage("no command"))?;
     let program = code::find(program)?;
+    let confined = !arguments.unconfined && confine::is_possible();
     let begin = Begin {
         identity: arguments.identity.clone(),
         task: arguments.task.clone(),
         tools: arguments.tools.clone(),
         calls: arguments.calls.unwrap_or_default(),
         code: code::listed(&program, rest, &arguments.code)?,
+        confined,
     };
     child::be_its_guardian().map_err(|e| Failure::new(FAILED, format!("cannot guard the command: {e}")))?;
     let signals =
         Signals::new().map_err(|e| Failure::new(FAILED, format!("cannot wait for signals: {e}")))?;
     let (hold, begun) = Hold::begin(agent_socket, begin).await?;
-    told(&begun, json, out);
+    told(&begun, confined, json, out);
     let host = gates::Host::open(&begun, hold.clone())
         .map_err(|e| Failure::new(FAILED, format!("cannot open the socket of the gates: {e}")))?;
-    let places = Places { agent: agent_socket, gates: &host.socket };
-    let code = match Child::spawn(&program, rest, &begun, &arguments.task, places) {
+    // After the folder of the run is there: it is among what the command may open.
+    let domain = confined.then(|| Domain::without(&closed_to(&begun))).transpose();
+    let domain = domain.map_err(|e| Failure::new(FAILED, format!("cannot confine the command: {e}")))?;
+    let places = Places { agent: agent_socket, gates: &host.socket, temporary: &host.temporary };
+    let code = match Child::spawn(&program, rest, &begun, &arguments.task, places, domain) {
         Ok(mut child) => watched(&mut child, hold, signals, arguments.keep_running, out).await,
         Err(e) => Err(Failure::new(FAILED, format!("{}: {e}", program.display()))),
     };
@@ -84,12 +94,18 @@ async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut O
     code
 }
 
+/// Folders that only gates and the node agent may open.
+fn closed_to(begun: &Begun) -> Vec<PathBuf> {
+    let guards = begun.gates.iter().flat_map(|gate| &gate.guards);
+    guards.chain(&begun.closed).map(PathBuf::from).collect()
+}
+
 /// Standard error: standard output is the command's.
-fn told(begun: &Begun, as_json: bool, out: &mut Out) {
+fn told(begun: &Begun, confined: bool, as_json: bool, out: &mut Out) {
     let code = hex::encode(&begun.code_digest);
     if as_json {
         let line = json!({"spiffe_id": begun.spiffe_id, "instance_id": begun.instance_id,
-            "agent_id": begun.agent_id, "code": code, "rules": begun.rules_number});
+            "agent_id": begun.agent_id, "code": code, "rules": begun.rules_number, "confined": confined});
         out.complain(&format!("{line}\n"));
         return;
     }
@@ -98,8 +114,9 @@ fn told(begun: &Begun, as_json: bool, out: &mut Out) {
         number => format!("rules {number}"),
     };
     let short = code.get(..12).unwrap_or_default();
+    let held = if confined { "" } else { "; advisory: nothing keeps it from reaching around its gates" };
     out.complain(&format!(
-        "avouch run: {} ({}), code {short}, {rules}\n",
+        "avouch run: {} ({}), code {short}, {rules}{held}\n",
         begun.spiffe_id, begun.instance_id
     ));
 }

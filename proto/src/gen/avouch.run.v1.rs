@@ -46,6 +46,9 @@ pub struct Begin {
     /// The code that will run: absolute paths of files and folders, as the caller sees them.
     #[prost(string, repeated, tag = "5")]
     pub code: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The kernel keeps the command from reaching around its gates.
+    #[prost(bool, tag = "6")]
+    pub confined: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Begun {
@@ -68,6 +71,9 @@ pub struct Begun {
     /// Those of the rules that guard something in the environment of the identity.
     #[prost(message, repeated, tag = "7")]
     pub gates: ::prost::alloc::vec::Vec<Gate>,
+    /// Absolute paths of the node agent's own that this user could open: closed to the command.
+    #[prost(string, repeated, tag = "8")]
+    pub closed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Gate {

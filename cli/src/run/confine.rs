@@ -1,0 +1,86 @@
+//! What keeps the command from reaching around its gates: a Landlock domain of its own.
+//!
+//! From inside it nobody traces, reads or signals a process outside, and the closed folders do not open. Never a promise
+//! without the kernel: where it can't hold this, the run is called advisory.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreated,
+    RulesetCreatedAttr as _, Scope, path_beneath_rules,
+};
+
+/// The first version that can keep signals in (Linux 6.12).
+const NEEDED: ABI = ABI::V6;
+
+/// A domain that a process is yet to enter.
+pub(super) struct Domain(RulesetCreated);
+
+/// True if this kernel can hold a domain.
+pub(super) fn is_possible() -> bool {
+    whole().is_ok()
+}
+
+fn whole() -> Result<RulesetCreated, landlock::RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(NEEDED))?
+        .scope(Scope::Signal)?
+        .create()
+}
+
+impl Domain {
+    /// A domain in which everything is as it was, but for these folders.
+    ///
+    /// # Errors
+    /// The kernel does not hold it.
+    pub(super) fn without(closed: &[PathBuf]) -> io::Result<Self> {
+        let open = open_beneath(Path::new("/"), closed);
+        let rules = path_beneath_rules(open, AccessFs::from_all(NEEDED));
+        let created = whole().and_then(|ruleset| ruleset.add_rules(rules)).map_err(io::Error::other)?;
+        Ok(Self(created))
+    }
+
+    /// Another handle on it, for the process that enters.
+    pub(super) fn enter(self) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
+        let mut once = Some(self.0);
+        move || match once.take() {
+            Some(ruleset) => ruleset.restrict_self().map(drop).map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The paths that together are everything beneath a folder but the closed ones.
+fn open_beneath(folder: &Path, closed: &[PathBuf]) -> Vec<PathBuf> {
+    if !closed.iter().any(|path| path.starts_with(folder)) {
+        return vec![folder.to_owned()];
+    }
+    // A folder with something closed in it is opened by what else is in it now: what is made there later is not.
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter(|path| !closed.contains(path)).flat_map(|path| open_beneath(&path, closed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_open_but_what_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b/c", "b/d"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let at = |name: &str| dir.path().join(name);
+        assert_eq!(open_beneath(dir.path(), &[]), [dir.path()]);
+        let mut open = open_beneath(dir.path(), &[at("b/c")]);
+        open.sort();
+        assert_eq!(open, [at("a"), at("b/d")]);
+        let mut open = open_beneath(dir.path(), &[at("none/x")]);
+        open.sort();
+        assert_eq!(open, [at("a"), at("b")], "what is not there is closed all the same");
+    }
+}

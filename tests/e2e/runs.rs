@@ -1,0 +1,279 @@
+//! `avouch run` with real binaries: what a run gets, what its tools may do, and how it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use avouch_tests::cli::{self, Said};
+use avouch_tests::daemon::binary;
+use avouch_tests::{World, eventually, within};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// A tool server with two tools, which writes down each call that reaches it.
+const TOOL_SERVER: &str = r#"#!/bin/sh
+calls=$1
+tool() {
+  printf '{"name":"%s","description":"%s","inputSchema":{"type":"object"}}' "$1" "$2"
+}
+while IFS= read -r line; do
+  id=$(printf '%s' "$line" | sed -n 's/.*"id":\([^,}]*\).*/\1/p')
+  case $line in
+    *'"method":"initialize"'*)
+      version=$(printf '%s' "$line" | sed -n 's/.*"protocolVersion":"\([^"]*\)".*/\1/p')
+      printf '{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":"%s","capabilities":{"tools":{}},"serverInfo":{"name":"t","version":"1"}}}\n' "$id" "$version" ;;
+    *'"method":"tools/list"'*)
+      printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":[%s,%s]}}\n' "$id" "$(tool read_file 'Reads a file')" "$(tool write_file 'Writes a file')" ;;
+    *'"method":"tools/call"'*)
+      printf '%s\n' "$line" >> "$calls"
+      printf '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"done"}]}}\n' "$id" ;;
+  esac
+done
+"#;
+
+struct Scene {
+    world: World,
+    /// Calls that reached the tool server.
+    calls: PathBuf,
+}
+
+impl Scene {
+    /// A person, an AI agent of hers that may run here, and a gate in front of a tool server.
+    async fn start() -> Self {
+        let world = World::start().await;
+        let dir = world.server.dir.path();
+        let (script, calls) = (dir.join("server.sh"), dir.join("calls"));
+        std::fs::write(&script, TOOL_SERVER).unwrap();
+        let scene = Self { world, calls };
+        scene.good(&["init", "Ada Example"]).await;
+        scene
+            .good(&[
+                "identity",
+                "new",
+                "coder",
+                "--kind",
+                "ai-agent",
+                "--preset",
+                "coding-agent",
+                "--env",
+                "test",
+                "--purpose",
+                "fix-bugs",
+                "--ends",
+                "30d",
+            ])
+            .await;
+        let (script, calls) = (script.to_str().unwrap().to_owned(), scene.calls.to_str().unwrap().to_owned());
+        scene.good(&["gate", "add", "mcp", "files", "--", "sh", &script, &calls]).await;
+        eventually("the rules at the node", async || {
+            let began = scene.run(&["run", "coder", "--", "true"]).await;
+            (began.code == 0 && began.err.contains("rules 1")).then_some(())
+        })
+        .await;
+        scene
+    }
+
+    fn places(&self) -> [String; 4] {
+        let World { server, agent } = &self.world;
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        ["--server-socket".into(), text(&server.socket), "--agent-socket".into(), text(&agent.socket)]
+    }
+
+    /// The places come first: what follows `--` belongs to the command.
+    async fn run(&self, args: &[&str]) -> Said {
+        let places = self.places();
+        cli::run("avouch", places.iter().map(String::as_str).chain(args.iter().copied())).await
+    }
+
+    async fn good(&self, args: &[&str]) -> Said {
+        let said = self.run(args).await;
+        assert_eq!(said.code, 0, "{args:?}: {said:?}");
+        said
+    }
+
+    fn calls(&self) -> usize {
+        std::fs::read_to_string(&self.calls).map_or(0, |text| text.lines().count())
+    }
+
+    /// An MCP client whose server is the gate, as the only process of a run.
+    async fn client(&self, more: &[&str]) -> Client {
+        let mut command = Command::new(binary("avouch"));
+        command.args(self.places()).args(["run", "coder"]).args(more).arg("--");
+        command.arg(binary("avouch")).args(["gate", "mcp", "files"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut client = Client { child, to, from: BufReader::new(from).lines(), next: 0 };
+        let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}});
+        client.ask("initialize", hello).await;
+        client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        client
+    }
+}
+
+struct Client {
+    child: Child,
+    to: ChildStdin,
+    from: Lines<BufReader<ChildStdout>>,
+    next: u64,
+}
+
+impl Client {
+    async fn send(&mut self, message: &Value) {
+        self.to.write_all(format!("{message}\n").as_bytes()).await.unwrap();
+    }
+
+    async fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.next += 1;
+        let id = self.next;
+        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await;
+        loop {
+            let line = within("an answer of the gate", self.from.next_line()).await.unwrap();
+            let message: Value = serde_json::from_str(&line.expect("the gate is there")).unwrap();
+            if message["id"] == id {
+                return message;
+            }
+        }
+    }
+
+    async fn call(&mut self, tool: &str) -> Value {
+        self.ask("tools/call", json!({"name": tool, "arguments": {"path": "a"}})).await
+    }
+}
+
+#[tokio::test]
+async fn a_tool_of_the_task_reaches_its_server_and_every_other_call_does_not() {
+    let scene = Scene::start().await;
+    let mut client =
+        scene.client(&["--task", "fix-4711", "--tools", "files/read_file", "--calls", "2"]).await;
+    let listed = client.ask("tools/list", json!({})).await;
+    let names: Vec<_> =
+        listed["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].clone()).collect();
+    assert_eq!(names, ["read_file"], "the task names one tool");
+    let done = client.call("read_file").await;
+    assert_eq!(done["result"]["content"][0]["text"], "done", "{done}");
+    let denied = client.call("write_file").await;
+    assert_eq!(denied["result"]["isError"], true, "{denied}");
+    let unknown = client.call("delete_file").await;
+    assert!(unknown["error"].is_object(), "{unknown}");
+    assert_eq!(scene.calls(), 1, "the server saw what was allowed");
+    client.call("read_file").await;
+    let over = client.call("read_file").await;
+    assert_eq!(
+        (over["result"]["isError"].clone(), scene.calls()),
+        (true.into(), 2),
+        "two calls were all it had"
+    );
+}
+
+#[tokio::test]
+async fn a_pause_ends_the_run_and_no_call_gets_through_after_it() {
+    let scene = Scene::start().await;
+    let mut client = scene.client(&[]).await;
+    client.call("read_file").await;
+    scene.good(&["pause", "coder"]).await;
+    let ended = within("the end of the run", client.child.wait()).await.unwrap();
+    assert_eq!(ended.code(), Some(143), "told to end by SIGTERM");
+    let again = scene.run(&["run", "coder", "--", "true"]).await;
+    assert_eq!(again.code, 2, "{again:?}");
+    scene.good(&["resume", "coder"]).await;
+    eventually("the run after the resume", async || {
+        (scene.run(&["run", "coder", "--", "true"]).await.code == 0).then_some(())
+    })
+    .await;
+    assert_eq!(scene.calls(), 1);
+}
+
+/// What the Workload API gives to a process that runs `command` in a run of coder.
+async fn seen_in_a_run(scene: &Scene, command: &[&str]) -> Said {
+    let args: Vec<_> = ["run", "coder", "--"].iter().copied().chain(command.iter().copied()).collect();
+    scene.run(&args).await
+}
+
+#[tokio::test]
+async fn a_run_gets_its_own_identity_and_never_that_of_a_service_of_the_same_user() {
+    let scene = Scene::start().await;
+    scene.world.grant("/billing").await;
+    eventually("the service's identity", async || {
+        let answer = scene.world.agent.workload().await.fetch_x509().await.ok()?;
+        (answer.svids.len() == 1).then_some(())
+    })
+    .await;
+    let agent = binary("avouch-agent");
+    let socket = scene.world.agent.socket.to_str().unwrap();
+    let fetch = [agent.to_str().unwrap(), "api", "fetch", "x509", "-socketPath", socket];
+    let seen = seen_in_a_run(&scene, &fetch).await;
+    assert!(seen.out.contains("spiffe://example.org/test/coder"), "{seen:?}");
+    assert!(!seen.out.contains("billing"), "{seen:?}");
+    // Nor does a process that forks twice and leaves its session.
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("orphan");
+    let script = format!(
+        "mkfifo {out}.gone; (setsid sh -c 'read go < {out}.gone; {fetch} > {out} 2>&1; echo > {out}.done' &) ; echo > {out}.gone; \
+         while [ ! -e {out}.done ]; do read nothing < /dev/null; done",
+        out = out.display(),
+        fetch = fetch.join(" "),
+    );
+    let ran = seen_in_a_run(&scene, &["sh", "-c", &script]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let seen = std::fs::read_to_string(&out).unwrap();
+    assert!(seen.contains("spiffe://example.org/test/coder") && !seen.contains("billing"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_run_starts_no_other_identity_and_nobody_runs_what_he_may_not() {
+    let scene = Scene::start().await;
+    let avouch = binary("avouch");
+    let mut inner: Vec<String> = vec![avouch.to_str().unwrap().to_owned()];
+    inner.extend(scene.places());
+    inner.extend(["run", "coder", "--", "true"].map(str::to_owned));
+    let inner: Vec<_> = inner.iter().map(String::as_str).collect();
+    let nested = seen_in_a_run(&scene, &inner).await;
+    assert_eq!(nested.code, 2, "{nested:?}");
+    assert!(nested.err.contains("belongs to a run of spiffe://example.org/test/coder"), "{nested:?}");
+    let unknown = scene.run(&["run", "payroll", "--", "true"]).await;
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+    assert!(
+        unknown.err.contains("avouch identity place") && unknown.err.contains("test/coder"),
+        "{unknown:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_exit_code_and_the_output_are_those_of_the_command() {
+    let scene = Scene::start().await;
+    let said = seen_in_a_run(&scene, &["sh", "-c", "echo out; exit 7"]).await;
+    assert_eq!((said.code, said.out.as_str()), (7, "out\n"), "{said:?}");
+    let killed = seen_in_a_run(&scene, &["sh", "-c", "kill -9 $$"]).await;
+    assert_eq!(killed.code, 137, "{killed:?}");
+    let told = seen_in_a_run(&scene, &["sh", "-c", "echo $AVOUCH_IDENTITY $AVOUCH_TASK"]).await;
+    assert_eq!(told.out, "spiffe://example.org/test/coder run\n");
+}
+
+#[tokio::test]
+async fn runs_and_decisions_stand_in_the_verified_log() {
+    let scene = Scene::start().await;
+    let mut client = scene.client(&["--task", "fix-4711"]).await;
+    client.call("read_file").await;
+    client.call("delete_file").await;
+    drop(client.to);
+    within("the end of the run", client.child.wait()).await.unwrap();
+    let log = eventually("the end of the task in the log", async || {
+        let log = scene.run(&["audit", "export", "--source", "all"]).await.out;
+        log.lines().any(|line| line.contains("task.end") && line.contains("fix-4711")).then_some(log)
+    })
+    .await;
+    for wanted in [
+        ["instance.start", "spiffe://example.org/test/coder"],
+        ["task.open", "fix-4711"],
+        ["\"decision\"", "files/read_file"],
+        ["unknown_resource", "files/delete_file"],
+        ["instance.end", "spiffe://example.org/test/coder"],
+    ] {
+        assert!(
+            log.lines().any(|line| wanted.iter().all(|w| line.contains(w))),
+            "{wanted:?} is not in\n{log}"
+        );
+    }
+    scene.good(&["audit", "verify"]).await;
+}
