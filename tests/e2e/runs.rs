@@ -277,3 +277,37 @@ async fn runs_and_decisions_stand_in_the_verified_log() {
     }
     scene.good(&["audit", "verify"]).await;
 }
+
+#[tokio::test]
+async fn a_confined_command_reaches_nothing_around_its_gates() {
+    let scene = Scene::start().await;
+    let place = tempfile::tempdir().unwrap();
+    let guarded = place.path().join("guarded");
+    std::fs::create_dir(&guarded).unwrap();
+    std::fs::write(guarded.join("secret"), "secret").unwrap();
+    let (script, calls) = (scene.world.server.dir.path().join("server.sh"), scene.calls.to_str().unwrap());
+    let guard = guarded.to_str().unwrap();
+    scene
+        .good(&["gate", "add", "mcp", "vault", "--guard", guard, "--", "sh", script.to_str().unwrap(), calls])
+        .await;
+    eventually("the rules at the node", async || {
+        scene.run(&["run", "coder", "--", "true"]).await.err.contains("rules 2").then_some(())
+    })
+    .await;
+    let first = scene.run(&["run", "coder", "--", "true"]).await;
+    if first.err.contains("advisory") {
+        println!("not run: this kernel holds no domain with signals (Linux 6.12)");
+        return;
+    }
+    let tries = format!(
+        "cat {guard}/secret; kill -0 $PPID; kill -9 $PPID; cat /proc/$PPID/environ > /dev/null; echo alive; cat {}",
+        script.display()
+    );
+    let said = seen_in_a_run(&scene, &["sh", "-c", &tries]).await;
+    assert!(said.out.starts_with("alive\n#!/bin/sh"), "what is not closed is open: {said:?}");
+    let refused = said.err.matches("ermitted").count() + said.err.matches("ermission denied").count();
+    assert_eq!(refused, 4, "{said:?}");
+    let loose = scene.run(&["run", "coder", "--unconfined", "--", "cat", &format!("{guard}/secret")]).await;
+    assert_eq!(loose.out, "secret");
+    assert!(loose.err.contains("advisory"), "{loose:?}");
+}

@@ -186,6 +186,9 @@ fn next_steps(world: &World, agent_id: &SpiffeId) -> String {
   {bin}/avouch-agent api fetch x509 -socketPath {agent}
   {bin}/avouch explain --server-socket {server} --agent-socket {agent} --admin-socket {admin} $$ {second}
   export SPIFFE_ENDPOINT_SOCKET=unix://{agent}    # for your own SPIFFE client
+or govern an AI agent (docs/guides/first-agent.md):
+  export SPIRE_SERVER_PRIVATE_SOCKET={server} SPIRE_AGENT_PUBLIC_SOCKET={agent}
+  {bin}/avouch init 'Your Name'
 "
     )
 }
