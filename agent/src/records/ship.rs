@@ -158,6 +158,7 @@ impl Shipper {
         let known = match &self.known {
             Some((of, stand)) if *of == chain => *stand,
             _ => {
+                self.cursor = Cursor::default();
                 let stand = self.ask(&chain).await?;
                 if let Some(why) = self.differs(&chain, stand)? {
                     self.renew(why).await?;
