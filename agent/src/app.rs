@@ -101,16 +101,14 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     greet(&config);
     let metrics = metrics(&config);
     let Keepers { state, keys, vault, _alone } = keepers(&config, &metrics)?;
-    let identity = Arc::new(IdentityCell::empty());
-    let roots = Arc::new(RootsCell::empty());
-    let server = Arc::new(upstream(&config, &identity, &roots)?);
+    let Line { identity, roots, server } = upstream(&config)?;
 
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
-    let (voucher_tx, voucher) = watch::channel(None);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
     // The middle outlives the doors: open calls need it while the doors close.
     let shell_stop = CancellationToken::new();
+    let (recording, voucher) = Recording::start(&config, &metrics, &server, &shell_stop)?;
     let parts = shell::Parts {
         trust_domain: config.trust_domain.clone(),
         settings: settings(&config)?,
@@ -134,6 +132,14 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     };
     let rules = rules::start(held, shell_stop.clone());
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
+    let runs = Runs::new(runs::Parts {
+        supply: supply.clone(),
+        identities: server.clone(),
+        rules,
+        scribe: Arc::new(recording.records.clone()),
+        own_folders: own_folders(&config),
+        clock: clock::now,
+    });
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -143,39 +149,22 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         server_port: config.server_port,
         attestor: config.node_attestor.clone(),
         join_token: config.join_token.clone(),
-        server: server.clone(),
+        server,
         state: state.clone(),
         keys,
         vault,
         identity,
         roots: roots.clone(),
         own: own_tx,
-        voucher: voucher_tx,
+        voucher,
         metrics: metrics.clone(),
         clock: clock::now,
         availability_target: config.availability_target,
         seed: seed()?,
     });
-    let records =
-        Records::start(records::Parts::below(&config.data_dir, metrics.clone(), clock::now, VERSION))?;
-    let shipping = tokio::spawn(records::keep_shipped(
-        records.clone(),
-        server.clone(),
-        voucher,
-        seed()?,
-        shell_stop.clone(),
-    ));
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
-    let runs = Runs::new(runs::Parts {
-        supply: supply.clone(),
-        identities: server.clone(),
-        rules,
-        scribe: Arc::new(records.clone()),
-        own_folders: own_folders(&config),
-        clock: clock::now,
-    });
     let mut doors = open_doors(&config, &supply, runs, &metrics, logs, started.mono, &stop)?;
     serve_http(&config, &supply, &metrics, &stop).await?;
     notify(&[NotifyState::Ready]);
@@ -191,26 +180,53 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         () = beat(metrics, supply, started.mono) => Ok(()),
     };
     stop.cancel();
-    close(doors, shell_stop, shell_task, keeper).await;
-    let _ = shipping.await;
-    // What is written last is on the disk when the process ends.
-    let _ = tokio::task::spawn_blocking(move || records.close()).await;
+    close(doors, shell_stop, shell_task, keeper, recording).await;
     outcome
 }
 
-/// Waits in order for open calls, the shell, and the last bundle on its way to the disk; for no call and no disk
-/// for ever.
+/// The records of this node, and the task that brings them to the server.
+struct Recording {
+    records: Records,
+    shipping: JoinHandle<()>,
+}
+
+impl Recording {
+    /// Records begin once it is said through the sender whose they are; they are shipped until `stop`.
+    fn start(
+        config: &AgentConfig,
+        metrics: &Metrics,
+        server: &Arc<Server>,
+        stop: &CancellationToken,
+    ) -> Result<(Self, watch::Sender<Option<records::Voucher>>), AppError> {
+        let parts = records::Parts::below(&config.data_dir, metrics.clone(), clock::now, VERSION);
+        let records = Records::start(parts)?;
+        let (sender, voucher) = watch::channel(None);
+        let shipping = records::keep_shipped(records.clone(), server.clone(), voucher, seed()?, stop.clone());
+        Ok((Self { records, shipping: tokio::spawn(shipping) }, sender))
+    }
+
+    /// After `stop`. What is written last is on the disk when the process ends.
+    async fn end(self) {
+        let _ = self.shipping.await;
+        let _ = tokio::task::spawn_blocking(move || self.records.close()).await;
+    }
+}
+
+/// Waits in order for open calls, the shell, and the last bundle and records on their way to the disk; for no call and no
+/// bundle for ever.
 async fn close(
     mut doors: JoinSet<Result<(), ServeError>>,
     shell_stop: CancellationToken,
     shell: JoinHandle<()>,
     keeper: JoinHandle<()>,
+    recording: Recording,
 ) {
     notify(&[NotifyState::Stopping]);
     let _ = tokio::time::timeout(DRAIN_MAX, async { while doors.join_next().await.is_some() {} }).await;
     shell_stop.cancel();
     let _ = shell.await;
     let _ = tokio::time::timeout(DRAIN_MAX, keeper).await;
+    recording.end().await;
 }
 
 /// What no workload has any business in, absolute.
@@ -256,13 +272,19 @@ fn keepers(config: &AgentConfig, metrics: &Metrics) -> Result<Keepers, AppError>
     })
 }
 
-fn upstream(
-    config: &AgentConfig,
-    identity: &Arc<IdentityCell>,
-    roots: &Arc<RootsCell>,
-) -> Result<Server, TlsError> {
+/// The way to the server, and what it is opened with.
+struct Line {
+    identity: Arc<IdentityCell>,
+    roots: Arc<RootsCell>,
+    server: Arc<Server>,
+}
+
+fn upstream(config: &AgentConfig) -> Result<Line, TlsError> {
+    let (identity, roots) = (Arc::new(IdentityCell::empty()), Arc::new(RootsCell::empty()));
     let target = Target::from((config.server_address.as_str(), config.server_port));
-    Server::new(target, Arc::new(System), config.trust_domain.clone(), identity.clone(), roots.clone())
+    let domain = config.trust_domain.clone();
+    let server = Server::new(target, Arc::new(System), domain, identity.clone(), roots.clone())?;
+    Ok(Line { identity, roots, server: Arc::new(server) })
 }
 
 fn seed() -> Result<u64, AppError> {

@@ -66,11 +66,14 @@ struct Shipper {
     records: Records,
     sink: Arc<dyn Sink>,
     voucher: watch::Receiver<Option<Voucher>>,
+    progress: watch::Receiver<Progress>,
     metrics: Metrics,
     clock: fn() -> Now,
     /// Where the server stands, as it said itself in this life.
     known: Option<(NodeChain, Stand)>,
     cursor: Cursor,
+    /// When the next call may be made if it is not a full one.
+    next: Instant,
 }
 
 /// Says whose records they are as soon as that is known, and ships them until `stop`.
@@ -81,38 +84,27 @@ pub async fn keep_shipped(
     seed: u64,
     stop: CancellationToken,
 ) {
-    let (mut backoff, mut jitter) = (Backoff::new(AGAIN), Jitter::new(seed));
     let (metrics, clock) = (records.0.parts.metrics.clone(), records.0.parts.clock);
-    let mut progress = records.0.progress.subscribe();
-    let (known, cursor) = (None, Cursor::default());
-    let mut shipper = Shipper { records, sink, voucher, metrics, clock, known, cursor };
-    let mut next = Instant::now();
-    loop {
-        let step = tokio::select! {
-            () = stop.cancelled() => return,
-            step = shipper.step() => step,
-        };
-        let pause = match step {
-            Ok(true) => {
-                backoff.succeeded();
-                next = Instant::now() + SHIP_EVERY;
-                Duration::ZERO
-            }
-            Ok(false) => {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = shipper.wait(&mut progress, next) => {}
+    let progress = records.0.progress.subscribe();
+    let (known, cursor, next) = (None, Cursor::default(), Instant::now());
+    let mut shipper = Shipper { records, sink, voucher, progress, metrics, clock, known, cursor, next };
+    let (mut backoff, mut jitter) = (Backoff::new(AGAIN), Jitter::new(seed));
+    let work = async {
+        loop {
+            match shipper.step().await {
+                Ok(true) => {
+                    backoff.succeeded();
+                    shipper.next = Instant::now() + SHIP_EVERY;
+                    shipper.gather().await;
                 }
-                Duration::ZERO
-            }
-            Err(trouble) => pause_after(&trouble, &mut backoff, &mut jitter),
-        };
-        if !pause.is_zero() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(pause) => {}
+                Ok(false) => shipper.wait().await,
+                Err(trouble) => sleep(pause_after(&trouble, &mut backoff, &mut jitter)).await,
             }
         }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
     }
 }
 
@@ -126,24 +118,28 @@ fn pause_after(trouble: &Trouble, backoff: &mut Backoff, jitter: &mut Jitter) ->
 }
 
 impl Shipper {
-    /// Waits for more records, a little longer so that several go together, unless a call's worth is there.
-    async fn wait(&mut self, progress: &mut watch::Receiver<Progress>, next: Instant) {
+    /// Waits for records, and a little longer so that several go together.
+    async fn wait(&mut self) {
         loop {
             tokio::select! {
-                changed = progress.changed() => if changed.is_err() { return std::future::pending().await },
+                changed = self.progress.changed() => if changed.is_err() { return std::future::pending().await },
                 changed = self.voucher.changed() => {
                     if changed.is_err() { return std::future::pending().await }
                     return;
                 }
             }
             if self.waiting() > 0 {
-                break;
+                return self.gather().await;
             }
         }
+    }
+
+    /// Waits until the next call may be made, unless a call's worth of records is there.
+    async fn gather(&mut self) {
         while self.waiting() < SHIP_LINES as u64 {
             tokio::select! {
-                () = sleep_until(next) => return,
-                changed = progress.changed() => if changed.is_err() { return },
+                () = sleep_until(self.next) => return,
+                changed = self.progress.changed() => if changed.is_err() { return },
             }
         }
     }
@@ -162,6 +158,7 @@ impl Shipper {
         let known = match &self.known {
             Some((of, stand)) if *of == chain => *stand,
             _ => {
+                self.cursor = Cursor::default();
                 let stand = self.ask(&chain).await?;
                 if let Some(why) = self.differs(&chain, stand)? {
                     self.renew(why).await?;

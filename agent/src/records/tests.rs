@@ -76,7 +76,9 @@ fn lines(folder: &Path) -> Vec<String> {
         let first = read_node_line(first).unwrap();
         let chain = NodeChain { source: source(), id: ChainId::from_text(&first.chain).unwrap() };
         let mut reader = ChainReader::from(chain, first.seq);
-        lines.iter().for_each(|line| drop(reader.line(line).unwrap()));
+        for line in &lines {
+            reader.line(line).unwrap();
+        }
     }
     lines
 }
@@ -375,7 +377,9 @@ impl Sink for Fake {
         } else {
             ChainReader::after(chain, stand)
         };
-        shipment.lines.iter().for_each(|line| drop(reader.line(line).unwrap()));
+        for line in &shipment.lines {
+            reader.line(line).unwrap();
+        }
         assert_eq!(reader.stand(), Some(head.stand));
         kept.chains[at].1 = head.stand;
         kept.chains[at].2.extend(shipment.lines);

@@ -21,6 +21,8 @@ use crate::limits::{CHAINS_MAX, RECORD_MAX};
 const SECTION: &str = "{\"log\":";
 /// How the head of a node begins.
 const HEAD: &str = "{\"node_head\":";
+/// How a node's section begins.
+const NODE_SECTION: &str = "{\"log\":\"avouch.node-records.v1\"";
 /// The name of the form of a node's section.
 const FORM: &str = "avouch.node-records.v1";
 
@@ -212,7 +214,7 @@ impl Log {
         if line.len() > RECORD_MAX {
             return Err(LogError::Begin(BeginError::Header("it is too long".into())));
         }
-        if !line.contains(FORM) {
+        if !line.starts_with(NODE_SECTION) {
             if self.summary.server.is_some() {
                 return Err(LogError::Twice("the server's log".into()));
             }
