@@ -4,8 +4,13 @@
 //! Never looks at which bytes are refused: conformance does. A panic here is a finding.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use avouch::config::{duration, env, hcl};
+use avouch::gate::hello::{Answer, Hello};
+use avouch::gate::mcp::{self, Effect, Proxy, Ticket};
+use avouch::gate::{GateDefinition, Place, Tool, Verdict};
 use avouch_agent::disk::StateFile;
 use avouch_agent::metrics::Metrics;
 use avouch_agent::records::{Parts, Records, Room};
@@ -20,7 +25,7 @@ use avouch_credential::x509::pem;
 use avouch_domain::{Bundle, ChainId, NodeChain, Selector, SelectorSet, SpiffeId, Timestamp, TrustDomain};
 use avouch_proto::convert;
 use avouch_proto::{records_v1, types, watch_v1};
-use avouch_rules::{Folder, Limits};
+use avouch_rules::{Folder, Limits, ParamKind};
 use avouch_server::keys::disk::DiskKeys;
 use prost::Message as _;
 use tempfile::TempDir;
@@ -29,7 +34,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("spiffe_id", spiffe_id),
     ("selector", selector),
     ("hcl", read_hcl),
@@ -42,6 +47,8 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("agent_state", agent_state),
     ("server_keys", server_keys),
     ("rules", rules),
+    ("gate_hello", gate_hello),
+    ("mcp_gate", mcp_gate),
     ("wire_entry", wire_entry),
     ("wire_bundle", wire_bundle),
     ("wire_node", wire_node),
@@ -89,6 +96,71 @@ pub fn rules(bytes: &[u8]) {
     {
         assert_eq!(rules.digest(), folder.digest());
     }
+}
+
+/// The first lines between a shim and a host, one per line.
+pub fn gate_hello(bytes: &[u8]) {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Ok(hello) = Hello::read(line) {
+            assert_eq!(Hello::read(hello.line().trim_ascii_end()), Ok(hello));
+        }
+        if let Ok(answer) = Answer::read(line) {
+            assert!(Answer::read(answer.line().trim_ascii_end()).is_ok());
+        }
+    }
+}
+
+/// A conversation through the MCP gate, one message per line: `c` from the AI agent, `s` from the tool server, `y` and `n`
+/// are decisions.
+pub fn mcp_gate(bytes: &[u8]) {
+    let schema = serde_json::json!({ "type": "object" });
+    let place = Place { pointer: "/path".to_owned(), kind: ParamKind::String };
+    let tool =
+        Tool { digest: mcp::digest("read", None, &schema), params: [("path".to_owned(), place)].into() };
+    let gate = GateDefinition {
+        name: "files".to_owned(),
+        command: vec![],
+        tools: [("read".to_owned(), tool)].into(),
+    };
+    let mut proxy = Proxy::new(Arc::new(gate));
+    let (mut waits, mut lists, mut calls): (Vec<Ticket>, Vec<Ticket>, BTreeMap<Vec<u8>, i64>) =
+        Default::default();
+    let mut allowed = 0_i64;
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Some((side, line)) = line.split_first() else { continue };
+        let effects = match side {
+            b'c' => proxy.from_client(line),
+            b's' => proxy.from_server(line),
+            b'y' if !waits.is_empty() => {
+                allowed += 1;
+                proxy.decided(waits.remove(0), Verdict::Allow)
+            }
+            b'n' if !waits.is_empty() => {
+                proxy.decided(waits.remove(0), Verdict::Ask { text: "wait".to_owned() })
+            }
+            b'y' | b'n' if !lists.is_empty() => proxy.may(lists.remove(0), &[*side == b'y']),
+            _ => continue,
+        };
+        for effect in effects {
+            match effect {
+                Effect::ToClient(line) => assert!(!line.contains(&b'\n'), "one message is one line"),
+                Effect::ToServer(line) => {
+                    assert!(!line.contains(&b'\n') && !line.contains(&b'\r'), "one message is one line");
+                    let message: serde_json::Value =
+                        serde_json::from_slice(&line).expect("what goes on is JSON");
+                    if message["method"] == "tools/call" {
+                        *calls.entry(line).or_default() += 1;
+                    }
+                }
+                Effect::Decide(ticket, _) => waits.push(ticket),
+                Effect::May(ticket, _) => lists.push(ticket),
+                Effect::Wait(_) | Effect::Note(_) => {}
+            }
+        }
+    }
+    assert!(calls.values().sum::<i64>() <= allowed, "a call goes on after an allow only");
+    proxy.server_ended();
+    assert!(proxy.idle(), "everybody who waits is told");
 }
 
 /// Selectors, one per line.

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Longest hello or its answer in bytes: a version and a name.
 pub const HELLO_MAX: usize = 1024;
 /// Longest time until a connection has said hello; the shim says it at once.
-pub const HELLO_TIME_MAX: Duration = Duration::from_secs(5);
+pub const HELLO_TIME_MAX: Duration = Duration::from_secs(2);
 /// Most connections of one run, each with a tool server of its own.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Pause after a connection could not be accepted, as when descriptors have run out.

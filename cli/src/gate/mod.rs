@@ -10,7 +10,11 @@ pub mod host;
 pub mod limits;
 mod lines;
 pub mod mcp;
+#[cfg(test)]
+mod script;
 pub mod shim;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -175,37 +179,4 @@ fn quote(text: &str, most: usize) -> String {
         cut.push(c);
     }
     cut
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gate_of_the_rules_has_the_parameters_of_its_resources() {
-        let starter = avouch_rules::STARTER.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned()));
-        let digest = format!("sha256:{}", "11".repeat(32));
-        let tool = |name: &str, more: &str| {
-            format!("[[gate.tool]]\nname = \"{name}\"\ndigest = \"{digest}\"\n{more}")
-        };
-        let gate = format!(
-            "[[gate]]\nname = \"files\"\nkind = \"mcp\"\ncommand = [\"server\"]\n{}{}",
-            tool("read_file", ""),
-            tool("delete_file", "pointers = { path = \"/file/0\" }\n")
-        );
-        let files = starter.chain([("gates.toml".to_owned(), gate)]);
-        let rules = avouch_rules::check(&avouch_rules::Folder::new(files).unwrap()).unwrap();
-        let gate = GateDefinition::of(&rules, "files").unwrap();
-        let place = |tool: &str| gate.tools[tool].params["path"].clone();
-        assert_eq!(place("read_file"), Place { pointer: "/path".to_owned(), kind: ParamKind::String });
-        assert_eq!(place("delete_file").pointer, "/file/0");
-        assert_eq!(gate.tools["read_file"].digest, [0x11; 32]);
-        assert_eq!(GateDefinition::of(&rules, "git"), None);
-    }
-
-    #[test]
-    fn foreign_text_is_cut_and_loses_its_control_characters() {
-        assert_eq!(quote("a\u{1b}[31m\nb", 100), "a [31m b");
-        assert_eq!(quote("ääää", 5), "ää…");
-    }
 }

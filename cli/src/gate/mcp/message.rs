@@ -32,7 +32,8 @@ pub enum Id {
 }
 
 impl Id {
-    fn read(value: &Value) -> Result<Self, String> {
+    /// Reads an ID.
+    pub fn read(value: &Value) -> Result<Self, String> {
         let number = value.as_i64().filter(|n| n.unsigned_abs() <= ID_NUMBER_MAX.unsigned_abs());
         match (value, number) {
             (_, Some(number)) => Ok(Self::Number(number)),

@@ -28,6 +28,8 @@ mod proxy;
 mod serverside;
 mod shell;
 #[cfg(test)]
+mod shell_tests;
+#[cfg(test)]
 mod tests;
 mod tools;
 
@@ -36,8 +38,3 @@ pub use look::{LookError, PinnedTool, look};
 pub use proxy::{Effect, Proxy, Ticket};
 pub use shell::{End, run};
 pub use tools::digest;
-
-/// For the fuzz targets: reads a line of either side as the machine does.
-pub fn reads(line: &[u8], from: super::Side) -> bool {
-    message::read(line, from).is_ok()
-}

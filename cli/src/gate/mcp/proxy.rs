@@ -357,11 +357,7 @@ impl Proxy {
     }
 
     fn cancelled(&mut self, line: &[u8], params: &Map<String, Value>) -> Vec<Effect> {
-        let id = match params.get("requestId") {
-            Some(Value::String(text)) => Id::Text(text.clone()),
-            Some(Value::Number(number)) => number.as_i64().map_or(Id::Number(0), Id::Number),
-            _ => return Vec::new(),
-        };
+        let Some(Ok(id)) = params.get("requestId").map(Id::read) else { return Vec::new() };
         match self.pending.remove(&id) {
             Some((_, Pending::Passed(_) | Pending::Called { .. })) => vec![Effect::ToServer(line.to_vec())],
             _ => Vec::new(),

@@ -1,0 +1,46 @@
+//! A decider for tests: allows reading, denies the rest, and keeps what it was asked and told.
+
+use std::future::pending;
+
+use parking_lot::Mutex;
+use tokio::net::UnixStream;
+
+use super::{Ask, Decider, GateEvent, Verdict};
+
+#[derive(Debug, Default)]
+pub struct Script {
+    pub asked: Mutex<Vec<Ask>>,
+    pub events: Mutex<Vec<GateEvent>>,
+    /// Nobody is let in.
+    pub closed: bool,
+    /// Never answers.
+    pub hangs: bool,
+}
+
+impl Decider for Script {
+    async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
+        if self.closed { Err("this process is none of the run".to_owned()) } else { Ok(()) }
+    }
+
+    async fn decide(&self, ask: Ask) -> Verdict {
+        self.asked.lock().push(ask.clone());
+        if self.hangs {
+            pending::<()>().await;
+        }
+        if ask.tool == "read" {
+            return Verdict::Allow;
+        }
+        Verdict::Deny { reason: "forbidden".to_owned(), text: "a rule forbids it".to_owned() }
+    }
+
+    async fn may(&self, resources: Vec<String>) -> Vec<bool> {
+        if self.hangs {
+            pending::<()>().await;
+        }
+        vec![true; resources.len()]
+    }
+
+    async fn note(&self, event: GateEvent) {
+        self.events.lock().push(event);
+    }
+}
