@@ -100,7 +100,7 @@ async fn a_server_that_does_not_list_its_tools_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_server_that_writes_before_it_reads_on_is_still_heard() {
-    let mut ends = start(Script::default(), PIPE);
+    let ends = start(Script::default(), PIPE);
     let (count, (from, mut to)) = (300, split(ends.client.into_inner()));
     let writer = tokio::spawn(async move {
         for id in 0..count {
