@@ -68,11 +68,11 @@ fn connect(gate: &str, socket: Option<OsString>) -> Result<UnixStream, (u8, Stri
 
 /// The answer, and not a byte of what follows it.
 fn first_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    for byte in stream.bytes().take(HELLO_MAX) {
-        match byte? {
-            b'\n' => return Ok(line),
-            byte => line.push(byte),
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < HELLO_MAX && stream.read(&mut byte)? == 1 {
+        match byte {
+            [b'\n'] => return Ok(line),
+            [byte] => line.push(byte),
         }
     }
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection without an answer"))
