@@ -68,11 +68,11 @@ fn connect(gate: &str, socket: Option<OsString>) -> Result<UnixStream, (u8, Stri
 
 /// The answer, and not a byte of what follows it.
 fn first_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    for byte in stream.bytes().take(HELLO_MAX) {
-        match byte? {
-            b'\n' => return Ok(line),
-            byte => line.push(byte),
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < HELLO_MAX && stream.read(&mut byte)? == 1 {
+        match byte {
+            [b'\n'] => return Ok(line),
+            [byte] => line.push(byte),
         }
     }
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection without an answer"))
@@ -106,6 +106,7 @@ where
     0
 }
 
+/// Copies until `from` ends, also if it ends by breaking: a gate that is stopped does not read to the end first.
 fn pump(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
     let mut bytes = vec![0; CHUNK];
     loop {
@@ -113,7 +114,7 @@ fn pump(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
             Ok(0) => return Ok(()),
             Ok(count) => count,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
+            Err(_) => return Ok(()),
         };
         to.write_all(bytes.get(..count).unwrap_or_default())?;
         to.flush()?;

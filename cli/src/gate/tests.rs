@@ -174,6 +174,23 @@ async fn the_end_of_the_run_ends_tool_servers_and_shims() {
     assert_eq!((code, said.as_str()), (FAILED, "avouch gate mcp files: the tool server or the run ended\n"));
 }
 
+#[test]
+fn a_gate_that_breaks_off_without_having_read_everything_is_told_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(folder.path().join("gates")).unwrap();
+    let mut shim = shim("files", &folder.path().join("gates"));
+    let (stream, _) = listener.accept().unwrap();
+    let mut stream = BufReader::with_capacity(1, stream);
+    stream.read_line(&mut String::new()).unwrap();
+    stream.get_mut().write_all(&hello::Answer::yes().line()).unwrap();
+    shim.send(&json!({ "never": "read" }));
+    // Its first byte is there, so the rest is not read when the gate goes.
+    stream.fill_buf().unwrap();
+    drop(stream);
+    assert_eq!(shim.ended.join().unwrap(), FAILED);
+    assert!(shim.said.err().contains("the tool server or the run ended"));
+}
+
 #[tokio::test]
 async fn what_does_not_work_is_told_in_one_sentence_with_what_to_do() {
     let mut run = start(Script::default());

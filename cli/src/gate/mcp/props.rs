@@ -136,7 +136,7 @@ impl World {
             6 => ("tools/call", json!({ "name": "write", "arguments": arguments })),
             _ => ("tools/call", json!({ "name": "read", "arguments": arguments })),
         };
-        if pick % 3 == 0 {
+        if pick.is_multiple_of(3) {
             params["_meta"] = meta;
         }
         self.marks.insert(super::tools::digest_of(&arguments), self.next.to_string());

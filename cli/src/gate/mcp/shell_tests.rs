@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::tests::gate;
 use super::{End, Proxy, run};
-use crate::gate::limits::{LINE_MAX, QUEUE_END};
+use crate::gate::limits::{LINE_MAX, PENDING_MAX, QUEUE_END};
 use crate::gate::lines::Lines;
 use crate::gate::script::Script;
 
@@ -101,7 +101,7 @@ async fn a_server_that_does_not_list_its_tools_is_not_waited_for() {
 #[tokio::test]
 async fn a_server_that_writes_before_it_reads_on_is_still_heard() {
     let ends = start(Script::default(), PIPE);
-    let (count, (from, mut to)) = (300, split(ends.client.into_inner()));
+    let (count, (from, mut to)) = (PENDING_MAX, split(ends.client.into_inner()));
     let writer = tokio::spawn(async move {
         for id in 0..count {
             to.write_all(format!("{}\n", ping(id)).as_bytes()).await.unwrap();

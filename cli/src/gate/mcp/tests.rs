@@ -593,7 +593,7 @@ fn a_cancelled_call_never_starts() {
     let mut kit = Kit::ready();
     kit.call(1, "read");
     kit.client(cancel.clone());
-    kit.list(json!({ "tools": [tool("read")] }));
+    kit.list(json!({ "tools": [tool("read"), tool("write")] }));
     assert!(kit.asks.is_empty() && kit.proxy.idle());
     // While it is decided; the same ID may come again meanwhile.
     kit.server.clear();
