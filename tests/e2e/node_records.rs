@@ -9,7 +9,7 @@ use avouch_credential::ledger::{ChainReader, read_node_line};
 use avouch_domain::{ChainId, NodeChain, SpiffeId};
 use avouch_tests::cli::{self, Said};
 use avouch_tests::daemon::{Daemon, binary};
-use avouch_tests::{Server, World, eventually};
+use avouch_tests::{Agent, Server, World, eventually};
 use serde_json::Value;
 
 /// `avouch` as this test's user, on the admin socket.
@@ -33,6 +33,16 @@ async fn verified(server: &Server, records: u64) -> Value {
         (enough && log["signed_to"] == log["last"]).then_some(log)
     })
     .await
+}
+
+/// Waits until the agent has recorded that it began so many lives: one that is killed sooner has recorded nothing.
+async fn began(agent: &Agent, lives: usize) {
+    let file = agent.data_dir.join("records/00000000000000000001.jsonl");
+    eventually("the first record of a life", async || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        (text.matches("\"event\":\"agent.start\"").count() >= lives).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -64,9 +74,10 @@ async fn what_was_recorded_while_the_server_was_away_comes_when_it_is_back() {
     first_person(&server).await;
     verified(&server, 1).await;
     assert!(server.stop().await.success());
-    for _ in 0..3 {
+    for life in 2..5 {
         agent.daemon().kill().await;
         agent.restart().await;
+        began(&agent, life).await;
     }
     server.restart().await;
     let log = verified(&server, 4).await;
@@ -112,7 +123,8 @@ async fn a_byte_flipped_in_the_store_is_named_with_its_node_and_record() {
 async fn an_agent_that_is_killed_again_and_again_loses_no_number() {
     let World { mut agent, server } = World::start().await;
     first_person(&server).await;
-    for _ in 0..8 {
+    for life in 1..9 {
+        began(&agent, life).await;
         agent.daemon().kill().await;
         agent.restart().await;
     }
