@@ -10,6 +10,7 @@ pub mod entry;
 pub mod identity;
 pub mod join_token;
 pub mod limits;
+mod named;
 pub mod node;
 pub mod person;
 pub mod selector;
