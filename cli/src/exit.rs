@@ -10,7 +10,7 @@ pub const DENIED: u8 = 2;
 pub const FINDING: u8 = 3;
 /// Nobody answers.
 pub const UNREACHABLE: u8 = 4;
-/// It waits for somebody's yes.
+/// It waits: for somebody's yes, or for what comes by itself.
 pub const PENDING: u8 = 5;
 /// The call can't be understood.
 pub const USAGE: u8 = 64;

@@ -7,7 +7,7 @@ mod rules;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use avouch::exit::USAGE;
+use avouch::exit::{FAILED, USAGE};
 use avouch::explain;
 use avouch::gate;
 use avouch::govern;
@@ -236,7 +236,7 @@ fn on_runtime(out: &mut Out, work: impl AsyncFnOnce(&mut Out) -> u8) -> u8 {
         Ok(runtime) => runtime.block_on(work(out)),
         Err(e) => {
             out.complain(&format!("cannot start the runtime: {e}\n"));
-            1
+            FAILED
         }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Every row is produced by a test with real binaries that expects its sentence (`tests/e2e/explain.rs`).
 
+use crate::exit::{DENIED, PENDING, UNREACHABLE};
+
 /// Why a process does not get a SPIFFE ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
@@ -37,7 +39,7 @@ pub struct Row {
     pub sentence: &'static str,
     /// What to do next.
     pub next: &'static str,
-    /// 2 denied, 4 somebody can't be reached, 5 it will come by itself.
+    /// Of [`crate::exit`]; pending: it will come by itself.
     pub exit: u8,
 }
 
@@ -50,140 +52,140 @@ pub const TABLE: [Row; 20] = [
     row(
         Cause::ProcessGone,
         "process_gone",
-        2,
+        DENIED,
         "no such process runs now",
         "check the process ID; a restarted process has a new one",
     ),
     row(
         Cause::SocketMissing,
         "socket_missing",
-        4,
+        UNREACHABLE,
         "the agent's Workload API socket does not exist",
         "start the agent, or name its socket with --agent-socket",
     ),
     row(
         Cause::SocketDeserted,
         "socket_deserted",
-        4,
+        UNREACHABLE,
         "the Workload API socket is there, but nobody listens on it",
         "start the agent; the socket is left over from one that ended",
     ),
     row(
         Cause::SocketDenied,
         "socket_denied",
-        2,
+        DENIED,
         "the process may not open the Workload API socket",
         "give its user write permission on the socket and search permission on the folders above it",
     ),
     row(
         Cause::AgentUnreachable,
         "agent_unreachable",
-        4,
+        UNREACHABLE,
         "the agent's administration socket does not answer",
         "set admin_socket_path in the agent's configuration, or name the socket with --admin-socket",
     ),
     row(
         Cause::AgentStarting,
         "agent_starting",
-        5,
+        PENDING,
         "the agent runs, but the server has not admitted it yet",
         "look into the agent's log: it says what it waits for, such as the server or a join token",
     ),
     row(
         Cause::ServerUnreachable,
         "server_unreachable",
-        4,
+        UNREACHABLE,
         "the server's private socket does not answer",
         "run this where the server's socket is, or name it with --server-socket",
     ),
     row(
         Cause::ForeignTrustDomain,
         "foreign_trust_domain",
-        2,
+        DENIED,
         "the SPIFFE ID belongs to another trust domain than the agent",
         "ask an agent of that trust domain",
     ),
     row(
         Cause::ReservedId,
         "reserved_id",
-        2,
+        DENIED,
         "paths below /spire are for servers and agents, never for workloads",
         "register another path",
     ),
     row(
         Cause::AgentUnknown,
         "agent_unknown",
-        2,
+        DENIED,
         "the server does not know this agent: it was evicted or belongs to another server",
         "let the agent attest again, with a new join token if it uses one",
     ),
     row(
         Cause::AgentBanned,
         "agent_banned",
-        2,
+        DENIED,
         "the agent is banned",
         "lift the ban with `avouch-server agent evict`, then let the agent attest again",
     ),
     row(
         Cause::AgentExpired,
         "agent_expired",
-        2,
+        DENIED,
         "the agent's own SVID has expired",
         "look at the agent's connection to the server: without it nothing is renewed",
     ),
     row(
         Cause::NoEntry,
         "no_entry",
-        2,
+        DENIED,
         "no registration entry gives this SPIFFE ID",
         "create one with `avouch-server entry create`",
     ),
     row(
         Cause::NodeAlias,
         "node_alias",
-        2,
+        DENIED,
         "the entry's parent is the server, so it names agents and is never given to a workload",
         "create an entry whose parent is the agent or this alias",
     ),
     row(
         Cause::ParentMissing,
         "parent_missing",
-        2,
+        DENIED,
         "the entry's parent is neither a known agent nor given by another entry",
         "correct the entry's -parentID",
     ),
     row(
         Cause::OtherAgent,
         "other_agent",
-        2,
+        DENIED,
         "the entry's parent is not this agent and not one of its aliases",
         "run the process beside that agent, or make an entry below this one",
     ),
     row(
         Cause::StoredSvid,
         "stored_svid",
-        2,
+        DENIED,
         "the entry's SVIDs go into a store, not to workloads",
         "read the SVID from the store, or make an entry without -storeSVID",
     ),
     row(
         Cause::UnseenSelector,
         "unseen_selector",
-        2,
+        DENIED,
         "the entry asks for a selector that this agent does not look for",
         "configure the attestor of that kind; path and sha256 need discover_workload_path = true",
     ),
     row(
         Cause::SelectorMissing,
         "selector_missing",
-        2,
+        DENIED,
         "the process lacks a selector that the entry asks for",
         "correct the entry's selectors, or start the process so that it has them",
     ),
     row(
         Cause::AgentBehind,
         "agent_behind",
-        5,
+        PENDING,
         "everything fits, but the agent has not heard from the server since the entry was made",
         "wait a moment; if it lasts, look at the agent's connection to the server",
     ),

@@ -14,6 +14,7 @@ use avouch_domain::{SpiffeId, Timestamp, TrustDomain};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock;
+use crate::exit::{FAILED, FINDING};
 use crate::out::Out;
 use fetch::{Registration, Seen};
 use world::{Daemon, World};
@@ -50,7 +51,7 @@ impl UpError {
     /// 3 for an SVID that does not verify, which is a finding about the system; 1 for what kept it from being looked at.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::NotVerified(_)) { 3 } else { 1 }
+        if matches!(self, Self::NotVerified(_)) { FINDING } else { FAILED }
     }
 
     fn folder(path: &Path, why: &io::Error) -> Self {

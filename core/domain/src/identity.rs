@@ -77,29 +77,7 @@ impl Environment {
     }
 }
 
-/// Words of a closed list, written and read by their stable names.
-macro_rules! named {
-    ($($word:ty),*) => {$(
-        impl fmt::Display for $word {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl std::str::FromStr for $word {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                Self::from_name(text).ok_or_else(|| {
-                    let known: Vec<_> = Self::ALL.iter().map(|word| word.name()).collect();
-                    format!("expected one of {}", known.join(", "))
-                })
-            }
-        }
-    )*};
-}
-
-named!(Kind, Environment);
+crate::named!(Kind, Environment);
 
 /// Why an identity is paused or stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod identity;
 pub mod join_token;
 pub mod limits;
+mod named;
 pub mod node;
 pub mod node_log;
 pub mod person;

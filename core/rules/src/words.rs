@@ -2,7 +2,6 @@
 //!
 //! Never: a word that a folder may add to.
 
-use std::fmt;
 use std::str::FromStr;
 
 pub use avouch_domain::{Environment, Kind};
@@ -122,28 +121,7 @@ impl ParamKind {
     }
 }
 
-macro_rules! named {
-    ($($word:ty),*) => {$(
-        impl fmt::Display for $word {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl FromStr for $word {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                Self::ALL.into_iter().find(|word| word.name() == text).ok_or_else(|| {
-                    let known: Vec<_> = Self::ALL.iter().map(|word| word.name()).collect();
-                    format!("expected one of {}", known.join(", "))
-                })
-            }
-        }
-    )*};
-}
-
-named!(Standing, Who);
+avouch_domain::named!(Standing, Who);
 
 /// True for a name of a rule, a preset, an action, a domain or a parameter: lower-case words with dots, dashes and
 /// underscores, beginning with a letter.
