@@ -121,6 +121,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("Health/Watch", "L"),
     ("watch.v1.Watch/Follow", "G"),
     ("watch.v1.Watch/FetchBundles", "G"),
+    ("records.v1.Records/Ship", "G"),
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),
@@ -137,6 +138,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/ListFound", "L"),
     ("governance.v1.Governance/Adopt", "L"),
     ("governance.v1.Governance/ListRecords", "L"),
+    ("governance.v1.Governance/ListChains", "L"),
 ];
 
 #[test]
