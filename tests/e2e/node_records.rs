@@ -110,7 +110,7 @@ async fn a_byte_flipped_in_the_store_is_named_with_its_node_and_record() {
     server.restart().await;
     let broken = avouch(&server, &["audit", "verify"]).await;
     assert_eq!(broken.code, 3, "{broken:?}");
-    assert!(broken.err.contains(&agent.id) && broken.err.contains("record 1 was changed"), "{broken:?}");
+    assert!(broken.err.contains(&agent.id) && broken.err.contains("of record 1 "), "{broken:?}");
     let exported = avouch(&server, &["audit", "export"]).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("log.jsonl");

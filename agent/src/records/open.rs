@@ -257,7 +257,8 @@ fn follow(reader: &mut ChainReader, bytes: &[u8]) -> usize {
 /// follows it is something else.
 fn is_torn(rest: &[u8]) -> bool {
     let reads = |line: &[u8]| std::str::from_utf8(line).is_ok_and(|line| read_node_line(line).is_ok());
-    !rest.split(|b| *b == b'\n').any(reads)
+    // What has no line break was never whole, even if nothing else of it is missing.
+    !whole_lines(rest).split(|b| *b == b'\n').any(reads)
 }
 
 fn cut(path: &Path, length: u64) -> Result<(), SpoolError> {

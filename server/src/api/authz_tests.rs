@@ -123,6 +123,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("watch.v1.Watch/FetchBundles", "G"),
     ("watch.v1.Watch/FetchIdentities", "G"),
     ("rules.v1.Rules/Fetch", "G"),
+    ("records.v1.Records/Ship", "G"),
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),
@@ -145,6 +146,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/ListRules", "L"),
     ("governance.v1.Governance/GetRules", "L"),
     ("governance.v1.Governance/ListRecords", "L"),
+    ("governance.v1.Governance/ListChains", "L"),
 ];
 
 #[test]
