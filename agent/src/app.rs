@@ -30,7 +30,7 @@ use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
-use crate::rules;
+use crate::rules::{self, Book};
 use crate::sealed::Vault;
 use crate::sealed::place;
 use crate::shell::{self, Shell};
@@ -118,17 +118,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         version: VERSION.to_owned(),
     };
     let (shell, shell_task) = Shell::start(parts, shell_stop.clone());
-    let held = rules::Parts {
-        source: server.clone(),
-        trust_domain: config.trust_domain.clone(),
-        data_dir: &config.data_dir,
-        metrics: metrics.clone(),
-        clock: clock::now,
-        seed: seed()?,
-    };
-    let _rules = rules::start(held, shell_stop.clone());
+    let _rules = hold_rules(&config, &server, &metrics, &shell_stop)?;
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
         trust_domain: config.trust_domain.clone(),
@@ -169,6 +160,24 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     stop.cancel();
     close(doors, shell_stop, shell_task, keeper).await;
     outcome
+}
+
+/// What this node decides by: kept from an earlier life, and followed at the server.
+fn hold_rules(
+    config: &AgentConfig,
+    server: &Arc<Server>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Book, AppError> {
+    let parts = rules::Parts {
+        source: server.clone(),
+        trust_domain: config.trust_domain.clone(),
+        data_dir: &config.data_dir,
+        metrics: metrics.clone(),
+        clock: clock::now,
+        seed: seed()?,
+    };
+    Ok(rules::start(parts, stop.clone()))
 }
 
 /// Waits in order for open calls, the shell, and the last bundle on its way to the disk; for no call and no disk
