@@ -32,7 +32,7 @@ use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
 use crate::records::{self, Records, SpoolError};
-use crate::rules;
+use crate::rules::{self, Book};
 use crate::runs::{self, Runs};
 use crate::sealed::Vault;
 use crate::sealed::place;
@@ -122,24 +122,9 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         version: VERSION.to_owned(),
     };
     let (shell, shell_task) = Shell::start(parts, shell_stop.clone());
-    let held = rules::Parts {
-        source: server.clone(),
-        trust_domain: config.trust_domain.clone(),
-        data_dir: &config.data_dir,
-        metrics: metrics.clone(),
-        clock: clock::now,
-        seed: seed()?,
-    };
-    let rules = rules::start(held, shell_stop.clone());
+    let rules = hold_rules(&config, &server, &metrics, &shell_stop)?;
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let runs = Runs::new(runs::Parts {
-        supply: supply.clone(),
-        identities: server.clone(),
-        rules,
-        scribe: Arc::new(recording.records.clone()),
-        own_folders: own_folders(&config),
-        clock: clock::now,
-    });
+    let runs = hold_runs(&config, &server, supply.clone(), rules, recording.records.clone());
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -212,8 +197,44 @@ impl Recording {
     }
 }
 
-/// Waits in order for open calls, the shell, and the last bundle and records on their way to the disk; for no call and no
-/// bundle for ever.
+/// What this node decides by: kept from an earlier life, and followed at the server.
+fn hold_rules(
+    config: &AgentConfig,
+    server: &Arc<Server>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Book, AppError> {
+    let parts = rules::Parts {
+        source: server.clone(),
+        trust_domain: config.trust_domain.clone(),
+        data_dir: &config.data_dir,
+        metrics: metrics.clone(),
+        clock: clock::now,
+        seed: seed()?,
+    };
+    Ok(rules::start(parts, stop.clone()))
+}
+
+/// What was started with `avouch run`, and what it may do.
+fn hold_runs(
+    config: &AgentConfig,
+    server: &Arc<Server>,
+    supply: Arc<dyn Supply>,
+    rules: Book,
+    records: Records,
+) -> Arc<Runs> {
+    Runs::new(runs::Parts {
+        supply,
+        identities: server.clone(),
+        rules,
+        scribe: Arc::new(records),
+        own_folders: own_folders(config),
+        clock: clock::now,
+    })
+}
+
+/// Waits in order for open calls, the shell, and the last bundle and records on their way to the disk; for no call
+/// and no bundle for ever.
 async fn close(
     mut doors: JoinSet<Result<(), ServeError>>,
     shell_stop: CancellationToken,

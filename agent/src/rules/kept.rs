@@ -46,11 +46,14 @@ pub(super) enum LoadError {
     Malformed(String),
 }
 
+/// A statement and the files, names and texts, that lay beside it.
+type Kept = (SignedRules, Vec<(String, String)>);
+
 /// What an earlier life kept, unverified; `None` if there is nothing. Blocks.
 ///
 /// # Errors
 /// [`LoadError`].
-pub(super) fn load(path: &Path) -> Result<Option<(SignedRules, Vec<(String, String)>)>, LoadError> {
+pub(super) fn load(path: &Path) -> Result<Option<Kept>, LoadError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -66,7 +69,7 @@ pub(super) fn load(path: &Path) -> Result<Option<(SignedRules, Vec<(String, Stri
     read(&bytes).map(Some).map_err(LoadError::Malformed)
 }
 
-fn read(bytes: &[u8]) -> Result<(SignedRules, Vec<(String, String)>), String> {
+fn read(bytes: &[u8]) -> Result<Kept, String> {
     let form: Form = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     if form.version != VERSION {
         return Err(format!("its version is {}, expected {VERSION}", form.version));

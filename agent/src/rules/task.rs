@@ -72,7 +72,7 @@ impl Task {
     }
 
     /// What an earlier life left, if it holds.
-    async fn take_up(&mut self) {
+    pub async fn take_up(&mut self) {
         let (path, domain) = (self.path.clone(), self.trust_domain.clone());
         let work = move || {
             let Some((signed, files)) = kept::load(&path).map_err(|e| e.to_string())? else {
@@ -95,7 +95,7 @@ impl Task {
     }
 
     /// Does what follows from an announcement; gives the pause before the next attempt if there is to be one.
-    async fn follow(&mut self, announced: &Announced) -> Option<Duration> {
+    pub async fn follow(&mut self, announced: &Announced) -> Option<Duration> {
         match (judge(self.held.as_ref(), announced), &announced.rules) {
             (Verdict::Keep, _) | (Verdict::Fetch, None) => {}
             (Verdict::Fetch, Some(rules)) => {

@@ -160,8 +160,10 @@ async fn show(session: &mut Session<'_>, number: u64, into: Option<&Path>) -> Re
     session.print(
         || {
             let mut value = shown(&rules);
-            value["files"] =
-                answer.files.iter().map(|f| (f.name.clone(), Value::from(f.text.clone()))).collect();
+            let texts = answer.files.iter().map(|f| (f.name.clone(), Value::from(f.text.clone())));
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("files".to_owned(), texts.collect());
+            }
             value
         },
         || {

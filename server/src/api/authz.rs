@@ -58,6 +58,7 @@ impl Method {
             "avouch.records.v1.Records" => "records.v1.Records",
             "avouch.watch.v1.Watch" => "watch.v1.Watch",
             "avouch.governance.v1.Governance" => "governance.v1.Governance",
+            "avouch.rules.v1.Rules" => "rules.v1.Rules",
             other => other.strip_prefix("spire.api.server.").unwrap_or(other),
         }
     }

@@ -12,7 +12,7 @@ use crate::api::governance::{GovernanceApi, unreadable};
 use crate::api::rules::statement;
 use crate::api::status::{bad, rules_failed, write_failed};
 use crate::limits::GOVERNANCE_PAGE_MAX;
-use crate::service::Publication;
+use crate::service::{Publication, RulesError};
 
 fn finding(found: Finding) -> wire::RulesFinding {
     wire::RulesFinding {
@@ -98,9 +98,7 @@ impl GovernanceApi {
         })?;
         let folder = self.services.rules_folder(rules.digest).await;
         let folder = folder.map_err(|e| write_failed("failed to read the rules", &e))?;
-        let folder = folder.ok_or_else(|| {
-            Status::not_found(format!("the folder of rules {} is not kept any more", rules.number))
-        })?;
+        let folder = folder.ok_or_else(|| rules_failed(&RulesError::NotKept(rules.number)))?;
         let in_force = self.services.shown_rules();
         let signed =
             in_force.as_ref().and_then(|in_force| in_force.rules.as_ref()).map(|shown| &shown.signed);

@@ -241,7 +241,7 @@ pub fn people_failed(error: &PeopleError) -> Status {
 pub fn rules_failed(error: &RulesError) -> Status {
     let code = match error {
         RulesError::NotSecurity(_) | RulesError::OwnQuestion(_) => Code::PermissionDenied,
-        RulesError::Unknown(_) => Code::NotFound,
+        RulesError::Unknown(_) | RulesError::NotKept(_) => Code::NotFound,
         RulesError::Same { .. } => Code::AlreadyExists,
         RulesError::TooManyWait => Code::ResourceExhausted,
         RulesError::NotWaiting { .. }

@@ -63,12 +63,11 @@ impl Services {
     /// # Errors
     /// [`WriteError`]; then nothing was withdrawn.
     pub async fn withdraw_rules(&self, now: Now, actor: &PersonId, number: u64) -> Outcome {
-        let before = rules::before(&self.registry(), number).map(|before| before.digest);
-        if let Some(digest) = before
+        let before = rules::before(&self.registry(), number).map(|before| (before.number, before.digest));
+        if let Some((before, digest)) = before
             && self.rules_folder(digest).await?.is_none()
         {
-            let gone = "the folder that was in force before is not kept any more: publish it again";
-            return Err(WriteError::Store(gone.to_owned()));
+            return Ok(Err(RulesError::NotKept(before)));
         }
         let actor = actor.clone();
         self.0.writer.write(move |registry| rules::withdraw(registry, now.wall, &actor, number)).await

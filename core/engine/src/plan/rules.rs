@@ -40,6 +40,8 @@ pub enum RulesError {
     Past(u64),
     #[error("no rules were in force before {0}: publish the folder that is to be in force")]
     NothingBefore(u64),
+    #[error("the folder of rules {0} is not kept any more: publish it again")]
+    NotKept(u64),
 }
 
 type Outcome = Result<PublishedRules, RulesError>;
