@@ -222,7 +222,7 @@ fn hold_runs(
     supply: Arc<dyn Supply>,
     rules: Book,
     records: Records,
-) -> Arc<Runs> {
+) -> Runs {
     Runs::new(runs::Parts {
         supply,
         identities: server.clone(),

@@ -1,3 +1,5 @@
+//! One table of runs beside a real attested process: who is what, what is decided and what is recorded.
+
 use std::collections::BTreeSet;
 
 use avouch_attestors::Peer;

@@ -313,20 +313,20 @@ fn fingerprint(key: &[u8]) -> String {
 }
 
 fn json_of(summary: &LogSummary) -> Value {
-    let mut json = match &summary.server {
-        Some(server) => json!({
-            "records": server.records, "first": server.first, "last": server.last,
-            "signed_to": server.signed_to, "heads": server.heads,
-            "keys": server.keys.iter().map(|key| fingerprint(key)).collect::<Vec<_>>(),
-        }),
-        None => json!({}),
-    };
     let nodes = summary.nodes.iter().map(|node| {
         json!({
             "source": node.chain.source.as_str(), "chain": node.chain.id.to_string(),
             "records": node.records, "first": node.first, "last": node.last, "heads": node.heads,
         })
     });
-    json["nodes"] = nodes.collect();
-    json
+    let nodes: Vec<_> = nodes.collect();
+    match &summary.server {
+        Some(server) => json!({
+            "records": server.records, "first": server.first, "last": server.last,
+            "signed_to": server.signed_to, "heads": server.heads,
+            "keys": server.keys.iter().map(|key| fingerprint(key)).collect::<Vec<_>>(),
+            "nodes": nodes,
+        }),
+        None => json!({ "nodes": nodes }),
+    }
 }

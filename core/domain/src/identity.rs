@@ -3,8 +3,6 @@
 //!
 //! Never without an owner and an end. Never asks a clock: whether the end has come is judged with the time given.
 
-use std::fmt;
-
 use crate::code::Code;
 use crate::person::PersonId;
 use crate::spiffe_id::SpiffeId;
