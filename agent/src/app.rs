@@ -32,7 +32,7 @@ use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
 use crate::records::{self, Records, SpoolError};
-use crate::rules::{self, Book};
+use crate::rules;
 use crate::runs::{self, Runs};
 use crate::sealed::Vault;
 use crate::sealed::place;
@@ -109,22 +109,23 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     // The middle outlives the doors: open calls need it while the doors close.
     let shell_stop = CancellationToken::new();
     let (recording, voucher) = Recording::start(&config, &metrics, &server, &shell_stop)?;
-    let parts = shell::Parts {
-        trust_domain: config.trust_domain.clone(),
-        settings: settings(&config)?,
-        upstream: server.clone(),
-        own,
-        own_bundle: bundle_tx,
-        refusals: refusals_tx,
-        vault: vault.clone(),
-        metrics: metrics.clone(),
-        clock: clock::now,
-        version: VERSION.to_owned(),
-    };
-    let (shell, shell_task) = Shell::start(parts, shell_stop.clone());
-    let rules = hold_rules(&config, &server, &metrics, &shell_stop)?;
+    let (shell, shell_task) = Shell::start(
+        shell::Parts {
+            trust_domain: config.trust_domain.clone(),
+            settings: settings(&config)?,
+            upstream: server.clone(),
+            own,
+            own_bundle: bundle_tx,
+            refusals: refusals_tx,
+            vault: vault.clone(),
+            metrics: metrics.clone(),
+            clock: clock::now,
+            version: VERSION.to_owned(),
+        },
+        shell_stop.clone(),
+    );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let runs = hold_runs(&config, &server, supply.clone(), rules, recording.records.clone());
+    let runs = hold_runs(&config, &server, &supply, &recording.records, &metrics, &shell_stop)?;
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -156,17 +157,27 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
 
     let keeper = tokio::spawn(join::keep_bundle(bundle, roots, state));
     let outcome = tokio::select! {
-        () = stop.cancelled() => Ok(()),
+        outcome = until_a_door_closes(&mut doors, &stop) => outcome,
         error = join.run(shell, refusals) => Err(AppError::Join(error)),
-        Some(ended) = doors.join_next() => match ended {
-            Ok(Err(error)) if !stop.is_cancelled() => Err(AppError::Serve(error)),
-            _ => Ok(()),
-        },
         () = beat(metrics, supply, started.mono) => Ok(()),
     };
     stop.cancel();
     close(doors, shell_stop, shell_task, keeper, recording).await;
     outcome
+}
+
+/// A door that closes before `stop` is an error.
+async fn until_a_door_closes(
+    doors: &mut JoinSet<Result<(), ServeError>>,
+    stop: &CancellationToken,
+) -> Result<(), AppError> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        Some(ended) = doors.join_next() => match ended {
+            Ok(Err(error)) if !stop.is_cancelled() => Err(AppError::Serve(error)),
+            _ => Ok(()),
+        },
+    }
 }
 
 /// The records of this node, and the task that brings them to the server.
@@ -197,14 +208,17 @@ impl Recording {
     }
 }
 
-/// What this node decides by: kept from an earlier life, and followed at the server.
-fn hold_rules(
+/// What was started with `avouch run`, and the rules by which it is decided what it may do: those kept from an
+/// earlier life, and followed at the server until `stop`.
+fn hold_runs(
     config: &AgentConfig,
     server: &Arc<Server>,
+    supply: &Arc<dyn Supply>,
+    records: &Records,
     metrics: &Metrics,
     stop: &CancellationToken,
-) -> Result<Book, AppError> {
-    let parts = rules::Parts {
+) -> Result<Runs, AppError> {
+    let held = rules::Parts {
         source: server.clone(),
         trust_domain: config.trust_domain.clone(),
         data_dir: &config.data_dir,
@@ -212,25 +226,14 @@ fn hold_rules(
         clock: clock::now,
         seed: seed()?,
     };
-    Ok(rules::start(parts, stop.clone()))
-}
-
-/// What was started with `avouch run`, and what it may do.
-fn hold_runs(
-    config: &AgentConfig,
-    server: &Arc<Server>,
-    supply: Arc<dyn Supply>,
-    rules: Book,
-    records: Records,
-) -> Runs {
-    Runs::new(runs::Parts {
-        supply,
+    Ok(Runs::new(runs::Parts {
+        supply: supply.clone(),
         identities: server.clone(),
-        rules,
-        scribe: Arc::new(records),
+        rules: rules::start(held, stop.clone()),
+        scribe: Arc::new(records.clone()),
         own_folders: own_folders(config),
         clock: clock::now,
-    })
+    }))
 }
 
 /// Waits in order for open calls, the shell, and the last bundle and records on their way to the disk; for no call

@@ -19,11 +19,11 @@ pub(crate) fn end_with_parent(command: &mut Command) {
 /// As [`end_with_parent`], and `enter` is called last before the program starts. It must do no more than calls of the system.
 pub(crate) fn end_with_parent_after(
     command: &mut Command,
-    mut enter: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    enter: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) {
     end_with_parent(command);
     // SAFETY: the caller's word; on success it makes calls of the system and closes a descriptor.
-    unsafe { command.pre_exec(move || enter()) };
+    unsafe { command.pre_exec(enter) };
 }
 
 fn tie_to(parent: Pid) -> io::Result<()> {

@@ -170,10 +170,10 @@ fn look(folder: &Path, source: &SpiffeId, room: Room) -> Result<Found, SpoolErro
         let Some(bytes) = read(path, room)? else { return Ok(useless(&reader)) };
         let good = follow(&mut reader, &bytes);
         let rest = bytes.get(good..).unwrap_or_default();
-        if !rest.is_empty() && !(last_file && is_torn(rest)) {
-            return Ok(useless(&reader));
-        }
         if !rest.is_empty() {
+            if !last_file || !is_torn(rest) {
+                return Ok(useless(&reader));
+            }
             torn = Some(rest.len() as u64);
             cut(path, good as u64)?;
         }

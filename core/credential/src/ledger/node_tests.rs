@@ -105,7 +105,7 @@ fn the_form_of_a_nodes_line_never_changes() {
 #[test]
 fn a_line_of_the_server_is_no_record_of_a_node_nor_the_other_way() {
     let (records, _) = lines(1);
-    assert_eq!(read_line(&records[0]).map(|_| ()).is_err(), true);
+    assert!(read_line(&records[0]).is_err());
     let mut log = Log::new(None);
     log.line(&NodeHeader::new(&chain(), 1).line()).unwrap();
     let server = "{\"v\":1,\"seq\":1,\"prev\":\"\",\"at\":\"\",\"revision\":1,\"event\":\"\",\"actor\":\"\",\"subject\":\"\",\"detail\":{}}";
