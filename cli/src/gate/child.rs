@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::limits::{SERVER_END_MAX, SERVER_TERM_MAX};
@@ -20,11 +20,11 @@ pub struct ToolServer {
 }
 
 impl ToolServer {
-    /// Starts it. What it says on standard error goes where the host's goes.
+    /// Starts it. Standard output is for MCP; what it says to people goes to `stderr`.
     ///
     /// # Errors
     /// One sentence on what could not be started.
-    pub fn start(command: &[String]) -> Result<(Self, ChildStdin, ChildStdout), String> {
+    pub fn start(command: &[String], stderr: Stdio) -> Result<(Self, ChildStdin, ChildStdout), String> {
         let Some((program, arguments)) = command.split_first() else {
             return Err("the gate names no command".to_owned());
         };
@@ -34,7 +34,8 @@ impl ToolServer {
             )
         };
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        command.args(arguments).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = children::spawn(&mut command).map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let server = Self { child };
@@ -42,6 +43,11 @@ impl ToolServer {
             (Some(stdin), Some(stdout)) => Ok((server, stdin, stdout)),
             _ => Err(failed(io::ErrorKind::BrokenPipe.into())),
         }
+    }
+
+    /// Its standard error, once, if it was started with a pipe for it.
+    pub fn stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
     }
 
     /// Waits for its end, which its closed input asks for, and does not wait long.
@@ -82,7 +88,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> (ToolServer, ChildStdin, ChildStdout) {
-        ToolServer::start(&["sh".to_owned(), "-c".to_owned(), script.to_owned()]).unwrap()
+        ToolServer::start(&["sh".to_owned(), "-c".to_owned(), script.to_owned()], Stdio::null()).unwrap()
     }
 
     #[tokio::test]
@@ -116,11 +122,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_is_not_there_is_named() {
-        let error = ToolServer::start(&["/no/such/program".to_owned()]).unwrap_err();
+        let error = ToolServer::start(&["/no/such/program".to_owned()], Stdio::null()).unwrap_err();
         assert!(
             error.contains("cannot start \"/no/such/program\"") && error.contains("installed"),
             "{error}"
         );
-        assert!(ToolServer::start(&[]).is_err());
+        assert!(ToolServer::start(&[], Stdio::null()).is_err());
     }
 }

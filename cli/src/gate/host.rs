@@ -3,6 +3,7 @@
 //! Never starts what a connection names: a name is looked up among the gates of the run.
 
 use std::future::Future;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt as _;
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::child::ToolServer;
+use super::handed;
 use super::hello::{Answer, Hello, Why};
 use super::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, HELLO_MAX, HELLO_TIME_MAX, QUOTE_MAX};
 use super::lines::{Line, Lines};
@@ -79,8 +81,9 @@ impl<D: Decider> Host<D> {
             if let Err(text) = self.decider.admit(&stream).await {
                 return Err((stream, Answer::no(Why::NotAdmitted, text)));
             }
+            let (bytes, stderr) = handed::receive(&stream).await.unwrap_or_default();
             let (from, to) = stream.into_split();
-            let mut lines = Lines::new(from, HELLO_MAX);
+            let mut lines = Lines::after(bytes, from, HELLO_MAX);
             let gate = match lines.next().await {
                 Ok(Line::Whole(line)) => self.gate(&line),
                 Ok(Line::TooLong) => {
@@ -90,7 +93,7 @@ impl<D: Decider> Host<D> {
                     Err(Answer::no(Why::Hello, "the connection ended before its hello"))
                 }
             };
-            Ok((lines, to, gate))
+            Ok((lines, to, gate.map(|gate| (gate, stderr))))
         };
         let greeted = tokio::select! {
             greeted = timeout(HELLO_TIME_MAX, greeted) => greeted,
@@ -102,9 +105,11 @@ impl<D: Decider> Host<D> {
             // It said nothing, so it is told nothing.
             Err(_) => return,
         };
-        let started = gate.and_then(|gate| match ToolServer::start(&gate.command) {
-            Ok(started) => Ok((gate, started)),
-            Err(text) => Err(Answer::no(Why::NoServer, text)),
+        let started = gate.and_then(|(gate, stderr)| {
+            match ToolServer::start(&gate.command, stderr.map_or_else(Stdio::null, Stdio::from)) {
+                Ok(started) => Ok((gate, started)),
+                Err(text) => Err(Answer::no(Why::NoServer, text)),
+            }
         });
         let (gate, (server, stdin, stdout)) = match started {
             Ok(started) => started,

@@ -37,6 +37,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Self { from, most, bytes: Vec::new(), looked: 0, skipping: false }
     }
 
+    /// As [`Lines::new`], where these bytes came before.
+    pub fn after(bytes: Vec<u8>, from: R, most: usize) -> Self {
+        Self { bytes, ..Self::new(from, most) }
+    }
+
     /// From now on with another limit.
     pub fn limit(&mut self, most: usize) {
         self.most = most;

@@ -5,6 +5,7 @@
 //! anything that its definition does not name.
 
 mod child;
+mod handed;
 pub mod hello;
 pub mod host;
 pub mod limits;

@@ -1,15 +1,18 @@
-//! `avouch gate mcp NAME`: what an MCP client starts in place of a tool server. It copies bytes to the gate and back.
+//! `avouch gate mcp NAME`: what an MCP client starts in place of a tool server. It copies bytes to the gate and back,
+//! and hands over its standard error for what the tool server says to people.
 //!
 //! It runs inside the AI agent's process tree, so it holds nothing and decides nothing: whoever replaces it gains a
 //! connection to the gate, and no more.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::SOCKET_VARIABLE;
+use super::handed;
 use super::hello::{Answer, Hello, Why};
 use super::limits::HELLO_MAX;
 use crate::exit::{DENIED, FAILED, UNREACHABLE, USAGE};
@@ -51,7 +54,7 @@ fn connect(gate: &str, socket: Option<OsString>) -> Result<UnixStream, (u8, Stri
     };
     let mut stream = UnixStream::connect(&socket).map_err(away)?;
     // A gate that refuses at once has closed its side before the hello is written, and has said why.
-    let said = stream.write_all(&Hello::to(gate).line());
+    let said = handed::send(&stream, &Hello::to(gate).line(), io::stderr().as_fd());
     let line = first_line(&mut stream).map_err(|e| away(said.err().unwrap_or(e)))?;
     let answer = Answer::read(&line).map_err(|text| (FAILED, text))?;
     match answer.refused {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Write as _, pipe};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
+use super::hello::Hello;
 use super::limits::CONNECTIONS_MAX;
 use super::script::Script;
 use super::*;
@@ -68,6 +70,7 @@ fn start(decider: Script) -> Run {
     let gates = [
         gate("files", &["sh", "-c", SERVER, &seen]),
         gate("cat", &["cat"]),
+        gate("talks", &["sh", "-c", "echo for people >&2; cat"]),
         gate("gone", &["/no/such/program"]),
     ];
     let listener = UnixListener::bind(folder.path().join("gates")).unwrap();
@@ -246,6 +249,23 @@ async fn no_more_tool_servers_run_than_may() {
 }
 
 #[tokio::test]
+async fn what_a_tool_server_says_to_people_goes_where_the_shim_says_such_things() {
+    let mut run = start(Script::default());
+    let socket = run.socket();
+    beside(move || {
+        let (heard, said) = pipe().unwrap();
+        let stream = StdStream::connect(&socket).unwrap();
+        handed::send(&stream, &Hello::to("talks").line(), said.as_fd()).unwrap();
+        drop(said);
+        let mut line = String::new();
+        BufReader::new(heard).read_line(&mut line).unwrap();
+        assert_eq!(line, "for people\n");
+    })
+    .await;
+    run.end().await;
+}
+
+#[tokio::test]
 async fn a_connection_that_says_nothing_is_let_go() {
     let mut run = start(Script::default());
     let socket = run.socket();
@@ -275,6 +295,7 @@ async fn a_tool_server_is_looked_at_when_it_is_added() {
     let shell = |script: &str| ["sh", "-c", script].map(str::to_owned);
     for (command, told) in [
         (shell("exit 0"), "ended before it listed its tools"),
+        (shell("echo one >&2; echo no such folder >&2; exit 1"), "it said: no such folder"),
         (shell("echo Listening on port 80; cat"), "can't be understood"),
         (
             shell(

@@ -1,7 +1,7 @@
 //! What keeps the command from reaching around its gates: a Landlock domain of its own.
 //!
 //! From inside it nobody traces, reads or signals a process outside, and the closed folders do not open. Never a promise
-//! without the kernel: where it can't hold this, the run is called advisory.
+//! that the kernel does not hold: without Landlock, or with the powers of root, the run is called advisory.
 
 use std::fs;
 use std::io;
@@ -11,16 +11,42 @@ use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreated,
     RulesetCreatedAttr as _, Scope, path_beneath_rules,
 };
+use rustix::process::{geteuid, getuid};
+use rustix::thread::{
+    CapabilitySet, capabilities, capability_is_in_ambient_set, capability_is_in_bounding_set,
+};
 
 /// The first version that can keep signals in (Linux 6.12).
 const NEEDED: ABI = ABI::V6;
 
+/// Each of these reaches around a domain: into the environment of any process, the kernel, what is mounted, or the disk.
+const BEYOND: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::PERFMON)
+    .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::BPF)
+    .union(CapabilitySet::SYS_MODULE)
+    .union(CapabilitySet::SYS_RAWIO);
+
 /// A domain that a process is yet to enter.
 pub(super) struct Domain(RulesetCreated);
 
-/// True if this kernel can hold a domain.
-pub(super) fn is_possible() -> bool {
-    whole().is_ok()
+/// Why nothing would keep a command of this process in; none if a domain would.
+pub(super) fn hindrance() -> Option<&'static str> {
+    if whole().is_err() {
+        return Some("this kernel cannot keep it in (Linux 6.12 with Landlock can)");
+    }
+    reaches_beyond().then_some("it has powers of root, so nothing keeps it in; run it as an ordinary user")
+}
+
+/// True if a command would have one of these powers. What can't be found out counts as had.
+fn reaches_beyond() -> bool {
+    let root = getuid().is_root() || geteuid().is_root();
+    let inherited = capabilities(None).map_or(CapabilitySet::all(), |sets| sets.inheritable);
+    // Programs of root gain what bounds them (capabilities(7)); others keep what is ambient.
+    BEYOND.iter().any(|power| match root {
+        true => inherited.contains(power) || capability_is_in_bounding_set(power).unwrap_or(true),
+        false => capability_is_in_ambient_set(power).unwrap_or(true),
+    })
 }
 
 fn whole() -> Result<RulesetCreated, landlock::RulesetError> {

@@ -66,7 +66,8 @@ pub async fn run(arguments: Run, agent_socket: &Path, json: bool, out: &mut Out)
 async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut Out) -> Result<u8, Failure> {
     let (program, rest) = arguments.command.split_first().ok_or_else(|| Failure::usage("no command"))?;
     let program = code::find(program)?;
-    let confined = !arguments.unconfined && confine::is_possible();
+    let loose = if arguments.unconfined { Some("--unconfined lets it out") } else { confine::hindrance() };
+    let confined = loose.is_none();
     let begin = Begin {
         identity: arguments.identity.clone(),
         task: arguments.task.clone(),
@@ -79,7 +80,7 @@ async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut O
     let signals =
         Signals::new().map_err(|e| Failure::new(FAILED, format!("cannot wait for signals: {e}")))?;
     let (hold, begun) = Hold::begin(agent_socket, begin).await?;
-    told(&begun, confined, json, out);
+    told(&begun, loose, json, out);
     let host = gates::Host::open(&begun, hold.clone())
         .map_err(|e| Failure::new(FAILED, format!("cannot open the socket of the gates: {e}")))?;
     // After the folder of the run is there: it is among what the command may open.
@@ -101,11 +102,11 @@ fn closed_to(begun: &Begun) -> Vec<PathBuf> {
 }
 
 /// Standard error: standard output is the command's.
-fn told(begun: &Begun, confined: bool, as_json: bool, out: &mut Out) {
+fn told(begun: &Begun, loose: Option<&str>, as_json: bool, out: &mut Out) {
     let code = hex::encode(&begun.code_digest);
     if as_json {
         let line = json!({"spiffe_id": begun.spiffe_id, "instance_id": begun.instance_id,
-            "agent_id": begun.agent_id, "code": code, "rules": begun.rules_number, "confined": confined});
+            "agent_id": begun.agent_id, "code": code, "rules": begun.rules_number, "confined": loose.is_none(), "advisory": loose});
         out.complain(&format!("{line}\n"));
         return;
     }
@@ -114,7 +115,8 @@ fn told(begun: &Begun, confined: bool, as_json: bool, out: &mut Out) {
         number => format!("rules {number}"),
     };
     let short = code.get(..12).unwrap_or_default();
-    let held = if confined { "" } else { "; advisory: nothing keeps it from reaching around its gates" };
+    let held =
+        loose.map(|why| format!("; advisory, it can reach around its gates: {why}")).unwrap_or_default();
     out.complain(&format!(
         "avouch run: {} ({}), code {short}, {rules}{held}\n",
         begun.spiffe_id, begun.instance_id

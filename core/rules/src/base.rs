@@ -16,7 +16,7 @@ pub(crate) struct BaseRule {
 }
 
 /// All of them; of several that deny at once, the first one is the reason that is told.
-pub(crate) const RULES: [BaseRule; 8] = [
+pub(crate) const RULES: [BaseRule; 9] = [
     BaseRule {
         id: "base.standing",
         text: r#"@id("base.standing") forbid (principal, action, resource) unless { principal.active };"#,
@@ -61,5 +61,12 @@ pub(crate) const RULES: [BaseRule; 8] = [
         text: r#"@id("base.task") forbid (principal is AiAgent, action, resource)
                  unless { context has task && context.task.calls_left > 0 };"#,
         reason: Reason::Task,
+    },
+    BaseRule {
+        id: "base.tools",
+        text: r#"@id("base.tools") forbid (principal is AiAgent, action, resource)
+                 when { context has task }
+                 unless { context.task.tools.isEmpty() || context.task.tools.contains(resource.name) };"#,
+        reason: Reason::Tools,
     },
 ];

@@ -17,10 +17,9 @@ use crate::words::{self, Kind, NAME_FORM, is_name, type_name};
 /// What the ID of a preset's rule begins with.
 pub(crate) const PREFIX: &str = "preset.";
 
-/// What an AI agent's preset demands of the call: that it serves the purpose of the identity, by a tool of the task.
+/// What an AI agent's preset demands of the call: that it serves the purpose of the identity.
 /// A preset alone would be a role, which says nothing of what is done right now.
-const FOR_AI_AGENT: &str = "\nwhen { context has task && context.task.purpose == principal.purpose &&
-       (context.task.tools.isEmpty() || context.task.tools.contains(resource.name)) }";
+const FOR_AI_AGENT: &str = "\nwhen { context has task && context.task.purpose == principal.purpose }";
 
 /// A named set of allowed actions.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -22,6 +22,8 @@ pub enum Reason {
     Domain,
     Sensitivity,
     Task,
+    /// The task names what it was opened for, and this is not among it.
+    Tools,
     /// A rule of the folder forbids it.
     Forbidden,
     /// No rule allows it.
@@ -31,7 +33,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Allowed,
         Self::Limited,
         Self::Asked,
@@ -48,6 +50,7 @@ impl Reason {
         Self::Domain,
         Self::Sensitivity,
         Self::Task,
+        Self::Tools,
         Self::Forbidden,
         Self::NoRule,
         Self::NoCaller,
@@ -73,6 +76,7 @@ impl Reason {
             Self::Domain => "domain",
             Self::Sensitivity => "sensitivity",
             Self::Task => "task",
+            Self::Tools => "tools",
             Self::Forbidden => "forbidden",
             Self::NoRule => "no_rule",
             Self::NoCaller => "no_caller",
@@ -99,6 +103,7 @@ impl Reason {
             Self::Domain => "the resource lies in a domain that the identity does not have",
             Self::Sensitivity => "the resource is more sensitive than the identity may see",
             Self::Task => "an AI agent needs an open task with calls left",
+            Self::Tools => "the task was opened for other resources",
             Self::Forbidden => "a rule forbids it, and no yes would change that",
             Self::NoRule => "no rule allows it",
             Self::NoCaller => "nobody was named who asks",
@@ -125,6 +130,7 @@ impl Reason {
             Self::Domain => "use an identity made for this domain",
             Self::Sensitivity => "use an identity made for this sensitivity",
             Self::Task => "open a task first",
+            Self::Tools => "open a task that names it: `avouch run IDENTITY --tools RESOURCE -- CMD`",
             Self::Forbidden => "read the rule that is named; change it, then `avouch rules check FOLDER`",
             Self::NoRule => {
                 "use a preset that has this action, or write a permit, then `avouch rules check FOLDER`"

@@ -107,6 +107,7 @@ fn each_base_rule_denies_what_would_be_allowed_and_no_yes_helps() {
         (Sketch { max_sensitivity: Some(0), ..push() }, "base.sensitivity", Reason::Sensitivity),
         (Sketch { no_task: true, ..push() }, "base.task", Reason::Task),
         (Sketch { calls_left: Some(0), ..push() }, "base.task", Reason::Task),
+        (Sketch { tools: ["git/other".to_owned()].into(), ..push() }, "base.tools", Reason::Tools),
     ] {
         for yes in [vec![], vec![Who::Owner, Who::Person]] {
             let sketch = Sketch { yes: yes.into_iter().collect(), grant: true, ..sketch.clone() };
@@ -138,7 +139,9 @@ fn every_slice_holds_every_base_rule_of_its_kind() {
         for guarded in target.actions.values() {
             for kind in Kind::ALL {
                 let slice = guarded.slice(kind);
-                let all = crate::base::RULES.iter().filter(|b| kind == Kind::AiAgent || b.id != "base.task");
+                let all = crate::base::RULES
+                    .iter()
+                    .filter(|b| kind == Kind::AiAgent || !b.text.contains("is AiAgent"));
                 for base in all {
                     assert!(slice.marks.values().any(|mark| &*mark.id == base.id), "{} {kind}", base.id);
                 }
@@ -433,8 +436,8 @@ fn a_preset_limits_what_it_allows() {
 }
 
 #[test]
-fn a_task_that_names_tools_allows_no_others() {
-    let rules = starter();
+fn a_task_that_names_tools_allows_no_others_whatever_the_rules_permit() {
+    let rules = rules_with("@id(\"all\") permit (principal is AiAgent, action, resource);");
     for (tool, goes_on) in [("git/pay", true), ("files/read_file", false)] {
         let sketch = Sketch { tools: [tool.to_owned()].into(), ..push() };
         assert_eq!(decide(&rules, &sketch).outcome.goes_on(), goes_on);

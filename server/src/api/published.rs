@@ -99,10 +99,11 @@ impl GovernanceApi {
         let folder = self.services.rules_folder(rules.digest).await;
         let folder = folder.map_err(|e| write_failed("failed to read the rules", &e))?;
         let folder = folder.ok_or_else(|| rules_failed(&RulesError::NotKept(rules.number)))?;
-        let in_force = self.services.shown_rules();
-        let signed =
-            in_force.as_ref().and_then(|in_force| in_force.rules.as_ref()).map(|shown| &shown.signed);
-        let signed = signed.filter(|signed| signed.number == rules.number);
+        let in_force = self.services.find_rules(0).is_ok_and(|in_force| in_force.number == rules.number);
+        let shown = self.services.shown_rules();
+        let signed = shown.as_ref().and_then(|shown| shown.rules.as_ref()).map(|rules| &rules.signed);
+        // New rules are in force before they are signed: until then agents are still shown the ones before.
+        let signed = signed.filter(|signed| in_force && signed.number == rules.number);
         Ok(wire::GetRulesResponse {
             rules: Some(self.shown(&rules)),
             files: rules_files_to_wire(&folder.files),

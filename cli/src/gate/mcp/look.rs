@@ -2,18 +2,20 @@
 //!
 //! Never calls a tool.
 
+use std::process::Stdio;
+
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
 use super::handshake::{self, STATELESS, WITH_HANDSHAKE};
 use super::message::{self, Id, Message};
 use super::tools::{self, Listed, Listing, Next, Seen};
-use crate::gate::Side;
 use crate::gate::child::ToolServer;
-use crate::gate::limits::{LINE_MAX, LOOK_TIME_MAX};
+use crate::gate::limits::{LINE_MAX, LOOK_TIME_MAX, QUOTE_MAX, SERVER_END_MAX, TEXT_MAX};
 use crate::gate::lines::{Line, Lines};
+use crate::gate::{Side, quote};
 
 /// A tool as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,19 +50,54 @@ pub enum LookError {
     List(String),
 }
 
-/// Starts a tool server, lists all its tools and ends it.
+/// Why a server could not be looked at, and the end of what it wrote on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}{}", if said.is_empty() { String::new() } else { format!("; it said: {said}") })]
+pub struct LookFailure {
+    pub why: LookError,
+    pub said: String,
+}
+
+/// Starts a tool server, lists all its tools and ends it. What it says on standard error is told only if that fails.
 ///
 /// # Errors
 /// Why that could not be done, and what to do.
-pub async fn look(command: &[String]) -> Result<Vec<PinnedTool>, LookError> {
-    let (server, stdin, stdout) = ToolServer::start(command).map_err(LookError::Start)?;
+pub async fn look(command: &[String]) -> Result<Vec<PinnedTool>, LookFailure> {
+    let started = ToolServer::start(command, Stdio::piped());
+    let (mut server, stdin, stdout) =
+        started.map_err(|text| LookFailure { why: LookError::Start(text), said: String::new() })?;
+    let said = server.stderr().map(|stderr| tokio::spawn(last_of(stderr)));
     let talk = async {
         let mut talk = Talk { to: stdin, from: Lines::new(stdout, LINE_MAX), asked: 0 };
         talk.tools().await
     };
     let found = timeout(LOOK_TIME_MAX, talk).await.unwrap_or(Err(LookError::Late));
     server.end().await;
-    found
+    match found {
+        Ok(tools) => Ok(tools),
+        Err(why) => {
+            // Somebody it started may hold the pipe open.
+            let said = match said {
+                Some(said) => timeout(SERVER_END_MAX, said).await.ok().and_then(Result::ok),
+                None => None,
+            };
+            Err(LookFailure { why, said: said.unwrap_or_default() })
+        }
+    }
+}
+
+/// The last line of what is said, as far as it may be quoted.
+async fn last_of(stderr: ChildStderr) -> String {
+    let (mut lines, mut last) = (Lines::new(stderr, TEXT_MAX), String::new());
+    while let Ok(line @ (Line::Whole(_) | Line::TooLong)) = lines.next().await {
+        if let Line::Whole(line) = line {
+            let text = String::from_utf8_lossy(&line);
+            if !text.trim().is_empty() {
+                last = quote(text.trim(), TEXT_MAX);
+            }
+        }
+    }
+    last
 }
 
 struct Talk {
@@ -136,7 +173,7 @@ impl Talk {
 fn pinned(tools: &[Listed]) -> Result<Vec<PinnedTool>, LookError> {
     let by_name = tools::by_name(tools);
     if let Some((name, _)) = by_name.iter().find(|(_, seen)| **seen == Seen::Twice) {
-        return Err(LookError::Doubled(crate::gate::quote(name, crate::gate::limits::QUOTE_MAX)));
+        return Err(LookError::Doubled(quote(name, QUOTE_MAX)));
     }
     let one = |tool: &Listed| PinnedTool {
         name: tool.name.clone(),

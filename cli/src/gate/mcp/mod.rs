@@ -34,7 +34,7 @@ mod tests;
 mod tools;
 
 pub use handshake::REVISIONS;
-pub use look::{LookError, PinnedTool, look};
+pub use look::{LookError, LookFailure, PinnedTool, look};
 pub use proxy::{Effect, Proxy, Ticket};
 pub use shell::{End, run};
 pub use tools::digest;
