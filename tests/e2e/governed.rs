@@ -259,6 +259,54 @@ async fn in_prod_a_second_person_says_yes_and_the_owner_alone_may_stop() {
     assert!(stranger.err.contains("user 4013 is no active person here"), "{stranger:?}");
 }
 
+/// Registers an AI agent of Olga's in `test`, with this successor if any.
+async fn of_olga(server: &Server, name: &str, successor: &[&str]) {
+    let mut args: Vec<_> = CODER.iter().map(|arg| if *arg == "coder" { name } else { arg }).collect();
+    args.extend(successor);
+    let made = as_user(server, OLGA, &args).await;
+    assert_eq!(made.code, 0, "{made:?}");
+}
+
+#[tokio::test]
+async fn when_the_owner_leaves_what_nobody_takes_over_stops_at_once_and_the_rest_goes_on() {
+    if !can_be_others() {
+        return;
+    }
+    let world = World::start().await;
+    let server = &world.server;
+    first_person(server).await;
+    good(server, &["person", "add", "Ben Example", "--uid", &BEN.to_string(), "--security"]).await;
+    let olga = avouch(server, &["person", "add", "Olga Example", "--uid", &OLGA.to_string(), "--json"]).await;
+    let id = json(&olga)["id"].as_str().unwrap().to_owned();
+    assert_eq!(as_user(server, BEN, &["person", "approve", &id]).await.code, 0);
+    of_olga(server, "alone", &[]).await;
+    of_olga(server, "kept", &["--successor", "Ben Example"]).await;
+    world.grant("/test/alone").await;
+    world.grant("/test/kept").await;
+    let mut stream = world.agent.workload().await.x509().await.unwrap();
+    stream.until("both SVIDs", |m| m.svids.len() == 2).await;
+
+    let seen = avouch(server, &["person", "leave", "Olga Example"]).await;
+    assert_eq!(seen.code, 0, "{seen:?}");
+    for wanted in ["pauses: it has no successor", "passes to Ben Example", "Nothing was done yet"] {
+        assert!(seen.out.contains(wanted), "{wanted}: {seen:?}");
+    }
+    let begun = avouch::clock::now().mono;
+    good(server, &["person", "leave", "Olga Example", "--apply"]).await;
+    let left = stream.until("the pause", |m| m.svids.len() == 1).await;
+    println!("an owner left, which was seen in {:?}", avouch::clock::now().mono.since(begun));
+    assert!(left.svids[0].spiffe_id.ends_with("/kept"), "it goes on without a break");
+
+    let shown = good(server, &["identity", "show", "alone"]).await;
+    assert_eq!((&shown["standing"], &shown["cause"]), (&"paused".into(), &"owner_left".into()));
+    let resumed = avouch(server, &["resume", "alone"]).await;
+    assert!(resumed.code != 0 && resumed.err.contains("identity set --owner"), "{resumed:?}");
+    let stranger = as_user(server, OLGA, &["pause", "kept"]).await;
+    assert_eq!(stranger.code, 2, "who has left is nobody here: {stranger:?}");
+    assert_eq!(as_user(server, BEN, &["identity", "confirm", "kept"]).await.code, 0);
+    good(server, &["audit", "verify"]).await;
+}
+
 #[tokio::test]
 async fn the_socket_for_people_serves_nothing_else() {
     let server = Server::start().await;

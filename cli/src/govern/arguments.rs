@@ -11,7 +11,9 @@ Run it as the user who owns the server's data; it works once. Exit codes: 0 done
 const PERSON: &str = "Examples:
   avouch person add 'Ben Example' --uid 1001 --security
   avouch person list
-  avouch person approve per_0af3";
+  avouch person approve per_0af3
+  avouch person leave 'Ben Example'
+  avouch person leave 'Ben Example' --apply";
 const IDENTITY: &str = "Examples:
   avouch identity new coder --kind ai-agent --preset coding-agent --env test --purpose fix-bugs --ends 30d
   avouch identity place coder
@@ -129,6 +131,15 @@ pub enum PersonVerb {
     Approve {
         /// ID of the person
         id: String,
+    },
+    #[command(after_help = PERSON)]
+    /// Let a person leave: what is theirs becomes the successor's, and what has none pauses
+    Leave {
+        /// ID or name of the person
+        person: String,
+        /// Do it, after you have seen what becomes of everything
+        #[arg(long)]
+        apply: bool,
     },
 }
 

@@ -33,6 +33,7 @@ pub(super) async fn run(session: &mut Session<'_>, verb: PersonVerb) -> Result<(
             let person = session.client.approve_person(wire::ApprovePersonRequest { id }).await?;
             said(session, &person.into_inner())
         }
+        PersonVerb::Leave { person, apply } => leave(session, &person, apply).await,
         PersonVerb::List => {
             let all = session.client.list_people(wire::ListPeopleRequest {}).await?.into_inner();
             session.print(
@@ -58,6 +59,41 @@ fn said(session: &mut Session<'_>, person: &wire::Person) -> Result<(), Failure>
         },
     );
     if waits { Err(Failure::new(PENDING, "")) } else { Ok(()) }
+}
+
+async fn leave(session: &mut Session<'_>, person: &str, apply: bool) -> Result<(), Failure> {
+    let id = session.person(Some(person)).await?;
+    let request = wire::LeavePersonRequest { id: id.clone(), dry_run: !apply };
+    let left = session.client.leave_person(request).await?.into_inner();
+    let names = session.names().await?;
+    session.print(
+        || {
+            let passed: Vec<_> =
+                left.passed.iter().map(|p| json!({"spiffe_id": p.spiffe_id, "owner": p.owner})).collect();
+            json!({"person": id, "passed": passed, "paused": left.paused, "more": left.more, "dry_run": !apply})
+        },
+        || {
+            let passed = left.passed.iter().map(|p| {
+                let owner = names.get(&p.owner).unwrap_or(&p.owner);
+                [p.spiffe_id.clone(), format!("passes to {owner}, who has 30 days to confirm")]
+            });
+            let paused = left.paused.iter().map(|name| [name.clone(), "pauses: it has no successor".to_owned()]);
+            let rows: Vec<_> = passed.chain(paused).collect();
+            let mut text = match rows.is_empty() {
+                true => String::new(),
+                false => table(["IDENTITY", "WHAT BECOMES OF IT"], &rows),
+            };
+            if left.more {
+                text.push_str("And more: these are the first.\n");
+            }
+            text.push_str(&match apply {
+                true => format!("{person} has left.\n"),
+                false => format!("Nothing was done yet: the same with --apply lets {person} leave.\n"),
+            });
+            text
+        },
+    );
+    Ok(())
 }
 
 fn list(all: &wire::ListPeopleResponse) -> String {

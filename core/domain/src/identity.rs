@@ -86,10 +86,12 @@ pub enum Cause {
     EndReached,
     /// The owner it was given by adoption did not confirm in time.
     NotConfirmed,
+    /// Its owner left, and nobody took over.
+    OwnerLeft,
 }
 
 impl Cause {
-    pub const ALL: [Self; 3] = [Self::Person, Self::EndReached, Self::NotConfirmed];
+    pub const ALL: [Self; 4] = [Self::Person, Self::EndReached, Self::NotConfirmed, Self::OwnerLeft];
 
     /// The stable name.
     #[must_use]
@@ -98,6 +100,7 @@ impl Cause {
             Self::Person => "person",
             Self::EndReached => "end_reached",
             Self::NotConfirmed => "not_confirmed",
+            Self::OwnerLeft => "owner_left",
         }
     }
 
@@ -168,7 +171,7 @@ pub struct Identity {
     pub preset: Option<Code>,
     /// The person who answers for it.
     pub owner: PersonId,
-    /// Who takes over when the owner leaves; never by itself.
+    /// Whose it becomes when the owner leaves, to be confirmed.
     pub successor: Option<PersonId>,
     /// Nothing of it lives longer. Exclusive.
     pub end: Timestamp,

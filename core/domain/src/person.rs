@@ -78,22 +78,27 @@ pub enum PersonState {
     /// Waits for another security person's yes.
     Proposed,
     Active,
+    /// Is gone: owns nothing that is in force, and may do nothing.
+    Left,
 }
 
 impl PersonState {
+    pub const ALL: [Self; 3] = [Self::Proposed, Self::Active, Self::Left];
+
     /// The stable name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Proposed => "proposed",
             Self::Active => "active",
+            Self::Left => "left",
         }
     }
 
     /// Reads what [`Self::name`] gives.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Proposed, Self::Active].into_iter().find(|state| state.name() == name)
+        Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 
@@ -103,7 +108,7 @@ pub struct Person {
     pub id: PersonId,
     /// What people see.
     pub name: Arc<str>,
-    /// The local user who is this person. Nobody else has the same.
+    /// The local user who is this person. Nobody else has the same, and nobody who has left has one.
     pub uid: Option<u32>,
     /// May add people, say yes for production, and stop any identity.
     pub security: bool,
@@ -146,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_state_is_read_back_from_its_name() {
-        for state in [PersonState::Proposed, PersonState::Active] {
+        for state in PersonState::ALL {
             assert_eq!(PersonState::from_name(state.name()), Some(state));
         }
         assert_eq!(PersonState::from_name("gone"), None);

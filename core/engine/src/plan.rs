@@ -10,6 +10,7 @@ pub mod entries;
 #[cfg(test)]
 mod governance_tests;
 pub mod identities;
+pub mod leaving;
 pub mod nodes;
 pub mod operator;
 #[cfg(test)]

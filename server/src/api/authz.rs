@@ -179,6 +179,7 @@ pub const METHODS: &[Method] = &[
     local(GOVERNANCE, "Init"),
     local(GOVERNANCE, "AddPerson"),
     local(GOVERNANCE, "ApprovePerson"),
+    local(GOVERNANCE, "LeavePerson"),
     local(GOVERNANCE, "ListPeople"),
     local(GOVERNANCE, "RegisterIdentity"),
     local(GOVERNANCE, "ApproveIdentity"),

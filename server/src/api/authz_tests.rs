@@ -127,6 +127,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),
+    ("governance.v1.Governance/LeavePerson", "L"),
     ("governance.v1.Governance/ListPeople", "L"),
     ("governance.v1.Governance/RegisterIdentity", "L"),
     ("governance.v1.Governance/ApproveIdentity", "L"),

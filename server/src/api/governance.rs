@@ -311,6 +311,16 @@ impl Governance for GovernanceApi {
         Ok(Response::new(person_to_wire(&approved)))
     }
 
+    async fn leave_person(
+        &self,
+        request: Request<wire::LeavePersonRequest>,
+    ) -> Result<Response<wire::LeavePersonResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("person", &request.id);
+        Ok(Response::new(line.conclude(self.leave(&call, &request).await)?))
+    }
+
     async fn list_people(
         &self,
         request: Request<wire::ListPeopleRequest>,

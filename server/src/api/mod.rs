@@ -36,6 +36,7 @@ pub mod entry;
 pub mod gate;
 pub mod governance;
 pub mod health;
+mod leaving;
 pub mod listen;
 pub mod localauthority;
 pub mod logger;

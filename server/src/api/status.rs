@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use crate::api::rate::RateError;
 use crate::service::{
     ActivateError, AttestError, BadToken, BundleError, EntryWriteError, IdentityError, JoinTokenError,
-    JwtError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError,
+    JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError,
     RulesError, ShipError, TaintError, WriteError, X509ItemError,
 };
 
@@ -236,6 +236,17 @@ pub fn people_failed(error: &PeopleError) -> Status {
     Status::new(code, error.to_string())
 }
 
+/// Nobody left.
+#[must_use]
+pub fn leave_failed(error: &LeaveError) -> Status {
+    let code = match error {
+        LeaveError::Unknown(_) => Code::NotFound,
+        LeaveError::NotYours { .. } => Code::PermissionDenied,
+        LeaveError::Gone(_) | LeaveError::LastSecurity(_) => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
+}
+
 /// Rules were not published, agreed to or withdrawn.
 #[must_use]
 pub fn rules_failed(error: &RulesError) -> Status {
@@ -279,6 +290,7 @@ pub fn identity_failed(error: &IdentityError) -> Status {
         | E::Final(_)
         | E::Standing { .. }
         | E::AtItsEnd
+        | E::OwnerLeft(_)
         | E::NothingToConfirm
         | E::Place(_) => Code::FailedPrecondition,
     };

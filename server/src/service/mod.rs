@@ -59,6 +59,7 @@ pub use avouch_engine::found::Found;
 pub use avouch_engine::plan::bundles::{BundleError, BundlePatch, DeleteMode};
 pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};
 pub use avouch_engine::plan::identities::{IdentityError, IdentityPatch, NewIdentity, Place};
+pub use avouch_engine::plan::leaving::LeaveError;
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
 pub use avouch_engine::plan::operator::{ActivateError, RevokeError, TaintError};
 pub use avouch_engine::plan::people::PeopleError;

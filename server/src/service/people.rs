@@ -5,6 +5,8 @@
 use std::sync::Arc;
 
 use avouch_domain::{Now, Person, PersonId};
+use avouch_engine::Registry;
+use avouch_engine::plan::leaving::{self, Departure, LeaveError};
 use avouch_engine::plan::people::{self, NewPerson, PeopleError};
 
 use super::{Services, WriteError};
@@ -64,5 +66,40 @@ impl Services {
     pub async fn approve_person(&self, now: Now, actor: &PersonId, id: PersonId) -> Outcome {
         let actor = actor.clone();
         self.0.writer.write(move |registry| people::approve(registry, now.wall, &actor, &id)).await
+    }
+
+    /// What would become of somebody's identities now, as far as one plan goes.
+    ///
+    /// # Errors
+    /// [`LeaveError`].
+    pub fn departure(&self, now: Now, actor: &PersonId, leaver: &PersonId) -> Result<Departure, LeaveError> {
+        leaving::leave(&self.registry(), now.wall, actor, leaver).1
+    }
+
+    /// Lets somebody leave, in as many plans as it takes. Names what the first of them did.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then the person is still there, and what was done stays done.
+    pub async fn leave_person(
+        &self,
+        now: Now,
+        actor: &PersonId,
+        leaver: PersonId,
+    ) -> Result<Result<Departure, LeaveError>, WriteError> {
+        let mut first: Option<Departure> = None;
+        loop {
+            let (by, who) = (actor.clone(), leaver.clone());
+            let step = move |registry: &Registry| leaving::leave(registry, now.wall, &by, &who);
+            let step = match self.0.writer.write(step).await? {
+                Ok(step) => step,
+                Err(e) => return Ok(Err(e)),
+            };
+            let (person, more) = (step.person.clone(), step.more);
+            let so_far = Departure { person, ..first.take().unwrap_or(step) };
+            if !more {
+                return Ok(Ok(so_far));
+            }
+            first = Some(so_far);
+        }
     }
 }

@@ -144,7 +144,7 @@ CREATE TABLE people (
     name     TEXT    NOT NULL,
     uid      INTEGER UNIQUE,
     security INTEGER NOT NULL,
-    state    TEXT    NOT NULL CHECK (state IN ('proposed', 'active')),
+    state    TEXT    NOT NULL CHECK (state IN ('proposed', 'active', 'left')),
     added_by TEXT,
     yes_by   TEXT,
     added_at INTEGER NOT NULL,

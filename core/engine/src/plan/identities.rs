@@ -73,6 +73,8 @@ pub enum IdentityError {
     AtItsEnd,
     #[error("{0} has not confirmed to own it: `avouch identity confirm` does, by that person")]
     NotConfirmed(PersonId),
+    #[error("{0}, who owns it, has left: `avouch identity set --owner` gives it another owner first")]
+    OwnerLeft(PersonId),
     #[error("it waits for no confirmation")]
     NothingToConfirm,
     #[error("{0} is no node agent here: `avouch agent list` shows all")]
@@ -148,6 +150,7 @@ pub fn approve(registry: &Registry, at: Timestamp, actor: &PersonId, name: &Spif
         if !second && !own_test {
             return Err(IdentityError::SecondPerson(old.environment));
         }
+        has_its_owner(registry, old)?;
         if old.end <= at {
             return Err(IdentityError::AtItsEnd);
         }
@@ -292,6 +295,7 @@ pub fn stop(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeI
 pub fn resume(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
     change(registry, at, actor, name, AuditEvent::IdentityResumed, |old, person| {
         may_widen(old, person)?;
+        has_its_owner(registry, old)?;
         match old.standing {
             Standing::Paused(_) if old.end <= at => Err(IdentityError::AtItsEnd),
             Standing::Paused(_) if old.kind.acts_by_itself() && old.confirm_by.is_some_and(|by| by <= at) => {
@@ -336,13 +340,18 @@ fn identity_of(at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Identity {
 }
 
 /// Out of force: what was given out under the number so far is void.
-fn without_force(old: &Identity, standing: Standing) -> Identity {
+pub(super) fn without_force(old: &Identity, standing: Standing) -> Identity {
     Identity { standing, stop_number: old.stop_number.saturating_add(1), ..old.clone() }
 }
 
 fn active_person<'a>(registry: &'a Registry, id: &PersonId) -> Result<&'a Person, IdentityError> {
     let person = registry.person(id).filter(|person| person.is_active());
     person.ok_or_else(|| IdentityError::NoPerson(id.clone()))
+}
+
+fn has_its_owner(registry: &Registry, identity: &Identity) -> Result<(), IdentityError> {
+    let there = registry.person(&identity.owner).is_some_and(Person::is_active);
+    if there { Ok(()) } else { Err(IdentityError::OwnerLeft(identity.owner.clone())) }
 }
 
 fn check_new(registry: &Registry, at: Timestamp, new: &NewIdentity) -> Result<(), IdentityError> {
@@ -401,7 +410,7 @@ fn change(
     (draft.finish(), outcome)
 }
 
-fn put(draft: &mut Draft<'_>, event: AuditEvent, identity: Identity) -> Identity {
+pub(super) fn put(draft: &mut Draft<'_>, event: AuditEvent, identity: Identity) -> Identity {
     let mut detail = vec![
         ("kind", identity.kind.name().to_owned()),
         ("environment", identity.environment.name().to_owned()),

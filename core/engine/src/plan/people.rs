@@ -122,7 +122,7 @@ pub fn approve(
 fn approved(registry: &Registry, actor: &PersonId, id: &PersonId) -> Result<Person, PeopleError> {
     security(registry, actor)?;
     let person = registry.person(id).ok_or_else(|| PeopleError::Unknown(id.clone()))?;
-    if person.is_active() {
+    if person.state != PersonState::Proposed {
         return Err(PeopleError::NotWaiting(id.clone()));
     }
     if person.added_by.as_ref() == Some(actor) {
