@@ -127,11 +127,15 @@ async fn what_it_says_to_try_next_works_as_it_stands() {
     let log = up.log();
     let commands: Vec<_> = log.lines().filter_map(|l| l.strip_prefix("  ")).collect();
     assert_eq!(commands.len(), 6, "{log}");
+    let mut exports = String::new();
     for command in &commands {
         // The commands are told to a shell of the same user, as they stand on the screen.
+        if command.starts_with("export") {
+            exports.push_str(&format!("{command}\n"));
+        }
         let run = async || {
             let mut shell = tokio::process::Command::new("sh");
-            shell.args(["-c", &format!("{command}\n")]);
+            shell.args(["-c", &format!("{exports}{command}\n")]);
             if nix::unistd::geteuid().is_root() {
                 shell.uid(65_534).gid(65_534);
             }

@@ -97,8 +97,10 @@ where
     let input_ended = ended.clone();
     // It may hang on its input for ever; the process does not wait for it.
     std::thread::spawn(move || {
-        let _ = pump(&mut input, &mut to_gate);
-        input_ended.store(true, Ordering::SeqCst);
+        // A gate that no longer takes anything is not an input that has ended.
+        if pump(&mut input, &mut to_gate).is_ok() {
+            input_ended.store(true, Ordering::SeqCst);
+        }
         let _ = to_gate.shutdown(std::net::Shutdown::Write);
     });
     let mut from_gate = stream;

@@ -204,7 +204,7 @@ async fn what_does_not_work_is_told_in_one_sentence_with_what_to_do() {
             "none",
             run.socket(),
             FAILED,
-            "this run has no gate \"none\" (it has: cat, files, gone); add it with `avouch gate add mcp",
+            "this run has no gate \"none\" (it has: cat, files, gone, talks); add it with `avouch gate add mcp",
         ),
         ("gone", run.socket(), FAILED, "cannot start \"/no/such/program\""),
         ("files", closed.socket(), DENIED, "this process is none of the run"),

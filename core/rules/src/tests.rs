@@ -437,7 +437,8 @@ fn a_preset_limits_what_it_allows() {
 
 #[test]
 fn a_task_that_names_tools_allows_no_others_whatever_the_rules_permit() {
-    let rules = rules_with("@id(\"all\") permit (principal is AiAgent, action, resource);");
+    let rules =
+        rules_with("@id(\"all\") permit (principal is AiAgent, action, resource) when { context has task };");
     for (tool, goes_on) in [("git/pay", true), ("files/read_file", false)] {
         let sketch = Sketch { tools: [tool.to_owned()].into(), ..push() };
         assert_eq!(decide(&rules, &sketch).outcome.goes_on(), goes_on);
