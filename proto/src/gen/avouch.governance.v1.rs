@@ -12,7 +12,7 @@ pub struct Person {
     pub uid: ::core::option::Option<u32>,
     #[prost(bool, tag = "4")]
     pub security: bool,
-    /// proposed or active.
+    /// proposed, active or left.
     #[prost(string, tag = "5")]
     pub state: ::prost::alloc::string::String,
     /// IDs of people; empty: nobody.
@@ -48,7 +48,7 @@ pub struct Identity {
     /// proposed, active, paused or stopped.
     #[prost(string, tag = "8")]
     pub standing: ::prost::alloc::string::String,
-    /// Why it is paused or stopped: person, end_reached or not_confirmed.
+    /// Why it is paused or stopped: person, end_reached, not_confirmed or owner_left.
     #[prost(string, tag = "9")]
     pub cause: ::prost::alloc::string::String,
     /// Rises with each pause and stop.
@@ -86,6 +86,35 @@ pub struct AddPersonRequest {
 pub struct ApprovePersonRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeavePersonRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Say what would become of their identities, and do nothing.
+    #[prost(bool, tag = "2")]
+    pub dry_run: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeavePersonResponse {
+    #[prost(message, optional, tag = "1")]
+    pub person: ::core::option::Option<Person>,
+    /// Ascending by SPIFFE ID, at most 1,000 of both together.
+    #[prost(message, repeated, tag = "2")]
+    pub passed: ::prost::alloc::vec::Vec<Passed>,
+    #[prost(string, repeated, tag = "3")]
+    pub paused: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// There are more of them.
+    #[prost(bool, tag = "4")]
+    pub more: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Passed {
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// ID of the person who owns it now.
+    #[prost(string, tag = "2")]
+    pub owner: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListPeopleRequest {}
@@ -588,6 +617,33 @@ pub mod governance_client {
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new("avouch.governance.v1.Governance", "ApprovePerson"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Everything of theirs becomes the successor's or pauses. By that person or a security person.
+        pub async fn leave_person(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LeavePersonRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LeavePersonResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/LeavePerson",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "LeavePerson"),
                 );
             self.inner.unary(req, path, codec).await
         }
@@ -1119,6 +1175,14 @@ pub mod governance_server {
             &self,
             request: tonic::Request<super::ApprovePersonRequest>,
         ) -> std::result::Result<tonic::Response<super::Person>, tonic::Status>;
+        /// Everything of theirs becomes the successor's or pauses. By that person or a security person.
+        async fn leave_person(
+            &self,
+            request: tonic::Request<super::LeavePersonRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LeavePersonResponse>,
+            tonic::Status,
+        >;
         async fn list_people(
             &self,
             request: tonic::Request<super::ListPeopleRequest>,
@@ -1438,6 +1502,51 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ApprovePersonSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/LeavePerson" => {
+                    #[allow(non_camel_case_types)]
+                    struct LeavePersonSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::LeavePersonRequest>
+                    for LeavePersonSvc<T> {
+                        type Response = super::LeavePersonResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LeavePersonRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::leave_person(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LeavePersonSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -23,10 +23,10 @@ impl GovernanceApi {
             left.map_err(|e| write_failed("failed to let the person leave", &e))?
         };
         let left = left.map_err(|e| leave_failed(&e))?;
-        let passed = left.passed.iter().map(|(name, owner)| wire::Passed {
-            spiffe_id: name.to_string(),
-            owner: owner.to_string(),
-        });
+        let passed = left
+            .passed
+            .iter()
+            .map(|(name, owner)| wire::Passed { spiffe_id: name.to_string(), owner: owner.to_string() });
         Ok(wire::LeavePersonResponse {
             person: Some(person_to_wire(&left.person)),
             passed: passed.collect(),

@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 use crate::api::rate::RateError;
 use crate::service::{
     ActivateError, AttestError, BadToken, BundleError, EntryWriteError, IdentityError, JoinTokenError,
-    JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError,
-    RulesError, ShipError, TaintError, WriteError, X509ItemError,
+    JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError,
+    RevokeError, RulesError, ShipError, TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.

@@ -5,7 +5,8 @@
 
 use avouch_domain::limits::ADOPTED_FOR;
 use avouch_domain::{
-    AuditEvent, Cause, Identity, Kind, Person, PersonId, PersonState, Plan, Row, SpiffeId, Standing, Timestamp,
+    AuditEvent, Cause, Identity, Kind, Person, PersonId, PersonState, Plan, Row, SpiffeId, Standing,
+    Timestamp,
 };
 
 use super::Draft;
@@ -139,9 +140,13 @@ mod tests {
     /// Three security people, an owner and somebody else.
     fn team(identities: impl IntoIterator<Item = Identity>) -> Registry {
         let mut registry = Registry::new();
-        for (name, uid, security) in
-            [("per_s", 1, true), ("per_t", 2, true), ("per_u", 3, true), ("per_owner", 4, false), ("per_other", 5, false)]
-        {
+        for (name, uid, security) in [
+            ("per_s", 1, true),
+            ("per_t", 2, true),
+            ("per_u", 3, true),
+            ("per_owner", 4, false),
+            ("per_other", 5, false),
+        ] {
             registry.put(Row::Person(person(name, uid, security)));
         }
         identities.into_iter().for_each(|identity| registry.put(Row::Identity(identity)));
