@@ -287,6 +287,21 @@ async fn runs_and_decisions_stand_in_the_verified_log() {
         );
     }
     scene.good(&["audit", "verify"]).await;
+    // And each of them leads to the people behind it, also without a server.
+    let decision = log.lines().find(|line| line.contains("files/read_file")).unwrap();
+    let decision: Value = serde_json::from_str(decision).unwrap();
+    let (number, instance) = (decision["seq"].to_string(), decision["actor"].as_str().unwrap());
+    let file = scene.world.server.dir.path().join("records.jsonl");
+    std::fs::write(&file, &log).unwrap();
+    let offline = ["trace", &number, "--offline", file.to_str().unwrap()];
+    for args in [&["trace", &number][..], &["trace", instance], &offline] {
+        let traced = scene.good(args).await;
+        for wanted in ["fix-4711", "spiffe://example.org/test/coder", "the owner's own"] {
+            assert!(traced.out.contains(wanted), "{args:?} without {wanted}: {traced:?}");
+        }
+    }
+    let unknown = scene.run(&["trace", "100000"]).await;
+    assert_eq!(unknown.code, 1, "{unknown:?}");
 }
 
 #[tokio::test]

@@ -52,6 +52,12 @@ const RULES: &str = "Examples:
 
 Asks the server. Exit codes: 0 done, 2 denied, 3 something is wrong with the folder, 4 nobody answers, 5 it waits for
 another security person's yes.";
+const TRACE: &str = "Examples:
+  avouch trace ins_c5e9fdc5679449d3b9449b103ff94892
+  avouch trace 12 --source spiffe://example.org/spire/agent/x509pop/0f3a
+  avouch trace 12 --offline records.jsonl --key records.pem
+
+The log is verified first. Exit codes: 0 every hop is proven, 3 one is unknown or the log does not hold.";
 const VERIFY: &str = "Examples:
   avouch verify --require owner,end
 
@@ -99,6 +105,21 @@ pub enum Command {
     #[command(subcommand, disable_help_subcommand = true, after_help = AUDIT)]
     /// The log: who did what to whom, and the proof that nobody changed it
     Audit(AuditVerb),
+    #[command(after_help = TRACE)]
+    /// From a decision or a run to the code, the identity and the people behind it, each hop with its record
+    Trace {
+        /// An instance (ins_..., as `avouch run` prints it), or the number of a decision's record
+        what: String,
+        /// SPIFFE ID of the agent whose record it is, if several have one of this number
+        #[arg(long)]
+        source: Option<String>,
+        /// An exported log in place of the server's
+        #[arg(long, value_name = "FILE")]
+        offline: Option<PathBuf>,
+        /// The only key that may have signed (PEM), from an earlier `avouch audit key`
+        #[arg(long, value_name = "FILE", requires = "offline")]
+        key: Option<PathBuf>,
+    },
     #[command(after_help = VERIFY)]
     /// Whether everything that runs has what you require
     Verify {

@@ -12,6 +12,7 @@ mod records;
 mod requirements;
 mod rules;
 mod table;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -77,6 +78,10 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
     if let Command::Audit(AuditVerb::Verify { offline: Some(file), key }) = command {
         return records::verify_file(&file, key.as_deref(), place, out);
     }
+    if let Command::Trace { what, source, offline: Some(file), key } = &command {
+        let what = trace::What::read(what)?;
+        return trace::run_file(file, key.as_deref(), (&what, source.as_deref()), place, out);
+    }
     let session = &mut open(place, out).await?;
     match command {
         Command::Init { name } => people::init(session, name).await,
@@ -88,6 +93,10 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
         Command::Found => identities::found(session).await,
         Command::Adopt(adopt) => identities::adopt(session, adopt).await,
         Command::Audit(verb) => records::run(session, verb).await,
+        // A file was traced before a server was asked for.
+        Command::Trace { what, source, .. } => {
+            trace::run(session, &trace::What::read(&what)?, source.as_deref()).await
+        }
         Command::Verify { require } => requirements::verify(session, &require).await,
     }
 }

@@ -23,7 +23,7 @@ const LINE_MAX: u64 = 64 * 1024;
 
 /// Whose records are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     All,
     Server,
     Node(SpiffeId),
@@ -96,7 +96,7 @@ enum Part {
 }
 
 /// The log as the lines of an export: the server's, then the nodes', in the order in which their chains began.
-struct Exported {
+pub(super) struct Exported {
     /// Last first.
     parts: Vec<Part>,
     after: u64,
@@ -104,7 +104,7 @@ struct Exported {
 }
 
 impl Exported {
-    async fn of(session: &mut Session<'_>, source: &Source) -> Result<Self, Failure> {
+    pub(super) async fn of(session: &mut Session<'_>, source: &Source) -> Result<Self, Failure> {
         let mut parts = Vec::new();
         if !matches!(source, Source::Node(_)) {
             parts.push(Part::Server);
@@ -132,7 +132,7 @@ impl Exported {
     }
 
     /// The next lines; `None` at the end.
-    async fn next(&mut self, session: &mut Session<'_>) -> Result<Option<Vec<String>>, Failure> {
+    pub(super) async fn next(&mut self, session: &mut Session<'_>) -> Result<Option<Vec<String>>, Failure> {
         let Some(part) = self.parts.last() else { return Ok(None) };
         let chain = match part {
             Part::Server => 0,
@@ -206,13 +206,13 @@ fn head_of(head: wire::Head) -> Result<SignedHead, Failure> {
 }
 
 /// A log under examination.
-struct Check {
+pub(super) struct Check {
     log: Log,
     begun: bool,
 }
 
 impl Check {
-    fn new(key: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn new(key: Option<&Path>) -> Result<Self, Failure> {
         let key = key.map(|path| {
             let read = std::fs::read(path).map_err(|e| e.to_string());
             read.and_then(|text| pem::public_key(&text).map_err(|e| e.to_string()))
@@ -221,7 +221,7 @@ impl Check {
         Ok(Self { log: Log::new(key.transpose()?), begun: false })
     }
 
-    fn line(&mut self, line: &str) -> Result<(), Failure> {
+    pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
         // Before the first header it is no log at all.
         let begun = std::mem::replace(&mut self.begun, true);
         self.log.line(line).map_err(|e| match e {
@@ -230,7 +230,7 @@ impl Check {
         })
     }
 
-    fn finish(self) -> Result<LogSummary, Failure> {
+    pub(super) fn finish(self) -> Result<LogSummary, Failure> {
         if !self.begun {
             return Err(Failure::new(FAILED, "it is empty, expected an exported log"));
         }
@@ -249,21 +249,8 @@ pub(super) fn verify_file(
     place: &Place,
     out: &mut Out,
 ) -> Result<(), Failure> {
-    let unreadable = |e: std::io::Error| Failure::new(FAILED, format!("{}: {e}", file.display()));
     let mut check = Check::new(key)?;
-    let mut reader = std::io::BufReader::new(std::fs::File::open(file).map_err(unreadable)?);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read =
-            std::io::Read::take(&mut reader, LINE_MAX).read_until(b'\n', &mut line).map_err(unreadable)?;
-        if read == 0 {
-            break;
-        }
-        let text = std::str::from_utf8(&line)
-            .map_err(|_| Failure::new(FINDING, "the log does not hold: a line is no text"))?;
-        check.line(text.strip_suffix('\n').unwrap_or(text))?;
-    }
+    lines_of_file(file, |line| check.line(line))?;
     let summary = check.finish()?;
     if place.json {
         out.line(&json_of(&summary).to_string());
@@ -271,6 +258,27 @@ pub(super) fn verify_file(
         out.say(&text_of(&summary));
     }
     Ok(())
+}
+
+/// Reads an exported log, line by line.
+pub(super) fn lines_of_file(
+    file: &Path,
+    mut each: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let unreadable = |e: std::io::Error| Failure::new(FAILED, format!("{}: {e}", file.display()));
+    let mut reader = std::io::BufReader::new(std::fs::File::open(file).map_err(unreadable)?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read =
+            std::io::Read::take(&mut reader, LINE_MAX).read_until(b'\n', &mut line).map_err(unreadable)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let text = std::str::from_utf8(&line)
+            .map_err(|_| Failure::new(FINDING, "the log does not hold: a line is no text"))?;
+        each(text.strip_suffix('\n').unwrap_or(text))?;
+    }
 }
 
 fn text_of(summary: &LogSummary) -> String {
