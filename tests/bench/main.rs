@@ -9,6 +9,7 @@
 mod deciding;
 mod echo;
 mod footprint;
+mod gating;
 mod issuing;
 mod papers;
 mod process;
@@ -23,9 +24,10 @@ use std::process::ExitCode;
 
 use report::Report;
 
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "papers",
     "deciding",
+    "gating",
     "records",
     "issuing",
     "attestation",
@@ -38,7 +40,7 @@ const PARTS: [&str; 9] = [
 const HELP: &str = "\
 avouch-bench [PART...] [--check]
 
-Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
+Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), gating (a call through an MCP gate), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
 propagation (a change reaches a stream), registry (entries, durably), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar.
 
@@ -54,6 +56,16 @@ fn main() -> ExitCode {
     {
         runtime.block_on(echo::serve(socket, size));
         return ExitCode::SUCCESS;
+    }
+    if let [word] = words.as_slice() {
+        if *word == gating::TOOLS_WORD {
+            gating::tools();
+            return ExitCode::SUCCESS;
+        }
+        if *word == gating::CLIENT_WORD {
+            runtime.block_on(gating::client());
+            return ExitCode::SUCCESS;
+        }
     }
     if let [word, row, times] = words.as_slice()
         && *word == papers::WORD
@@ -80,6 +92,7 @@ async fn run(report: &Report, parts: &[&str]) {
         match *part {
             "papers" => papers::run(report),
             "deciding" => deciding::run(report),
+            "gating" => gating::run(report).await,
             "records" => records::run(report).await,
             "issuing" => issuing::run(report).await,
             "attestation" => issuing::attestation(report).await,

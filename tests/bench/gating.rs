@@ -1,0 +1,261 @@
+//! Rows about the MCP gate: a call through it beside the same proxy that allows everything without asking.
+//!
+//! Both have the same client and the same tool server, each a process of this binary.
+
+use std::io::{BufRead as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use avouch::gate::hello::{Answer, Hello};
+use avouch::gate::{Ask, Decider, GateDefinition, GateEvent, SOCKET_VARIABLE, Tool, Verdict, host, mcp};
+use avouch_tests::daemon::binary;
+use avouch_tests::{World, cli, eventually};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::process::Command;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::report::{Bar, Report, Yard, median, quantile};
+
+/// This binary as the tool server.
+pub const TOOLS_WORD: &str = "gated-tools";
+/// This binary as the client.
+pub const CLIENT_WORD: &str = "gated-client";
+
+/// The gate's name.
+const GATE: &str = "bench";
+/// Calls one after the other.
+const CALLS: usize = 1_000;
+/// Connections of the open loop.
+const CONNECTIONS: u32 = 16;
+/// Calls of the open loop in a second, all connections together.
+const RATE: u32 = 1_000;
+/// How long the open loop lasts.
+const SECONDS: u32 = 3;
+/// Samples of each kind; the middle one counts.
+const SAMPLES: usize = 5;
+
+/// Serves one tool on standard input and output until the input ends.
+pub fn tools() {
+    let mut out = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        let message: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        let result = match message["method"].as_str() {
+            Some("initialize") => json!({
+                "protocolVersion": message["params"]["protocolVersion"], "capabilities": { "tools": {} },
+                "serverInfo": { "name": "bench", "version": "1" },
+            }),
+            Some("tools/list") => json!({ "tools": [
+                { "name": "read_file", "description": "Reads a file", "inputSchema": { "type": "object" } }
+            ] }),
+            Some("tools/call") => json!({ "content": [{ "type": "text", "text": "x".repeat(1024) }] }),
+            _ => continue,
+        };
+        writeln!(out, "{}", json!({ "jsonrpc": "2.0", "id": message["id"], "result": result }))
+            .expect("a reader");
+        out.flush().expect("a reader");
+    }
+}
+
+/// One connection to the gate.
+struct Client {
+    stream: BufReader<UnixStream>,
+    next: u64,
+}
+
+impl Client {
+    async fn open(socket: &Path) -> Self {
+        let mut stream = BufReader::new(UnixStream::connect(socket).await.expect("the gates"));
+        stream.write_all(&Hello::to(GATE).line()).await.expect("a gate");
+        let mut line = String::new();
+        stream.read_line(&mut line).await.expect("an answer");
+        assert_eq!(Answer::read(line.trim_end().as_bytes()).map(|answer| answer.refused), Ok(None));
+        let mut client = Self { stream, next: 0 };
+        let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {} });
+        client.ask("initialize", hello).await;
+        client.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
+        client.ask("tools/list", json!({})).await;
+        client
+    }
+
+    async fn send(&mut self, message: &Value) {
+        self.stream.write_all(format!("{message}\n").as_bytes()).await.expect("a gate");
+    }
+
+    async fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.next += 1;
+        self.send(&json!({ "jsonrpc": "2.0", "id": self.next, "method": method, "params": params })).await;
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.stream.read_line(&mut line).await.expect("an answer"), 0, "the gate ended");
+            let answer: Value = serde_json::from_str(&line).expect("JSON");
+            if answer["id"] == self.next {
+                return answer;
+            }
+        }
+    }
+
+    async fn call(&mut self) {
+        let answer =
+            self.ask("tools/call", json!({ "name": "read_file", "arguments": { "path": "a" } })).await;
+        assert!(answer["result"]["isError"].is_null() && answer["result"].is_object(), "{answer}");
+    }
+}
+
+/// Calls as it is told by the environment, and prints what it took.
+pub async fn client() {
+    let socket = PathBuf::from(std::env::var_os(SOCKET_VARIABLE).expect("the gates of a run"));
+    let mut one = Client::open(&socket).await;
+    for _ in 0..CALLS / 10 {
+        one.call().await;
+    }
+    let begun = Instant::now();
+    for _ in 0..CALLS {
+        one.call().await;
+    }
+    let micros = begun.elapsed().as_secs_f64() * 1e6 / CALLS as f64;
+    drop(one);
+    let mut all = JoinSet::new();
+    let begin = Instant::now() + Duration::from_millis(500);
+    for n in 0..CONNECTIONS {
+        let mut client = Client::open(&socket).await;
+        let begin = begin + Duration::from_secs(1) * n / RATE;
+        all.spawn(async move {
+            let mut waits = Vec::new();
+            for n in 0..SECONDS * RATE / CONNECTIONS {
+                let due = begin + Duration::from_secs(1) * CONNECTIONS / RATE * n;
+                tokio::time::sleep_until(due.into()).await;
+                client.call().await;
+                // From when it was due: what waits behind another call has waited.
+                waits.push(due.elapsed().as_secs_f64() * 1e3);
+            }
+            waits
+        });
+    }
+    let waits: Vec<f64> = all.join_all().await.into_iter().flatten().collect();
+    println!("{}", json!({ "micros": micros, "p99": quantile(&waits, 0.99) }));
+}
+
+/// What a client took: microseconds of a call, and the 99th percentile in milliseconds.
+struct Took {
+    micros: f64,
+    p99: f64,
+}
+
+async fn took(command: &mut Command) -> Took {
+    let done = command.stdin(Stdio::null()).output().await.expect("it runs");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    let took: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|e| panic!("{e}: {text} {}", String::from_utf8_lossy(&done.stderr)));
+    Took { micros: took["micros"].as_f64().expect("a number"), p99: took["p99"].as_f64().expect("a number") }
+}
+
+/// Allows everything.
+struct Everything;
+
+impl Decider for Everything {
+    async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn decide(&self, _ask: Ask) -> Verdict {
+        Verdict::Allow
+    }
+
+    async fn may(&self, resources: Vec<String>) -> Vec<bool> {
+        vec![true; resources.len()]
+    }
+
+    async fn note(&self, _event: GateEvent) {}
+}
+
+/// The proxy that asks nobody.
+struct Bare {
+    folder: tempfile::TempDir,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Bare {
+    async fn start(server: &[String]) -> Self {
+        let found = mcp::look(server).await.expect("the tool server can be looked at");
+        let tool =
+            |tool: mcp::PinnedTool| (tool.name, Tool { digest: tool.digest, params: Default::default() });
+        let tools = found.into_iter().map(tool).collect();
+        let gate = GateDefinition { name: GATE.to_owned(), command: server.to_vec(), tools };
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = UnixListener::bind(folder.path().join("gates")).expect("a socket");
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        tokio::spawn(host::serve(listener, [(GATE.to_owned(), gate)].into(), Arc::new(Everything), stopped));
+        Self { folder, _stop: stop }
+    }
+
+    async fn took(&self, itself: &Path) -> Took {
+        let mut command = Command::new(itself);
+        took(command.arg(CLIENT_WORD).env(SOCKET_VARIABLE, self.folder.path().join("gates"))).await
+    }
+}
+
+/// A person's AI agent behind a gate, with a real server and a real agent.
+struct Gated(World);
+
+impl Gated {
+    async fn start(server: &[String]) -> Self {
+        let gated = Self(crate::workload::world().await);
+        gated.good("init Ada").await;
+        gated.good("identity new coder --kind ai-agent --preset coding-agent --env test --purpose fix-bugs --ends 30d").await;
+        gated.good(&format!("gate add mcp {GATE} -- {}", server.join(" "))).await;
+        eventually("the rules at the node", async || {
+            let began = gated.run("run coder -- true").await;
+            (began.code == 0 && began.err.contains("rules 1")).then_some(())
+        })
+        .await;
+        gated
+    }
+
+    fn places(&self) -> [&std::ffi::OsStr; 4] {
+        let World { server, agent } = &self.0;
+        let word = std::ffi::OsStr::new;
+        [word("--server-socket"), server.socket.as_os_str(), word("--agent-socket"), agent.socket.as_os_str()]
+    }
+
+    async fn run(&self, line: &str) -> cli::Said {
+        let words = line.split(' ').map(std::ffi::OsStr::new);
+        cli::run("avouch", self.places().into_iter().chain(words)).await
+    }
+
+    async fn good(&self, line: &str) {
+        let said = self.run(line).await;
+        assert_eq!(said.code, 0, "{line}: {said:?}");
+    }
+
+    async fn took(&self, itself: &Path) -> Took {
+        let mut command = Command::new(binary("avouch"));
+        command.args(self.places()).args(["run", "coder", "--calls", "10000", "--"]);
+        took(command.arg(itself).arg(CLIENT_WORD)).await
+    }
+}
+
+/// All rows of this part.
+pub async fn run(report: &Report) {
+    let itself = std::env::current_exe().expect("this binary");
+    let server = [itself.display().to_string(), TOOLS_WORD.to_owned()];
+    let (bare, gated) = (Bare::start(&server).await, Gated::start(&server).await);
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..SAMPLES {
+        without.push(bare.took(&itself).await);
+        with.push(gated.took(&itself).await);
+    }
+    let micros = |all: &[Took]| median(all.iter().map(|took| took.micros).collect());
+    let p99 = |all: &[Took]| median(all.iter().map(|took| took.p99).collect());
+    let yard = Yard { name: "allow-all proxy", value: micros(&without) };
+    report.ratio("MCP call through the gate, one after the other", micros(&with), yard, Bar::AtMost(2.0));
+    let added = p99(&with) - p99(&without);
+    report.plain("p99 added at 1,000 calls/s over 16 connections", added, "ms", Bar::AtMost(2.0));
+}
