@@ -71,6 +71,8 @@ pub enum AppError {
     Join(#[from] JoinError),
     #[error(transparent)]
     Records(#[from] SpoolError),
+    #[error("unable to keep which processes belong to runs: {0}")]
+    Runs(io::Error),
     #[error(transparent)]
     Serve(#[from] ServeError),
 }
@@ -226,14 +228,16 @@ fn hold_runs(
         clock: clock::now,
         seed: seed()?,
     };
-    Ok(Runs::new(runs::Parts {
+    Runs::new(runs::Parts {
         supply: supply.clone(),
         identities: server.clone(),
         rules: rules::start(held, stop.clone()),
         scribe: Arc::new(records.clone()),
         own_folders: own_folders(config),
+        folder: config.data_dir.join("runs"),
         clock: clock::now,
-    }))
+    })
+    .map_err(AppError::Runs)
 }
 
 /// Waits in order for open calls, the shell, and the last bundle and records on their way to the disk; for no call

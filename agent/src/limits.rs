@@ -145,6 +145,8 @@ pub const SEAL_SHARE: u32 = 20;
 pub const SEALED_AGE_MAX: Duration = Duration::from_secs(600);
 /// Calls of a task that names no number.
 pub const TASK_CALLS: u32 = 1_000;
+/// Most refusals of one run, each of which is a record; then it ends.
+pub const REFUSALS_MAX: u32 = 10_000;
 /// Most calls of a task.
 pub const TASK_CALLS_MAX: u32 = 100_000;
 /// Resources that a task names.

@@ -1,11 +1,13 @@
-//! The one place of the agent with `unsafe`: descriptors that the service manager passes by number, and the allocator.
+//! The one place of the agent with `unsafe`: descriptors that the service manager passes by number, an option of sockets
+//! that no crate knows yet, and the allocator.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use nix::libc;
 use parking_lot::Mutex;
 
 /// Descriptors not taken yet; `None` before the first question.
@@ -48,6 +50,23 @@ fn take_all() -> io::Result<Vec<UnixListener>> {
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Lets the kernel refuse descriptors that callers send (Linux 6.16): closing one can take as long as its sender likes, and
+/// holds up whoever received it. Inherited by accepted connections. On an older kernel nothing changes.
+pub fn take_no_descriptors(socket: BorrowedFd<'_>) {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let no: libc::c_int = 0;
+    // SAFETY: the value is an integer of the length that is told, and outlives the call.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const no).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
 }
 
 /// Hands memory that is free back to the system. The allocator of other C libraries does so by itself.

@@ -1,4 +1,4 @@
-//! Child processes of a supervisor that also takes in orphans: which of its children it started itself.
+//! Child processes of a supervisor that also takes in orphans: which of its children it started itself, and how all end.
 //!
 //! A child that was started here is waited for by whoever started it; all others were left by their parents, and nobody
 //! else takes their exit codes.
@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
@@ -40,6 +42,26 @@ pub(crate) fn bury_orphans() {
     for pid in children().into_iter().filter(|pid| !own.contains(pid)) {
         // One that still runs is left alone.
         let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+/// Kills every child, once. What is below them comes here as they end.
+pub(crate) fn kill_once() {
+    for pid in children() {
+        // One that has ended meanwhile needs no signal; its number is nobody else's before it is waited for.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Kills everything below this process, and waits until nothing is. Only when nobody waits for a child any more.
+pub(crate) fn end_all() {
+    loop {
+        kill_once();
+        match waitpid(None, None) {
+            // Its own children came here before it could be waited for.
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
     }
 }
 

@@ -148,9 +148,8 @@ struct Took {
 
 async fn took(command: &mut Command) -> Took {
     let done = command.stdin(Stdio::null()).output().await.expect("it runs");
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    let took: Value = serde_json::from_str(&text)
-        .unwrap_or_else(|e| panic!("{e}: {text} {}", String::from_utf8_lossy(&done.stderr)));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let took: Value = serde_json::from_slice(&done.stdout).expect("JSON");
     Took { micros: took["micros"].as_f64().expect("a number"), p99: took["p99"].as_f64().expect("a number") }
 }
 

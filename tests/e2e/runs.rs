@@ -261,6 +261,42 @@ async fn the_exit_code_and_the_output_are_those_of_the_command() {
     assert_eq!(told.out, "spiffe://example.org/test/coder run\n");
 }
 
+/// True if this process has not exited.
+fn runs(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
+}
+
+#[tokio::test]
+async fn nothing_that_a_command_leaves_behind_outlives_its_run() {
+    let scene = Scene::start().await;
+    let place = tempfile::tempdir().unwrap();
+    let pids = place.path().join("pids");
+    let script = format!(
+        "mkfifo {pids}.go; (setsid sh -c 'trap \"\" TERM HUP; echo $$ > {pids}; echo > {pids}.go; sleep 600; :' &); \
+         read go < {pids}.go",
+        pids = pids.display()
+    );
+    let ran = seen_in_a_run(&scene, &["sh", "-c", &script]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let left = std::fs::read_to_string(&pids).unwrap();
+    assert!(!runs(left.trim()), "process {left} outlived its run");
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_end_when_its_identity_is_paused_is_killed() {
+    let scene = Scene::start().await;
+    let mut command = Command::new(binary("avouch"));
+    command.args(scene.places()).args(["run", "coder", "--", "sh", "-c"]);
+    command.arg("trap '' TERM; (trap '' TERM; setsid sleep 600) & echo begun; while :; do sleep 600; done");
+    let mut run = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut said = BufReader::new(run.stdout.take().unwrap()).lines();
+    assert_eq!(within("the command", said.next_line()).await.unwrap().as_deref(), Some("begun"));
+    scene.good(&["pause", "coder"]).await;
+    let ended = within("the end of the run", run.wait()).await.unwrap();
+    assert_eq!(ended.code(), Some(137), "killed once its time was over");
+}
+
 #[tokio::test]
 async fn runs_and_decisions_stand_in_the_verified_log() {
     let scene = Scene::start().await;
@@ -321,7 +357,8 @@ async fn a_confined_command_reaches_nothing_around_its_gates() {
     })
     .await;
     let tries = format!(
-        "cat {guard}/secret; kill -0 $PPID; kill -9 $PPID; cat /proc/$PPID/environ > /dev/null; echo alive; cat {}",
+        "cat {guard}/secret; kill -0 $PPID; kill -9 $PPID; cat /proc/$PPID/environ > /dev/null; \
+         prlimit --pid $PPID --nofile=0; echo alive; cat {}",
         script.display()
     );
     let held = scene.run_without_powers(&["run", "coder", "--", "sh", "-c", &tries]).await;
@@ -332,7 +369,7 @@ async fn a_confined_command_reaches_nothing_around_its_gates() {
     assert!(!held.err.contains("advisory"), "{held:?}");
     assert!(held.out.starts_with("alive\n#!/bin/sh"), "what is not closed is open: {held:?}");
     let refused = held.err.matches("ermitted").count() + held.err.matches("ermission denied").count();
-    assert_eq!(refused, 4, "{held:?}");
+    assert_eq!(refused, 5, "{held:?}");
     let loose = scene.run(&["run", "coder", "--unconfined", "--", "cat", &format!("{guard}/secret")]).await;
     assert_eq!(loose.out, "secret");
     assert!(loose.err.contains("advisory"), "{loose:?}");

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Stop;
 use super::status::Refusal;
-use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, TASK_TOOLS_MAX};
+use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, REFUSALS_MAX, TASK_TOOLS_MAX};
 use crate::peer::Caller;
 use crate::runs::{Answer, BeginError, Membership, Question, Running, Runs, Wanted};
 
@@ -200,6 +200,10 @@ async fn held(
                 };
                 if replies.send(Ok(step(Say::Answer(answer)))).await.is_err() {
                     break ("left", Err(Status::cancelled("the caller left")));
+                }
+                if running.is_worn_out() {
+                    let reason = format!("{name} was refused {REFUSALS_MAX} times in this run");
+                    break ("worn_out", Ok(step(Say::Stopped(wire::Stopped { reason }))));
                 }
             }
             Ok(Some(wire::HoldRequest { step: Some(Said::ToolChanged(changed)) })) => {

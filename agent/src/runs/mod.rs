@@ -5,17 +5,19 @@
 //! answer is in the spool.
 
 mod deciding;
+mod roots;
 mod scribe;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use avouch_attestors::code::{CodeDigest, CodeError, code_of};
-use avouch_attestors::process::{Link, is_running};
+use avouch_attestors::process::Link;
 use avouch_attestors::{PinnedProcess, ProcessGone};
 use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
@@ -25,13 +27,14 @@ use parking_lot::Mutex;
 pub use deciding::{Answer, Question};
 pub use scribe::Scribe;
 
-use crate::limits::{TASK_CALLS, TASK_CALLS_MAX};
+use crate::limits::{REFUSALS_MAX, TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
 use crate::upstream::{CallError, Governed, Identities};
 use deciding::Wearer;
+use roots::{Roots, is_alive};
 
 /// What the runs of a node work with.
 pub struct Parts {
@@ -41,6 +44,8 @@ pub struct Parts {
     pub scribe: Arc<dyn Scribe>,
     /// Folders of the agent's own.
     pub own_folders: Vec<PathBuf>,
+    /// Where it is kept which processes are roots of runs.
+    pub folder: PathBuf,
     pub clock: fn() -> Now,
 }
 
@@ -57,6 +62,8 @@ pub struct Runs(Arc<Inner>);
 struct Inner {
     parts: Parts,
     table: Mutex<Table>,
+    /// Never locked beside the table.
+    roots: Mutex<Roots>,
     /// False while no process can belong to a run: then nobody looks at anybody's ancestors.
     any: AtomicBool,
 }
@@ -135,9 +142,16 @@ fn line_of(process: &PinnedProcess) -> Result<Vec<Process>, ProcessGone> {
 }
 
 impl Runs {
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, table: Mutex::default(), any: AtomicBool::new(false) }))
+    /// Goes on with the roots of an earlier life, which belong to nobody until they have begun again.
+    ///
+    /// # Errors
+    /// The folder can't be used.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let (roots, live) = Roots::open(parts.folder.clone())?;
+        let mut table = Table::default();
+        live.into_iter().for_each(|(root, identity)| table.runs.was_root(root, identity));
+        let any = AtomicBool::new(!table.runs.is_empty());
+        Ok(Self(Arc::new(Inner { parts, table: Mutex::new(table), roots: Mutex::new(roots), any })))
     }
 
     /// The agent's own SPIFFE ID.
@@ -165,8 +179,8 @@ impl Runs {
             Belongs::Left => return Ok(Membership::Left),
             Belongs::To(root, run) => (root, run.clone()),
         };
-        if let Some(itself) = line.first() {
-            table.runs.saw(root, *itself);
+        if line.first().is_none_or(|itself| !table.runs.saw(root, *itself, is_alive)) {
+            return Ok(Membership::Left);
         }
         let callers = table.callers.entry(root).or_default();
         if callers.len().is_power_of_two() {
@@ -229,6 +243,11 @@ impl Runs {
             table.callers.entry(root).or_default().push(Arc::downgrade(caller));
             self.0.any.store(true, Ordering::Release);
         }
+        let kept = self.0.roots.lock().put(root, &name);
+        if let Err(e) = kept {
+            self.end(root);
+            return Err(BeginError::Record(e.to_string()));
+        }
         let calls = if wanted.calls == 0 { TASK_CALLS } else { wanted.calls.min(TASK_CALLS_MAX) };
         let mut running = Running {
             runs: self.clone(),
@@ -242,6 +261,7 @@ impl Runs {
                 tools: wanted.tools.iter().cloned().collect(),
                 calls_left: calls,
             },
+            refusals_left: REFUSALS_MAX,
             wearer: Wearer::new(identity),
             feed,
             told: false,
@@ -272,12 +292,11 @@ impl Runs {
     fn end(&self, root: Process) {
         let callers = {
             let table = &mut *self.0.table.lock();
-            table
-                .runs
-                .end(root, |process| is_running(Link { pid: process.pid, start_time: process.start_time }));
+            table.runs.end(root, is_alive);
             self.0.any.store(!table.runs.is_empty(), Ordering::Release);
             table.callers.remove(&root).unwrap_or_default()
         };
+        self.0.roots.lock().ended(root);
         callers.iter().filter_map(Weak::upgrade).for_each(|caller| caller.close());
     }
 }
@@ -320,6 +339,7 @@ pub struct Running {
     pub code: CodeDigest,
     task_code: avouch_domain::Code,
     task: Task,
+    refusals_left: u32,
     wearer: Wearer,
     feed: Box<dyn Feed>,
     /// Its end is recorded.
@@ -373,10 +393,15 @@ impl Running {
             Ok(record) => answer.record = record,
             Err(error) => return Answer::unrecorded(&error),
         }
-        if answer.goes_on {
-            self.task.calls_left = self.task.calls_left.saturating_sub(1);
-        }
+        let left = if answer.goes_on { &mut self.task.calls_left } else { &mut self.refusals_left };
+        *left = left.saturating_sub(1);
         answer
+    }
+
+    /// True if it was refused so often that it is to end: each refusal is a record.
+    #[must_use]
+    pub fn is_worn_out(&self) -> bool {
+        self.refusals_left == 0
     }
 
     /// A gate found a tool that is not what it was.

@@ -120,6 +120,7 @@ struct Rig {
     middle: Arc<Middle>,
     book: Arc<Kept>,
     rules: Book,
+    folder: tempfile::TempDir,
 }
 
 fn starter() -> Arc<Held> {
@@ -129,6 +130,10 @@ fn starter() -> Arc<Held> {
 }
 
 fn rig() -> Rig {
+    rig_in(tempfile::tempdir().unwrap())
+}
+
+fn rig_in(folder: tempfile::TempDir) -> Rig {
     let (entitled, book) = (watch::channel(1).0, Arc::<Kept>::default());
     let middle = Arc::new(Middle { entitled });
     let rules = Book::default();
@@ -140,9 +145,10 @@ fn rig() -> Rig {
         rules: rules.clone(),
         scribe: book.clone(),
         own_folders: Vec::new(),
+        folder: folder.path().join("runs"),
         clock: now,
     };
-    Rig { runs: Runs::new(parts), middle, book, rules }
+    Rig { runs: Runs::new(parts).unwrap(), middle, book, rules, folder }
 }
 
 fn caller_of(pid: u32) -> Arc<Caller> {
@@ -191,6 +197,36 @@ async fn what_descends_from_a_run_is_the_identity_and_nothing_else_until_it_ends
     assert_eq!(membership(&rig, &inside), Membership::Left, "it never becomes somebody else");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_agent_a_run_is_nobody_else_before_it_has_begun_again() {
+    let first = rig();
+    let mut child = waiting_child();
+    // Killed: nothing is put in order.
+    std::mem::forget(first.runs.begin(&myself(), wanted()).await.unwrap());
+    let rig = rig_in(first.folder);
+    let inside = caller_of(child.id());
+    assert_eq!(membership(&rig, &inside), Membership::Left);
+    assert_eq!(membership(&rig, &myself()), Membership::Left);
+    let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    assert!(
+        matches!(membership(&rig, &inside), Membership::Of(_, identity) if identity == id("/test/coder"))
+    );
+    running.end("test").await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn who_is_refused_again_and_again_is_worn_out() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    for _ in 0..crate::limits::REFUSALS_MAX {
+        assert!(!running.is_worn_out());
+        running.decide(&question("payroll/read")).await;
+    }
+    assert!(running.is_worn_out());
 }
 
 #[tokio::test]

@@ -90,7 +90,9 @@ struct Nodes<'a> {
     what: &'a What,
     /// Only of this node.
     source: Option<&'a str>,
-    /// Instances that have not ended where the reader is.
+    /// The chain that is read. No chain tells of another's instances.
+    chain: String,
+    /// Instances of it that have not ended where the reader is.
     live: BTreeMap<String, Instance>,
     /// By node; of several chains of one node the newest.
     found: BTreeMap<String, Instance>,
@@ -98,7 +100,7 @@ struct Nodes<'a> {
 
 impl<'a> Nodes<'a> {
     fn new(what: &'a What, source: Option<&'a str>) -> Self {
-        Self { what, source, live: BTreeMap::new(), found: BTreeMap::new() }
+        Self { what, source, chain: String::new(), live: BTreeMap::new(), found: BTreeMap::new() }
     }
 
     fn line(&mut self, line: &str) {
@@ -106,6 +108,11 @@ impl<'a> Nodes<'a> {
         let Ok(record) = read_node_line(line) else { return };
         if self.source.is_some_and(|source| source != record.source) {
             return;
+        }
+        let chain = format!("{} {}", record.source, record.chain);
+        if self.chain != chain {
+            self.chain = chain;
+            self.live.clear();
         }
         let seen = Seen {
             source: record.source.to_string(),
@@ -279,11 +286,15 @@ pub(super) async fn run(session: &mut Session<'_>, what: &What, source: Option<&
     }
     check.finish()?;
     let instance = nodes.one()?;
-    let mut people = People::behind(&instance);
+    let (mut check, mut people) = (Check::new(None)?, People::behind(&instance));
     let mut log = Exported::of(session, &Source::Server).await?;
     while let Some(lines) = log.next(session).await? {
-        lines.iter().for_each(|line| people.line(line));
+        for line in lines {
+            check.line(&line)?;
+            people.line(&line);
+        }
     }
+    check.finish()?;
     let names = session.names().await?;
     let named = |id: &str| names.get(id).map_or_else(|| id.to_owned(), |name| format!("{name} ({id})"));
     told(&instance, &hops(&instance, &people, named), session.place, session.out)
@@ -305,11 +316,14 @@ pub(super) fn run_file(
     })?;
     check.finish()?;
     let instance = nodes.one()?;
-    let mut people = People::behind(&instance);
+    // Another reading: the file may have become another one.
+    let (mut check, mut people) = (Check::new(key)?, People::behind(&instance));
     lines_of_file(file, |line| {
+        check.line(line)?;
         people.line(line);
         Ok(())
     })?;
+    check.finish()?;
     told(&instance, &hops(&instance, &people, str::to_owned), place, out)
 }
 
@@ -468,13 +482,27 @@ mod tests {
     }
 
     #[test]
+    fn no_node_tells_of_an_instance_of_another() {
+        let mut lines = node("/spire/agent/a");
+        lines.pop();
+        lines.push(node("/spire/agent/b")[5].clone());
+        let other = Some("spiffe://example.org/spire/agent/b");
+        let (_, hops) = traced(&What::Decision(6), other, &lines).unwrap();
+        assert!(texts(&hops).contains(&"code: unknown".to_owned()), "{hops:?}");
+        let (_, hops) = traced(&What::Instance("ins_1".into()), None, &lines).unwrap();
+        assert!(
+            hops.iter().all(|hop| hop.known.as_ref().is_none_or(|(_, seen)| !seen.source.ends_with("/b")))
+        );
+    }
+
+    #[test]
     fn a_number_that_two_nodes_have_needs_the_node() {
         let lines = [node("/spire/agent/a"), node("/spire/agent/b")].concat();
         let several = traced(&What::Decision(6), None, &lines).unwrap_err();
         assert!(several.text.contains("--source"), "{}", several.text);
-        let one = Some("spiffe://example.org/spire/agent/b");
-        let (instance, _) = traced(&What::Decision(6), one, &lines).unwrap();
-        assert_eq!(instance.decision.unwrap().source, one.unwrap());
+        let one = "spiffe://example.org/spire/agent/b";
+        let (instance, _) = traced(&What::Decision(6), Some(one), &lines).unwrap();
+        assert_eq!(instance.decision.unwrap().source, one);
         let none = traced(&What::Decision(1), None, &lines).unwrap_err();
         assert!(none.text.contains("no node has recorded it"), "{}", none.text);
     }

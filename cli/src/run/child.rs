@@ -54,7 +54,7 @@ pub(super) fn be_its_guardian() -> io::Result<()> {
 
 impl Child {
     pub(super) fn spawn(
-        program: &Path,
+        (program, name): (&Path, &str),
         arguments: &[String],
         begun: &Begun,
         task: &str,
@@ -63,6 +63,8 @@ impl Child {
     ) -> io::Result<Self> {
         let mut command = Command::new(program);
         command
+            // A program may be another one by another name.
+            .arg0(name)
             .args(arguments)
             .env(VARIABLE, format!("unix://{}", places.agent.display()))
             .env(SOCKET_VARIABLE, places.gates)

@@ -3,25 +3,28 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
+
 use crate::exit::FAILED;
 use crate::failure::Failure;
 
-/// The executable that a name means, as the shell finds it.
+/// The executable that a name means, as the shell finds it: by the very path, since a link may be how it knows what to be.
 pub(super) fn find(program: &str) -> Result<PathBuf, Failure> {
+    let runs = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     let found = if program.contains('/') {
-        Some(PathBuf::from(program)).filter(|path| path.is_file())
+        Some(PathBuf::from(program)).filter(runs)
     } else {
         let path = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
+        env::split_paths(&path).map(|dir| dir.join(program)).find(runs)
     };
     let found = found.ok_or_else(|| Failure::new(FAILED, format!("{program}: no such command")))?;
-    absolute(&found)
+    std::path::absolute(&found).map_err(|e| Failure::new(FAILED, format!("{}: {e}", found.display())))
 }
 
 /// The command, the files among its arguments (a script, a lock file), and what was named. Absolute, in this order.
 pub(super) fn listed(program: &Path, rest: &[String], named: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let arguments = rest.iter().map(PathBuf::from).filter(|path| path.is_file());
-    let mut paths = vec![program.to_owned()];
+    let mut paths = vec![absolute(program)?];
     for path in arguments.chain(named.iter().cloned()) {
         paths.push(absolute(&path)?);
     }
@@ -47,6 +50,12 @@ mod tests {
     fn a_command_is_found_as_the_shell_finds_it() {
         assert!(find("sh").unwrap().is_absolute());
         assert!(find("/bin/sh").is_ok());
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("other-name");
+        std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
+        assert_eq!(find(link.to_str().unwrap()).unwrap(), link, "the name says what it is to be");
+        std::fs::write(dir.path().join("text"), "").unwrap();
+        assert!(find(dir.path().join("text").to_str().unwrap()).is_err(), "nobody may run it");
         assert_eq!(find("no-such-command").unwrap_err().text, "no-such-command: no such command");
     }
 
@@ -58,6 +67,6 @@ mod tests {
         let rest = [script.to_str().unwrap().to_owned(), "--fast".to_owned()];
         let listed = listed(Path::new("/bin/sh"), &rest, &[dir.path().to_owned()]).unwrap();
         let real = |path: &Path| path.canonicalize().unwrap().to_str().unwrap().to_owned();
-        assert_eq!(listed, ["/bin/sh".to_owned(), real(&script), real(dir.path())]);
+        assert_eq!(listed, [real(Path::new("/bin/sh")), real(&script), real(dir.path())]);
     }
 }

@@ -11,9 +11,13 @@ use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreated,
     RulesetCreatedAttr as _, Scope, path_beneath_rules,
 };
+use nix::libc;
 use rustix::process::{geteuid, getuid};
 use rustix::thread::{
     CapabilitySet, capabilities, capability_is_in_ambient_set, capability_is_in_bounding_set,
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
 /// The first version that can keep signals in (Linux 6.12).
@@ -28,7 +32,10 @@ const BEYOND: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_RAWIO);
 
 /// A domain that a process is yet to enter.
-pub(super) struct Domain(RulesetCreated);
+pub(super) struct Domain {
+    ruleset: RulesetCreated,
+    calls: BpfProgram,
+}
 
 /// Why nothing would keep a command of this process in; none if a domain would.
 pub(super) fn hindrance() -> Option<&'static str> {
@@ -57,23 +64,41 @@ fn whole() -> Result<RulesetCreated, landlock::RulesetError> {
         .create()
 }
 
+/// What no domain holds: a limit set for another process of the same user ends it (`prlimit`, RLIMIT_CPU). Reading one, and
+/// setting one's own, go on.
+fn calls() -> Result<BpfProgram, seccompiler::Error> {
+    let not_itself = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    let sets = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+    let rules = [(libc::SYS_prlimit64, vec![SeccompRule::new(vec![not_itself, sets])?])];
+    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into()?;
+    Ok(SeccompFilter::new(rules.into(), SeccompAction::Allow, refused, arch)?.try_into()?)
+}
+
 impl Domain {
     /// A domain in which everything is as it was, but for these folders.
     ///
     /// # Errors
     /// The kernel does not hold it.
     pub(super) fn without(closed: &[PathBuf]) -> io::Result<Self> {
-        let open = open_beneath(Path::new("/"), closed);
+        // What is closed is a folder, by whatever name it is called.
+        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        let closed: Vec<_> = closed.iter().map(real).collect();
+        let open = open_beneath(Path::new("/"), &closed);
         let rules = path_beneath_rules(open, AccessFs::from_all(NEEDED));
         let created = whole().and_then(|ruleset| ruleset.add_rules(rules)).map_err(io::Error::other)?;
-        Ok(Self(created))
+        Ok(Self { ruleset: created, calls: calls().map_err(io::Error::other)? })
     }
 
-    /// Another handle on it, for the process that enters.
+    /// What the process that enters is to do.
     pub(super) fn enter(self) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
-        let mut once = Some(self.0);
+        let Self { ruleset, calls } = self;
+        let mut once = Some(ruleset);
         move || match once.take() {
-            Some(ruleset) => ruleset.restrict_self().map(drop).map_err(io::Error::other),
+            Some(ruleset) => {
+                ruleset.restrict_self().map_err(io::Error::other)?;
+                seccompiler::apply_filter(&calls).map_err(io::Error::other)
+            }
             None => Ok(()),
         }
     }
@@ -86,7 +111,9 @@ fn open_beneath(folder: &Path, closed: &[PathBuf]) -> Vec<PathBuf> {
     }
     // A folder with something closed in it is opened by what else is in it now: what is made there later is not.
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let paths = entries.flatten().map(|entry| entry.path());
+    // A link is open if what it leads to is: that has a path of its own.
+    let real = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
+    let paths = real.map(|entry| entry.path());
     paths.filter(|path| !closed.contains(path)).flat_map(|path| open_beneath(&path, closed)).collect()
 }
 
@@ -105,6 +132,10 @@ mod tests {
         let mut open = open_beneath(dir.path(), &[at("b/c")]);
         open.sort();
         assert_eq!(open, [at("a"), at("b/d")]);
+        std::os::unix::fs::symlink(at("b/c"), at("b/link")).unwrap();
+        let mut open = open_beneath(dir.path(), &[at("b/c")]);
+        open.sort();
+        assert_eq!(open, [at("a"), at("b/d")], "a link opens nothing that is closed");
         let mut open = open_beneath(dir.path(), &[at("none/x")]);
         open.sort();
         assert_eq!(open, [at("a"), at("b")], "what is not there is closed all the same");

@@ -2,20 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{env, fs, io};
+use std::time::Duration;
+use std::{env, fs, io, thread};
 
 use avouch_proto::run_v1 as wire;
 use avouch_proto::run_v1::value::Kind;
 use avouch_rules::{Limits, Param, ParamKind};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::hold::{AWAY, Hold};
 use super::kin::descends_from_me;
 use crate::gate::{Ask, Decider, GateDefinition, GateEvent, Gates, Happened, Place, Tool, Verdict, host};
+
+/// How long tool servers are waited for; then they are killed with everything else that is left.
+const HOST_END_MAX: Duration = Duration::from_secs(5);
 
 /// Serves the gates of a run while it lives.
 pub(super) struct Host {
@@ -23,8 +29,9 @@ pub(super) struct Host {
     pub socket: PathBuf,
     /// For the command's temporary files: where something is closed, others may not take new ones.
     pub temporary: PathBuf,
-    stop: oneshot::Sender<()>,
-    served: JoinHandle<()>,
+    stop: Option<oneshot::Sender<()>>,
+    /// Resolves when everything has ended.
+    ended: oneshot::Receiver<()>,
 }
 
 impl Host {
@@ -34,21 +41,44 @@ impl Host {
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let (socket, temporary) = (folder.join("gates.sock"), folder.join("tmp"));
         fs::DirBuilder::new().mode(0o700).create(&temporary)?;
-        let listener = UnixListener::bind(&socket)?;
+        let listener = StdListener::bind(&socket)?;
+        listener.set_nonblocking(true)?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
         let gates = begun.gates.iter().filter_map(definition).map(|gate| (gate.name.clone(), gate));
         let (gates, (stop, stopped)) = (gates.collect::<Gates>(), oneshot::channel::<()>());
         let decider = Arc::new(RunDecider { hold });
-        let served = tokio::spawn(host::serve(listener, gates, decider, async {
-            let _ = stopped.await;
-        }));
-        Ok(Self { folder, socket, temporary, stop, served })
+        let (tell, ended) = oneshot::channel();
+        // A thread of its own: whatever the command does to its gates, the supervisor hears of a stop and ends it.
+        thread::Builder::new().name("gates".to_owned()).spawn(move || {
+            let served = Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+                runtime.block_on(async {
+                    let listener = UnixListener::from_std(listener)?;
+                    host::serve(listener, gates, decider, async {
+                        let _ = stopped.await;
+                    })
+                    .await;
+                    Ok(())
+                })
+            });
+            if let Err(e) = served {
+                tracing::error!("cannot serve the gates: {e}");
+            }
+            let _ = tell.send(());
+        })?;
+        Ok(Self { folder, socket, temporary, stop: Some(stop), ended })
+    }
+
+    /// Begins to end every connection and every tool server.
+    pub(super) fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
     }
 
     /// Ends every tool server, and takes the socket away.
-    pub(super) async fn close(self) {
-        let _ = self.stop.send(());
-        let _ = self.served.await;
+    pub(super) async fn close(mut self) {
+        self.stop();
+        let _ = timeout(HOST_END_MAX, self.ended).await;
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

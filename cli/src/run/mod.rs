@@ -12,10 +12,12 @@ mod kin;
 mod signals;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use avouch_proto::run_v1::{Begin, Begun};
 use clap::Args;
 use serde_json::json;
+use tokio::time::Instant;
 
 pub use hold::{Answer, Hold, Lost};
 
@@ -26,6 +28,11 @@ use crate::out::Out;
 use child::{Child, Ended, Places};
 use confine::Domain;
 use signals::{Heard, Signals};
+
+/// How long a command that has lost its identity has to end by itself.
+const END_GRACE: Duration = Duration::from_secs(5);
+/// Pause between two rounds of killing.
+const KILL_AGAIN: Duration = Duration::from_millis(100);
 
 /// What to run, and as what.
 #[derive(Debug, Args)]
@@ -64,8 +71,8 @@ pub async fn run(arguments: Run, agent_socket: &Path, json: bool, out: &mut Out)
 }
 
 async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut Out) -> Result<u8, Failure> {
-    let (program, rest) = arguments.command.split_first().ok_or_else(|| Failure::usage("no command"))?;
-    let program = code::find(program)?;
+    let (name, rest) = arguments.command.split_first().ok_or_else(|| Failure::usage("no command"))?;
+    let program = code::find(name)?;
     let loose = if arguments.unconfined { Some("--unconfined lets it out") } else { confine::hindrance() };
     let confined = loose.is_none();
     let begin = Begin {
@@ -81,17 +88,24 @@ async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut O
         Signals::new().map_err(|e| Failure::new(FAILED, format!("cannot wait for signals: {e}")))?;
     let (hold, begun) = Hold::begin(agent_socket, begin).await?;
     told(&begun, loose, json, out);
-    let host = gates::Host::open(&begun, hold.clone())
+    let mut host = gates::Host::open(&begun, hold.clone())
         .map_err(|e| Failure::new(FAILED, format!("cannot open the socket of the gates: {e}")))?;
     // After the folder of the run is there: it is among what the command may open.
     let domain = confined.then(|| Domain::without(&closed_to(&begun))).transpose();
     let domain = domain.map_err(|e| Failure::new(FAILED, format!("cannot confine the command: {e}")))?;
     let places = Places { agent: agent_socket, gates: &host.socket, temporary: &host.temporary };
-    let code = match Child::spawn(&program, rest, &begun, &arguments.task, places, domain) {
-        Ok(mut child) => watched(&mut child, hold, signals, arguments.keep_running, out).await,
+    let code = match Child::spawn((&program, name), rest, &begun, &arguments.task, places, domain) {
+        Ok(mut child) => {
+            let watch = Watch { hold: hold.clone(), signals, keep_running: arguments.keep_running };
+            watch.until_its_end(&mut child, &mut host, out).await
+        }
         Err(e) => Err(Failure::new(FAILED, format!("{}: {e}", program.display()))),
     };
     host.close().await;
+    // Whatever is left belongs to the run, and must not outlive it: after the line below it would be just any process of
+    // this user.
+    let _ = tokio::task::spawn_blocking(children::end_all).await;
+    drop(hold);
     code
 }
 
@@ -123,30 +137,53 @@ fn told(begun: &Begun, loose: Option<&str>, as_json: bool, out: &mut Out) {
     ));
 }
 
-async fn watched(
-    child: &mut Child,
-    mut hold: Hold,
-    mut signals: Signals,
+/// What is looked after while the command runs.
+struct Watch {
+    hold: Hold,
+    signals: Signals,
     keep_running: bool,
-    out: &mut Out,
-) -> Result<u8, Failure> {
-    let mut told = false;
-    loop {
-        tokio::select! {
-            ended = child.wait() => return Ok(code_of(ended.map_err(|e| Failure::new(FAILED, e))?)),
-            heard = signals.next() => match heard {
-                Heard::Pass(signal) => child.signal(signal),
-                Heard::Ended => children::bury_orphans(),
-            },
-            lost = hold.lost(), if !told => {
-                told = true;
-                let Lost { reason } = lost;
-                out.complain(&format!("avouch run: {reason}\n"));
-                if !keep_running {
-                    child.end();
+}
+
+impl Watch {
+    /// Until the command has ended. One that has lost its identity is told to end, and killed after [`END_GRACE`].
+    async fn until_its_end(
+        mut self,
+        child: &mut Child,
+        host: &mut gates::Host,
+        out: &mut Out,
+    ) -> Result<u8, Failure> {
+        let (mut told, mut kill_at) = (false, None);
+        loop {
+            tokio::select! {
+                ended = child.wait() => return Ok(code_of(ended.map_err(|e| Failure::new(FAILED, e))?)),
+                heard = self.signals.next() => match heard {
+                    Heard::Pass(signal) => child.signal(signal),
+                    Heard::Ended => children::bury_orphans(),
+                },
+                lost = self.hold.lost(), if !told => {
+                    told = true;
+                    let Lost { reason } = lost;
+                    out.complain(&format!("avouch run: {reason}\n"));
+                    host.stop();
+                    if !self.keep_running {
+                        child.end();
+                        kill_at = Some(Instant::now() + END_GRACE);
+                    }
+                }
+                () = due(kill_at) => {
+                    children::kill_once();
+                    // Whoever came meanwhile is killed in the next round.
+                    kill_at = Some(Instant::now() + KILL_AGAIN);
                 }
             }
         }
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -85,6 +85,12 @@ impl Runs {
         self.live.len()
     }
 
+    /// A process was the root of a run that was held by somebody else before: it and what is below it get nothing until
+    /// it goes on as what it was.
+    pub fn was_root(&mut self, root: Process, identity: SpiffeId) {
+        self.left.insert(root, Left { root, identity });
+    }
+
     /// Begins a run. `line`: its root, then the ancestors.
     ///
     /// # Errors
@@ -131,14 +137,18 @@ impl Runs {
         Belongs::Nobody
     }
 
-    /// Remembers that a process was seen in a run.
-    pub fn saw(&mut self, root: Process, process: Process) {
-        if let Some(live) = self.live.get_mut(&root)
-            && process != root
-            && live.seen.len() < LEFT_MAX
-        {
-            live.seen.insert(process);
+    /// Remembers that a process was seen in a run. False if there is no room for it although those that are not `alive`
+    /// were forgotten: then it is to get nothing, since after the run nobody would know where it came from.
+    #[must_use]
+    pub fn saw(&mut self, root: Process, process: Process, alive: impl Fn(Process) -> bool) -> bool {
+        let Some(live) = self.live.get_mut(&root) else { return false };
+        if process == root || live.seen.contains(&process) {
+            return true;
         }
+        if live.seen.len() >= LEFT_MAX {
+            live.seen.retain(|seen| alive(*seen));
+        }
+        live.seen.len() < LEFT_MAX && live.seen.insert(process)
     }
 
     /// Ends a run. What was seen in it and is `alive` gets no identity from now on.
@@ -208,7 +218,7 @@ mod tests {
     fn what_was_seen_in_a_run_never_becomes_somebody_else_after_it() {
         let mut runs = begun();
         for pid in [11, 12] {
-            runs.saw(process(10), process(pid));
+            assert!(runs.saw(process(10), process(pid), |_| true));
         }
         runs.end(process(10), |process| process.pid != 12);
         // Its parents gone, the orphan hangs below init; its children below it.
@@ -223,9 +233,33 @@ mod tests {
     }
 
     #[test]
+    fn a_root_of_an_earlier_life_goes_on_as_what_it_was_and_below_it_nobody_is_anything_before() {
+        let mut runs = Runs::default();
+        runs.was_root(process(10), id("/test/coder"));
+        assert_eq!(runs.belongs(&line(&[11, 10, 2, 1])), Belongs::Left);
+        assert!(!runs.is_empty());
+        let other = Run { identity: id("/test/other"), uid: 1000 };
+        assert_eq!(runs.begin(&line(&[10, 2, 1]), other), Err(Refusal::Left));
+        runs.begin(&line(&[10, 2, 1]), coder()).unwrap();
+        assert_eq!(runs.belongs(&line(&[11, 10, 2, 1])), Belongs::To(process(10), &coder()));
+    }
+
+    #[test]
+    fn who_finds_no_room_gets_nothing_unless_others_have_exited() {
+        let mut runs = begun();
+        let many = |pid| Process { pid, start_time: 8 };
+        for pid in 0..i32::try_from(LEFT_MAX).unwrap() {
+            assert!(runs.saw(process(10), many(pid), |_| true));
+        }
+        assert!(!runs.saw(process(10), process(11), |_| true));
+        assert!(runs.saw(process(10), many(0), |_| true), "who was seen before stays so");
+        assert!(runs.saw(process(10), process(11), |process| process != many(0)));
+    }
+
+    #[test]
     fn a_root_that_lost_its_line_goes_on_as_what_it_was_and_as_nothing_else() {
         let mut runs = begun();
-        runs.saw(process(10), process(11));
+        assert!(runs.saw(process(10), process(11), |_| true));
         runs.end(process(10), |_| true);
         let other = Run { identity: id("/test/other"), uid: 1000 };
         assert_eq!(runs.begin(&line(&[10, 2, 1]), other), Err(Refusal::Left));
