@@ -145,6 +145,9 @@ pub const SEAL_SHARE: u32 = 20;
 pub const SEALED_AGE_MAX: Duration = Duration::from_secs(600);
 /// Calls of a task that names no number.
 pub const TASK_CALLS: u32 = 1_000;
+/// How long the beginning of a run waits for rules that are in force at the server and not here yet; then it begins with
+/// those that are here.
+pub const RULES_WAIT: Duration = Duration::from_secs(5);
 /// Most refusals of one run, each of which is a record; then it ends.
 pub const REFUSALS_MAX: u32 = 10_000;
 /// Most calls of a task.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use avouch_domain::{Now, RulesDigest, TrustDomain};
 use avouch_rules::Rules;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -38,17 +39,31 @@ impl fmt::Debug for Held {
 
 /// The rules in use. Cheap to clone; all clones see the same.
 #[derive(Clone, Debug, Default)]
-pub struct Book(Arc<ArcSwapOption<Held>>);
+pub struct Book(Arc<Page>);
+
+#[derive(Debug, Default)]
+struct Page {
+    held: ArcSwapOption<Held>,
+    /// Their number; 0: none.
+    number: watch::Sender<u64>,
+}
 
 impl Book {
     /// The rules of this moment: what was begun with them may be ended with them. `None`: nothing may be decided.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Held>> {
-        self.0.load_full()
+        self.0.held.load_full()
+    }
+
+    /// Resolves when the rules here have this number or a higher one.
+    pub async fn reached(&self, number: u64) {
+        let _ = self.0.number.subscribe().wait_for(|here| *here >= number).await;
     }
 
     pub(crate) fn swap(&self, held: Option<Arc<Held>>) {
-        self.0.store(held);
+        let number = held.as_ref().map_or(0, |held| held.number);
+        self.0.held.store(held);
+        self.0.number.send_replace(number);
     }
 }
 

@@ -23,11 +23,12 @@ use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
 use avouch_rules::Task;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 pub use deciding::{Answer, Question};
 pub use scribe::Scribe;
 
-use crate::limits::{REFUSALS_MAX, TASK_CALLS, TASK_CALLS_MAX};
+use crate::limits::{REFUSALS_MAX, RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
 use crate::rules::{Book, Held};
@@ -225,8 +226,10 @@ impl Runs {
             avouch_domain::Code::new(&wanted.task).map_err(|_| BeginError::Task(shown(&wanted.task)))?;
         let name = self.find(&wanted.identity, uid).await?;
         let Some(selectors) = selectors(&name, uid) else { return Err(BeginError::NotInForce(name)) };
-        let identity = self.0.parts.identities.identity(&name).await.map_err(BeginError::Away)?;
-        let Some(identity) = identity else { return Err(BeginError::NotInForce(name)) };
+        let told = self.0.parts.identities.identity(&name).await.map_err(BeginError::Away)?;
+        let Some(identity) = told.identity else { return Err(BeginError::NotInForce(name)) };
+        // Who has heard that rules are in force finds them in force.
+        let _ = timeout(RULES_WAIT, self.0.parts.rules.reached(told.rules_number)).await;
         let mut feed = self.0.parts.supply.subscribe(selectors, Want::Bundles).await;
         if feed.next().await.is_none_or(|update| update.matched == 0) {
             return Err(BeginError::NotInForce(name));

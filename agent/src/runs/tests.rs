@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::peer::tests::waiting_child;
 use crate::supply::{AgentFacts, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
+use crate::upstream::Told;
 
 /// A middle that lets one user run one identity, as long as `entitled` says so.
 struct Middle {
@@ -74,16 +75,17 @@ impl Supply for Middle {
     }
 }
 
-struct Server;
+/// A server at which rules of this number are in force.
+struct Server(u64);
 
 #[tonic::async_trait]
 impl Identities for Server {
     fn agent_id(&self) -> SpiffeId {
         id("/spire/agent/x")
     }
-    async fn identity(&self, name: &SpiffeId) -> Result<Option<Governed>, CallError> {
+    async fn identity(&self, name: &SpiffeId) -> Result<Told, CallError> {
         let known = governed_identity(name.path(), Kind::AiAgent);
-        Ok(Some(Governed {
+        let identity = Some(Governed {
             name: name.clone(),
             kind: known.kind,
             environment: known.environment,
@@ -92,7 +94,8 @@ impl Identities for Server {
             owner: known.owner.to_string(),
             owner_active: true,
             ends: known.end,
-        }))
+        });
+        Ok(Told { identity, rules_number: self.0 })
     }
 }
 
@@ -134,6 +137,10 @@ fn rig() -> Rig {
 }
 
 fn rig_in(folder: tempfile::TempDir) -> Rig {
+    rig_with(folder, Server(0))
+}
+
+fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
     let (entitled, book) = (watch::channel(1).0, Arc::<Kept>::default());
     let middle = Arc::new(Middle { entitled });
     let rules = Book::default();
@@ -141,7 +148,7 @@ fn rig_in(folder: tempfile::TempDir) -> Rig {
     let now = || Now { wall: Timestamp(1_000), mono: avouch_domain::Tick(0) };
     let parts = Parts {
         supply: middle.clone(),
-        identities: Arc::new(Server),
+        identities: Arc::new(server),
         rules: rules.clone(),
         scribe: book.clone(),
         own_folders: Vec::new(),
@@ -216,6 +223,19 @@ async fn after_a_restart_of_the_agent_a_run_is_nobody_else_before_it_has_begun_a
     running.end("test").await;
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_run_begins_with_the_rules_that_are_in_force_at_the_server() {
+    let rig = rig_with(tempfile::tempdir().unwrap(), Server(3));
+    rig.rules.swap(None);
+    let come = async {
+        tokio::task::yield_now().await;
+        rig.rules.swap(Some(starter()));
+    };
+    let me = myself();
+    let (running, ()) = tokio::join!(rig.runs.begin(&me, wanted()), come);
+    assert_eq!(running.unwrap().rules().map(|held| held.number), Some(3));
 }
 
 #[tokio::test]

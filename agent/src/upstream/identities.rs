@@ -20,14 +20,23 @@ pub struct Governed {
     pub ends: Timestamp,
 }
 
+/// What the server says of one identity at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// `None` if it is not in force or may not run here.
+    pub identity: Option<Governed>,
+    /// Number of the rules in force; 0: none are.
+    pub rules_number: u64,
+}
+
 /// Where identities are looked up.
 #[tonic::async_trait]
 pub trait Identities: Send + Sync + 'static {
     /// The agent's own SPIFFE ID.
     fn agent_id(&self) -> SpiffeId;
 
-    /// An identity; `None` if it is not in force or may not run here.
-    async fn identity(&self, name: &SpiffeId) -> Result<Option<Governed>, CallError>;
+    /// An identity as it is now.
+    async fn identity(&self, name: &SpiffeId) -> Result<Told, CallError>;
 }
 
 #[tonic::async_trait]
@@ -36,7 +45,7 @@ impl Identities for Server {
         self.line().agent
     }
 
-    async fn identity(&self, name: &SpiffeId) -> Result<Option<Governed>, CallError> {
+    async fn identity(&self, name: &SpiffeId) -> Result<Told, CallError> {
         let request = || FetchIdentitiesRequest { spiffe_ids: vec![name.to_string()] };
         let answer = self
             .call(|line| async move {
@@ -44,7 +53,8 @@ impl Identities for Server {
             })
             .await?;
         let found = answer.identities.iter().find(|facts| facts.spiffe_id == name.as_str());
-        Ok(found.and_then(|facts| governed(name, facts)))
+        let identity = found.and_then(|facts| governed(name, facts));
+        Ok(Told { identity, rules_number: answer.rules_number })
     }
 }
 

@@ -24,7 +24,7 @@ use tonic::{Code, Status};
 
 pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
-pub use identities::{Governed, Identities};
+pub use identities::{Governed, Identities, Told};
 pub use records::Sink;
 pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};
 pub use spire::{AttestError, Attestation};

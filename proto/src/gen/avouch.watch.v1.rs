@@ -250,6 +250,9 @@ pub struct FetchIdentitiesResponse {
     /// Those that are in force and that the agent may serve.
     #[prost(message, repeated, tag = "1")]
     pub identities: ::prost::alloc::vec::Vec<IdentityFacts>,
+    /// Number of the rules in force; 0: none are.
+    #[prost(uint64, tag = "2")]
+    pub rules_number: u64,
 }
 /// An identity as far as decisions need it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -125,6 +125,7 @@ impl Watch for WatchApi {
                 .iter()
                 .map(|(identity, active)| identity_facts_to_wire(identity, *active))
                 .collect(),
+            rules_number: self.services.find_rules(0).map_or(0, |rules| rules.number),
         }))
     }
 }
