@@ -375,7 +375,7 @@ mod tests {
 
     /// Lines of one node: a run with two decisions between those of another.
     fn node(path: &str) -> Vec<String> {
-        let chain = NodeChain { source: id(path), id: ChainId::from_text(&"0f".repeat(16)).unwrap() };
+        let chain = NodeChain { source: id(path), id: ChainId::from_text(&"0f".repeat(8)).unwrap() };
         let mut stand = Stand { seq: 0, hash: FIRST_PREVIOUS };
         let note = |event, actor: &str, subject: &str, detail: &[(&'static str, &str)]| Note {
             event,
