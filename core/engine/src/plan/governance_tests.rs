@@ -38,7 +38,7 @@ fn team_with(identity: Identity) -> Registry {
     registry
 }
 
-fn commit(registry: &mut Registry, plan: &Plan) {
+pub(super) fn commit(registry: &mut Registry, plan: &Plan) {
     inv8_every_change_is_audited(plan).unwrap();
     inv8_every_change_is_audited_once(plan).unwrap();
     let position = registry.position();

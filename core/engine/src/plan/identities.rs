@@ -350,8 +350,8 @@ fn active_person<'a>(registry: &'a Registry, id: &PersonId) -> Result<&'a Person
 }
 
 fn has_its_owner(registry: &Registry, identity: &Identity) -> Result<(), IdentityError> {
-    let there = registry.person(&identity.owner).is_some_and(Person::is_active);
-    if there { Ok(()) } else { Err(IdentityError::OwnerLeft(identity.owner.clone())) }
+    let owner = &identity.owner;
+    active_person(registry, owner).map(drop).map_err(|_| IdentityError::OwnerLeft(owner.clone()))
 }
 
 fn check_new(registry: &Registry, at: Timestamp, new: &NewIdentity) -> Result<(), IdentityError> {

@@ -127,13 +127,12 @@ fn heir<'a>(registry: &Registry, identity: &'a Identity) -> Option<&'a PersonId>
 
 #[cfg(test)]
 mod tests {
-    use avouch_domain::LogPosition;
     use avouch_domain::fixtures::{id, identity, person, person_id};
     use proptest::prelude::*;
 
+    use super::super::governance_tests::commit;
     use super::super::identities::{self, IdentityError, IdentityPatch};
     use super::*;
-    use crate::invariants::{inv8_every_change_is_audited, inv8_every_change_is_audited_once};
 
     const NOW: Timestamp = Timestamp(1_000);
 
@@ -151,13 +150,6 @@ mod tests {
         }
         identities.into_iter().for_each(|identity| registry.put(Row::Identity(identity)));
         registry
-    }
-
-    fn commit(registry: &mut Registry, plan: &Plan) {
-        inv8_every_change_is_audited(plan).unwrap();
-        inv8_every_change_is_audited_once(plan).unwrap();
-        let position = registry.position();
-        registry.apply(plan, LogPosition { revision: position.revision.next(), ..position });
     }
 
     fn gone(registry: &mut Registry, actor: &str, leaver: &str) -> Departure {
