@@ -17,5 +17,6 @@ pub mod metrics;
 pub mod out;
 pub mod rpc;
 mod sys;
+pub mod turns;
 pub mod up;
 pub mod verbs;
