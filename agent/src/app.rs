@@ -11,6 +11,7 @@ use std::time::Duration;
 use avouch::data_lock::{DataLock, DataLockError};
 use avouch::health_http::{serve_health, serve_metrics};
 use avouch::logs::{self, LogHandle};
+use avouch::turns::Turns;
 use avouch_attestors::workload::{WorkloadLooker, unix};
 use avouch_credential::random;
 use avouch_credential::tls::{IdentityCell, RootsCell, TlsError};
@@ -81,9 +82,10 @@ pub enum AppError {
 ///
 /// # Errors
 /// [`AppError`]; the process then ends with 1.
-pub async fn run(config: AgentConfig, confined: Confined) -> Result<(), AppError> {
+pub async fn run(config: AgentConfig, confined: Confined, turns: Turns) -> Result<(), AppError> {
     let logs = logs::init(config.log.clone())?;
     confined.tell();
+    turns.tell();
     let stop = CancellationToken::new();
     spawn_signals(stop.clone(), logs.clone())?;
     let outcome = serve(config, logs, stop).await;

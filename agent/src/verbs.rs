@@ -3,6 +3,7 @@
 //! Prints for people; everything else of the command line is in the `avouch` crate.
 
 use avouch::out::Out;
+use avouch::turns;
 use avouch::verbs::flags::FlagSet;
 use nix::sys::stat::{Mode, umask};
 
@@ -82,13 +83,14 @@ fn start(config: AgentConfig) -> u8 {
     umask(Mode::S_IWGRP | Mode::S_IRWXO);
     // Before there is a second thread.
     let confined = confine(&config, place::runtime_dir().as_deref());
+    let turns = turns::short();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads(cores))
         .thread_name("avouch-agent")
         .enable_all()
         .build();
-    match runtime.map(|runtime| runtime.block_on(app::run(config, confined))) {
+    match runtime.map(|runtime| runtime.block_on(app::run(config, confined, turns))) {
         Ok(Ok(())) => OK,
         Ok(Err(error)) => fail(&format!("Error: {error}")),
         Err(error) => fail(&format!("Error: unable to start threads: {error}")),

@@ -22,5 +22,6 @@ pub mod rpc;
 pub mod rules_folder;
 pub mod run;
 mod sys;
+pub mod turns;
 pub mod up;
 pub mod verbs;

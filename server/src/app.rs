@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use avouch::health_http::{serve_health, serve_metrics};
 use avouch::logs::{self, LogHandle};
+use avouch::turns::Turns;
 use avouch_attestors::node::{NodeVerifier, x509pop};
 use avouch_credential::tls::{ServerPolicy, TlsError, server_config};
 use avouch_domain::{Holder, Image, Row, SlotState, Tick};
@@ -70,8 +71,9 @@ pub enum AppError {
 ///
 /// # Errors
 /// [`AppError`] if it can't start.
-pub async fn run(config: ServerConfig) -> Result<(), AppError> {
+pub async fn run(config: ServerConfig, turns: Turns) -> Result<(), AppError> {
     let logs = logs::init(config.log.clone())?;
+    turns.tell();
     let stop = CancellationToken::new();
     spawn_signals(stop.clone(), logs.clone())?;
     let outcome = serve(config, logs, stop).await;

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use avouch::out::Out;
+use avouch::turns;
 use avouch::verbs::flags::FlagError;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -49,13 +50,14 @@ pub fn run(args: &[String]) -> u8 {
     };
     umask(Mode::S_IWGRP | Mode::S_IRWXO);
     raise_descriptor_limit();
+    let turns = turns::short();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads(cores))
         .thread_name("avouch-server")
         .enable_all()
         .build();
-    match runtime.map(|runtime| runtime.block_on(app::run(config))) {
+    match runtime.map(|runtime| runtime.block_on(app::run(config, turns))) {
         Ok(Ok(())) => OK,
         Ok(Err(error)) => fail(&format!("Error: {error}")),
         Err(error) => fail(&format!("Error: unable to start threads: {error}")),

@@ -38,6 +38,12 @@ impl Report {
         self.line(what, &measured, ratio, "x", bar);
     }
 
+    /// The samples behind the row before.
+    pub fn each(&self, samples: &[f64], unit: &str) {
+        let samples: Vec<_> = samples.iter().map(|sample| format!("{sample:.0}")).collect();
+        println!("  {:<66}    each: {} {unit}", "", samples.join(", "));
+    }
+
     /// A row that could not be measured here.
     pub fn absent(&self, what: &str, reason: &str) {
         println!("  {what:<66}    not run: {reason}");

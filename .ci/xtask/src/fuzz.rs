@@ -26,6 +26,7 @@ pub fn run(words: &[&str]) -> Outcome {
         return Err(format!("no target `{target}`\n{}", targets()?));
     }
     missing()?;
+    same_versions()?;
     let corpus = format!("tests/fuzz/corpus/{target}");
     let time = format!("-max_total_time={seconds}");
     let found = format!("{FOLDER}/found/{target}");
@@ -45,6 +46,13 @@ fn targets() -> Result<String, String> {
         paths.filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
     names.sort();
     Ok(format!("targets: {}", names.join(", ")))
+}
+
+/// What is fuzzed is what is shipped: the package begins with the workspace's lock file, to which cargo adds libFuzzer.
+fn same_versions() -> Outcome {
+    let (from, to) = (files::root().join("Cargo.lock"), files::root().join(FOLDER).join("Cargo.lock"));
+    std::fs::copy(&from, &to).map_err(|e| format!("cannot copy {} to {}: {e}", from.display(), to.display()))?;
+    Ok(())
 }
 
 /// Says what is not installed and how to get it.

@@ -124,7 +124,7 @@ impl Entry {
     ///
     /// # Errors
     /// The first rule broken.
-    pub fn new(parts: EntryParts) -> Result<Self, EntryError> {
+    pub fn new(mut parts: EntryParts) -> Result<Self, EntryError> {
         if parts.selectors.is_empty() {
             return Err(SelectorError::EmptyList.into());
         }
@@ -158,6 +158,10 @@ impl Entry {
         for name in names {
             check_dns_name(name)?;
         }
+        // Entries are many and stay: what a list has grown to is not what it holds.
+        parts.selectors.shrink_to_fit();
+        parts.dns_names.shrink_to_fit();
+        parts.federates_with.shrink_to_fit();
         Ok(Self(Arc::new(Checked { parts, set })))
     }
 

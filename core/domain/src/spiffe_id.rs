@@ -133,7 +133,7 @@ impl SpiffeId {
     }
 
     /// The same ID, with the text of its trust domain shared with `other` if both are members of one.
-    pub(crate) fn share_domain(&mut self, other: &Self) {
+    pub fn share_domain(&mut self, other: &Self) {
         if self.domain == other.domain {
             self.domain = other.domain.clone();
         }

@@ -148,7 +148,8 @@ fn end(seconds: i64) -> Option<Timestamp> {
     (seconds != 0).then_some(Timestamp::from_secs(seconds))
 }
 
-/// An entry as an agent gets it. Servers mask what agents need not know; a missing parent is the agent itself.
+/// An entry as an agent gets it. Servers mask what agents need not know; a missing parent is the agent itself. The text
+/// of the agent's own trust domain is kept once for all.
 ///
 /// # Errors
 /// The entry breaks a rule that any entry keeps; the agent leaves it out and says so.
@@ -158,9 +159,11 @@ pub fn delivered_entry(agent: &SpiffeId, wire: &types::Entry) -> Result<Entry, C
         some => spiffe_id(some).map_err(|e| e.within("invalid parent ID"))?,
     };
     let attributes = wire.additional_attributes.unwrap_or_default();
+    let mut id = spiffe_id(wire.spiffe_id.as_ref()).map_err(|e| e.within("invalid spiffe ID"))?;
+    id.share_domain(agent);
     Entry::new(EntryParts {
         id: EntryId::new(&wire.id).map_err(ConvertError::unreadable)?,
-        spiffe_id: spiffe_id(wire.spiffe_id.as_ref()).map_err(|e| e.within("invalid spiffe ID"))?,
+        spiffe_id: id,
         parent_id: parent,
         selectors: selectors(&wire.selectors)?,
         x509_svid_ttl: Ttl(wire.x509_svid_ttl),

@@ -1,7 +1,8 @@
 //! Where signing work runs that would hold up a thread of the reactor: as much at once as there are cores.
 //!
 //! Never lets a batch go before an answer: who signs hundreds of certificates runs at a lower priority and offers the
-//! processor to others every few of them.
+//! processor to others every few of them. Each offer costs it the rest of its turn, so its turns are short ones as well
+//! ([`avouch::turns`]): with long ones, a batch beside other work that never ends would get next to nothing.
 
 use std::sync::Arc;
 
@@ -45,7 +46,8 @@ impl Lanes {
         let sign = move || {
             let _place = place;
             // Of this thread alone, as Linux has it; without the right to it the batch runs like everything else.
-            // A thread may not take its priority back, which is why it ends with its batch.
+            // A thread may not take its priority back, which is why it ends with its batch. Its turns are short, as are
+            // those of the thread that starts it.
             let _ = rustix::process::nice(BATCH_NICENESS);
             let mut made = Vec::with_capacity(items.len());
             for slice in items.chunks(SIGN_SLICE) {
@@ -68,6 +70,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use avouch::turns;
     use rustix::process::getpriority_process;
 
     use super::*;
@@ -89,6 +92,20 @@ mod tests {
         let batch = lanes.run_batch(vec![(); 2], |()| niceness()).await.unwrap();
         assert!(batch.iter().all(|nice| *nice == (niceness() + BATCH_NICENESS).min(19)), "{batch:?}");
         assert_eq!(lanes.run(niceness).await.unwrap(), niceness());
+    }
+
+    #[test]
+    fn a_batch_has_the_short_turns_of_those_who_answer() {
+        // On a thread of its own, which keeps its turns.
+        let seen = std::thread::spawn(|| {
+            let _ = turns::short();
+            let short = turns::length().ok();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let batch = runtime.block_on(Lanes::new(1).run_batch(vec![()], |()| turns::length().ok()));
+            (short, batch.unwrap())
+        });
+        let (short, batch) = seen.join().unwrap();
+        assert_eq!(batch, [short]);
     }
 
     #[tokio::test]

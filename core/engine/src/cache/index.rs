@@ -16,8 +16,67 @@ const REFILE_AT: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub struct EntryIndex {
     sets: BTreeMap<EntryId, Filed>,
-    buckets: BTreeMap<Selector, BTreeSet<EntryId>>,
-    uses: BTreeMap<Selector, usize>,
+    selectors: BTreeMap<Selector, Uses>,
+}
+
+/// What the entries have to do with one selector.
+#[derive(Clone, Debug, Default)]
+struct Uses {
+    /// How many entries have it.
+    count: usize,
+    bucket: Bucket,
+}
+
+/// Entries that are filed under one selector. Nearly always it is one, which needs no set of its own.
+#[derive(Clone, Debug, Default)]
+enum Bucket {
+    #[default]
+    Empty,
+    One(EntryId),
+    Many(BTreeSet<EntryId>),
+}
+
+impl Bucket {
+    fn insert(&mut self, id: &EntryId) {
+        *self = match std::mem::take(self) {
+            Self::Empty => Self::One(id.clone()),
+            Self::One(other) => Self::Many([other, id.clone()].into()),
+            Self::Many(mut ids) => {
+                ids.insert(id.clone());
+                Self::Many(ids)
+            }
+        };
+    }
+
+    fn remove(&mut self, id: &EntryId) {
+        match self {
+            Self::One(other) if other == id => *self = Self::Empty,
+            Self::Empty | Self::One(_) => {}
+            Self::Many(ids) => {
+                ids.remove(id);
+                if ids.is_empty() {
+                    *self = Self::Empty;
+                }
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::One(_) => 1,
+            Self::Many(ids) => ids.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &EntryId> {
+        let (one, many) = match self {
+            Self::Empty => (None, None),
+            Self::One(id) => (Some(id), None),
+            Self::Many(ids) => (None, Some(ids)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -31,12 +90,10 @@ impl EntryIndex {
     pub fn insert(&mut self, id: &EntryId, set: &SelectorSet) {
         self.remove(id);
         for selector in set {
-            *self.uses.entry(selector.clone()).or_default() += 1;
+            self.selectors.entry(selector.clone()).or_default().count += 1;
         }
         let Some(under) = self.rarest(set) else { return };
-        let bucket = self.buckets.entry(under.clone()).or_default();
-        bucket.insert(id.clone());
-        let crowded = bucket.len() >= REFILE_AT && bucket.len().is_power_of_two();
+        let crowded = self.file(id, &under);
         self.sets.insert(id.clone(), Filed { set: set.clone(), under: under.clone() });
         if crowded {
             self.refile(&under);
@@ -46,21 +103,21 @@ impl EntryIndex {
     /// Forgets an entry.
     pub fn remove(&mut self, id: &EntryId) {
         let Some(filed) = self.sets.remove(id) else { return };
+        self.take_out(id, &filed.under);
         for selector in &filed.set {
-            if let Some(uses) = self.uses.get_mut(selector) {
-                *uses -= 1;
-                if *uses == 0 {
-                    self.uses.remove(selector);
+            if let Some(uses) = self.selectors.get_mut(selector) {
+                uses.count -= 1;
+                if uses.count == 0 {
+                    self.selectors.remove(selector);
                 }
             }
         }
-        self.take_out(id, &filed.under);
     }
 
     /// IDs of the entries whose selectors are all in `set`, ascending.
     #[must_use]
     pub fn matching(&self, set: &SelectorSet) -> BTreeSet<EntryId> {
-        let candidates = set.iter().filter_map(|s| self.buckets.get(s)).flatten();
+        let candidates = set.iter().filter_map(|s| self.selectors.get(s)).flat_map(|uses| uses.bucket.iter());
         candidates
             .filter(|id| {
                 planted(Fault::MatchWithoutSubset)
@@ -71,25 +128,31 @@ impl EntryIndex {
     }
 
     fn rarest(&self, set: &SelectorSet) -> Option<Selector> {
-        set.iter().min_by_key(|s| self.uses.get(*s).copied().unwrap_or(0)).cloned()
+        set.iter().min_by_key(|s| self.selectors.get(*s).map_or(0, |uses| uses.count)).cloned()
+    }
+
+    /// Puts an entry into the bucket of a selector that it has; true if the bucket is to be filed anew.
+    fn file(&mut self, id: &EntryId, under: &Selector) -> bool {
+        let Some(uses) = self.selectors.get_mut(under) else { return false };
+        uses.bucket.insert(id);
+        let length = uses.bucket.len();
+        length >= REFILE_AT && length.is_power_of_two()
     }
 
     fn take_out(&mut self, id: &EntryId, under: &Selector) {
-        if let Some(bucket) = self.buckets.get_mut(under) {
-            bucket.remove(id);
-            if bucket.is_empty() {
-                self.buckets.remove(under);
-            }
+        if let Some(uses) = self.selectors.get_mut(under) {
+            uses.bucket.remove(id);
         }
     }
 
     fn refile(&mut self, crowded: &Selector) {
-        let ids: Vec<_> = self.buckets.get(crowded).into_iter().flatten().cloned().collect();
+        let bucket = self.selectors.get(crowded).map(|uses| &uses.bucket);
+        let ids: Vec<_> = bucket.into_iter().flat_map(Bucket::iter).cloned().collect();
         for id in ids {
             let Some(set) = self.sets.get(&id).map(|filed| filed.set.clone()) else { continue };
             let Some(under) = self.rarest(&set).filter(|s| s != crowded) else { continue };
             self.take_out(&id, crowded);
-            self.buckets.entry(under.clone()).or_default().insert(id.clone());
+            self.file(&id, &under);
             if let Some(filed) = self.sets.get_mut(&id) {
                 filed.under = under;
             }
@@ -99,7 +162,7 @@ impl EntryIndex {
     /// The longest list a single selector leads to.
     #[cfg(test)]
     pub fn longest_bucket(&self) -> usize {
-        self.buckets.values().map(BTreeSet::len).max().unwrap_or(0)
+        self.selectors.values().map(|uses| uses.bucket.len()).max().unwrap_or(0)
     }
 }
 
@@ -181,7 +244,7 @@ mod tests {
         let mut index = EntryIndex::default();
         index.insert(&entry_id("a"), &set(&["u:1", "g:2"]));
         index.remove(&entry_id("a"));
-        assert!(index.sets.is_empty() && index.buckets.is_empty() && index.uses.is_empty());
+        assert!(index.sets.is_empty() && index.selectors.is_empty());
     }
 
     #[test]
@@ -228,11 +291,12 @@ mod tests {
                     plain.iter().filter(|(_, set)| set.is_subset_of(&have)).map(|(id, _)| id.clone()).collect();
                 prop_assert_eq!(index.matching(&have), scan);
             }
-            prop_assert_eq!(index.buckets.values().map(BTreeSet::len).sum::<usize>(), plain.len());
+            let filed = |uses: &Uses| uses.bucket.len();
+            prop_assert_eq!(index.selectors.values().map(filed).sum::<usize>(), plain.len());
             for id in plain.keys() {
                 index.remove(id);
             }
-            prop_assert!(index.sets.is_empty() && index.buckets.is_empty() && index.uses.is_empty());
+            prop_assert!(index.sets.is_empty() && index.selectors.is_empty());
         }
 
         #[test]

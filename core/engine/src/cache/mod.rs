@@ -65,7 +65,8 @@ pub struct Cache {
     cut_off: bool,
     /// Signatures that came while cut off.
     early: Early,
-    slots: BTreeMap<EntryId, Slot>,
+    /// Boxed: half of a tree's places are empty.
+    slots: BTreeMap<EntryId, Box<Slot>>,
     entries: EntryIndex,
     groups: BTreeMap<u64, Group>,
     numbers: BTreeMap<SelectorSet, u64>,
@@ -151,7 +152,7 @@ impl Cache {
         self.federate(id, &entry);
         let groups = self.sets.holding(entry.selector_set());
         self.clock += 1;
-        self.slots.insert(id.clone(), Slot::new(entry, self.clock));
+        self.slots.insert(id.clone(), Box::new(Slot::new(entry, self.clock)));
         for number in groups {
             self.join(number, id);
         }
@@ -161,7 +162,7 @@ impl Cache {
     fn change(&mut self, id: &EntryId, entry: Entry) {
         let Some(slot) = self.slots.get_mut(id) else { return };
         let old = std::mem::replace(&mut slot.entry, entry.clone());
-        slot.hint = entry.hint.as_str().into();
+        slot.hint = slot::hint(&entry);
         slot.forgive();
         let renamed = old.spiffe_id != entry.spiffe_id;
         let new_version =

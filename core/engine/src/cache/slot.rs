@@ -33,12 +33,18 @@ struct Signing {
     priority: Priority,
 }
 
+/// The hint as identities have it; none takes no room of its own.
+pub(super) fn hint(entry: &Entry) -> Arc<str> {
+    if entry.hint.is_empty() { Arc::default() } else { entry.hint.as_str().into() }
+}
+
 /// One live entry.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub entry: Entry,
     pub hint: Arc<str>,
-    pub held: Option<Held>,
+    /// Boxed: most entries have none.
+    pub held: Option<Box<Held>>,
     signing: Option<Signing>,
     failures: u32,
     away: bool,
@@ -56,7 +62,7 @@ pub(super) struct Slot {
 impl Slot {
     pub fn new(entry: Entry, used: u64) -> Self {
         Self {
-            hint: entry.hint.as_str().into(),
+            hint: hint(&entry),
             entry,
             held: None,
             signing: None,
@@ -223,7 +229,7 @@ impl Cache {
             (false, true) => renew.min(wall + later),
             (false, false) => renew,
         };
-        if slot.held.replace(Held { svid, authorities, renew_at, outdated }).is_none() {
+        if slot.held.replace(Box::new(Held { svid, authorities, renew_at, outdated })).is_none() {
             self.held += 1;
         }
         self.mark_groups_of(id);

@@ -96,7 +96,7 @@ impl Cache {
     /// What a later life needs, as of the last input. Clones no bytes.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let held = |(id, slot): (&EntryId, &super::Slot)| {
+        let held = |(id, slot): (&EntryId, &Box<super::Slot>)| {
             let held = slot.held.as_ref()?;
             Some(KeptX509 {
                 entry: id.clone(),
@@ -144,7 +144,7 @@ impl Cache {
         }
         self.take_signing(&id);
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        if slot.held.replace(Held { svid, authorities, renew_at, outdated: false }).is_none() {
+        if slot.held.replace(Box::new(Held { svid, authorities, renew_at, outdated: false })).is_none() {
             self.held += 1;
         }
         self.mark_groups_of(&id);
