@@ -233,6 +233,7 @@ fn hold_runs(
     Runs::new(runs::Parts {
         supply: supply.clone(),
         identities: server.clone(),
+        requests: server.clone(),
         rules: rules::start(held, stop.clone()),
         scribe: Arc::new(records.clone()),
         own_folders: own_folders(config),

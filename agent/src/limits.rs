@@ -148,6 +148,11 @@ pub const TASK_CALLS: u32 = 1_000;
 /// How long the beginning of a run waits for rules that are in force at the server and not here yet; then it begins with
 /// those that are here.
 pub const RULES_WAIT: Duration = Duration::from_secs(5);
+/// How long a server is waited for that is to ask a person. A call asks twice at most, each time with one repetition, and
+/// has its answer before the gate gives up.
+pub const ASK_TIME: Duration = Duration::from_secs(2);
+/// How often a call asks: a yes that is too old for a rule is asked for once more.
+pub const ASKS_PER_CALL: usize = 2;
 /// Most refusals of one run, each of which is a record; then it ends.
 pub const REFUSALS_MAX: u32 = 10_000;
 /// Most calls of a task.

@@ -22,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   avouch up
   avouch identity new coder --kind ai-agent --env test --purpose fix-bugs --ends 30d
   avouch pause coder
+  avouch ask list
   avouch explain 4711 spiffe://example.org/web
   avouch rules new rules
   avouch completions bash > ~/.local/share/bash-completion/completions/avouch";

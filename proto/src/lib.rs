@@ -90,6 +90,11 @@ mod generated {
                 include!("gen/avouch.run.v1.rs");
             }
         }
+        pub mod requests {
+            pub mod v1 {
+                include!("gen/avouch.requests.v1.rs");
+            }
+        }
         pub mod rules {
             pub mod v1 {
                 include!("gen/avouch.rules.v1.rs");
@@ -114,6 +119,7 @@ pub mod revision;
 
 pub use generated::avouch::governance::v1 as governance_v1;
 pub use generated::avouch::records::v1 as records_v1;
+pub use generated::avouch::requests::v1 as requests_v1;
 pub use generated::avouch::rules::v1 as rules_v1;
 pub use generated::avouch::run::v1 as run_v1;
 pub use generated::avouch::sealed::v1 as sealed_v1;

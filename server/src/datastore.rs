@@ -7,7 +7,8 @@ use std::path::Path;
 
 use avouch_credential::ledger::{Hash, SignedHead};
 use avouch_domain::{
-    Image, LogPosition, Plan, Row, RowKey, RulesDigest, RulesFolder, SpiffeId, Stand, Timestamp,
+    Image, LogPosition, Plan, RequestHash, RequestText, Row, RowKey, RulesDigest, RulesFolder, SpiffeId,
+    Stand, Timestamp,
 };
 use avouch_engine::Registry;
 use avouch_store::{
@@ -63,6 +64,7 @@ fn put(before: &Registry, row: &Row) -> RowChange {
         Row::Person(_) => C::PersonSet,
         Row::Identity(_) => C::IdentitySet,
         Row::Rules(_) => C::RulesSet,
+        Row::Request(_) => C::RequestSet,
     }
 }
 
@@ -76,6 +78,7 @@ fn delete(key: &RowKey) -> RowChange {
         RowKey::Person(_) => RowChange::PersonSet,
         RowKey::Identity(_) => RowChange::IdentitySet,
         RowKey::Rules(_) => RowChange::RulesSet,
+        RowKey::Request(_) => RowChange::RequestSet,
     }
 }
 
@@ -179,6 +182,16 @@ impl Datastore {
     pub async fn rules_folder(&self, digest: RulesDigest) -> Result<Option<RulesFolder>, StoreError> {
         let (done, elapsed) = timed(self.clock, self.store.rules_folder(digest)).await;
         self.metrics.store_called(StoreCall::RulesFolder, code(&done), elapsed);
+        done
+    }
+
+    /// As [`Store::request_text`].
+    ///
+    /// # Errors
+    /// As [`Store::request_text`].
+    pub async fn request_text(&self, hash: RequestHash) -> Result<Option<RequestText>, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.request_text(hash)).await;
+        self.metrics.store_called(StoreCall::RequestText, code(&done), elapsed);
         done
     }
 

@@ -66,6 +66,9 @@ avouch::metric_table! {
     IDENTITY_SET: Call[] = Avouch "datastore_identity_set", "An identity was written.";
     RULES_SET: Call[] = Avouch "datastore_rules_set", "Published rules were written.";
     RULES_FOLDER_FETCH: Call[] = Avouch "datastore_rules_folder_fetch", "A folder of published rules was read.";
+    REQUEST_SET: Call[] = Avouch "datastore_request_set", "A request for a person's yes was written.";
+    REQUEST_TEXT_FETCH: Call[] = Avouch "datastore_request_text_fetch", "The text of a request was read.";
+    REQUEST_PRUNE: Call[] = Avouch "datastore_request_prune", "Requests of which nothing can come any more were removed.";
     RECORD_LIST: Call[] = Avouch "datastore_record_list", "Records were read.";
     NODE_RECORD_LIST: Call[] = Avouch "datastore_node_record_list", "Records of nodes, or where their chains stand, were read.";
     NODE_RECORD_APPEND: Call[] = Avouch "datastore_node_record_append", "Records that nodes had sent were written, those of several nodes in one transaction.";
@@ -88,6 +91,7 @@ pub enum Pruned {
     Entries,
     JoinTokens,
     Nodes,
+    Requests,
 }
 
 /// How an operator withdraws trust from an authority.
@@ -106,6 +110,7 @@ pub enum StoreCall {
     Position,
     Records,
     RulesFolder,
+    RequestText,
     NodeRecords,
     NodeRecordsKept,
 }
@@ -129,6 +134,7 @@ pub enum RowChange {
     PersonSet,
     IdentitySet,
     RulesSet,
+    RequestSet,
 }
 
 impl RowChange {
@@ -150,6 +156,7 @@ impl RowChange {
             Self::PersonSet => PERSON_SET,
             Self::IdentitySet => IDENTITY_SET,
             Self::RulesSet => RULES_SET,
+            Self::RequestSet => REQUEST_SET,
         }
     }
 }
@@ -334,6 +341,7 @@ impl Metrics {
             Pruned::Entries => (ENTRY_PRUNE, Some(ENTRY_MANAGER_PRUNE)),
             Pruned::JoinTokens => (TOKEN_PRUNE, None),
             Pruned::Nodes => (NODE_PRUNE, Some(NODE_MANAGER_PRUNE)),
+            Pruned::Requests => (REQUEST_PRUNE, None),
         };
         for call in manager.into_iter().chain([store]) {
             self.registry.call(call, [], outcome(good), elapsed);
@@ -354,6 +362,7 @@ impl Metrics {
             StoreCall::Position => POSITION_FETCH,
             StoreCall::Records => RECORD_LIST,
             StoreCall::RulesFolder => RULES_FOLDER_FETCH,
+            StoreCall::RequestText => REQUEST_TEXT_FETCH,
             StoreCall::NodeRecords => NODE_RECORD_LIST,
             StoreCall::NodeRecordsKept => NODE_RECORD_APPEND,
         };

@@ -6,12 +6,14 @@
 
 mod activation;
 mod agents;
+mod asks;
 mod audit;
 mod authorities;
 mod away;
 mod bad_input;
 mod clients;
 mod clocks;
+mod coder;
 mod command_line;
 mod confine;
 mod explain;

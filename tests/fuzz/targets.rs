@@ -24,7 +24,7 @@ use avouch_credential::x509::name::Name;
 use avouch_credential::x509::pem;
 use avouch_domain::{Bundle, ChainId, NodeChain, Selector, SelectorSet, SpiffeId, Timestamp, TrustDomain};
 use avouch_proto::convert;
-use avouch_proto::{records_v1, types, watch_v1};
+use avouch_proto::{records_v1, requests_v1, types, watch_v1};
 use avouch_rules::{Folder, Limits, ParamKind};
 use avouch_server::keys::disk::DiskKeys;
 use prost::Message as _;
@@ -34,7 +34,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("spiffe_id", spiffe_id),
     ("selector", selector),
     ("hcl", read_hcl),
@@ -55,6 +55,7 @@ pub const TARGETS: [(&str, Target); 20] = [
     ("node_records", node_records),
     ("wire_shipment", wire_shipment),
     ("spool", spool),
+    ("request", request),
 ];
 
 fn domain() -> TrustDomain {
@@ -353,6 +354,22 @@ pub fn wire_node(bytes: &[u8]) {
         && let Ok(read) = convert::position_from_wire(&wire)
     {
         assert_eq!(convert::position_from_wire(&convert::position_to_wire(&read)).as_ref(), Ok(&read));
+    }
+}
+
+/// What people are shown before they say yes, and what a node agent asks.
+pub fn request(bytes: &[u8]) {
+    if let Some(text) = text(bytes)
+        && let Ok(content) = avouch_credential::request::read(text)
+    {
+        let again = avouch_credential::request::text_of(&content).expect("what was read is written");
+        assert_eq!(&*again.text, text, "there is one text for one question");
+    }
+    if let Ok(wire) = requests_v1::AskRequest::decode(bytes)
+        && let Ok((content, needs, key)) = convert::asking_from_wire(wire)
+    {
+        let again = convert::asking_from_wire(convert::asking_to_wire(&content, needs, key));
+        assert_eq!(again, Ok((content, needs, key)), "a question survives the wire");
     }
 }
 

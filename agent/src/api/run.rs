@@ -231,6 +231,7 @@ fn question(ask: wire::Ask) -> Option<Question> {
         action: ask.action,
         resource: ask.resource,
         params: params.collect::<Option<_>>()?,
+        shown: ask.content,
         what_if: ask.what_if,
     })
 }
@@ -243,5 +244,6 @@ fn wire_answer(number: u64, answer: &Answer) -> wire::Answer {
         text: answer.text.clone(),
         limits: answer.limits.clone(),
         record: answer.record,
+        request: answer.request.clone(),
     }
 }

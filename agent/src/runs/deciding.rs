@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
-use avouch_domain::Timestamp;
-use avouch_rules::{Act, Caller, Identity, IdentityFacts, Outcome, Params, Reason, Standing, Task};
+use avouch_domain::{Timestamp, Whose};
+use avouch_rules::{
+    Act, Caller, Identity, IdentityFacts, Missing, Need, Outcome, Params, Reason, Standing, Task, Who, Yes,
+};
 
 use crate::records::Durability;
 use crate::rules::Held;
@@ -18,8 +20,18 @@ pub struct Question {
     /// ID in the catalogue.
     pub resource: String,
     pub params: Params,
+    /// All that would be done, in the gate's words; empty: it can't be shown.
+    pub shown: String,
     /// Only to know.
     pub what_if: bool,
+}
+
+#[cfg(test)]
+impl Question {
+    /// A question of which nothing else is known.
+    pub fn of(action: &str, resource: &str) -> Self {
+        Self { action: action.into(), resource: resource.into(), ..Self::default() }
+    }
 }
 
 /// What it is told.
@@ -40,6 +52,10 @@ pub struct Answer {
     pub rules_number: u64,
     /// Can't be taken back.
     pub irreversible: bool,
+    /// The request that waits for a person, or whose yes was used; empty: none.
+    pub request: String,
+    /// Whose yes would allow it, if nothing else is missing.
+    pub needs: Whose,
     /// Number of its record; 0: none.
     pub record: u64,
 }
@@ -55,6 +71,8 @@ impl Answer {
             rules: Vec::new(),
             rules_number: 0,
             irreversible: false,
+            request: String::new(),
+            needs: Whose::default(),
             record: 0,
         }
     }
@@ -64,9 +82,9 @@ impl Answer {
         Self::denied("unrecorded", format!("it can't be recorded, so it is denied: {error}"))
     }
 
-    /// Limited and irreversible ones are on the disk before anybody acts on them.
+    /// Limited and irreversible ones, and those that use a yes, are on the disk before anybody acts on them.
     pub(super) fn durability(&self) -> Durability {
-        if self.goes_on && (self.irreversible || !self.limits.is_empty()) {
+        if self.goes_on && (self.irreversible || !self.limits.is_empty() || !self.request.is_empty()) {
             Durability::Synced
         } else {
             Durability::Soon
@@ -85,6 +103,9 @@ impl Answer {
         }
         if !self.limits.is_empty() {
             detail.push(("limits", self.limits.clone()));
+        }
+        if !self.request.is_empty() {
+            detail.push(("request", self.request.clone()));
         }
         detail
     }
@@ -110,6 +131,7 @@ impl Wearer {
         rules: Option<&Held>,
         task: &Task,
         question: &Question,
+        yes: Yes,
         now: Timestamp,
     ) -> Answer {
         let Some(held) = rules else {
@@ -120,7 +142,7 @@ impl Wearer {
             let text = "the identity can't be judged by these rules, so it is denied".to_owned();
             return Answer::denied(Reason::PolicyError.code(), text);
         };
-        let caller = Caller { task: Some(task), ..Caller::new(identity) };
+        let caller = Caller { task: Some(task), yes, ..Caller::new(identity) };
         let Question { action, resource, params, .. } = question;
         let decision = held.rules.decide(&caller, &Act { action, resource, params, now });
         let resource = held.rules.catalogue().get(resource);
@@ -138,6 +160,8 @@ impl Wearer {
             rules: decision.rules,
             rules_number: held.number,
             irreversible,
+            request: String::new(),
+            needs: needs(&decision.outcome),
             record: 0,
         }
     }
@@ -162,6 +186,20 @@ impl Wearer {
         }
         self.formed.as_ref().map(|(_, identity)| identity)
     }
+}
+
+/// Whose yes would allow it; nobody's if something else is missing as well.
+fn needs(outcome: &Outcome) -> Whose {
+    let Outcome::Ask(needs) = outcome else { return Whose::default() };
+    let mut whose = Whose::default();
+    for Need { what, .. } in needs {
+        match what {
+            Missing::Yes(Who::Owner) => whose.owner = true,
+            Missing::Yes(Who::Person) => whose.person = true,
+            Missing::Grant => return Whose::default(),
+        }
+    }
+    whose
 }
 
 /// One sentence, and what to do next.

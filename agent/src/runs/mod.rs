@@ -4,6 +4,7 @@
 //! whom is decided in `avouch_engine::runs`, what may be done in `avouch_rules`. Never answers before the record of the
 //! answer is in the spool.
 
+mod asking;
 mod deciding;
 mod roots;
 mod scribe;
@@ -19,21 +20,22 @@ use std::sync::{Arc, Weak};
 use avouch_attestors::code::{CodeDigest, CodeError, code_of};
 use avouch_attestors::process::Link;
 use avouch_attestors::{PinnedProcess, ProcessGone};
-use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
+use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, Whose, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
-use avouch_rules::Task;
+use avouch_rules::{Task, Yes};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
 pub use deciding::{Answer, Question};
 pub use scribe::Scribe;
 
-use crate::limits::{REFUSALS_MAX, RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
+use crate::limits::{ASKS_PER_CALL, REFUSALS_MAX, RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
-use crate::upstream::{CallError, Governed, Identities};
+use crate::upstream::{CallError, Governed, Identities, Requests};
+use asking::Told;
 use deciding::Wearer;
 use roots::{Roots, is_alive};
 
@@ -41,6 +43,7 @@ use roots::{Roots, is_alive};
 pub struct Parts {
     pub supply: Arc<dyn Supply>,
     pub identities: Arc<dyn Identities>,
+    pub requests: Arc<dyn Requests>,
     pub rules: Book,
     pub scribe: Arc<dyn Scribe>,
     /// Folders of the agent's own.
@@ -267,6 +270,7 @@ impl Runs {
             refusals_left: REFUSALS_MAX,
             wearer: Wearer::new(identity),
             feed,
+            gone: false,
             told: false,
         };
         running.record_start(uid, wanted.confined).await.map_err(BeginError::Record)?;
@@ -345,6 +349,8 @@ pub struct Running {
     refusals_left: u32,
     wearer: Wearer,
     feed: Box<dyn Feed>,
+    /// The identity may not run here any more.
+    gone: bool,
     /// Its end is recorded.
     told: bool,
 }
@@ -379,17 +385,53 @@ impl Running {
 
     /// Resolves when the identity may not run here any more.
     pub async fn withdrawn(&mut self) {
-        while self.feed.next().await.is_some_and(|update| update.matched > 0) {}
+        while !self.gone {
+            self.gone = self.feed.next().await.is_none_or(|update| update.matched == 0);
+        }
+    }
+
+    /// Decides by the rules of now.
+    fn judge(&mut self, question: &Question, yes: Yes) -> Answer {
+        let parts = &self.runs.0.parts;
+        let rules = parts.rules.current();
+        self.wearer.decide(rules.as_deref(), &self.task, question, yes, (parts.clock)().wall)
+    }
+
+    /// What takes a person's yes: uses one that was said to exactly this, or lets a request wait for it.
+    async fn ask(&mut self, question: &Question, mut answer: Answer) -> Answer {
+        // A rule may want a fresher yes than was said: then it is used up for nothing, and asked for anew.
+        for _ in 0..ASKS_PER_CALL {
+            match self.ask_once(question, answer.needs).await {
+                Told::Nobody(why) => return answer.unasked(&why),
+                Told::Waits(request) => return answer.waits(request),
+                Told::Yes { request, yes } => answer = Answer { request, ..self.judge(question, yes) },
+            }
+            if answer.needs.nobodys() {
+                return answer;
+            }
+        }
+        answer.unasked("the yes that was said is not fresh enough")
+    }
+
+    async fn ask_once(&mut self, question: &Question, needs: Whose) -> Told {
+        let requests = self.runs.0.parts.requests.clone();
+        let (identity, task) = (self.identity().name.clone(), self.task_code.clone());
+        // A stop does not wait until somebody has been asked.
+        tokio::select! {
+            biased;
+            () = self.withdrawn() => Told::Nobody("the identity may not run here any more".to_owned()),
+            told = asking::ask(&*requests, identity, task, question, needs) => told,
+        }
     }
 
     /// Decides, counts and records.
     pub async fn decide(&mut self, question: &Question) -> Answer {
-        let parts = &self.runs.0.parts;
-        let rules = parts.rules.current();
-        let now = (parts.clock)().wall;
-        let mut answer = self.wearer.decide(rules.as_deref(), &self.task, question, now);
+        let mut answer = self.judge(question, Yes::default());
         if question.what_if {
             return answer;
+        }
+        if !answer.needs.nobodys() {
+            answer = self.ask(question, answer).await;
         }
         let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
         match self.runs.0.parts.scribe.write(note, answer.durability()).await {

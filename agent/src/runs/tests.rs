@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use avouch_attestors::Peer;
 use avouch_domain::fixtures::{id, identity as governed_identity};
-use avouch_domain::{Code, Kind, Timestamp, TrustDomain};
+use avouch_domain::{Code, Kind, RequestContent, RequestId, Timestamp, TrustDomain, Whose};
 
 use tokio::sync::watch;
 
 use super::*;
 use crate::peer::tests::waiting_child;
 use crate::supply::{AgentFacts, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
-use crate::upstream::Told;
+use crate::upstream::{Asked, Told, Used};
 
 /// A middle that lets one user run one identity, as long as `entitled` says so.
 struct Middle {
@@ -99,6 +99,37 @@ impl Identities for Server {
     }
 }
 
+/// A server whose people have said what it holds; it keeps what it is asked.
+#[derive(Default)]
+struct People {
+    asked: Mutex<Vec<(RequestContent, Whose, [u8; 16])>>,
+    /// Ages of the yeses that wait to be used, last first.
+    yes: Mutex<Vec<u32>>,
+    away: AtomicBool,
+    hangs: AtomicBool,
+    /// Speaks of something else than it is asked.
+    lies: AtomicBool,
+}
+
+#[tonic::async_trait]
+impl Requests for People {
+    async fn ask(&self, content: &RequestContent, needs: Whose, key: [u8; 16]) -> Result<Asked, CallError> {
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if self.away.load(Ordering::SeqCst) {
+            return Err(CallError::Unreachable("it is away".to_owned()));
+        }
+        self.asked.lock().push((content.clone(), needs, key));
+        let mut hash = avouch_credential::request::text_of(content).unwrap().hash;
+        if self.lies.load(Ordering::SeqCst) {
+            hash.0[0] ^= 1;
+        }
+        let used = self.yes.lock().pop().map(|age| Used { whose: needs, age });
+        Ok(Asked { request: RequestId::new("req_a").unwrap(), hash, used })
+    }
+}
+
 /// Keeps what it is told, as long as it has room.
 #[derive(Default)]
 struct Kept {
@@ -122,6 +153,7 @@ struct Rig {
     runs: Runs,
     middle: Arc<Middle>,
     book: Arc<Kept>,
+    people: Arc<People>,
     rules: Book,
     folder: tempfile::TempDir,
 }
@@ -141,7 +173,7 @@ fn rig_in(folder: tempfile::TempDir) -> Rig {
 }
 
 fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
-    let (entitled, book) = (watch::channel(1).0, Arc::<Kept>::default());
+    let (entitled, book, people) = (watch::channel(1).0, Arc::<Kept>::default(), Arc::<People>::default());
     let middle = Arc::new(Middle { entitled });
     let rules = Book::default();
     rules.swap(Some(starter()));
@@ -149,13 +181,14 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
     let parts = Parts {
         supply: middle.clone(),
         identities: Arc::new(server),
+        requests: people.clone(),
         rules: rules.clone(),
         scribe: book.clone(),
         own_folders: Vec::new(),
         folder: folder.path().join("runs"),
         clock: now,
     };
-    Rig { runs: Runs::new(parts).unwrap(), middle, book, rules, folder }
+    Rig { runs: Runs::new(parts).unwrap(), middle, book, people, rules, folder }
 }
 
 fn caller_of(pid: u32) -> Arc<Caller> {
@@ -185,7 +218,7 @@ fn membership(rig: &Rig, caller: &Arc<Caller>) -> Membership {
 }
 
 fn question(resource: &str) -> Question {
-    Question { action: "tool.call".into(), resource: resource.into(), ..Question::default() }
+    Question::of("tool.call", resource)
 }
 
 #[tokio::test]
@@ -315,4 +348,86 @@ async fn who_may_not_run_it_here_hears_what_may_run() {
         )
     );
     assert_eq!(rig.book.notes.lock()[0].0.event, NodeEvent::InstanceRefused);
+}
+
+/// A call that takes the yes of a person other than the owner.
+fn merge() -> Question {
+    Question { shown: r#"{"commit":"0f3a"}"#.into(), ..Question::of("repo.merge", "git/pay") }
+}
+
+#[tokio::test]
+async fn what_takes_a_yes_waits_for_it_under_the_words_of_the_gate() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let waits = running.decide(&merge()).await;
+    assert_eq!((waits.outcome, waits.request.as_str()), ("step_up", "req_a"));
+    assert!(waits.text.contains("req_a waits for it"), "{}", waits.text);
+    let asked = rig.people.asked.lock().clone();
+    let (content, needs, _) = &asked[0];
+    assert_eq!((content.identity.clone(), content.task.as_str()), (id("/test/coder"), "fix-4711"));
+    assert_eq!(
+        (content.shown.as_str(), *needs),
+        (r#"{"commit":"0f3a"}"#, Whose { owner: false, person: true })
+    );
+    let note = rig.book.notes.lock().last().unwrap().0.clone();
+    assert!(note.detail.contains(&("request", "req_a".to_owned())), "{note:?}");
+}
+
+#[tokio::test]
+async fn a_yes_allows_one_call_whose_record_is_on_the_disk_first() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    rig.people.yes.lock().push(60);
+    let allowed = running.decide(&merge()).await;
+    assert_eq!((allowed.outcome, allowed.request.as_str()), ("allow", "req_a"));
+    let (note, durability) = rig.book.notes.lock().last().unwrap().clone();
+    assert_eq!((note.event, durability), (NodeEvent::Decision, Durability::Synced));
+    assert_eq!(running.decide(&merge()).await.outcome, "step_up", "the next call has none");
+    let keys: BTreeSet<_> = rig.people.asked.lock().iter().map(|(_, _, key)| *key).collect();
+    assert_eq!(keys.len(), 2, "each call has a key of its own");
+}
+
+#[tokio::test]
+async fn a_yes_that_is_too_old_for_the_rule_is_asked_for_anew() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    rig.people.yes.lock().push(901);
+    let waits = running.decide(&merge()).await;
+    assert_eq!((waits.outcome, rig.people.asked.lock().len()), ("step_up", 2));
+    *rig.people.yes.lock() = vec![901, 901];
+    let given_up = running.decide(&merge()).await;
+    assert_eq!((given_up.outcome, given_up.reason), ("deny", "not_asked"));
+}
+
+#[tokio::test]
+async fn where_nobody_can_be_asked_it_is_denied() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let unshown = Question { shown: String::new(), ..merge() };
+    assert_eq!(running.decide(&unshown).await.reason, "not_asked");
+    rig.people.lies.store(true, Ordering::SeqCst);
+    rig.people.yes.lock().push(0);
+    assert_eq!(running.decide(&merge()).await.outcome, "deny", "a yes to something else is none");
+    rig.people.away.store(true, Ordering::SeqCst);
+    let away = running.decide(&merge()).await;
+    assert_eq!((away.outcome, away.reason), ("deny", "not_asked"));
+    assert!(away.text.contains("nobody could be asked: it is away"), "{}", away.text);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_until_somebody_has_been_asked() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    rig.people.hangs.store(true, Ordering::SeqCst);
+    rig.middle.entitled.send_replace(0);
+    assert_eq!(running.decide(&merge()).await.outcome, "deny");
+    running.withdrawn().await;
+}
+
+#[tokio::test]
+async fn who_only_wants_to_know_asks_nobody() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    assert_eq!(running.decide(&Question { what_if: true, ..merge() }).await.outcome, "step_up");
+    assert!(rig.people.asked.lock().is_empty());
 }

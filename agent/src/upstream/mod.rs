@@ -5,6 +5,7 @@
 mod channel;
 mod identities;
 mod records;
+mod requests;
 mod rules;
 mod spire;
 mod watch;
@@ -26,6 +27,7 @@ pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
 pub use identities::{Governed, Identities, Told};
 pub use records::Sink;
+pub use requests::{Asked, Requests, Used};
 pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};
 pub use spire::{AttestError, Attestation};
 

@@ -91,14 +91,17 @@ pub struct Ask {
     pub resource: String,
     /// What the rules want to know of the call.
     pub params: Params,
-    /// SHA-256 over the canonical form of all arguments.
-    pub arguments_digest: [u8; 32],
+    /// All arguments in their canonical form: what a person is shown if it takes one's yes. Empty if they are more than
+    /// anybody reads.
+    pub shown: String,
 }
 
 /// What was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Allow,
+    /// Allowed, because somebody said yes to what the ask shows: nothing else is sent.
+    Agreed,
     /// Allowed if the gate holds the answer to these. A gate that can't denies.
     Limit(Limits),
     Deny {

@@ -37,6 +37,14 @@ const ADOPT: &str = "Examples:
   avouch adopt --path /billing/ --kind service --env prod --purpose billing --ends 365d --owner 'Ada Example' --apply
 
 Without --apply it says what would be adopted and adopts nothing.";
+const ASK: &str = "Examples:
+  avouch ask list
+  avouch ask show req_3f9a0c51d2e7
+  avouch ask yes req_3f9a0c51d2e7
+  avouch ask no req_3f9a0c51d2e7
+
+A yes fits exactly what was shown, is used once, and lasts a quarter of an hour. Exit codes: 0 done, 2 the yes is somebody
+else's, 3 the server shows another text than it keeps, 5 another yes is still missing.";
 const AUDIT: &str = "Examples:
   avouch audit export > records.jsonl
   avouch audit export --source server
@@ -102,6 +110,9 @@ pub enum Command {
     #[command(after_help = ADOPT)]
     /// Give an owner to what was found, without a break for it
     Adopt(Adopt),
+    #[command(subcommand, disable_help_subcommand = true, after_help = ASK)]
+    /// Requests: what an identity may do only after a person's yes
+    Ask(AskVerb),
     #[command(subcommand, disable_help_subcommand = true, after_help = AUDIT)]
     /// The log: who did what to whom, and the proof that nobody changed it
     Audit(AuditVerb),
@@ -288,6 +299,36 @@ pub struct Adopt {
     /// Adopt, after you have seen what
     #[arg(long)]
     pub apply: bool,
+}
+
+/// Verbs on requests.
+#[derive(Debug, Subcommand)]
+pub enum AskVerb {
+    #[command(after_help = ASK)]
+    /// What waits for a yes, newest first
+    List {
+        /// Also what was answered or has lapsed in the last day
+        #[arg(long)]
+        all: bool,
+    },
+    #[command(after_help = ASK)]
+    /// What one request asks, word for word
+    Show {
+        /// Its ID
+        id: String,
+    },
+    #[command(after_help = ASK)]
+    /// Show it, and say yes to exactly that
+    Yes {
+        /// Its ID
+        id: String,
+    },
+    #[command(after_help = ASK)]
+    /// Show it, and say no; takes a yes back that was not used yet
+    No {
+        /// Its ID
+        id: String,
+    },
 }
 
 /// Verbs on the log.

@@ -183,6 +183,9 @@ struct People {
     name: String,
     until: String,
     rules_number: String,
+    /// Whose yes was used, if it took one.
+    request: Option<String>,
+    said: Vec<Seen>,
     identity: Option<Seen>,
     adopted: Option<Seen>,
     rules: Option<Seen>,
@@ -191,8 +194,11 @@ struct People {
 impl People {
     fn behind(instance: &Instance) -> Self {
         let start = instance.start.clone().unwrap_or_default();
-        let rules = instance.decision.as_ref().and_then(|decision| decision.get("rules"));
+        let of_decision = |name| instance.decision.as_ref().and_then(|decision| decision.get(name));
+        let rules = of_decision("rules");
+        let request = of_decision("request").filter(|_| of_decision("outcome") == Some("allow"));
         Self {
+            request: request.map(str::to_owned),
             name: start.subject,
             until: instance.decision.as_ref().map_or(start.at, |decision| decision.at.clone()),
             rules_number: rules.unwrap_or_default().to_owned(),
@@ -210,6 +216,9 @@ impl People {
         match &*event {
             "rules_published" | "rules_approved" if record.subject == self.rules_number => {
                 self.rules = Some(Seen::of_server(record));
+            }
+            "request_yes" if Some(&record.subject) == self.request.as_ref() => {
+                self.said.push(Seen::of_server(record));
             }
             event if event.starts_with("identity_") && record.subject == self.name => {
                 let seen = Seen::of_server(record);
@@ -250,6 +259,18 @@ fn hops(instance: &Instance, people: &People, named: impl Fn(&str) -> String) ->
                 seen.get("yes_by").map(|yes| format!(", with the yes of {}", named(yes))).unwrap_or_default();
             Some(format!("{}, last moved by {}{yes}", seen.subject, named(&seen.actor)))
         }));
+    }
+    if let Some(request) = &people.request {
+        let yes = |seen: &Seen| {
+            let role = seen.get("as").unwrap_or("unknown");
+            Some(format!("to {request}, by {} (as {role})", named(&seen.actor)))
+        };
+        let said = people.said.iter().map(|seen| hop("said yes", Some(seen), yes));
+        let before = hops.len();
+        hops.extend(said);
+        if hops.len() == before {
+            hops.push(hop("said yes", None, yes));
+        }
     }
     let (start, identity) = (instance.start.as_ref(), people.identity.as_ref());
     hops.push(hop("task", instance.task.as_ref(), |seen| Some(seen.subject.clone())));
@@ -387,6 +408,8 @@ mod tests {
         let name = "spiffe://example.org/test/coder";
         let allow = [("action", "tool.call"), ("outcome", "allow"), ("reason", "allowed"), ("rules", "1")];
         let deny = [("action", "tool.call"), ("outcome", "deny"), ("reason", "no_rule"), ("rules", "1")];
+        let agreed =
+            [("action", "repo.merge"), ("outcome", "allow"), ("reason", "allowed"), ("request", "req_a")];
         let notes = [
             note(NodeEvent::AgentStart, "agent", "agent", &[]),
             note(NodeEvent::InstanceStart, "ins_1", name, &start),
@@ -395,6 +418,7 @@ mod tests {
             note(NodeEvent::Decision, "ins_2", "files/b", &deny),
             note(NodeEvent::Decision, "ins_1", "files/a", &allow),
             note(NodeEvent::Decision, "ins_1", "files/b", &deny),
+            note(NodeEvent::Decision, "ins_1", "git/pay", &agreed),
             note(NodeEvent::InstanceEnd, "ins_1", name, &[]),
         ];
         let line = |note: &Note| {
@@ -420,6 +444,8 @@ mod tests {
             row(1_000, AuditEvent::IdentityRegistered, name, &by("per_a")),
             row(2_000, AuditEvent::IdentityPlaced, name, &[("uid", "1")]),
             row(3_000, AuditEvent::RulesPublished, "1", &[]),
+            row(4_000, AuditEvent::RequestYes, "req_a", &[("as", "person")]),
+            row(5_000, AuditEvent::RequestYes, "req_b", &[("as", "person")]),
             row(20_000, AuditEvent::IdentityChanged, name, &by("per_later")),
         ];
         let line = |(n, row)| line_of(n as u64 + 1, &FIRST_PREVIOUS, Revision(1), row).unwrap();
@@ -463,10 +489,19 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_that_took_a_yes_leads_to_who_said_it() {
+        let lines = node("/spire/agent/a");
+        let (_, hops) = traced(&What::Decision(8), None, &lines).unwrap();
+        assert!(texts(&hops).contains(&"said yes 4: to req_a, by per_s (as person)".to_owned()), "{hops:?}");
+        let (_, hops) = traced(&What::Decision(6), None, &lines).unwrap();
+        assert!(texts(&hops).iter().all(|hop| !hop.starts_with("said yes")));
+    }
+
+    #[test]
     fn an_instance_is_traced_with_all_its_decisions() {
         let (instance, hops) =
             traced(&What::Instance("ins_1".into()), None, &node("/spire/agent/a")).unwrap();
-        assert_eq!(instance.outcomes, [("allow".to_owned(), 1), ("deny".to_owned(), 1)].into());
+        assert_eq!(instance.outcomes, [("allow".to_owned(), 2), ("deny".to_owned(), 1)].into());
         assert_eq!(texts(&hops)[0], "task 4: fix-4711");
     }
 

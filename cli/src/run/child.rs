@@ -5,11 +5,12 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
 use avouch_proto::run_v1::Begun;
-use nix::sys::prctl::{set_child_subreaper, set_dumpable};
+use nix::sys::prctl::{set_child_subreaper, set_dumpable, set_name};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Command;
 
+use super::SUPERVISOR;
 use super::confine::Domain;
 use crate::children;
 use crate::gate::SOCKET_VARIABLE;
@@ -48,6 +49,8 @@ pub(super) struct Child {
 /// From now on nobody of the same user reads this process or writes into it, and what descends from it stays below it.
 pub(super) fn be_its_guardian() -> io::Result<()> {
     set_dumpable(false)?;
+    // Whoever looks at the ancestors of a process sees by it that it belongs to a run.
+    set_name(SUPERVISOR)?;
     set_child_subreaper(true)?;
     Ok(())
 }

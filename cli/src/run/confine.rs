@@ -23,6 +23,9 @@ use seccompiler::{
 /// The first version that can keep signals in (Linux 6.12).
 const NEEDED: ABI = ABI::V6;
 
+/// Pastes into a console of the kernel (`ioctl_console(2)`).
+const TIOCLINUX: u64 = 0x541c;
+
 /// Each of these reaches around a domain: into the environment of any process, the kernel, what is mounted, or the disk.
 const BEYOND: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::PERFMON)
@@ -64,12 +67,19 @@ fn whole() -> Result<RulesetCreated, landlock::RulesetError> {
         .create()
 }
 
-/// What no domain holds: a limit set for another process of the same user ends it (`prlimit`, RLIMIT_CPU). Reading one, and
-/// setting one's own, go on.
+/// What no domain holds: a limit set for another process of the same user ends it (`prlimit`, RLIMIT_CPU), and words put into
+/// the terminal are read by whoever reads it next, such as the shell after the run. Reading limits, and setting one's own, go
+/// on.
 fn calls() -> Result<BpfProgram, seccompiler::Error> {
     let not_itself = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
     let sets = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
-    let rules = [(libc::SYS_prlimit64, vec![SeccompRule::new(vec![not_itself, sets])?])];
+    let asks_for = |request: u64| {
+        SeccompRule::new(vec![SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request)?])
+    };
+    let rules = [
+        (libc::SYS_prlimit64, vec![SeccompRule::new(vec![not_itself, sets])?]),
+        (libc::SYS_ioctl, vec![asks_for(libc::TIOCSTI)?, asks_for(TIOCLINUX)?]),
+    ];
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let arch = std::env::consts::ARCH.try_into()?;
     Ok(SeccompFilter::new(rules.into(), SeccompAction::Allow, refused, arch)?.try_into()?)

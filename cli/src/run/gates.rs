@@ -20,6 +20,8 @@ use super::hold::{AWAY, Hold};
 use super::kin::descends_from_me;
 use crate::gate::{Ask, Decider, GateDefinition, GateEvent, Gates, Happened, Place, Tool, Verdict, host};
 
+/// The node agent's reason when it takes a yes and nobody could be asked.
+const NOT_ASKED: &str = "not_asked";
 /// How long tool servers are waited for; then they are killed with everything else that is left.
 const HOST_END_MAX: Duration = Duration::from_secs(5);
 
@@ -125,7 +127,7 @@ impl Decider for RunDecider {
             action: ask.action.to_owned(),
             resource: ask.resource,
             params,
-            arguments_digest: ask.arguments_digest.to_vec(),
+            content: ask.shown,
             ..wire::Ask::default()
         });
         verdict(answer.await)
@@ -170,13 +172,16 @@ fn value_of(param: Param) -> wire::Value {
 /// Whatever is not understood is a denial.
 fn verdict(answer: wire::Answer) -> Verdict {
     match answer.outcome.as_str() {
+        "allow" if !answer.request.is_empty() => Verdict::Agreed,
         "allow" => Verdict::Allow,
         "constrain" => match Limits::parse(&answer.limits) {
             Ok(limits) => Verdict::Limit(limits),
             Err(text) => Verdict::Deny { reason: "limits".to_owned(), text },
         },
         "step_up" => Verdict::Ask { text: answer.text },
-        _ if answer.reason == AWAY => Verdict::Unavailable { text: answer.text },
+        _ if [AWAY, NOT_ASKED].contains(&answer.reason.as_str()) => {
+            Verdict::Unavailable { text: answer.text }
+        }
         _ => Verdict::Deny { reason: answer.reason, text: answer.text },
     }
 }
@@ -193,10 +198,14 @@ mod tests {
     #[test]
     fn only_what_is_understood_is_allowed() {
         assert_eq!(said("allow", "allowed", ""), Verdict::Allow);
+        let agreed =
+            wire::Answer { outcome: "allow".to_owned(), request: "req_1".to_owned(), ..Default::default() };
+        assert_eq!(verdict(agreed), Verdict::Agreed);
         let limits = Limits { max_rows: Some(5), ..Limits::default() };
         assert_eq!(said("constrain", "limited", "max_rows=5"), Verdict::Limit(limits));
         assert_eq!(said("step_up", "asked", ""), Verdict::Ask { text: "why".to_owned() });
         assert_eq!(said("deny", AWAY, ""), Verdict::Unavailable { text: "why".to_owned() });
+        assert_eq!(said("deny", NOT_ASKED, ""), Verdict::Unavailable { text: "why".to_owned() });
         for (outcome, limits) in [("constrain", "max_moons=5"), ("permit", ""), ("", "")] {
             assert!(matches!(said(outcome, "x", limits), Verdict::Deny { .. }), "{outcome}");
         }

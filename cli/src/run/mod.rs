@@ -11,6 +11,7 @@ mod hold;
 mod kin;
 mod signals;
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use child::{Child, Ended, Places};
 use confine::Domain;
 use signals::{Heard, Signals};
 
+/// What the kernel calls the supervisor of a run (`/proc/PID/comm`, at most 15 bytes): no file is called so.
+pub const SUPERVISOR: &CStr = c"avouch run";
 /// How long a command that has lost its identity has to end by itself.
 const END_GRACE: Duration = Duration::from_secs(5);
 /// Pause between two rounds of killing.

@@ -13,6 +13,7 @@ pub mod key;
 pub mod ledger;
 pub mod limits;
 pub mod random;
+pub mod request;
 pub mod rules;
 pub mod sealing;
 pub mod signer;

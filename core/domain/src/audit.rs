@@ -47,6 +47,14 @@ pub enum AuditEvent {
     RulesPublished,
     RulesApproved,
     RulesWithdrawn,
+    /// An AI agent, or another identity, asks a person.
+    RequestAsked,
+    RequestYes,
+    RequestNo,
+    /// A yes was used.
+    RequestSpent,
+    /// A request that nothing can come of any more was removed.
+    RequestForgotten,
 }
 
 impl AuditEvent {
@@ -92,6 +100,11 @@ impl AuditEvent {
             Self::RulesPublished => "rules_published",
             Self::RulesApproved => "rules_approved",
             Self::RulesWithdrawn => "rules_withdrawn",
+            Self::RequestAsked => "request_asked",
+            Self::RequestYes => "request_yes",
+            Self::RequestNo => "request_no",
+            Self::RequestSpent => "request_spent",
+            Self::RequestForgotten => "request_forgotten",
         }
     }
 }
@@ -103,7 +116,7 @@ pub struct AuditRow {
     pub event: AuditEvent,
     /// Who: a person's ID, a SPIFFE ID, `local uid=0 gid=0 pid=7 exe=/usr/bin/x`, or `server`.
     pub actor: String,
-    /// What: an entry ID, SPIFFE ID, trust domain, authority ID, person's ID or number of rules.
+    /// What: an entry ID, SPIFFE ID, trust domain, authority ID, person's ID, request's ID or number of rules.
     pub subject: String,
     /// What else there is to say, by stable names. No secret, no name of a person, no free text.
     pub detail: Vec<(&'static str, String)>,

@@ -8,6 +8,7 @@ use crate::identity::Identity;
 use crate::join_token::JoinToken;
 use crate::node::Node;
 use crate::person::{Person, PersonId};
+use crate::request::{Request, RequestId, RequestText};
 use crate::rules::{PublishedRules, RulesFolder};
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
@@ -61,6 +62,7 @@ pub enum Row {
     Person(Person),
     Identity(Identity),
     Rules(PublishedRules),
+    Request(Request),
 }
 
 /// The key of a row.
@@ -77,6 +79,7 @@ pub enum RowKey {
     Identity(SpiffeId),
     /// By their number.
     Rules(u64),
+    Request(RequestId),
 }
 
 impl std::fmt::Debug for RowKey {
@@ -90,6 +93,7 @@ impl std::fmt::Debug for RowKey {
             Self::Person(id) => write!(f, "person {id}"),
             Self::Identity(id) => write!(f, "identity {id}"),
             Self::Rules(number) => write!(f, "rules {number}"),
+            Self::Request(id) => write!(f, "request {id}"),
         }
     }
 }
@@ -106,6 +110,7 @@ impl Row {
             Self::Person(p) => RowKey::Person(p.id.clone()),
             Self::Identity(i) => RowKey::Identity(i.spiffe_id.clone()),
             Self::Rules(r) => RowKey::Rules(r.number),
+            Self::Request(r) => RowKey::Request(r.id.clone()),
         }
     }
 }
@@ -134,6 +139,8 @@ pub struct Plan {
     /// Folders that rows of rules name by their digest. They are kept beside the rows and are in no image: texts that
     /// nobody asks for need no memory.
     pub folders: Vec<RulesFolder>,
+    /// Texts that rows of requests name by their hash, kept in the same way.
+    pub texts: Vec<RequestText>,
 }
 
 impl Plan {

@@ -3,8 +3,10 @@
 use crate::code::Code;
 use crate::entry::{Entry, EntryId, EntryParts};
 use crate::identity::{Environment, Identity, Kind, Standing};
+use crate::limits::REQUEST_WAIT;
 use crate::node::Node;
 use crate::person::{Person, PersonId, PersonState};
+use crate::request::{Request, RequestHash, RequestId, RequestState, Whose};
 use crate::rules::{PublishedRules, RulesDigest, RulesStanding};
 use crate::selector::{Selector, SelectorSet};
 use crate::spiffe_id::SpiffeId;
@@ -162,5 +164,30 @@ pub fn rules(number: u64) -> PublishedRules {
         published_at: Timestamp(0),
         yes_by: Some(person_id("per_s")),
         valid_from: Some(Timestamp(0)),
+    }
+}
+
+/// A request of `identity` at moment 0 that waits for the yes of a person other than the owner.
+#[must_use]
+pub fn request(request_id: &str, identity: &str) -> Request {
+    Request {
+        id: match RequestId::new(request_id) {
+            Ok(id) => id,
+            Err(e) => unreachable!("bad request ID in a test: {e}"),
+        },
+        hash: RequestHash([7; 32]),
+        identity: id(identity),
+        stop_number: 0,
+        node: id("/spire/agent/x"),
+        action: "repo.merge".into(),
+        resource: "git/pay".into(),
+        needs: Whose { owner: false, person: true },
+        owner_yes: None,
+        person_yes: None,
+        no: None,
+        state: RequestState::Waiting,
+        asked_at: Timestamp(0),
+        until: Timestamp(0) + REQUEST_WAIT,
+        spent_with: None,
     }
 }

@@ -24,6 +24,28 @@ pub const AGENT_VERSION_MAX: usize = 255;
 pub const PERSON_ID_MAX: usize = 40;
 /// Longest name of a person in bytes: one line of any screen.
 pub const PERSON_NAME_MAX: usize = 128;
+/// Longest request ID in bytes.
+pub const REQUEST_ID_MAX: usize = 40;
+/// Largest text of a request in bytes: nobody reads more before they say yes.
+pub const REQUEST_TEXT_MAX: usize = 64 * 1024;
+/// Longest action and resource that is asked about, in bytes, as in a folder of rules.
+pub const REQUEST_NAME_MAX: usize = 256;
+/// How long a request waits for a yes: a working day.
+pub const REQUEST_WAIT: Duration = Duration::from_secs(8 * 3600);
+/// How long a yes lasts, unless a rule wants a fresher one.
+pub const YES_FOR: Duration = Duration::from_secs(900);
+/// After a no, how long the same identity does not ask to do the same thing to the same resource.
+pub const NO_REST: Duration = Duration::from_secs(600);
+/// Most requests of one identity that wait at one time.
+pub const REQUESTS_WAITING_MAX: usize = 20;
+/// Most requests that one identity makes in an hour.
+pub const REQUESTS_AN_HOUR_MAX: usize = 60;
+/// Most requests of all identities that wait at one time.
+pub const REQUESTS_WAITING_ALL_MAX: usize = 10_000;
+/// Most requests of one node that wait at one time.
+pub const REQUESTS_WAITING_NODE_MAX: usize = 1_000;
+/// How long a request is kept after nothing can come of it any more; the log tells of it for longer.
+pub const REQUEST_KEPT: Duration = Duration::from_secs(86_400);
 /// Longest code in bytes: a word or two, no story.
 pub const CODE_MAX: usize = 64;
 /// Longest note on published rules in bytes: one line, no story.

@@ -194,7 +194,11 @@ pub fn concerned(before: &Registry, after: &Registry, change: &Change, own: &Tru
             }
         }
         RowKey::Identity(name) => collect_agents_of_identity([before, after], name, &mut agents),
-        RowKey::JoinToken(_) | RowKey::Authority(..) | RowKey::Person(_) | RowKey::Rules(_) => {}
+        RowKey::JoinToken(_)
+        | RowKey::Authority(..)
+        | RowKey::Person(_)
+        | RowKey::Rules(_)
+        | RowKey::Request(_) => {}
     }
     if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }
 }

@@ -239,6 +239,9 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         E::RulesPublished | E::RulesApproved | E::RulesWithdrawn => {
             matches!(key, RowKey::Rules(number) if row.subject == number.to_string())
         }
+        E::RequestAsked | E::RequestYes | E::RequestNo | E::RequestSpent | E::RequestForgotten => {
+            matches!(key, RowKey::Request(id) if row.subject == id.as_str())
+        }
         E::JoinTokenCreated | E::JoinTokenSpent | E::JoinTokenExpired => matches!(key, RowKey::JoinToken(_)),
         E::BundleChanged | E::BundleDeleted => {
             matches!(key, RowKey::Bundle(domain) if row.subject == domain.as_str())

@@ -16,6 +16,9 @@ pub mod operator;
 #[cfg(test)]
 mod operator_tests;
 pub mod people;
+pub mod requests;
+#[cfg(test)]
+mod requests_tests;
 pub mod rules;
 #[cfg(test)]
 mod rules_tests;

@@ -6,6 +6,7 @@
 mod federations;
 mod governance;
 mod index;
+mod requests;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use imbl::{OrdMap, OrdSet};
 use federations::Federations;
 use governance::{Identities, People};
 use index::{BySpiffeId, Cards, Giving, Index, Similar};
+use requests::Requests;
 
 pub use index::Card;
 
@@ -54,6 +56,7 @@ pub struct Registry {
     people: People,
     identities: Identities,
     rules: OrdMap<u64, PublishedRules>,
+    requests: Requests,
 }
 
 impl fmt::Debug for Registry {
@@ -136,6 +139,7 @@ impl Registry {
             Row::Rules(rules) => {
                 self.rules.insert(rules.number, rules);
             }
+            Row::Request(request) => self.requests.put(request),
         }
     }
 
@@ -161,6 +165,7 @@ impl Registry {
             RowKey::Rules(number) => {
                 self.rules.remove(number);
             }
+            RowKey::Request(id) => self.requests.delete(id),
         }
     }
 
@@ -554,6 +559,7 @@ impl Registry {
             RowKey::Person(id) => self.person(id).cloned().map(Row::Person),
             RowKey::Identity(name) => self.identity(name).cloned().map(Row::Identity),
             RowKey::Rules(number) => self.rules(*number).cloned().map(Row::Rules),
+            RowKey::Request(id) => self.request(id).cloned().map(Row::Request),
         }
     }
 }

@@ -10,6 +10,7 @@ mod governance;
 mod ids;
 mod node;
 mod records;
+mod requests;
 mod rules;
 mod selectors;
 mod status;
@@ -29,6 +30,9 @@ pub use governance::{
 pub use ids::{agent_id, member_id, spiffe_id, spiffe_id_to_wire, trust_domain, workload_id};
 pub use node::{node_from_wire, node_to_wire};
 pub use records::{shipment_from_wire, shipment_to_wire, stand_from_wire, stand_to_wire};
+pub use requests::{
+    asked_to_wire, asking_from_wire, asking_to_wire, request_hash, request_id, request_to_wire,
+};
 pub use rules::{published_rules_to_wire, rules_digest, rules_files, rules_files_to_wire};
 pub use selectors::{selector_set, selectors, selectors_to_wire};
 pub use status::{DeniedReason, denied_reason, item_failure, item_ok, permission_denied, status_of_item};

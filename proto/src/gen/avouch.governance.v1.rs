@@ -379,6 +379,83 @@ pub struct GetRulesResponse {
     #[prost(message, optional, tag = "3")]
     pub statement: ::core::option::Option<super::super::rules::v1::Statement>,
 }
+/// An ask that waits for a person.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Request {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Over its text, 32 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    /// Who wants to do it, and the node agent that asked.
+    #[prost(string, tag = "3")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub resource: ::prost::alloc::string::String,
+    /// Whose yes it takes.
+    #[prost(bool, tag = "7")]
+    pub needs_owner: bool,
+    #[prost(bool, tag = "8")]
+    pub needs_person: bool,
+    /// IDs of people; empty: nobody said it.
+    #[prost(string, tag = "9")]
+    pub owner_yes_by: ::prost::alloc::string::String,
+    #[prost(string, tag = "10")]
+    pub person_yes_by: ::prost::alloc::string::String,
+    #[prost(string, tag = "11")]
+    pub no_by: ::prost::alloc::string::String,
+    /// waiting, yes, no, spent or lapsed.
+    #[prost(string, tag = "12")]
+    pub standing: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(int64, tag = "13")]
+    pub asked_at: i64,
+    /// Unix seconds: until when it waits, a yes lasts or a no rests; since when it is spent.
+    #[prost(int64, tag = "14")]
+    pub until: i64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRequestsRequest {
+    /// Not only those that wait.
+    #[prost(bool, tag = "1")]
+    pub all: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRequestsResponse {
+    /// At most 1,000.
+    #[prost(message, repeated, tag = "1")]
+    pub requests: ::prost::alloc::vec::Vec<Request>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRequestRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRequestResponse {
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<Request>,
+    /// What is hashed, as `avouch ask show --json` prints it.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+    /// Whose request it is, as it is now.
+    #[prost(message, optional, tag = "3")]
+    pub identity: ::core::option::Option<Identity>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnswerRequestRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Over the text that the caller was shown.
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bool, tag = "3")]
+    pub yes: bool,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRecordsRequest {
     /// The last record seen; 0: from the first that is kept.
@@ -1092,6 +1169,85 @@ pub mod governance_client {
                 .insert(GrpcMethod::new("avouch.governance.v1.Governance", "GetRules"));
             self.inner.unary(req, path, codec).await
         }
+        /// Asks that wait for a person, newest first.
+        pub async fn list_requests(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRequestsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRequestsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/ListRequests",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "ListRequests"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// With its text.
+        pub async fn get_request(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRequestRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRequestResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/GetRequest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "GetRequest"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says yes or no to exactly the text that the caller was shown. A no is anybody's, and takes back a yes that was not
+        /// used yet.
+        pub async fn answer_request(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AnswerRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::Request>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/AnswerRequest",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "AnswerRequest"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// The server's log, or one chain of a node, from a record on.
         pub async fn list_records(
             &mut self,
@@ -1291,6 +1447,28 @@ pub mod governance_server {
             tonic::Response<super::GetRulesResponse>,
             tonic::Status,
         >;
+        /// Asks that wait for a person, newest first.
+        async fn list_requests(
+            &self,
+            request: tonic::Request<super::ListRequestsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRequestsResponse>,
+            tonic::Status,
+        >;
+        /// With its text.
+        async fn get_request(
+            &self,
+            request: tonic::Request<super::GetRequestRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRequestResponse>,
+            tonic::Status,
+        >;
+        /// Says yes or no to exactly the text that the caller was shown. A no is anybody's, and takes back a yes that was not
+        /// used yet.
+        async fn answer_request(
+            &self,
+            request: tonic::Request<super::AnswerRequestRequest>,
+        ) -> std::result::Result<tonic::Response<super::Request>, tonic::Status>;
         /// The server's log, or one chain of a node, from a record on.
         async fn list_records(
             &self,
@@ -2349,6 +2527,141 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetRulesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/ListRequests" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRequestsSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::ListRequestsRequest>
+                    for ListRequestsSvc<T> {
+                        type Response = super::ListRequestsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRequestsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::list_requests(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRequestsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/GetRequest" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRequestSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::GetRequestRequest>
+                    for GetRequestSvc<T> {
+                        type Response = super::GetRequestResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRequestRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::get_request(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRequestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/AnswerRequest" => {
+                    #[allow(non_camel_case_types)]
+                    struct AnswerRequestSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::AnswerRequestRequest>
+                    for AnswerRequestSvc<T> {
+                        type Response = super::Request;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AnswerRequestRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::answer_request(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AnswerRequestSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

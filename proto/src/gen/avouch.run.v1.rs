@@ -126,9 +126,10 @@ pub struct Ask {
         ::prost::alloc::string::String,
         Value,
     >,
-    /// Of all arguments.
-    #[prost(bytes = "vec", tag = "5")]
-    pub arguments_digest: ::prost::alloc::vec::Vec<u8>,
+    /// All that would be done, in the gate's words: what a person is shown if it takes one's yes. Empty: it can't be shown, so
+    /// nobody is asked.
+    #[prost(string, tag = "5")]
+    pub content: ::prost::alloc::string::String,
     /// Only to know: nothing is counted and nothing recorded.
     #[prost(bool, tag = "6")]
     pub what_if: bool,
@@ -199,6 +200,9 @@ pub struct Answer {
     /// Number of its record at this node; 0 for what_if.
     #[prost(uint64, tag = "6")]
     pub record: u64,
+    /// The request that waits for a person, or whose yes was used; empty: none.
+    #[prost(string, tag = "7")]
+    pub request: ::prost::alloc::string::String,
 }
 /// The identity may not run here any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,7 +5,7 @@
 
 use avouch_domain::{Entry, SpiffeId, Timestamp};
 
-use crate::api::caller::{CallerSvid, Leaf, Peer};
+use crate::api::caller::{CallerSvid, Leaf, Peer, Standing};
 
 /// Anyone, also without a certificate.
 const ANY: u8 = 1;
@@ -58,6 +58,7 @@ impl Method {
             "avouch.records.v1.Records" => "records.v1.Records",
             "avouch.watch.v1.Watch" => "watch.v1.Watch",
             "avouch.governance.v1.Governance" => "governance.v1.Governance",
+            "avouch.requests.v1.Requests" => "requests.v1.Requests",
             "avouch.rules.v1.Rules" => "rules.v1.Rules",
             other => other.strip_prefix("spire.api.server.").unwrap_or(other),
         }
@@ -106,6 +107,7 @@ const HEALTH: &str = "grpc.health.v1.Health";
 const WATCH: &str = "avouch.watch.v1.Watch";
 const RULES: &str = "avouch.rules.v1.Rules";
 const RECORDS: &str = "avouch.records.v1.Records";
+const REQUESTS: &str = "avouch.requests.v1.Requests";
 const GOVERNANCE: &str = "avouch.governance.v1.Governance";
 
 /// Every method that is served. What is not here does not exist.
@@ -176,6 +178,7 @@ pub const METHODS: &[Method] = &[
     row(WATCH, "FetchIdentities", AGENT),
     row(RULES, "Fetch", AGENT),
     row(RECORDS, "Ship", AGENT),
+    row(REQUESTS, "Ask", AGENT),
     local(GOVERNANCE, "Init"),
     local(GOVERNANCE, "AddPerson"),
     local(GOVERNANCE, "ApprovePerson"),
@@ -198,6 +201,9 @@ pub const METHODS: &[Method] = &[
     local(GOVERNANCE, "WithdrawRules"),
     local(GOVERNANCE, "ListRules"),
     local(GOVERNANCE, "GetRules"),
+    local(GOVERNANCE, "ListRequests"),
+    local(GOVERNANCE, "GetRequest"),
+    local(GOVERNANCE, "AnswerRequest"),
     local(GOVERNANCE, "ListRecords"),
     local(GOVERNANCE, "ListChains"),
 ];
@@ -268,6 +274,10 @@ pub enum Verdict {
     Allowed(Role),
     /// Allowed if this SVID is the one its node may use now.
     IfAgent(CallerSvid),
+    /// The caller belongs to a run: no identity is a person or an admin.
+    OfARun,
+    /// Only a person may, and whether the caller belongs to a run is hidden from the server.
+    Hidden,
     /// The caller's certificate names nobody.
     Unauthenticated(String),
     Denied,
@@ -280,6 +290,10 @@ pub fn judge(method: &Method, peer: &Peer, known: &impl Known, wall: Timestamp) 
     let svid = match peer {
         Peer::Remote { leaf: Leaf::Unusable(why), .. } => return Verdict::Unauthenticated(why.clone()),
         _ if may(ANY) => return Verdict::Allowed(Role::Nobody),
+        Peer::Local(local) if local.standing == Standing::OfARun => return Verdict::OfARun,
+        Peer::Local(local) if local.standing == Standing::Hidden && method.service == GOVERNANCE => {
+            return Verdict::Hidden;
+        }
         Peer::Local(_) if may(LOCAL) => return Verdict::Allowed(Role::Local),
         Peer::Remote { leaf: Leaf::Svid(svid), .. } => svid,
         Peer::Local(_) | Peer::Remote { leaf: Leaf::None, .. } => return Verdict::Denied,

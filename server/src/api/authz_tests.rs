@@ -3,7 +3,7 @@
 use avouch_domain::fixtures::{entry_parts, id};
 
 use super::*;
-use crate::api::caller::LocalPeer;
+use crate::api::caller::{LocalPeer, Standing};
 
 const NOW: Timestamp = Timestamp::from_secs(1_000);
 
@@ -124,6 +124,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("watch.v1.Watch/FetchIdentities", "G"),
     ("rules.v1.Rules/Fetch", "G"),
     ("records.v1.Records/Ship", "G"),
+    ("requests.v1.Requests/Ask", "G"),
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),
@@ -146,6 +147,9 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/WithdrawRules", "L"),
     ("governance.v1.Governance/ListRules", "L"),
     ("governance.v1.Governance/GetRules", "L"),
+    ("governance.v1.Governance/ListRequests", "L"),
+    ("governance.v1.Governance/GetRequest", "L"),
+    ("governance.v1.Governance/AnswerRequest", "L"),
     ("governance.v1.Governance/ListRecords", "L"),
     ("governance.v1.Governance/ListChains", "L"),
 ];
@@ -162,7 +166,7 @@ fn each_caller_gets_in_where_the_matrix_says() {
     let world = world();
     let callers = [
         ("nobody", '-', remote(Leaf::None)),
-        ("local", 'L', Peer::Local(LocalPeer::default())),
+        ("local", 'L', Peer::Local(LocalPeer { standing: Standing::Free, ..LocalPeer::default() })),
         ("admin by configuration", 'A', caller("/configured")),
         ("admin by entry", 'A', caller("/admin")),
         ("admin by an expired entry", '-', caller("/stale")),
@@ -183,6 +187,24 @@ fn each_caller_gets_in_where_the_matrix_says() {
                 other => assert!(!in_matrix && !asked, "{who} calls {name}: {other:?}"),
             }
         }
+    }
+}
+
+#[test]
+fn what_descends_from_a_run_is_nobody_on_a_local_socket() {
+    let peer = Peer::Local(LocalPeer { standing: Standing::OfARun, ..LocalPeer::default() });
+    for method in METHODS.iter().filter(|method| method.who & LOCAL != 0) {
+        assert_eq!(judge(method, &peer, &world(), NOW), Verdict::OfARun, "{}", method.path());
+    }
+}
+
+#[test]
+fn who_cannot_be_told_from_a_run_is_no_person_and_still_an_admin() {
+    let peer = Peer::Local(LocalPeer { standing: Standing::Hidden, ..LocalPeer::default() });
+    for method in METHODS.iter().filter(|method| method.who & LOCAL != 0) {
+        let expected =
+            if method.service == GOVERNANCE { Verdict::Hidden } else { Verdict::Allowed(Role::Local) };
+        assert_eq!(judge(method, &peer, &world(), NOW), expected, "{}", method.path());
     }
 }
 

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use avouch::run::SUPERVISOR;
 use avouch_attestors::peer::Peer as ProcessPeer;
-use avouch_attestors::process::PinnedProcess;
+use avouch_attestors::process::{Link, PinnedProcess};
 use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::verify::svid_id;
 use avouch_domain::{SpiffeId, Timestamp};
@@ -32,6 +33,20 @@ pub struct LocalPeer {
     pub pid: Option<i32>,
     /// Absent if it may not be read or the process is gone.
     pub exe: Option<String>,
+    pub standing: Standing,
+}
+
+/// Whether a local caller may be a person or an admin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing above it is an `avouch run`.
+    Free,
+    /// It descends from an `avouch run`, or is gone before that could be told: an AI agent or another identity, whoever's
+    /// user it has.
+    OfARun,
+    /// Its ancestors are hidden from this server.
+    #[default]
+    Hidden,
 }
 
 /// The client certificate of a connection.
@@ -109,7 +124,7 @@ pub const NOBODY: u32 = u32::MAX;
 impl Default for LocalPeer {
     /// Somebody of whom nothing is known: never user 0 by omission.
     fn default() -> Self {
-        Self { uid: NOBODY, gid: NOBODY, pid: None, exe: None }
+        Self { uid: NOBODY, gid: NOBODY, pid: None, exe: None, standing: Standing::Hidden }
     }
 }
 
@@ -123,9 +138,71 @@ impl LocalPeer {
             local.pid = credentials.pid().filter(|pid| *pid > 0);
         }
         let process = ProcessPeer::of(stream.as_fd()).ok().and_then(|peer| PinnedProcess::pin(peer).ok());
+        if local.pid.is_some() && sees_processes() {
+            local.standing = process.as_ref().map_or(Standing::OfARun, standing);
+        }
         if let Some(facts) = process.and_then(|process| process.facts().ok()) {
             local.exe = facts.exe_path.map(|path| String::from_utf8_lossy(&path).into_owned());
         }
         local
+    }
+}
+
+/// A line of ancestors that can't be told is one to hide a run in.
+fn standing(process: &PinnedProcess) -> Standing {
+    let supervises = |link: &Link| {
+        let comm = std::fs::read(format!("/proc/{}/comm", link.pid)).unwrap_or_default();
+        comm.strip_suffix(b"\n") == Some(SUPERVISOR.to_bytes())
+    };
+    match process.line() {
+        Ok(line) if !line.iter().any(supervises) => Standing::Free,
+        _ => Standing::OfARun,
+    }
+}
+
+/// False where `/proc` shows a process only its own user's (`hidepid`, `ProtectProc`).
+fn sees_processes() -> bool {
+    std::fs::read("/proc/1/stat").is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Who is at the other end of a socket that `program` connected.
+    async fn met(script: &str) -> LocalPeer {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).arg(&path).stdin(Stdio::piped());
+        let mut child = python.spawn().unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(child.stdin.take());
+        // Whoever connected for the other has gone by now.
+        stream.readable().await.unwrap();
+        let peer = LocalPeer::of(&stream);
+        drop(stream);
+        child.wait().unwrap();
+        peer
+    }
+
+    #[tokio::test]
+    async fn who_had_another_connect_and_go_is_taken_for_part_of_a_run() {
+        if Command::new("python3").arg("-V").output().is_err() {
+            println!("not run: no Python");
+            return;
+        }
+        let itself = "import socket,sys\ns=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.send(b'x'); s.recv(1)";
+        assert_eq!(met(itself).await.standing, Standing::Free);
+        let handed = "import os,socket,sys\ns=socket.socket(socket.AF_UNIX)\np=os.fork()\nif p==0: s.connect(sys.argv[1]); os._exit(0)\nos.waitpid(p,0); s.send(b'x'); s.recv(1)";
+        assert_eq!(met(handed).await.standing, Standing::OfARun);
+    }
+
+    #[test]
+    fn a_caller_of_whom_nothing_is_known_is_hidden() {
+        assert_eq!(LocalPeer::default().standing, Standing::Hidden);
     }
 }

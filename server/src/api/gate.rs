@@ -134,6 +134,15 @@ impl Gate {
             Verdict::Allowed(role) => Ok(role),
             Verdict::Unauthenticated(why) => Err(Status::unauthenticated(why)),
             Verdict::Denied => Err(Status::permission_denied(denied())),
+            Verdict::Hidden => Err(Status::permission_denied(format!(
+                "{}: this server does not see its caller's ancestors, so it can't tell a person from an `avouch run`; \
+                 let it see processes (no hidepid), and call from its own PID namespace",
+                denied()
+            ))),
+            Verdict::OfARun => Err(Status::permission_denied(format!(
+                "{}: the caller descends from an `avouch run`, and what runs there is no person",
+                denied()
+            ))),
             Verdict::IfAgent(svid) => match self.check_agent(&svid).await? {
                 None => Ok(Role::Agent),
                 Some(reason) => Err(permission_denied(reason, denied())),

@@ -1,9 +1,8 @@
-//! Governance service: people, identities, published rules and records, on local sockets.
+//! Governance service: people, identities, published rules, requests and records, on local sockets.
 //!
 //! Never believes a caller who it is: the kernel names the local user, and the user is a person or is not.
 
-use avouch_credential::ledger::SignedHead;
-use avouch_domain::{KeptHead, PersonId, SpiffeId, Timestamp};
+use avouch_domain::{PersonId, SpiffeId, Timestamp};
 use avouch_proto::convert::{
     ConvertError, code, environment, identity_kind, identity_to_wire, name_of_person, optional_code,
     optional_person, person_id, person_to_wire, standing_name,
@@ -15,10 +14,9 @@ use tonic::{Request, Response, Status};
 use crate::api::call::{Call, open};
 use crate::api::caller::{LocalPeer, NOBODY, Peer};
 use crate::api::status::{bad, bad_token, identity_failed, name_failed, people_failed, write_failed};
-use crate::limits::{GOVERNANCE_PAGE_MAX, RECORD_BYTES_PER_CALL, RECORDS_PER_CALL};
+use crate::limits::GOVERNANCE_PAGE_MAX;
 use crate::service::{
-    Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Place, Services, Step, WriteError,
-    step,
+    Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Place, Services, Step, step,
 };
 
 /// The service on the admin socket and on that for people.
@@ -169,85 +167,6 @@ impl GovernanceApi {
             reason: candidate.reason,
         });
         Ok(wire::AdoptResponse { adopted: adopted.collect(), more })
-    }
-
-    async fn read_records(
-        &self,
-        call: &Call,
-        request: &wire::ListRecordsRequest,
-    ) -> Result<wire::ListRecordsResponse, Status> {
-        self.person(call)?;
-        let wanted = usize::try_from(request.limit).unwrap_or(0);
-        let wanted = if wanted == 0 { RECORDS_PER_CALL } else { wanted.min(RECORDS_PER_CALL) };
-        let failed = |e: WriteError| write_failed("failed to read the records", &e);
-        let (records, heads): (_, Vec<wire::Head>) = if request.chain == 0 {
-            let stretch = self.services.records(request.after, wanted).await.map_err(failed)?;
-            (stretch.records, stretch.heads.into_iter().map(head_to_wire).collect())
-        } else {
-            let stretch = self.services.node_records(request.chain, request.after, wanted).await;
-            let stretch = stretch.map_err(failed)?;
-            (stretch.records, stretch.heads.into_iter().map(node_head_to_wire).collect())
-        };
-        let first = records.first().map_or(0, |record| record.seq);
-        let mut bytes = 0;
-        let mut last = first;
-        let mut lines = Vec::with_capacity(records.len());
-        for record in records {
-            bytes += record.line.len();
-            if bytes > RECORD_BYTES_PER_CALL && !lines.is_empty() {
-                break;
-            }
-            last = record.seq;
-            lines.push(record.line);
-        }
-        let heads = heads.into_iter().filter(|head| head.seq <= last).collect();
-        let trust_domain = self.services.trust_domain().to_string();
-        Ok(wire::ListRecordsResponse { trust_domain, lines, first, heads })
-    }
-
-    async fn read_chains(
-        &self,
-        call: &Call,
-        request: &wire::ListChainsRequest,
-    ) -> Result<wire::ListChainsResponse, Status> {
-        self.person(call)?;
-        let named = (!request.source.is_empty()).then_some(request.source.as_str());
-        let source = named.map(SpiffeId::parse).transpose().map_err(|e| bad(&format!("source: {e}")))?;
-        let chains = self.services.node_chains(source, request.after).await;
-        let chains = chains.map_err(|e| write_failed("failed to read the chains", &e))?;
-        let chains = chains.into_iter().map(|chain| wire::NodeChain {
-            number: chain.number,
-            source: chain.source,
-            chain: chain.chain,
-            first: chain.first,
-            last: chain.last,
-            began_at_ms: chain.began_at.0,
-        });
-        Ok(wire::ListChainsResponse { chains: chains.collect() })
-    }
-}
-
-fn head_to_wire(head: SignedHead) -> wire::Head {
-    wire::Head {
-        seq: head.seq,
-        hash: head.hash.to_vec(),
-        at_ms: head.at.0,
-        key: head.key,
-        signature: head.signature,
-        ..wire::Head::default()
-    }
-}
-
-fn node_head_to_wire(kept: KeptHead) -> wire::Head {
-    let KeptHead { head, receipt } = kept;
-    wire::Head {
-        seq: head.stand.seq,
-        hash: head.stand.hash.to_vec(),
-        at_ms: head.at.0,
-        key: receipt.key,
-        signature: receipt.signature,
-        certificate: head.certificate,
-        node_signature: head.signature,
     }
 }
 
@@ -546,6 +465,35 @@ impl Governance for GovernanceApi {
         line.text("rules", request.number.to_string());
         let got = self.get_published(&call, request.number).await;
         line.conclude(got).map(Response::new)
+    }
+
+    async fn list_requests(
+        &self,
+        request: Request<wire::ListRequestsRequest>,
+    ) -> Result<Response<wire::ListRequestsResponse>, Status> {
+        let (call, request) = open(request)?;
+        call.audit().conclude(self.requests(&call, request.all)).map(Response::new)
+    }
+
+    async fn get_request(
+        &self,
+        request: Request<wire::GetRequestRequest>,
+    ) -> Result<Response<wire::GetRequestResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("request", &request.id);
+        line.conclude(self.request(&call, &request.id).await).map(Response::new)
+    }
+
+    async fn answer_request(
+        &self,
+        request: Request<wire::AnswerRequestRequest>,
+    ) -> Result<Response<wire::Request>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("request", &request.id);
+        line.flag("yes", request.yes);
+        line.conclude(self.answer(&call, &request).await).map(Response::new)
     }
 
     async fn list_records(

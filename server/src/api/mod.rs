@@ -14,6 +14,7 @@ use avouch_proto::governance_v1::governance_server::GovernanceServer;
 use avouch_proto::localauthority_v1::local_authority_server::LocalAuthorityServer;
 use avouch_proto::logger_v1::logger_server::LoggerServer;
 use avouch_proto::records_v1::records_server::RecordsServer;
+use avouch_proto::requests_v1::requests_server::RequestsServer;
 use avouch_proto::rules_v1::rules_server::RulesServer;
 use avouch_proto::svid_v1::svid_server::SvidServer;
 use avouch_proto::watch_v1::watch_server::WatchServer;
@@ -24,6 +25,7 @@ use crate::api::gate::{Gate, Stack};
 use crate::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
 pub mod agent;
+mod answering;
 pub mod attest;
 pub mod authz;
 pub mod batch;
@@ -42,7 +44,9 @@ pub mod localauthority;
 pub mod logger;
 mod published;
 pub mod rate;
+mod reading;
 pub mod records;
+pub mod requests;
 pub mod rules;
 pub mod status;
 pub mod svid;
@@ -73,6 +77,7 @@ fn shared(gate: &Gate) -> Routes {
         .add_service(limited!(EntryServer, entry::EntryApi { services: services.clone() }))
         .add_service(limited!(SvidServer, svid::SvidApi { services: services.clone() }))
         .add_service(limited!(RecordsServer, records::RecordsApi { services: services.clone() }))
+        .add_service(limited!(RequestsServer, requests::RequestsApi { services: services.clone() }))
         .add_service(limited!(WatchServer, watch::WatchApi { services: services.clone() }))
         .add_service(limited!(RulesServer, rules::RulesApi { services: services.clone() }))
 }

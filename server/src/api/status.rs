@@ -9,9 +9,9 @@ use tonic::{Code, Status};
 
 use crate::api::rate::RateError;
 use crate::service::{
-    ActivateError, AttestError, BadToken, BundleError, EntryWriteError, IdentityError, JoinTokenError,
-    JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError,
-    RevokeError, RulesError, ShipError, TaintError, WriteError, X509ItemError,
+    ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError, EntryWriteError,
+    IdentityError, JoinTokenError, JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError,
+    PeopleError, RenewError, RevokeError, RulesError, ShipError, TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -259,6 +259,39 @@ pub fn rules_failed(error: &RulesError) -> Status {
         | RulesError::Behind { .. }
         | RulesError::Past(_)
         | RulesError::NothingBefore(_) => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// Nobody is asked.
+#[must_use]
+pub fn asking_failed(error: &AskingError) -> Status {
+    let code = match error {
+        AskingError::NotServed(_) => Code::PermissionDenied,
+        AskingError::Text(_) | AskingError::Ask(AskError::NothingNeeded) => Code::InvalidArgument,
+        AskingError::Ask(AskError::NotInForce(_)) => Code::FailedPrecondition,
+        AskingError::Ask(AskError::IdTaken(_)) => Code::Aborted,
+        AskingError::Ask(
+            AskError::TooManyWait(_)
+            | AskError::TooManyInAll
+            | AskError::TooOften(_)
+            | AskError::Resting { .. },
+        ) => Code::ResourceExhausted,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A request was not answered.
+#[must_use]
+pub fn answer_failed(error: &AnswerError) -> Status {
+    let code = match error {
+        AnswerError::Unknown(_) => Code::NotFound,
+        AnswerError::NoPerson(_)
+        | AnswerError::SecondPerson(_)
+        | AnswerError::OwnersYes(_)
+        | AnswerError::OnBehalf(_) => Code::PermissionDenied,
+        AnswerError::NotWaiting { .. } | AnswerError::NotInForce(_) => Code::FailedPrecondition,
+        AnswerError::OtherText { .. } => Code::Aborted,
     };
     Status::new(code, error.to_string())
 }

@@ -18,6 +18,7 @@ mod list;
 mod node_records;
 mod people;
 mod pruner;
+mod requests;
 mod rules;
 mod svids;
 #[cfg(test)]
@@ -63,11 +64,13 @@ pub use avouch_engine::plan::leaving::LeaveError;
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
 pub use avouch_engine::plan::operator::{ActivateError, RevokeError, TaintError};
 pub use avouch_engine::plan::people::PeopleError;
+pub use avouch_engine::plan::requests::{AnswerError, AskError, Asked};
 pub use avouch_engine::plan::rules::RulesError;
 pub use avouch_engine::registry::Card;
 pub use identities::{Adoption, Candidate, IdentityFilter, NameError, Reach, Step, step};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use node_records::ShipError;
+pub use requests::{Asking, AskingError};
 pub use rules::Publication;
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 

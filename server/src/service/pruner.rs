@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch_domain::limits::REQUEST_KEPT;
 use avouch_domain::{Plan, Timestamp};
 use avouch_engine::Registry;
-use avouch_engine::plan::{entries, identities, nodes, tokens};
+use avouch_engine::plan::{entries, identities, nodes, requests, tokens};
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, WriteError};
@@ -61,7 +62,8 @@ pub(super) async fn run(parts: Parts, stop: CancellationToken) {
 /// When the next row is to go.
 fn next_due(registry: &Registry) -> Option<Timestamp> {
     let token = registry.next_token_end().map(|end| end + TOKEN_KEPT);
-    registry.next_entry_end().into_iter().chain(registry.next_pause()).chain(token).min()
+    let request = registry.next_request_end().map(|end| end + REQUEST_KEPT);
+    registry.next_entry_end().into_iter().chain(registry.next_pause()).chain(token).chain(request).min()
 }
 
 impl Parts {
@@ -90,6 +92,11 @@ impl Parts {
             tokens::prune(registry, now, now - TOKEN_KEPT)
         };
         self.counted(Pruned::JoinTokens, tokens).await?;
+        let requests = move |registry: &Registry| {
+            let now = clock().wall;
+            requests::forget(registry, now, now - REQUEST_KEPT, "server")
+        };
+        self.counted(Pruned::Requests, requests).await?;
         Ok(())
     }
 

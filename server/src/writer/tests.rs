@@ -22,6 +22,7 @@ fn put(row: Row) -> Plan {
             parent_after: None,
         }],
         folders: Vec::new(),
+        texts: Vec::new(),
         audit: vec![AuditRow {
             at: Timestamp(0),
             event: AuditEvent::EntryCreated,

@@ -13,6 +13,7 @@ use crate::error::{CommitError, StoreError};
 use crate::folders;
 use crate::limits::RECORDS_KEPT;
 use crate::row;
+use crate::texts;
 
 /// Reads the counter row. Inside a write transaction the row is locked, so the answer holds until its end.
 pub(crate) fn position(conn: &Connection) -> Result<LogPosition, StoreError> {
@@ -106,12 +107,16 @@ fn write_plan(conn: &Connection, plan: &Plan, now: LogPosition) -> Result<Head, 
         contents.insert(row.key(), row::put(conn, row)?);
     }
     for key in &plan.deletes {
+        if let RowKey::Request(id) = key {
+            texts::forget(conn, id)?;
+        }
         row::delete(conn, key)?;
     }
     if !plan.folders.is_empty() {
         plan.folders.iter().try_for_each(|folder| folders::keep(conn, folder))?;
         folders::prune(conn)?;
     }
+    plan.texts.iter().try_for_each(|text| texts::keep(conn, text))?;
     let mut head = now.head;
     let mut insert = conn.prepare_cached(
         "INSERT INTO changes (revision, kind, key, deleted, parent_before, parent_after, content, head) \

@@ -8,7 +8,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use avouch_credential::ledger::{Hash, SignedHead};
-use avouch_domain::{Epoch, Image, LogPosition, Plan, RulesDigest, RulesFolder, SpiffeId, Stand, Timestamp};
+use avouch_domain::{
+    Epoch, Image, LogPosition, Plan, RequestHash, RequestText, RulesDigest, RulesFolder, SpiffeId, Stand,
+    Timestamp,
+};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::commit;
@@ -20,6 +23,7 @@ use crate::node_records::{self, Kept, NodeBatch, NodeStretch, StoredChain};
 use crate::records::{self, Stretch};
 use crate::schema::{self, Found};
 use crate::tail::{self, Tail};
+use crate::texts;
 use crate::{backup, row};
 
 /// One connection to the database.
@@ -162,6 +166,14 @@ impl Db {
     /// If the database can't be read.
     pub fn rules_folder(&self, digest: &RulesDigest) -> Result<Option<RulesFolder>, StoreError> {
         folders::read(&self.conn, digest)
+    }
+
+    /// The text of a request with this hash, if it is kept.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn request_text(&self, hash: RequestHash) -> Result<Option<RequestText>, StoreError> {
+        texts::read(&self.conn, hash)
     }
 
     /// Where a node's chain stands; before its first record if it is not known.

@@ -19,6 +19,7 @@ mod row;
 mod schema;
 mod store;
 mod tail;
+mod texts;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use avouch_credential::ledger::{Hash, SignedHead};
-use avouch_domain::{Epoch, Image, LogPosition, Plan, RulesDigest, RulesFolder, SpiffeId, Stand, Timestamp};
+use avouch_domain::{
+    Epoch, Image, LogPosition, Plan, RequestHash, RequestText, RulesDigest, RulesFolder, SpiffeId, Stand,
+    Timestamp,
+};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{mpsc, oneshot};
 
@@ -116,6 +119,14 @@ impl Store {
     /// If the database can't be read.
     pub async fn rules_folder(&self, digest: RulesDigest) -> Result<Option<RulesFolder>, StoreError> {
         run(&self.reader, move |db| db.rules_folder(&digest)).await?
+    }
+
+    /// The text of a request with this hash, if it is kept.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn request_text(&self, hash: RequestHash) -> Result<Option<RequestText>, StoreError> {
+        run(&self.reader, move |db| db.request_text(hash)).await?
     }
 
     /// Where a node's chain stands; before its first record if it is not known.

@@ -13,7 +13,7 @@ use crate::gate::{Verdict, quote};
 pub fn denied(resource: &str, verdict: &Verdict) -> Option<String> {
     let text = |text: &str| quote(text.trim_end_matches('.'), TEXT_MAX);
     match verdict {
-        Verdict::Allow => None,
+        Verdict::Allow | Verdict::Agreed => None,
         Verdict::Limit(limits) => Some(format!(
             "{resource} was not called (limit): it is allowed only within \"{limits}\", which this gate can't hold a \
              tool to. Go on without it; another way of asking will not help."

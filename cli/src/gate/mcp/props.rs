@@ -53,7 +53,7 @@ struct World {
     /// Marks of calls that reached the server, and of those that were allowed.
     arrived: BTreeSet<String>,
     allowed: BTreeSet<String>,
-    marks: BTreeMap<[u8; 32], String>,
+    marks: BTreeMap<String, String>,
     sent: BTreeSet<String>,
     next: u32,
 }
@@ -139,7 +139,7 @@ impl World {
         if pick.is_multiple_of(3) {
             params["_meta"] = meta;
         }
-        self.marks.insert(super::tools::digest_of(&arguments), self.next.to_string());
+        self.marks.insert(super::json::canonical(&arguments), self.next.to_string());
         self.sent.insert(id.to_string());
         self.client(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string());
     }
@@ -204,7 +204,7 @@ impl World {
         if !self.asks.is_empty() {
             let (ticket, ask) = self.asks.remove(0);
             let verdict = if yes {
-                let mark = self.marks.get(&ask.arguments_digest).cloned();
+                let mark = self.marks.get(&ask.shown).cloned();
                 self.allowed.extend(mark);
                 Verdict::Allow
             } else {

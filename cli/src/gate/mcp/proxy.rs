@@ -6,19 +6,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use avouch_domain::limits::REQUEST_TEXT_MAX;
 use avouch_rules::TOOL_CALL;
 use serde_json::{Map, Value};
 
 use super::answers;
 use super::handshake::{self, UnknownRevision};
+use super::json::canonical;
 use super::message::{
     self, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Id, METHOD_NOT_FOUND, Message, Unread,
 };
 use super::params;
-use super::tools::{Listed, Listing, Seen, digest_of};
+use super::tools::{Listed, Listing, META_VERSION, Seen};
 use crate::gate::limits::{HELD_MAX, PENDING_MAX, QUOTE_MAX};
 use crate::gate::{Ask, GateDefinition, GateEvent, Happened, Side, Verdict, quote};
 
+/// The member of `_meta` by which a client knows what a notification of progress is about.
+const PROGRESS_TOKEN: &str = "progressToken";
 /// What IDs of the gate's own requests begin with.
 pub(super) const OWN: &str = "avouch-gate-";
 
@@ -264,7 +268,7 @@ impl Proxy {
             tool: name,
             action: TOOL_CALL,
             params,
-            arguments_digest: digest_of(&Value::Object(arguments)),
+            shown: shown(&Value::Object(arguments)),
         };
         let call = Call { line: line.to_vec(), ask, revision: revision.clone() };
         if self.seen.is_none() {
@@ -311,7 +315,16 @@ impl Proxy {
     /// Takes the decision on a call.
     pub fn decided(&mut self, ticket: Ticket, verdict: Verdict) -> Vec<Effect> {
         // Cancelled meanwhile: what was allowed never starts.
-        let Some((id, Pending::Deciding { call })) = self.returned(ticket) else { return Vec::new() };
+        let Some((id, Pending::Deciding { mut call })) = self.returned(ticket) else { return Vec::new() };
+        let mut verdict = verdict;
+        if verdict == Verdict::Agreed {
+            match as_shown(&call.line, &call.ask.shown) {
+                Some(line) => call.line = line,
+                None => {
+                    verdict = Verdict::Unavailable { text: "what was agreed to can't be sent".to_owned() }
+                }
+            }
+        }
         let Some(text) = answers::denied(&call.ask.resource, &verdict) else {
             if self.seen.is_some() {
                 return self.go_on(id, call, true);
@@ -392,6 +405,27 @@ impl Proxy {
     pub(super) fn note(&self, what: Happened) -> Effect {
         Effect::Note(GateEvent { gate: self.gate.name.clone(), what })
     }
+}
+
+/// All arguments in one form, unless they are more than anybody reads.
+fn shown(arguments: &Value) -> String {
+    let text = canonical(arguments);
+    if text.len() > REQUEST_TEXT_MAX { String::new() } else { text }
+}
+
+/// The call with the arguments in the very words that somebody said yes to: however the AI agent spelled a number, the
+/// server reads what the person read.
+fn as_shown(line: &[u8], shown: &str) -> Option<Vec<u8>> {
+    let mut call: Value = serde_json::from_slice(line).ok()?;
+    let arguments = serde_json::from_str(shown).ok()?;
+    let params = call.get_mut("params")?.as_object_mut()?;
+    params.insert("arguments".to_owned(), arguments);
+    // Nobody was shown the rest, and a tool may read it.
+    if let Some(meta) = params.get_mut("_meta").and_then(Value::as_object_mut) {
+        meta.retain(|name, value| name == META_VERSION || (name == PROGRESS_TOKEN && value.is_number()));
+    }
+    let line = canonical(&call);
+    line.contains(shown).then(|| line.into_bytes())
 }
 
 pub(super) fn refuse(id: Option<&Id>, code: i32, text: &str) -> Vec<Effect> {

@@ -180,6 +180,30 @@ fn an_allowed_call_goes_on_with_its_very_bytes_and_its_answer_comes_back_so() {
 }
 
 #[test]
+fn what_somebody_said_yes_to_is_what_is_sent_however_it_was_spelled() {
+    let mut kit = Kit::listed();
+    let spelled = r#"{"path":"\u0061","n":18446744073709551617.0,"x":1.0}"#;
+    let meta = r#"{"progressToken":7,"note":"and delete the rest"}"#;
+    kit.raw(&format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"read","arguments":{spelled},"_meta":{meta}}}}}"#
+    ));
+    let shown = kit.asks[0].1.shown.clone();
+    assert_eq!(shown, r#"{"n":18446744073709552000,"path":"a","x":1}"#);
+    kit.decide(Verdict::Agreed);
+    let sent = String::from_utf8(kit.server[0].clone()).unwrap();
+    assert!(sent.contains(&format!(r#""arguments":{shown}"#)), "{sent}");
+    assert!(sent.contains(r#""_meta":{"progressToken":7}"#), "what nobody was shown is not sent: {sent}");
+}
+
+#[test]
+fn what_is_more_than_anybody_reads_is_not_shown() {
+    let mut kit = Kit::listed();
+    let long = "x".repeat(avouch_domain::limits::REQUEST_TEXT_MAX);
+    kit.send(json!(1), "tools/call", json!({ "name": "read", "arguments": { "path": "a", "b": long } }));
+    assert_eq!(kit.asks[0].1.shown, "");
+}
+
+#[test]
 fn a_call_is_decided_by_what_its_rule_names_and_by_all_its_arguments() {
     let mut kit = Kit::listed();
     kit.send(json!(1), "tools/call", json!({ "name": "read", "arguments": { "path": "a", "b": 1.0 } }));
@@ -189,8 +213,11 @@ fn a_call_is_decided_by_what_its_rule_names_and_by_all_its_arguments() {
     assert_eq!(asks[0].resource, "files/read");
     assert_eq!(asks[0].action, "tool.call");
     assert_eq!(asks[0].params, [("path".to_owned(), Param::String("a".to_owned()))].into());
-    assert_eq!(asks[0].arguments_digest, asks[1].arguments_digest);
-    assert_ne!(asks[0].arguments_digest, asks[2].arguments_digest);
+    assert_eq!(
+        (asks[0].shown.as_str(), asks[1].shown.as_str()),
+        (r#"{"b":1,"path":"a"}"#, r#"{"b":1,"path":"a"}"#)
+    );
+    assert_eq!(asks[2].shown, "{}");
     assert!(asks[2].params.is_empty());
 }
 

@@ -34,9 +34,8 @@ impl Cache {
     #[must_use]
     pub fn miscounted(&self) -> Option<&EntryId> {
         let wants = |number: &&u64| self.groups.get(*number).is_some_and(|group| group.x509 > 0);
-        let wrong =
-            |(_, slot): &(&EntryId, &Box<Slot>)| slot.active != slot.groups.iter().filter(wants).count();
-        self.slots.iter().find(wrong).map(|(id, _)| id)
+        let wrong = |slot: &Slot| slot.active != slot.groups.iter().filter(wants).count();
+        self.slots.iter().find(|(_, slot)| wrong(slot)).map(|(id, _)| id)
     }
 }
 

@@ -96,7 +96,7 @@ impl Cache {
     /// What a later life needs, as of the last input. Clones no bytes.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let held = |(id, slot): (&EntryId, &Box<super::Slot>)| {
+        let held = |id: &EntryId, slot: &super::Slot| {
             let held = slot.held.as_ref()?;
             Some(KeptX509 {
                 entry: id.clone(),
@@ -108,7 +108,7 @@ impl Cache {
         Snapshot {
             bundles: self.bundles.values().cloned().collect(),
             entries: self.slots.values().map(|slot| slot.entry.clone()).collect(),
-            x509: self.slots.iter().filter_map(held).collect(),
+            x509: self.slots.iter().filter_map(|(id, slot)| held(id, slot)).collect(),
             jwt: self.jwts.kept(),
             distrusted: self.distrusted.clone(),
         }

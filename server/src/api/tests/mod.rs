@@ -25,7 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::api::authz::method_names;
-use crate::api::caller::{CallerSvid, Leaf, LocalPeer, Peer};
+use crate::api::caller::{CallerSvid, Leaf, LocalPeer, Peer, Standing};
 use crate::api::conn;
 use crate::api::gate::{Gate, Limits, Stack};
 use crate::api::{admin_stack, tcp_stack};
@@ -134,7 +134,10 @@ impl World {
 
     /// A process on the admin socket.
     fn local(&self) -> Channel {
-        channel(self.admin.clone(), Peer::Local(LocalPeer { uid: 7, gid: 8, pid: Some(9), exe: None }))
+        channel(
+            self.admin.clone(),
+            Peer::Local(LocalPeer { uid: 7, gid: 8, pid: Some(9), exe: None, standing: Standing::Free }),
+        )
     }
 
     /// Somebody over TCP without a certificate.

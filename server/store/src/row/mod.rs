@@ -9,12 +9,13 @@ mod identity;
 mod join_token;
 mod node;
 mod person;
+mod request;
 mod rules;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use avouch_domain::{Entry, EntryId, PersonId, Row, RowKey, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{Entry, EntryId, PersonId, RequestId, Row, RowKey, SpiffeId, Timestamp, TrustDomain};
 use aws_lc_rs::digest;
 use rusqlite::types::{FromSql, Value};
 use rusqlite::{Connection, Row as Columns, params_from_iter};
@@ -52,7 +53,7 @@ struct Statements {
     read: fn(&mut Fields<'_>) -> Result<Row, Bad>,
 }
 
-const ALL: [&Statements; 8] = [
+const ALL: [&Statements; 9] = [
     &entry::STATEMENTS,
     &node::STATEMENTS,
     &bundle::STATEMENTS,
@@ -61,6 +62,7 @@ const ALL: [&Statements; 8] = [
     &person::STATEMENTS,
     &identity::STATEMENTS,
     &rules::STATEMENTS,
+    &request::STATEMENTS,
 ];
 
 fn statements(key: &RowKey) -> &'static Statements {
@@ -73,6 +75,7 @@ fn statements(key: &RowKey) -> &'static Statements {
         RowKey::Person(_) => &person::STATEMENTS,
         RowKey::Identity(_) => &identity::STATEMENTS,
         RowKey::Rules(_) => &rules::STATEMENTS,
+        RowKey::Request(_) => &request::STATEMENTS,
     }
 }
 
@@ -87,6 +90,7 @@ pub(crate) fn put(conn: &Connection, row: &Row) -> Result<[u8; 32], StoreError> 
         Row::Person(p) => (&person::STATEMENTS, person::values(p)),
         Row::Identity(i) => (&identity::STATEMENTS, identity::values(i)),
         Row::Rules(r) => (&rules::STATEMENTS, rules::values(r)),
+        Row::Request(r) => (&request::STATEMENTS, request::values(r)),
     };
     let content = content_digest(&values);
     conn.prepare_cached(statements.put)?.execute(params_from_iter(values))?;
@@ -148,6 +152,7 @@ fn key_values(key: &RowKey) -> Vec<Value> {
         RowKey::Person(id) => vec![text(id.as_str())],
         RowKey::Identity(name) => vec![text(name.as_str())],
         RowKey::Rules(number) => vec![Value::Integer(number.cast_signed())],
+        RowKey::Request(id) => vec![text(id.as_str())],
     }
 }
 
@@ -162,6 +167,7 @@ pub(crate) fn key_to_log(key: &RowKey) -> (i64, String) {
         RowKey::Person(id) => (6, id.to_string()),
         RowKey::Identity(name) => (7, name.to_string()),
         RowKey::Rules(number) => (8, number.to_string()),
+        RowKey::Request(id) => (9, id.to_string()),
     }
 }
 
@@ -180,6 +186,7 @@ pub(crate) fn key_from_log(kind: i64, key: &str) -> Result<RowKey, Bad> {
         6 => PersonId::new(key).map(RowKey::Person).map_err(bad),
         7 => SpiffeId::parse(key).map(RowKey::Identity).map_err(bad),
         8 => key.parse().map(RowKey::Rules).map_err(bad),
+        9 => RequestId::new(key).map(RowKey::Request).map_err(bad),
         _ => Err(bad(format!("key kind {kind} is unknown"))),
     }
 }
@@ -299,12 +306,13 @@ mod tests {
             RowKey::Person(PersonId::new("per_1").unwrap()),
             RowKey::Identity(SpiffeId::parse("spiffe://td/test/coder").unwrap()),
             RowKey::Rules(7),
+            RowKey::Request(RequestId::new("req_1").unwrap()),
         ];
         for key in keys {
             let (kind, text) = key_to_log(&key);
             assert_eq!(key_from_log(kind, &text).unwrap(), key);
         }
-        assert!(key_from_log(9, "x").is_err());
+        assert!(key_from_log(10, "x").is_err());
     }
 
     #[test]

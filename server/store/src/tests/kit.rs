@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use avouch_domain::fixtures::{domain, entry, id, identity, node, person, person_id, rules};
+use avouch_domain::fixtures::{domain, entry, id, identity, node, person, person_id, request, rules};
 use avouch_domain::{
     AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, Entry, Holder, Identity,
-    Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, PublishedRules, Revision,
-    Row, RowKey, RulesStanding, Slot, SlotState, Standing, Timestamp, X509Authority,
+    Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, PublishedRules, Request,
+    RequestState, Revision, Row, RowKey, RulesStanding, Said, Slot, SlotState, Standing, Timestamp, Whose,
+    X509Authority,
 };
 
 use crate::Store;
@@ -134,6 +135,21 @@ pub fn one_of_each() -> Vec<Row> {
             yes_by: None,
             valid_from: None,
             ..rules(2)
+        }),
+        Row::Request(request("req_a", "/test/plain")),
+        Row::Request(Request {
+            stop_number: 3,
+            needs: Whose { owner: true, person: true },
+            owner_yes: Some(Said { by: person_id("per_owner"), at: NOW }),
+            person_yes: Some(Said { by: person_id("per_a"), at: Timestamp(7) }),
+            state: RequestState::Spent,
+            spent_with: Some([5; 16]),
+            ..request("req_b", "/test/full")
+        }),
+        Row::Request(Request {
+            no: Some(Said { by: person_id("per_a"), at: NOW }),
+            state: RequestState::No,
+            ..request("req_c", "/test/full")
         }),
     ]
 }

@@ -2,7 +2,8 @@
 
 use avouch_credential::ledger::{FIRST_PREVIOUS, SignedHead, hash_of, read_line};
 use avouch_domain::{
-    Identity, Kind, LogPosition, Plan, PublishedRules, Row, RulesDigest, RulesFolder, RulesStanding,
+    Identity, Kind, LogPosition, Plan, PublishedRules, Request, Row, RowKey, RulesDigest, RulesFolder,
+    RulesStanding,
 };
 
 use super::kit::*;
@@ -255,6 +256,55 @@ async fn the_table_itself_keeps_rules_as_they_were_published(at: Opened) {
     at.store.commit(now, vec![put([Row::Rules(published(6, Proposed))])]).await.unwrap();
 }
 
+async fn a_text_of_a_request_goes_with_the_last_request_that_names_it(at: Opened) {
+    use avouch_domain::fixtures::request;
+    use avouch_domain::{RequestHash, RequestText};
+    let text =
+        |n: u8| RequestText { hash: RequestHash([n; 32]), text: format!("text {n} \"quoted\"").into() };
+    let of = |id: &str, n: u8| Row::Request(Request { hash: text(n).hash, ..request(id, "/test/plain") });
+    let mut first = put(one_of_each());
+    first.puts.retain(|row| !matches!(row, Row::Request(_)));
+    first.changes.retain(|change| !matches!(change.key, RowKey::Request(_)));
+    let asked = Plan {
+        texts: vec![text(1), text(2), text(1)],
+        ..put([of("req_1", 1), of("req_2", 2), of("req_3", 1)])
+    };
+    let now = last(&at.store.commit(at.image.position, vec![first, asked]).await.unwrap());
+    let kept = async |n: u8| at.store.request_text(RequestHash([n; 32])).await.unwrap();
+    assert_eq!([kept(1).await, kept(2).await, kept(3).await], [Some(text(1)), Some(text(2)), None]);
+    let plans = vec![delete(of("req_1", 1).key()), delete(of("req_2", 2).key())];
+    at.store.commit(now, plans).await.unwrap();
+    assert_eq!([kept(1).await, kept(2).await], [Some(text(1)), None]);
+}
+
+async fn the_table_itself_keeps_requests_to_one_text_and_one_use(at: Opened) {
+    use avouch_domain::fixtures::{person_id, request};
+    use avouch_domain::{RequestHash, RequestState, Said};
+    let said = Some(Said { by: person_id("per_a"), at: NOW });
+    let waiting = request("req_1", "/test/plain");
+    let yes =
+        Request { state: RequestState::Yes, person_yes: said.clone(), ..request("req_2", "/test/plain") };
+    let spent = Request { state: RequestState::Spent, spent_with: Some([1; 16]), ..yes.clone() };
+    let spent = Request { id: request("req_3", "/test/plain").id, ..spent };
+    let no = Request { state: RequestState::No, no: said.clone(), ..request("req_4", "/test/plain") };
+    let mut rows = one_of_each();
+    rows.extend([&waiting, &yes, &spent, &no].map(|request| Row::Request(request.clone())));
+    let now = last(&at.store.commit(at.image.position, vec![put(rows)]).await.unwrap());
+    let wrong = [
+        ("another text", Request { hash: RequestHash([9; 32]), ..waiting.clone() }),
+        ("a yes of nobody", Request { state: RequestState::Yes, ..waiting.clone() }),
+        ("spent with nothing", Request { state: RequestState::Spent, ..yes.clone() }),
+        ("a no of nobody", Request { state: RequestState::No, ..waiting.clone() }),
+        ("spent twice", Request { spent_with: Some([2; 16]), ..spent.clone() }),
+        ("spent and back", Request { state: RequestState::Yes, spent_with: None, ..spent }),
+        ("a no and back", Request { state: RequestState::Waiting, no: None, ..no }),
+    ];
+    for (what, wrong) in wrong {
+        let refused = at.store.commit(now, vec![put([Row::Request(wrong)])]).await;
+        assert!(matches!(refused, Err(CommitError::Store(_))), "{what}: {refused:?}");
+    }
+}
+
 async fn a_backup_holds_everything_and_overwrites_nothing(at: Opened) {
     let (_folder, to) = place();
     let end = last(&at.store.commit(at.image.position, vec![put(one_of_each())]).await.unwrap());
@@ -299,6 +349,8 @@ macro_rules! store_suite {
             a_position_of_another_history_is_lost,
             the_table_itself_keeps_environments_stop_numbers_and_stops,
             the_table_itself_keeps_rules_as_they_were_published,
+            the_table_itself_keeps_requests_to_one_text_and_one_use,
+            a_text_of_a_request_goes_with_the_last_request_that_names_it,
             a_folder_of_rules_is_written_with_its_row_and_read_by_its_digest,
             only_folders_of_the_newest_rules_and_of_those_in_force_are_kept,
             records_are_read_in_order_and_onwards_and_each_holds_the_hash_of_the_one_before,

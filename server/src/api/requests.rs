@@ -1,0 +1,46 @@
+//! Requests service: node agents ask for the yes of a person.
+//!
+//! Never believes a message which node asks: the certificate of the connection says it.
+
+use avouch_proto::convert::{asked_to_wire, asking_from_wire};
+use avouch_proto::requests_v1::requests_server::Requests;
+use avouch_proto::requests_v1::{AskRequest, AskResponse};
+use tonic::{Request, Response, Status};
+
+use crate::api::call::open;
+use crate::api::status::{asking_failed, bad, write_failed};
+use crate::service::{Asked, Asking, Services};
+
+/// The service over TCP.
+#[derive(Clone)]
+pub struct RequestsApi {
+    pub services: Services,
+}
+
+impl std::fmt::Debug for RequestsApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RequestsApi")
+    }
+}
+
+#[tonic::async_trait]
+impl Requests for RequestsApi {
+    async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {
+        let (call, request) = open(request)?;
+        let agent = call.caller_id()?;
+        let mut line = call.audit();
+        line.text("identity", &request.spiffe_id);
+        let asked = async {
+            let (content, needs, key) = asking_from_wire(request).map_err(|e| bad(&e.to_string()))?;
+            let asked = self.services.ask_person(call.now(), agent, Asking { content, needs, key }).await;
+            let asked = asked.map_err(|e| write_failed("failed to ask", &e))?;
+            asked.map_err(|e| asking_failed(&e))
+        };
+        let asked = line.conclude(asked.await)?;
+        let (request, yes) = match &asked {
+            Asked::Waits(request) => (request, false),
+            Asked::Spent(request) => (request, true),
+        };
+        Ok(Response::new(asked_to_wire(request, yes, call.now().wall)))
+    }
+}
