@@ -51,7 +51,8 @@ fn targets() -> Result<String, String> {
 /// What is fuzzed is what is shipped: the package begins with the workspace's lock file, to which cargo adds libFuzzer.
 fn same_versions() -> Outcome {
     let (from, to) = (files::root().join("Cargo.lock"), files::root().join(FOLDER).join("Cargo.lock"));
-    std::fs::copy(&from, &to).map_err(|e| format!("cannot copy {} to {}: {e}", from.display(), to.display()))?;
+    std::fs::copy(&from, &to)
+        .map_err(|e| format!("cannot copy {} to {}: {e}", from.display(), to.display()))?;
     Ok(())
 }
 

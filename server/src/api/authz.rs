@@ -59,6 +59,7 @@ impl Method {
             "avouch.watch.v1.Watch" => "watch.v1.Watch",
             "avouch.governance.v1.Governance" => "governance.v1.Governance",
             "avouch.rules.v1.Rules" => "rules.v1.Rules",
+            "avouch.task.v1.Tasks" => "task.v1.Tasks",
             other => other.strip_prefix("spire.api.server.").unwrap_or(other),
         }
     }
@@ -105,6 +106,7 @@ const LOGGER: &str = "spire.api.server.logger.v1.Logger";
 const HEALTH: &str = "grpc.health.v1.Health";
 const WATCH: &str = "avouch.watch.v1.Watch";
 const RULES: &str = "avouch.rules.v1.Rules";
+const TASKS: &str = "avouch.task.v1.Tasks";
 const RECORDS: &str = "avouch.records.v1.Records";
 const GOVERNANCE: &str = "avouch.governance.v1.Governance";
 
@@ -176,6 +178,8 @@ pub const METHODS: &[Method] = &[
     row(WATCH, "FetchIdentities", AGENT),
     row(RULES, "Fetch", AGENT),
     row(RECORDS, "Ship", AGENT),
+    limited(TASKS, "SignToken", AGENT, Bucket::SignJwt, "JWT signing request"),
+    row(TASKS, "ShowToken", AGENT),
     local(GOVERNANCE, "Init"),
     local(GOVERNANCE, "AddPerson"),
     local(GOVERNANCE, "ApprovePerson"),

@@ -124,6 +124,8 @@ const MATRIX: &[(&str, &str)] = &[
     ("watch.v1.Watch/FetchIdentities", "G"),
     ("rules.v1.Rules/Fetch", "G"),
     ("records.v1.Records/Ship", "G"),
+    ("task.v1.Tasks/SignToken", "G"),
+    ("task.v1.Tasks/ShowToken", "G"),
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),
@@ -220,6 +222,7 @@ fn only_work_that_costs_is_limited() {
             ("PostStatus", Bucket::PostStatus),
             ("BatchNewX509SVID", Bucket::SignX509),
             ("NewJWTSVID", Bucket::SignJwt),
+            ("SignToken", Bucket::SignJwt),
         ]
     );
 }

@@ -11,7 +11,7 @@ use crate::api::rate::RateError;
 use crate::service::{
     ActivateError, AttestError, BadToken, BundleError, EntryWriteError, IdentityError, JoinTokenError,
     JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError,
-    RevokeError, RulesError, ShipError, TaintError, WriteError, X509ItemError,
+    RevokeError, RulesError, ShipError, ShowError, TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -220,6 +220,16 @@ pub fn jwt_failed(error: &JwtError) -> Status {
         JwtError::NoAudience | JwtError::EmptyAudience => Code::InvalidArgument,
         JwtError::NotInForce(_) => Code::FailedPrecondition,
         JwtError::Sign(_) => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A node was not told whose token it has.
+#[must_use]
+pub fn show_failed(error: &ShowError) -> Status {
+    let code = match error {
+        ShowError::NoHook(_) => Code::PermissionDenied,
+        ShowError::Token(_) => Code::InvalidArgument,
     };
     Status::new(code, error.to_string())
 }

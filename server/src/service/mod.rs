@@ -20,6 +20,7 @@ mod people;
 mod pruner;
 mod rules;
 mod svids;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +71,7 @@ pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use node_records::ShipError;
 pub use rules::Publication;
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
+pub use tasks::{ShowError, TokenAsk};
 
 /// What the services are built of.
 pub struct Parts {
