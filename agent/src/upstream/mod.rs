@@ -7,6 +7,7 @@ mod identities;
 mod records;
 mod rules;
 mod spire;
+mod tasks;
 mod watch;
 
 use std::error::Error as _;
@@ -28,6 +29,7 @@ pub use identities::{Governed, Identities, Told};
 pub use records::Sink;
 pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};
 pub use spire::{AttestError, Attestation};
+pub use tasks::{SignedToken, Tasks, TokenAsk};
 
 use crate::limits::{CALL_MAX, INTERRUPTIONS_MAX};
 
