@@ -28,6 +28,7 @@ use crate::config::{AgentConfig, KeyManagerConfig};
 use crate::confine::Confined;
 use crate::disk::{DiskError, StateFile};
 use crate::health::AgentHealth;
+use crate::hooks::{self, Hooks};
 use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
@@ -129,7 +130,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         shell_stop.clone(),
     );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let runs = hold_runs(&config, &server, &supply, &recording.records, &metrics, &shell_stop)?;
+    let (runs, hooks) = hold_runs(&config, &server, &supply, &recording.records, &metrics, &shell_stop)?;
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -155,7 +156,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
-    let mut doors = open_doors(&config, &supply, runs, &metrics, logs, started.mono, &stop)?;
+    let mut doors = open_doors(&config, &supply, (runs, hooks), &metrics, logs, started.mono, &stop)?;
     serve_http(&config, &supply, &metrics, &stop).await?;
     notify(&[NotifyState::Ready]);
 
@@ -212,8 +213,8 @@ impl Recording {
     }
 }
 
-/// What was started with `avouch run`, and the rules by which it is decided what it may do: those kept from an
-/// earlier life, and followed at the server until `stop`.
+/// What was started with `avouch run`, the hooks that ask here, and the rules by which it is decided for both: those kept
+/// from an earlier life, and followed at the server until `stop`.
 fn hold_runs(
     config: &AgentConfig,
     server: &Arc<Server>,
@@ -221,7 +222,7 @@ fn hold_runs(
     records: &Records,
     metrics: &Metrics,
     stop: &CancellationToken,
-) -> Result<Runs, AppError> {
+) -> Result<(Runs, Hooks), AppError> {
     let held = rules::Parts {
         source: server.clone(),
         trust_domain: config.trust_domain.clone(),
@@ -230,17 +231,28 @@ fn hold_runs(
         clock: clock::now,
         seed: seed()?,
     };
-    Runs::new(runs::Parts {
+    let rules = rules::start(held, stop.clone());
+    let scribe = Arc::new(records.clone());
+    let hooks = Hooks::new(hooks::Parts {
+        supply: supply.clone(),
+        tasks: server.clone(),
+        requests: server.clone(),
+        rules: rules.clone(),
+        scribe: scribe.clone(),
+        clock: clock::now,
+    });
+    let runs = Runs::new(runs::Parts {
         supply: supply.clone(),
         identities: server.clone(),
         requests: server.clone(),
-        rules: rules::start(held, stop.clone()),
-        scribe: Arc::new(records.clone()),
+        tasks: server.clone(),
+        rules,
+        scribe,
         own_folders: own_folders(config),
         folder: config.data_dir.join("runs"),
         clock: clock::now,
-    })
-    .map_err(AppError::Runs)
+    });
+    Ok((runs.map_err(AppError::Runs)?, hooks))
 }
 
 /// Waits in order for open calls, the shell, and the last bundle and records on their way to the disk; for no call
@@ -351,7 +363,7 @@ fn metrics(config: &AgentConfig) -> Metrics {
 fn open_doors(
     config: &AgentConfig,
     supply: &Arc<dyn Supply>,
-    runs: Runs,
+    (runs, hooks): (Runs, Hooks),
     metrics: &Metrics,
     logs: LogHandle,
     started: avouch_domain::Tick,
@@ -361,8 +373,11 @@ fn open_doors(
     let workload = listener::bind_workload(&config.socket_path)?;
     let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix))];
     let parts = WorkloadParts {
-        attestor: WorkloadAttestor::new(lookers, metrics.clone(), clock::tick).with_runs(runs.clone()),
+        attestor: Arc::new(
+            WorkloadAttestor::new(lookers, metrics.clone(), clock::tick).with_runs(runs.clone()),
+        ),
         runs: Some(runs),
+        hooks: Some(hooks),
         options: WorkloadOptions {
             no_identity_hold: config.no_identity_hold,
             allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,

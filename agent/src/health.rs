@@ -115,6 +115,9 @@ mod tests {
         async fn runnable(&self, _: u32) -> std::collections::BTreeSet<avouch_domain::SpiffeId> {
             std::collections::BTreeSet::new()
         }
+        async fn names(&self, _: &SelectorSet) -> std::collections::BTreeSet<avouch_domain::SpiffeId> {
+            std::collections::BTreeSet::new()
+        }
         async fn facts(&self) -> AgentFacts {
             self.1.clone()
         }

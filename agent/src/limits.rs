@@ -159,6 +159,10 @@ pub const REFUSALS_MAX: u32 = 10_000;
 pub const TASK_CALLS_MAX: u32 = 100_000;
 /// Resources that a task names.
 pub const TASK_TOOLS_MAX: usize = 256;
+/// Longest token that a hook was shown and asks about, in bytes: two SPIFFE IDs of full length, encoded, and a signature.
+pub const PEER_TOKEN_MAX: usize = 16 * 1024;
+/// Tokens that do not hold are recorded once in this time for each hook: whoever reaches it can send any number.
+pub const UNPROVED_PERIOD: Duration = Duration::from_secs(10);
 /// Time in which `avouch run` says what it wants.
 pub const BEGIN_TIME: Duration = Duration::from_secs(10);
 /// Answers that wait for a gate that does not read.

@@ -107,6 +107,10 @@ enum Command {
         uid: u32,
         reply: oneshot::Sender<BTreeSet<SpiffeId>>,
     },
+    Names {
+        selectors: SelectorSet,
+        reply: oneshot::Sender<BTreeSet<SpiffeId>>,
+    },
     Facts {
         reply: oneshot::Sender<AgentFacts>,
     },
@@ -232,6 +236,11 @@ impl Supply for Shell {
 
     async fn runnable(&self, uid: u32) -> BTreeSet<SpiffeId> {
         self.ask(|reply| Command::Runnable { uid, reply }).await.unwrap_or_default()
+    }
+
+    async fn names(&self, selectors: &SelectorSet) -> BTreeSet<SpiffeId> {
+        let selectors = selectors.clone();
+        self.ask(|reply| Command::Names { selectors, reply }).await.unwrap_or_default()
     }
 
     async fn facts(&self) -> AgentFacts {

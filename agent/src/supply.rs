@@ -72,6 +72,9 @@ pub trait Supply: Send + Sync + 'static {
     /// Identities that this local user may run here with `avouch run`, ascending.
     async fn runnable(&self, uid: u32) -> BTreeSet<SpiffeId>;
 
+    /// The SPIFFE IDs that `selectors` are entitled to, ascending.
+    async fn names(&self, selectors: &SelectorSet) -> BTreeSet<SpiffeId>;
+
     /// The agent's own state.
     async fn facts(&self) -> AgentFacts;
 }

@@ -11,8 +11,10 @@ use avouch::exit::{FAILED, USAGE};
 use avouch::explain;
 use avouch::gate;
 use avouch::govern;
+use avouch::hook;
 use avouch::out::Out;
 use avouch::run;
+use avouch::task;
 use avouch::up;
 use avouch::verbs::channel;
 use avouch_domain::SpiffeId;
@@ -46,10 +48,34 @@ const EXPLAIN_EXAMPLES: &str = "Examples:
 
 Exit codes: 0 the process gets the ID, 2 it does not, 4 somebody does not answer, 5 it will come by itself.";
 const GATE_EXAMPLES: &str = "Examples:
-  avouch gate mcp files    as the command of a tool server in the settings of an MCP client";
+  avouch gate mcp files    as the command of a tool server in the settings of an MCP client
+  avouch gate check --peer-file token --param branch=fix repo.push git/pay    in a hook";
+const GATE_CHECK_EXAMPLES: &str = "Examples:
+  avouch gate check --peer-file token --param branch=fix repo.push git/pay
+  printf %s \"$TOKEN\" | avouch gate check --peer-file - --json secret.read vault/deploy
+
+In a pre-receive hook of git, with receive.advertisePushOptions set, and the token as the first push option:
+  while read -r old new ref; do
+    printf %s \"$GIT_PUSH_OPTION_0\" |
+      avouch gate check --peer-file - --param branch=\"${ref#refs/heads/}\" repo.push git/pay || exit 1
+  done
+
+Who runs it has to be the workload that the rules name as the hook (`avouch gate add hook`).
+Exit codes: 0 it may, 2 it may not, 4 nobody answers, 5 somebody has to say yes first, 64 the call can't be understood.";
+const GATE_ADD_HOOK_EXAMPLES: &str = "Examples:
+  avouch gate add hook git --caller /test/git    what resources.toml lists below git/ is guarded by spiffe://DOMAIN/test/git";
+const TASK_EXAMPLES: &str = "Examples:
+  avouch task token git/pay    inside `avouch run`";
+const TASK_TOKEN_EXAMPLES: &str = "Examples:
+  avouch task token git/pay > token
+  GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=push.pushOption GIT_CONFIG_VALUE_0=\"$(avouch task token git/pay)\" git push
+
+It holds for five minutes, for this task and this resource, and costs a call of the task.
+Exit codes: 0 printed, 2 refused, 4 no node agent answers.";
 const GATE_ADD_EXAMPLES: &str = "Examples:
   avouch gate add mcp files -- npx -y @modelcontextprotocol/server-filesystem ./pay
   avouch gate add mcp tickets --env prod --domain tickets --sensitivity 2 -- tickets-server
+  avouch gate add hook git --caller /test/git
 
 The server is started once and asked for its tools; one that changes later is hidden and denied.";
 const GATE_MCP_EXAMPLES: &str = "Examples:
@@ -116,6 +142,9 @@ enum Command {
     #[command(subcommand, disable_help_subcommand = true, after_help = GATE_EXAMPLES)]
     /// What stands between an AI agent and its tools
     Gate(Gate),
+    #[command(subcommand, disable_help_subcommand = true, after_help = TASK_EXAMPLES)]
+    /// What a process of a run shows elsewhere of its task
+    Task(Task),
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     /// The completion script for a shell
     Completions {
@@ -145,6 +174,19 @@ enum Gate {
     #[command(subcommand, disable_help_subcommand = true, after_help = GATE_ADD_EXAMPLES)]
     /// Add a gate: its tools are taken as they are now, and the rules with it are published
     Add(GateAdd),
+    #[command(after_help = GATE_CHECK_EXAMPLES)]
+    /// Ask, as a hook, whether somebody may do something who showed a token
+    Check(hook::Check),
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    #[command(after_help = TASK_TOKEN_EXAMPLES)]
+    /// A token for one resource, on standard output
+    Token {
+        /// An ID of resources.toml, as git/pay
+        resource: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,6 +194,9 @@ enum GateAdd {
     #[command(after_help = GATE_ADD_EXAMPLES)]
     /// In front of a tool server that speaks MCP on standard input and output
     Mcp(govern::AddMcp),
+    #[command(after_help = GATE_ADD_HOOK_EXAMPLES)]
+    /// A workload of its own that asks with `avouch gate check`, in front of what the rules list already
+    Hook(govern::AddHook),
 }
 
 #[derive(Debug, clap::Args)]
@@ -217,6 +262,16 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
         Command::Gate(Gate::Add(GateAdd::Mcp(add))) => {
             let place = place.of_governance();
             on_runtime(out, async |out| govern::add_mcp(add, &place, out).await)
+        }
+        Command::Gate(Gate::Add(GateAdd::Hook(add))) => {
+            let place = place.of_governance();
+            on_runtime(out, async |out| govern::add_hook(add, &place, out).await)
+        }
+        Command::Gate(Gate::Check(check)) => {
+            on_runtime(out, async |out| hook::run(check, &place.agent_socket, place.json, out).await)
+        }
+        Command::Task(Task::Token { resource }) => {
+            on_runtime(out, async |out| task::token(resource, &place.agent_socket, out).await)
         }
         Command::Gate(Gate::Mcp { name }) => {
             let socket = std::env::var_os(gate::SOCKET_VARIABLE);

@@ -75,6 +75,11 @@ mod generated {
         }
     }
     pub mod avouch {
+        pub mod gate {
+            pub mod v1 {
+                include!("gen/avouch.gate.v1.rs");
+            }
+        }
         pub mod governance {
             pub mod v1 {
                 include!("gen/avouch.governance.v1.rs");
@@ -105,6 +110,11 @@ mod generated {
                 include!("gen/avouch.sealed.v1.rs");
             }
         }
+        pub mod task {
+            pub mod v1 {
+                include!("gen/avouch.task.v1.rs");
+            }
+        }
         pub mod watch {
             pub mod v1 {
                 include!("gen/avouch.watch.v1.rs");
@@ -117,12 +127,14 @@ pub mod convert;
 mod redact;
 pub mod revision;
 
+pub use generated::avouch::gate::v1 as gate_v1;
 pub use generated::avouch::governance::v1 as governance_v1;
 pub use generated::avouch::records::v1 as records_v1;
 pub use generated::avouch::requests::v1 as requests_v1;
 pub use generated::avouch::rules::v1 as rules_v1;
 pub use generated::avouch::run::v1 as run_v1;
 pub use generated::avouch::sealed::v1 as sealed_v1;
+pub use generated::avouch::task::v1 as task_v1;
 pub use generated::avouch::watch::v1 as watch_v1;
 pub use generated::descriptors::WORKLOAD_FILE_DESCRIPTOR_SET;
 pub use generated::spire::agent::debug::v1 as agent_debug_v1;

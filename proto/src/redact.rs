@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{agent_v1, sealed_v1, types, workload};
+use crate::{agent_v1, gate_v1, run_v1, sealed_v1, task_v1, types, workload};
 
 /// Writes `Debug` for messages as the named fields only.
 macro_rules! show_only {
@@ -26,6 +26,11 @@ show_only! {
     types::AttestationData { r#type };
     agent_v1::CreateJoinTokenRequest { ttl, agent_id };
     sealed_v1::X509Svid { entry_id, id };
+    run_v1::TaskTokenResponse { expires_at };
+    gate_v1::CheckRequest { action, resource, what_if };
+    requests_v1::AskRequest { spiffe_id, task, action, resource, needs_owner, needs_person };
+    task_v1::SignTokenResponse { token_id, expires_at };
+    task_v1::ShowTokenRequest { resource };
 }
 
 #[cfg(test)]
@@ -39,5 +44,7 @@ mod tests {
         assert!(!format!("{all:?}").contains("77"));
         let token = types::JoinToken { value: "hush".into(), expires_at: 1 };
         assert!(!format!("{token:?}").contains("hush"));
+        let check = gate_v1::CheckRequest { token: "hush".into(), ..Default::default() };
+        assert!(!format!("{check:?}").contains("hush"));
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Never shows rules before they are on disk, signs after the fact, and holds one folder in memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use avouch_credential::rules::SignedRules;
 use avouch_credential::signer::Signer;
-use avouch_domain::{Epoch, KeyType, PublishedRules, RulesFolder, TrustDomain};
+use avouch_domain::{Epoch, KeyType, PublishedRules, RulesFolder, SpiffeId, TrustDomain};
+use avouch_rules::Folder;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +34,8 @@ pub struct InForce {
 pub struct Shown {
     pub signed: SignedRules,
     pub folder: RulesFolder,
+    /// The workloads that are hooks by these rules, by the name of the gate.
+    pub hooks: BTreeMap<String, SpiffeId>,
 }
 
 impl InForce {
@@ -114,7 +118,10 @@ impl Parts {
             SignedRules::sign(&domain, epoch, number, digest, valid_from, &*key).map_err(|e| e.to_string())
         });
         let signed = signed.await.map_err(|e| e.to_string())??;
-        Ok(Shown { signed, folder })
+        // What was published passed the check.
+        let hooks = Folder::new(folder.files.iter().cloned());
+        let hooks = hooks.map(|folder| avouch_rules::hooks(&folder, &self.trust_domain)).unwrap_or_default();
+        Ok(Shown { signed, folder, hooks })
     }
 }
 

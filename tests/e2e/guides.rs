@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use avouch_tests::Server;
 use avouch_tests::daemon::binary;
+use avouch_tests::{Agent, Server, World};
 
 /// A command and what stands below it.
 #[derive(Debug, Default)]
@@ -46,8 +46,8 @@ fn same(printed: &str, said: &str) -> bool {
     printed.lines().count() == said.lines().count() && printed.lines().zip(said.lines()).all(fits)
 }
 
-/// Runs a page in an empty folder, as a reader does beside a server of his own.
-fn follow(name: &str, at_least: usize, server: &Server) {
+/// Runs a page in an empty folder, as a reader does beside a server of his own, and a node agent if the page needs one.
+fn follow(name: &str, at_least: usize, server: &Server, agent: Option<&Agent>) {
     let place = tempfile::tempdir().unwrap();
     let avouch = binary("avouch");
     let folder = avouch.parent().unwrap().display();
@@ -58,7 +58,10 @@ fn follow(name: &str, at_least: usize, server: &Server) {
         let mut shell = Command::new("sh");
         // Both streams in the order in which a terminal shows them.
         shell.args(["-c", &format!("exec 2>&1\n{}", step.command)]).current_dir(&place).env("PATH", &path);
-        shell.env("SPIRE_SERVER_PRIVATE_SOCKET", &server.socket);
+        shell.env("SPIRE_SERVER_PRIVATE_SOCKET", &server.socket).env_remove("SPIFFE_ENDPOINT_SOCKET");
+        if let Some(agent) = agent {
+            shell.env("SPIRE_AGENT_PUBLIC_SOCKET", &agent.socket);
+        }
         let output = shell.stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(
@@ -73,5 +76,11 @@ fn follow(name: &str, at_least: usize, server: &Server) {
 #[tokio::test]
 async fn the_guide_to_rules_is_true() {
     let server = Server::start().await;
-    follow("rules.md", 16, &server);
+    follow("rules.md", 16, &server, None);
+}
+
+#[tokio::test]
+async fn the_guide_to_hooks_is_true() {
+    let World { server, agent } = World::start().await;
+    follow("hook-gate.md", 15, &server, Some(&agent));
 }

@@ -24,6 +24,7 @@ mod foreign;
 mod governed;
 mod guides;
 mod health;
+mod hook_gate;
 mod metrics;
 mod node_records;
 mod nodes;

@@ -15,6 +15,7 @@ use avouch_agent::disk::StateFile;
 use avouch_agent::metrics::Metrics;
 use avouch_agent::records::{Parts, Records, Room};
 use avouch_credential::bundle_doc;
+use avouch_credential::jwt::task;
 use avouch_credential::jwt::verify::{JwtKeys, peek, verify};
 use avouch_credential::key::{PrivateKey, PublicKey};
 use avouch_credential::ledger::{ChainReader, Log, read_line, read_node_line};
@@ -252,6 +253,9 @@ pub fn jwt(bytes: &[u8]) {
     let nobody = Bundle::empty(domain());
     let verified = verify(text, &JwtKeys::new([&nobody]), &audience, Timestamp::from_secs(1_800_000_000));
     assert!(verified.is_err(), "a token that no key has signed is verified");
+    let task = task::verify(text, &JwtKeys::new([&nobody]), "git/pay", Timestamp::from_secs(1_800_000_000));
+    assert!(task.is_err(), "a task token that no key has signed is verified");
+    assert!(!task::is_task_token(text) || peek(text).is_err(), "a token is two things at once");
     if let Ok(peeked) = peek(text) {
         assert_eq!(text.split('.').count(), 3);
         assert_eq!(SpiffeId::parse(peeked.id.as_str()).as_ref(), Ok(&peeked.id));

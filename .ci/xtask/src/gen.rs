@@ -22,6 +22,11 @@ const SECRETS: &[&str] = &[
     ".spire.api.types.AttestationData",
     ".spire.api.server.agent.v1.CreateJoinTokenRequest",
     ".avouch.sealed.v1.X509Svid",
+    ".avouch.run.v1.TaskTokenResponse",
+    ".avouch.gate.v1.CheckRequest",
+    ".avouch.requests.v1.AskRequest",
+    ".avouch.task.v1.SignTokenResponse",
+    ".avouch.task.v1.ShowTokenRequest",
 ];
 
 /// A message written by hand, and where.

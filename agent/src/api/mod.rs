@@ -8,6 +8,7 @@ mod beside;
 mod codec;
 mod conn;
 mod ebb;
+mod gate;
 mod health;
 pub mod listener;
 mod refusals;
@@ -29,6 +30,7 @@ use avouch_domain::Now;
 use avouch_proto::WORKLOAD_FILE_DESCRIPTOR_SET;
 use avouch_proto::agent_debug_v1::debug_server::DebugServer;
 use avouch_proto::agent_logger_v1::logger_server::LoggerServer;
+use avouch_proto::gate_v1::gate_server::GateServer;
 use avouch_proto::run_v1::run_server::RunServer;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ pub use workload::WorkloadOptions;
 use shared::Shared;
 
 use crate::fair::FairShare;
+use crate::hooks::Hooks;
 use crate::limits::{CALLS_MAX, DESCRIPTORS_PER_PROCESS, MINTING_MAX, REQUEST_MAX, SMALL_REQUEST_MAX};
 use crate::metrics::Metrics;
 use crate::runs::Runs;
@@ -61,9 +64,11 @@ pub enum ServeError {
 /// Everything the workload socket needs.
 #[derive(Debug)]
 pub struct WorkloadParts {
-    pub attestor: WorkloadAttestor,
+    pub attestor: Arc<WorkloadAttestor>,
     /// `None`: nothing is run here.
     pub runs: Option<Runs>,
+    /// `None`: nobody is asked about here.
+    pub hooks: Option<Hooks>,
     pub options: WorkloadOptions,
     /// What is served at once.
     pub room: listener::Room,
@@ -98,6 +103,11 @@ pub async fn serve_workload(
         let run = run::RunApi { runs, ready: supply.ready(), stop: stop.clone() };
         Shared::new(&share, RunServer::new(run).max_decoding_message_size(REQUEST_MAX))
     });
+    let gate = parts.hooks.clone().map(|hooks| {
+        let (runs, attestor) = (parts.runs.clone(), parts.attestor.clone());
+        let gate = gate::GateApi { hooks, runs, attestor, ready: supply.ready() };
+        Shared::new(&share, GateServer::new(gate).max_decoding_message_size(REQUEST_MAX))
+    });
     let mut routes = Routes::new(service(supply, parts, calls, stop.clone()))
         .add_service(Shared::new(&share, health.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(&share, v1.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX)))
@@ -107,6 +117,9 @@ pub async fn serve_workload(
         ));
     if let Some(run) = run {
         routes = routes.add_service(run);
+    }
+    if let Some(gate) = gate {
+        routes = routes.add_service(gate);
     }
     conn::serve(incoming, routes, stop).await;
     Ok(())

@@ -14,13 +14,14 @@ use avouch_rules::{GateTool, Param, Rules};
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Stop;
 use super::status::Refusal;
 use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, REFUSALS_MAX, TASK_TOOLS_MAX};
 use crate::peer::Caller;
-use crate::runs::{Answer, BeginError, Membership, Question, Running, Runs, Wanted};
+use crate::runs::{Answer, BeginError, Membership, Question, Running, Runs, TokenError, Wanted};
+use crate::upstream::CallError;
 
 /// See the module.
 pub struct RunApi {
@@ -38,7 +39,7 @@ impl std::fmt::Debug for RunApi {
 
 type Replies = Sender<Result<wire::HoldResponse, Status>>;
 
-fn caller_of<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
+pub(super) fn caller_of<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
     request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(|| Refusal::AttestationFailed.into())
 }
 
@@ -85,6 +86,34 @@ impl Run for RunApi {
             tracing::debug!(subsystem_name = "runs", pid = caller.pid, why, "Run ended");
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn task_token(
+        &self,
+        request: Request<wire::TaskTokenRequest>,
+    ) -> Result<Response<wire::TaskTokenResponse>, Status> {
+        let caller = caller_of(&request)?;
+        if !*self.ready.borrow() {
+            return Err(Refusal::NotSynced.into());
+        }
+        let resource = request.into_inner().resource;
+        let signed = self.runs.task_token(&caller, &resource).await.map_err(|e| no_token(&e))?;
+        let expires_at = signed.expires_at.secs();
+        Ok(Response::new(wire::TaskTokenResponse { token: signed.token.to_string(), expires_at }))
+    }
+}
+
+fn no_token(error: &TokenError) -> Status {
+    let text = error.to_string();
+    match error {
+        TokenError::NoRun | TokenError::Unknown(_) | TokenError::Tools(_) | TokenError::NoCalls => {
+            Status::permission_denied(text)
+        }
+        // The server answered, and said no.
+        TokenError::Server(CallError::Failed { code: Code::FailedPrecondition | Code::NotFound, .. }) => {
+            Status::permission_denied(text)
+        }
+        TokenError::Server(_) | TokenError::Record(_) | TokenError::Gone(_) => Status::unavailable(text),
     }
 }
 

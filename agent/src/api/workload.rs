@@ -44,7 +44,7 @@ pub struct WorkloadOptions {
 /// The parts of the service, shared by all connections.
 pub(super) struct Workload {
     pub supply: Arc<dyn Supply>,
-    pub attestor: WorkloadAttestor,
+    pub attestor: Arc<WorkloadAttestor>,
     pub options: WorkloadOptions,
     pub book: AnswerBook,
     pub calls: FairShare,

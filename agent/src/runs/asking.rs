@@ -14,7 +14,7 @@ use crate::limits::ASK_TIME;
 use crate::upstream::{Asked, CallError, Requests};
 
 /// A yes, or why there is none.
-pub(super) enum Told {
+pub(crate) enum Told {
     /// It is used up by this.
     Yes { request: String, yes: Yes },
     /// This request waits for it.
@@ -23,13 +23,14 @@ pub(super) enum Told {
     Nobody(String),
 }
 
-/// Asks once. What is asked is what the gate shows, and nothing less.
-pub(super) async fn ask(
+/// Asks once. What is asked is what the gate shows, and nothing less. `token`: what the identity showed at a hook; empty for a
+/// run.
+pub(crate) async fn ask(
     requests: &dyn Requests,
     identity: SpiffeId,
     task: Code,
     question: &Question,
-    needs: Whose,
+    (needs, token): (Whose, &str),
 ) -> Told {
     if question.shown.is_empty() {
         return Told::Nobody("nobody is asked, because it is more than a person can be shown".to_owned());
@@ -48,7 +49,7 @@ pub(super) async fn ask(
     let Ok(key) = random::bytes() else {
         return Told::Nobody("nobody is asked: this machine has no random numbers".to_owned());
     };
-    let ask = || timeout(ASK_TIME, requests.ask(&content, needs, key));
+    let ask = || timeout(ASK_TIME, requests.ask(&content, needs, key, token));
     let asked = match ask().await {
         // Its answer may be what was lost: with its key it is the same call.
         Err(_) | Ok(Err(CallError::Unreachable(_))) => ask().await,
@@ -70,13 +71,13 @@ pub(super) async fn ask(
 
 impl Answer {
     /// Denied, because nobody was asked.
-    pub(super) fn unasked(self, why: &str) -> Self {
+    pub(crate) fn unasked(self, why: &str) -> Self {
         let text = format!("{}, and {why}", self.text);
         Self { outcome: "deny", reason: "not_asked", text, ..self }
     }
 
     /// Denied until somebody has said yes to this request.
-    pub(super) fn waits(self, request: String) -> Self {
+    pub(crate) fn waits(self, request: String) -> Self {
         let text = format!("{}; {request} waits for it: `avouch ask show {request}`", self.text);
         Self { text, request, ..self }
     }

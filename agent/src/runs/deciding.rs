@@ -61,7 +61,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn denied(reason: &'static str, text: String) -> Self {
+    pub(crate) fn denied(reason: &'static str, text: String) -> Self {
         Self {
             outcome: "deny",
             goes_on: false,
@@ -78,12 +78,12 @@ impl Answer {
     }
 
     /// What can't be recorded is denied.
-    pub(super) fn unrecorded(error: &str) -> Self {
+    pub(crate) fn unrecorded(error: &str) -> Self {
         Self::denied("unrecorded", format!("it can't be recorded, so it is denied: {error}"))
     }
 
     /// Limited and irreversible ones, and those that use a yes, are on the disk before anybody acts on them.
-    pub(super) fn durability(&self) -> Durability {
+    pub(crate) fn durability(&self) -> Durability {
         if self.goes_on && (self.irreversible || !self.limits.is_empty() || !self.request.is_empty()) {
             Durability::Synced
         } else {
@@ -91,7 +91,7 @@ impl Answer {
         }
     }
 
-    pub(super) fn detail(&self, question: &Question) -> Vec<(&'static str, String)> {
+    pub(crate) fn detail(&self, question: &Question) -> Vec<(&'static str, String)> {
         let mut detail = vec![
             ("action", question.action.chars().take(64).collect()),
             ("outcome", self.outcome.to_owned()),
@@ -112,24 +112,24 @@ impl Answer {
 }
 
 /// An identity, in the form that the rules of a number want it.
-pub(super) struct Wearer {
+pub(crate) struct Wearer {
     identity: Governed,
     formed: Option<(u64, Identity)>,
 }
 
 impl Wearer {
-    pub(super) fn new(identity: Governed) -> Self {
+    pub(crate) fn new(identity: Governed) -> Self {
         Self { identity, formed: None }
     }
 
-    pub(super) fn identity(&self) -> &Governed {
+    pub(crate) fn identity(&self) -> &Governed {
         &self.identity
     }
 
-    pub(super) fn decide(
+    pub(crate) fn decide(
         &mut self,
         rules: Option<&Held>,
-        task: &Task,
+        task: Option<&Task>,
         question: &Question,
         yes: Yes,
         now: Timestamp,
@@ -142,7 +142,7 @@ impl Wearer {
             let text = "the identity can't be judged by these rules, so it is denied".to_owned();
             return Answer::denied(Reason::PolicyError.code(), text);
         };
-        let caller = Caller { task: Some(task), yes, ..Caller::new(identity) };
+        let caller = Caller { task, yes, ..Caller::new(identity) };
         let Question { action, resource, params, .. } = question;
         let decision = held.rules.decide(&caller, &Act { action, resource, params, now });
         let resource = held.rules.catalogue().get(resource);

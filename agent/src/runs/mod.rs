@@ -4,14 +4,15 @@
 //! whom is decided in `avouch_engine::runs`, what may be done in `avouch_rules`. Never answers before the record of the
 //! answer is in the spool.
 
-mod asking;
-mod deciding;
+pub(crate) mod asking;
+pub(crate) mod deciding;
 mod roots;
 mod scribe;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,22 +29,25 @@ use tokio::time::timeout;
 
 pub use deciding::{Answer, Question};
 pub use scribe::Scribe;
+pub use tokens::TokenError;
 
 use crate::limits::{ASKS_PER_CALL, REFUSALS_MAX, RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
-use crate::upstream::{CallError, Governed, Identities, Requests};
+use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
 use asking::Told;
 use deciding::Wearer;
 use roots::{Roots, is_alive};
+use tokens::Ticket;
 
 /// What the runs of a node work with.
 pub struct Parts {
     pub supply: Arc<dyn Supply>,
     pub identities: Arc<dyn Identities>,
     pub requests: Arc<dyn Requests>,
+    pub tasks: Arc<dyn Tasks>,
     pub rules: Book,
     pub scribe: Arc<dyn Scribe>,
     /// Folders of the agent's own.
@@ -77,6 +81,16 @@ struct Table {
     runs: runs::Runs,
     /// Connections of processes of each run, by its root: they end with it.
     callers: BTreeMap<Process, Vec<Weak<Caller>>>,
+    /// What processes of a run may be given tokens for, by its root: from when its beginning is recorded to its end.
+    tickets: BTreeMap<Process, Arc<Ticket>>,
+}
+
+/// What a process is as far as runs are concerned.
+enum Found {
+    Nobody,
+    Left,
+    /// The root of its run, and the run.
+    In(Process, Run),
 }
 
 /// What a caller is as far as runs are concerned.
@@ -173,28 +187,36 @@ impl Runs {
         caller: &Arc<Caller>,
         process: &PinnedProcess,
     ) -> Result<Membership, ProcessGone> {
+        Ok(match self.found(caller, process)? {
+            Found::Nobody => Membership::Nobody,
+            Found::Left => Membership::Left,
+            Found::In(_, run) => match selectors(&run.identity, run.uid) {
+                Some(selectors) => Membership::Of(selectors, run.identity),
+                None => Membership::Left,
+            },
+        })
+    }
+
+    fn found(&self, caller: &Arc<Caller>, process: &PinnedProcess) -> Result<Found, ProcessGone> {
         if !self.0.any.load(Ordering::Acquire) {
-            return Ok(Membership::Nobody);
+            return Ok(Found::Nobody);
         }
         let line = line_of(process)?;
         let table = &mut *self.0.table.lock();
         let (root, run) = match table.runs.belongs(&line) {
-            Belongs::Nobody => return Ok(Membership::Nobody),
-            Belongs::Left => return Ok(Membership::Left),
+            Belongs::Nobody => return Ok(Found::Nobody),
+            Belongs::Left => return Ok(Found::Left),
             Belongs::To(root, run) => (root, run.clone()),
         };
         if line.first().is_none_or(|itself| !table.runs.saw(root, *itself, is_alive)) {
-            return Ok(Membership::Left);
+            return Ok(Found::Left);
         }
         let callers = table.callers.entry(root).or_default();
         if callers.len().is_power_of_two() {
             callers.retain(|caller| caller.strong_count() > 0);
         }
         callers.push(Arc::downgrade(caller));
-        Ok(match selectors(&run.identity, run.uid) {
-            Some(selectors) => Membership::Of(selectors, run.identity),
-            None => Membership::Left,
-        })
+        Ok(Found::In(root, run))
     }
 
     /// Begins a run whose root is the caller.
@@ -254,19 +276,18 @@ impl Runs {
             self.end(root);
             return Err(BeginError::Record(e.to_string()));
         }
-        let calls = if wanted.calls == 0 { TASK_CALLS } else { wanted.calls.min(TASK_CALLS_MAX) };
+        let calls_left = if wanted.calls == 0 { TASK_CALLS } else { wanted.calls.min(TASK_CALLS_MAX) };
+        let instance = format!("ins_{}", uuid::Uuid::new_v4().simple());
+        let tools: BTreeSet<_> = wanted.tools.iter().cloned().collect();
         let mut running = Running {
             runs: self.clone(),
             root,
             uid,
-            instance: format!("ins_{}", uuid::Uuid::new_v4().simple()),
+            ticket: Arc::new(Ticket::new(name, task.clone(), instance.clone(), tools.clone(), calls_left)),
+            instance,
             code,
             task_code: task,
-            task: Task {
-                purpose: identity.purpose.to_string(),
-                tools: wanted.tools.iter().cloned().collect(),
-                calls_left: calls,
-            },
+            task: Task { purpose: identity.purpose.to_string(), tools, calls_left },
             refusals_left: REFUSALS_MAX,
             wearer: Wearer::new(identity),
             feed,
@@ -274,6 +295,7 @@ impl Runs {
             told: false,
         };
         running.record_start(uid, wanted.confined).await.map_err(BeginError::Record)?;
+        self.0.table.lock().tickets.insert(root, running.ticket.clone());
         Ok(running)
     }
 
@@ -301,6 +323,7 @@ impl Runs {
             let table = &mut *self.0.table.lock();
             table.runs.end(root, is_alive);
             self.0.any.store(!table.runs.is_empty(), Ordering::Release);
+            table.tickets.remove(&root);
             table.callers.remove(&root).unwrap_or_default()
         };
         self.0.roots.lock().ended(root);
@@ -346,6 +369,8 @@ pub struct Running {
     pub code: CodeDigest,
     task_code: avouch_domain::Code,
     task: Task,
+    /// Counts the calls of the task, also those for tokens.
+    ticket: Arc<Ticket>,
     refusals_left: u32,
     wearer: Wearer,
     feed: Box<dyn Feed>,
@@ -394,7 +419,7 @@ impl Running {
     fn judge(&mut self, question: &Question, yes: Yes) -> Answer {
         let parts = &self.runs.0.parts;
         let rules = parts.rules.current();
-        self.wearer.decide(rules.as_deref(), &self.task, question, yes, (parts.clock)().wall)
+        self.wearer.decide(rules.as_deref(), Some(&self.task), question, yes, (parts.clock)().wall)
     }
 
     /// What takes a person's yes: uses one that was said to exactly this, or lets a request wait for it.
@@ -420,12 +445,14 @@ impl Running {
         tokio::select! {
             biased;
             () = self.withdrawn() => Told::Nobody("the identity may not run here any more".to_owned()),
-            told = asking::ask(&*requests, identity, task, question, needs) => told,
+            told = asking::ask(&*requests, identity, task, question, (needs, "")) => told,
         }
     }
 
     /// Decides, counts and records.
     pub async fn decide(&mut self, question: &Question) -> Answer {
+        let had = if question.what_if { self.ticket.calls_left() } else { self.ticket.take() };
+        self.task.calls_left = had;
         let mut answer = self.judge(question, Yes::default());
         if question.what_if {
             return answer;
@@ -436,10 +463,15 @@ impl Running {
         let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
         match self.runs.0.parts.scribe.write(note, answer.durability()).await {
             Ok(record) => answer.record = record,
-            Err(error) => return Answer::unrecorded(&error),
+            Err(error) => {
+                self.ticket.give_back(had);
+                return Answer::unrecorded(&error);
+            }
         }
-        let left = if answer.goes_on { &mut self.task.calls_left } else { &mut self.refusals_left };
-        *left = left.saturating_sub(1);
+        if !answer.goes_on {
+            self.ticket.give_back(had);
+            self.refusals_left = self.refusals_left.saturating_sub(1);
+        }
         answer
     }
 
@@ -459,7 +491,7 @@ impl Running {
     pub async fn end(mut self, why: &'static str) {
         self.told = true;
         self.runs.end(self.root);
-        let left = ("calls_left", self.task.calls_left.to_string());
+        let left = ("calls_left", self.ticket.calls_left().to_string());
         let task = self.note(NodeEvent::TaskEnd, self.task_code.to_string(), vec![left]);
         let end = self.note(
             NodeEvent::InstanceEnd,

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::peer::tests::waiting_child;
 use crate::supply::{AgentFacts, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
-use crate::upstream::{Asked, Told, Used};
+use crate::upstream::{Asked, SignedToken, Told, TokenAsk, Used};
 
 /// A middle that lets one user run one identity, as long as `entitled` says so.
 struct Middle {
@@ -70,6 +70,9 @@ impl Supply for Middle {
     async fn runnable(&self, _: u32) -> BTreeSet<SpiffeId> {
         [id("/test/coder")].into()
     }
+    async fn names(&self, _: &SelectorSet) -> BTreeSet<SpiffeId> {
+        BTreeSet::new()
+    }
     async fn facts(&self) -> AgentFacts {
         AgentFacts::default()
     }
@@ -94,6 +97,7 @@ impl Identities for Server {
             owner: known.owner.to_string(),
             owner_active: true,
             ends: known.end,
+            stop_number: known.stop_number,
         });
         Ok(Told { identity, rules_number: self.0 })
     }
@@ -113,7 +117,13 @@ struct People {
 
 #[tonic::async_trait]
 impl Requests for People {
-    async fn ask(&self, content: &RequestContent, needs: Whose, key: [u8; 16]) -> Result<Asked, CallError> {
+    async fn ask(
+        &self,
+        content: &RequestContent,
+        needs: Whose,
+        key: [u8; 16],
+        _: &str,
+    ) -> Result<Asked, CallError> {
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -127,6 +137,17 @@ impl Requests for People {
         }
         let used = self.yes.lock().pop().map(|age| Used { whose: needs, age });
         Ok(Asked { request: RequestId::new("req_a").unwrap(), hash, used })
+    }
+}
+
+#[tonic::async_trait]
+impl Tasks for Server {
+    async fn sign(&self, ask: &TokenAsk) -> Result<SignedToken, CallError> {
+        let token = zeroize::Zeroizing::new(format!("{} {} {}", ask.identity, ask.task, ask.resource));
+        Ok(SignedToken { token, id: "J".into(), expires_at: Timestamp(301_000) })
+    }
+    async fn shown(&self, _: &SpiffeId, _: &str, _: &str) -> Result<Told, CallError> {
+        Err(CallError::Unimplemented)
     }
 }
 
@@ -178,10 +199,12 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
     let rules = Book::default();
     rules.swap(Some(starter()));
     let now = || Now { wall: Timestamp(1_000), mono: avouch_domain::Tick(0) };
+    let server = Arc::new(server);
     let parts = Parts {
         supply: middle.clone(),
-        identities: Arc::new(server),
+        identities: server.clone(),
         requests: people.clone(),
+        tasks: server,
         rules: rules.clone(),
         scribe: book.clone(),
         own_folders: Vec::new(),
@@ -430,4 +453,47 @@ async fn who_only_wants_to_know_asks_nobody() {
     let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
     assert_eq!(running.decide(&Question { what_if: true, ..merge() }).await.outcome, "step_up");
     assert!(rig.people.asked.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_process_of_a_run_gets_tokens_for_resources_of_its_task_as_long_as_it_has_calls() {
+    let rig = rig();
+    let mut child = waiting_child();
+    let inside = caller_of(child.id());
+    let outside = rig.runs.task_token(&inside, "git/pay").await.unwrap_err();
+    assert!(matches!(outside, TokenError::NoRun), "{outside}");
+    let tools = vec!["git/pay".to_owned()];
+    let mut running = rig.runs.begin(&myself(), Wanted { tools, calls: 3, ..wanted() }).await.unwrap();
+    let given = rig.runs.task_token(&inside, "git/pay").await.unwrap();
+    assert_eq!(given.token.as_str(), "spiffe://example.org/test/coder fix-4711 git/pay");
+    let other = rig.runs.task_token(&inside, "files/read_file").await.unwrap_err();
+    assert!(matches!(other, TokenError::Tools(_)), "{other}");
+    let unknown = rig.runs.task_token(&inside, "git/nothing").await.unwrap_err();
+    assert!(matches!(unknown, TokenError::Unknown(_)), "{unknown}");
+    assert_eq!(
+        running.decide(&Question { action: "repo.push".into(), ..question("git/pay") }).await.outcome,
+        "allow"
+    );
+    let over = rig.runs.task_token(&inside, "git/pay").await.unwrap_err();
+    assert!(matches!(over, TokenError::NoCalls), "the calls are those of the task: {over}");
+    let notes = rig.book.notes.lock().clone();
+    let tokens: Vec<_> = notes.iter().filter(|(note, _)| note.event == NodeEvent::TaskToken).collect();
+    assert_eq!(tokens.len(), 2, "{notes:?}");
+    assert!(tokens[0].0.detail.contains(&("token", "J".to_owned())) && tokens[0].0.subject == "git/pay");
+    assert!(tokens[1].0.detail.contains(&("outcome", "deny".to_owned())));
+    running.end("test").await;
+    let ended = rig.runs.task_token(&inside, "git/pay").await.unwrap_err();
+    assert!(matches!(ended, TokenError::NoRun | TokenError::Gone(_)), "{ended}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_recorded_is_not_given() {
+    let rig = rig();
+    let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    rig.book.full.store(true, Ordering::SeqCst);
+    let refused = rig.runs.task_token(&myself(), "git/pay").await.unwrap_err();
+    assert!(matches!(refused, TokenError::Record(_)), "{refused}");
+    drop(running);
 }

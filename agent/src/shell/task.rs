@@ -291,6 +291,10 @@ impl Task {
             Command::Runnable { uid, reply } => {
                 let _ = reply.send(self.cache.runnable(uid));
             }
+            Command::Names { selectors, reply } => {
+                let entitled = self.cache.entitled(&selectors);
+                let _ = reply.send(entitled.into_iter().map(|entry| entry.spiffe_id.clone()).collect());
+            }
             Command::Facts { reply } => {
                 let _ = reply.send(self.facts());
             }

@@ -18,6 +18,8 @@ pub struct Governed {
     pub owner: String,
     pub owner_active: bool,
     pub ends: Timestamp,
+    /// What was given out under a lower one is void.
+    pub stop_number: u64,
 }
 
 /// What the server says of one identity at a moment.
@@ -59,7 +61,7 @@ impl Identities for Server {
 }
 
 /// `None` for words of a newer server: what is not understood is not in force.
-fn governed(name: &SpiffeId, facts: &IdentityFacts) -> Option<Governed> {
+pub(super) fn governed(name: &SpiffeId, facts: &IdentityFacts) -> Option<Governed> {
     let preset = if facts.preset.is_empty() { None } else { Some(Code::new(&facts.preset).ok()?) };
     Some(Governed {
         name: name.clone(),
@@ -70,5 +72,6 @@ fn governed(name: &SpiffeId, facts: &IdentityFacts) -> Option<Governed> {
         owner: facts.owner.clone(),
         owner_active: facts.owner_active,
         ends: Timestamp::from_secs(facts.ends_at),
+        stop_number: facts.stop_number,
     })
 }

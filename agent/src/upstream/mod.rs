@@ -8,6 +8,7 @@ mod records;
 mod requests;
 mod rules;
 mod spire;
+mod tasks;
 mod watch;
 
 use std::error::Error as _;
@@ -30,6 +31,7 @@ pub use records::Sink;
 pub use requests::{Asked, Requests, Used};
 pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};
 pub use spire::{AttestError, Attestation};
+pub use tasks::{SignedToken, Tasks, TokenAsk};
 
 use crate::limits::{CALL_MAX, INTERRUPTIONS_MAX};
 

@@ -4,7 +4,7 @@
 
 use avouch_domain::{RequestContent, RequestHash, RequestId, Whose};
 use avouch_proto::convert::{asking_to_wire, request_hash, request_id};
-use avouch_proto::requests_v1::AskResponse;
+use avouch_proto::requests_v1::{AskRequest, AskResponse};
 use avouch_proto::requests_v1::requests_client::RequestsClient;
 
 use super::watch::malformed;
@@ -32,16 +32,29 @@ pub struct Used {
 #[tonic::async_trait]
 pub trait Requests: Send + Sync + 'static {
     /// Uses a yes to exactly this, or lets a request wait for one. `key`: of this one call, which is made again with it.
+    /// `token`: what the identity showed at a hook of this node; empty: it runs on this node.
     ///
     /// # Errors
     /// [`CallError`]; then a yes may have been used all the same.
-    async fn ask(&self, content: &RequestContent, needs: Whose, key: [u8; 16]) -> Result<Asked, CallError>;
+    async fn ask(
+        &self,
+        content: &RequestContent,
+        needs: Whose,
+        key: [u8; 16],
+        token: &str,
+    ) -> Result<Asked, CallError>;
 }
 
 #[tonic::async_trait]
 impl Requests for Server {
-    async fn ask(&self, content: &RequestContent, needs: Whose, key: [u8; 16]) -> Result<Asked, CallError> {
-        let request = &asking_to_wire(content, needs, key);
+    async fn ask(
+        &self,
+        content: &RequestContent,
+        needs: Whose,
+        key: [u8; 16],
+        token: &str,
+    ) -> Result<Asked, CallError> {
+        let request = &AskRequest { token: token.to_owned(), ..asking_to_wire(content, needs, key) };
         let ask = |line: super::Line| async move {
             Ok(RequestsClient::new(line.channel).ask(request.clone()).await?.into_inner())
         };

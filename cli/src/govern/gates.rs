@@ -1,11 +1,12 @@
-//! Adding a gate: its tool server is looked at once, and the rules in force get the gate with its tools as they are now.
+//! Adding a gate: its tool server is looked at once, and the rules in force get the gate with its tools as they are now; or a
+//! hook, which guards what they list already.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use avouch_proto::governance_v1 as wire;
 use avouch_proto::rules_v1::File;
-use avouch_rules::{Environment, Folder, NewGate, add_mcp_gate};
+use avouch_rules::{Environment, Finding, Folder, NewGate, add_hook_gate, add_mcp_gate};
 use clap::Args;
 use serde_json::json;
 use tonic::Code;
@@ -40,6 +41,65 @@ pub struct AddMcp {
     pub command: Vec<String>,
 }
 
+/// A workload of its own in front of what the rules list below its name.
+#[derive(Debug, Args)]
+pub struct AddHook {
+    /// Its name, which the IDs of what it guards begin with
+    pub name: String,
+    /// The path of its SPIFFE ID, as /test/git
+    #[arg(long, value_name = "PATH")]
+    pub caller: String,
+}
+
+/// Adds the hook and publishes the rules with it.
+pub async fn add_hook(add: AddHook, place: &Place, out: &mut Out) -> u8 {
+    let done = hook_added(add, place, out).await;
+    Failure::code_of(done, out)
+}
+
+async fn hook_added(add: AddHook, place: &Place, out: &mut Out) -> Result<(), Failure> {
+    let session = &mut open(place, out).await?;
+    let before = in_force(session).await?.ok_or_else(|| {
+        let next = "list what the hook guards in resources.toml, and `avouch rules publish`";
+        Failure::new(FAILED, format!("no rules are published; {next}"))
+    })?;
+    let folder = add_hook_gate(&before, &add.name, &add.caller).map_err(found)?;
+    let rules = publish(session, &folder, &add.name).await?;
+    let (number, waits) = (rules.number, rules.standing == "proposed");
+    session.print(
+        || json!({"gate": add.name, "caller": add.caller, "rules": number, "standing": rules.standing}),
+        || {
+            let AddHook { name, caller } = &add;
+            let next = match waits {
+                true => format!(
+                    "rules {number} wait for another security person: `avouch rules approve {number}`"
+                ),
+                false => format!("rules {number} are in force"),
+            };
+            format!(
+                "gate {name}: guards what is listed below {name}/, for whoever asks as {caller}\n{next}\n"
+            )
+        },
+    );
+    if waits { Err(Failure::new(PENDING, "")) } else { Ok(()) }
+}
+
+fn found(findings: Vec<Finding>) -> Failure {
+    let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    Failure::new(FINDING, lines.join("\n"))
+}
+
+/// Publishes rules with a gate of this name.
+async fn publish(
+    session: &mut Session<'_>,
+    folder: &Folder,
+    gate: &str,
+) -> Result<wire::PublishedRules, Failure> {
+    let files =
+        folder.files().map(|(name, text)| File { name: name.to_owned(), text: text.to_owned() }).collect();
+    rules::published(session, files, format!("gate {gate}")).await
+}
+
 /// Adds the gate and publishes the rules with it.
 pub async fn add_mcp(add: AddMcp, place: &Place, out: &mut Out) -> u8 {
     let done = added(add, place, out).await;
@@ -71,14 +131,7 @@ async fn added(add: AddMcp, place: &Place, out: &mut Out) -> Result<(), Failure>
         Some(folder) => add_mcp_gate(&folder, &new),
         None => add_mcp_gate(&first(&add.name, &tools), &new),
     };
-    let folder = folder.map_err(|findings| {
-        let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
-        Failure::new(FINDING, lines.join("\n"))
-    })?;
-    let files =
-        folder.files().map(|(name, text)| File { name: name.to_owned(), text: text.to_owned() }).collect();
-    let note = format!("gate {}", add.name);
-    let rules = rules::published(session, files, note).await?;
+    let rules = publish(session, &folder.map_err(found)?, &add.name).await?;
     let waits = rules.standing == "proposed";
     session.print(
         || {

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tonic::transport::Channel;
 
 pub use arguments::{AskVerb, AuditVerb, Command, IdentityVerb, PersonVerb, RulesVerb};
-pub use gates::{AddMcp, add_mcp};
+pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
 
 use crate::failure::Failure;
 use crate::out::Out;

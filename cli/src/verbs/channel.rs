@@ -97,6 +97,20 @@ impl Door {
     }
 }
 
+impl Door {
+    /// Where a path of a command line leads: the default gives way to the standard's variable, which a run sets.
+    ///
+    /// # Errors
+    /// A standard's variable of another form.
+    pub fn found(&self, given: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Place, VerbError> {
+        let standard = env(VARIABLE).filter(|value| self.standard && !value.is_empty());
+        match standard.filter(|_| given == Path::new(self.default)) {
+            Some(value) => Place::parse(&value),
+            None => Ok(Place::Unix(given.to_owned())),
+        }
+    }
+}
+
 /// Opens a channel over a Unix socket.
 ///
 /// # Errors
@@ -169,6 +183,16 @@ mod tests {
     fn an_instance_needs_a_template_with_a_place_for_it() {
         assert!(path(&["-instance", "a"], &[]).is_err());
         assert!(path(&["-instance", "a"], &[("SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE", "/s")]).is_err());
+    }
+
+    #[test]
+    fn the_default_gives_way_to_the_standards_variable() {
+        let found = |given: &str, value: &str| {
+            AGENT.found(Path::new(given), |name| (name == VARIABLE).then(|| value.to_owned())).unwrap()
+        };
+        assert_eq!(found(AGENT.default, "unix:///run/a"), unix("/run/a"));
+        assert_eq!(found(AGENT.default, ""), unix(AGENT.default));
+        assert_eq!(found("/given", "unix:///run/a"), unix("/given"));
     }
 
     #[tokio::test]

@@ -59,3 +59,7 @@ pub const IDENTITY_LIFE_MAX: Duration = Duration::from_secs(400 * 86_400);
 pub const ADOPTED_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// Longest life of an SVID of an identity that acts by itself: what verifiers outside go on accepting after a stop.
 pub const SELF_ACTING_SVID_MAX: Duration = Duration::from_secs(600);
+/// Longest life of a task token: one step of a task at a gate elsewhere, and what a stop leaves in anybody's hands.
+pub const TASK_TOKEN_LIFE: Duration = Duration::from_secs(300);
+/// Longest ID of an instance in bytes: the prefix and a UUID without dashes fit.
+pub const INSTANCE_ID_MAX: usize = 40;

@@ -18,6 +18,8 @@ pub enum NodeEvent {
     /// A process wanted to be an instance and may not.
     InstanceRefused,
     TaskOpen,
+    /// A process of a run asked for a task token, and got it or not.
+    TaskToken,
     TaskEnd,
     /// A gate asked, and this was the answer.
     Decision,
@@ -30,12 +32,13 @@ pub enum NodeEvent {
 }
 
 impl NodeEvent {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AgentStart,
         Self::InstanceStart,
         Self::InstanceEnd,
         Self::InstanceRefused,
         Self::TaskOpen,
+        Self::TaskToken,
         Self::TaskEnd,
         Self::Decision,
         Self::ToolChanged,
@@ -52,6 +55,7 @@ impl NodeEvent {
             Self::InstanceEnd => "instance.end",
             Self::InstanceRefused => "instance.refused",
             Self::TaskOpen => "task.open",
+            Self::TaskToken => "task.token",
             Self::TaskEnd => "task.end",
             Self::Decision => "decision",
             Self::ToolChanged => "tool.changed",

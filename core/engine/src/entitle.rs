@@ -121,8 +121,14 @@ pub fn served_identity<'a>(
     wall: Timestamp,
 ) -> Option<&'a Identity> {
     let identity = registry.identity(name).filter(|identity| identity.is_in_force(wall))?;
+    serves_name(registry, agent, name, wall).then_some(identity)
+}
+
+/// True if the agent may serve an entry that gives out the name.
+#[must_use]
+pub fn serves_name(registry: &Registry, agent: &SpiffeId, name: &SpiffeId, wall: Timestamp) -> bool {
     let served = |entry: &Entry| is_authorized(registry, agent, &entry.id, wall).is_some();
-    registry.entries_by_spiffe_id(name).any(served).then_some(identity)
+    registry.entries_by_spiffe_id(name).any(served)
 }
 
 /// What is met on the way up from a parent.

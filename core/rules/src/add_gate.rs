@@ -1,4 +1,5 @@
-//! Puts an MCP gate into a folder: its tools into `gates.toml`, what they are into `resources.toml`.
+//! Puts a gate into a folder: an MCP gate's tools into `gates.toml`, what they are into `resources.toml`; a hook's workload
+//! into `gates.toml`.
 //!
 //! Only appends: what stands in a folder already stays as it is, byte for byte.
 
@@ -53,18 +54,33 @@ pub fn add_mcp_gate(folder: &Folder, gate: &NewGate<'_>) -> Result<Folder, Vec<F
     Ok(added)
 }
 
+/// Adds a hook, which guards what `resources.toml` lists already below its name. `caller`: the path of the SPIFFE ID of the
+/// workload that is the hook.
+///
+/// # Errors
+/// Everything that would be wrong with the folder; rules that lack examples are left to [`crate::check`].
+pub fn add_hook_gate(folder: &Folder, name: &str, caller: &str) -> Result<Folder, Vec<Finding>> {
+    let catalogue = Catalogue::read(folder.get(RESOURCES).unwrap_or_default())?;
+    let before = folder.get(GATES).unwrap_or_default();
+    if gates::read(before, &catalogue)?.contains_key(name) {
+        return Err(vec![taken(name)]);
+    }
+    let table = format!("[[gate]]\nname = {}\nkind = \"hook\"\ncaller = {}\n", quoted(name), quoted(caller));
+    let added = folder.clone().with(GATES, joined(before, &table))?;
+    gates::read(added.get(GATES).unwrap_or_default(), &catalogue)?;
+    Ok(added)
+}
+
+fn taken(name: &str) -> Finding {
+    let text = format!("gate \"{name}\" is there already");
+    Finding::new(GATES, None, "doubled", text, "take another name, or take the old one out first")
+}
+
 /// What is known to be wrong before anything is written.
-fn mistakes(gate: &NewGate<'_>, taken: bool) -> Vec<Finding> {
+fn mistakes(gate: &NewGate<'_>, is_there: bool) -> Vec<Finding> {
     let mut found = Vec::new();
-    if taken {
-        let text = format!("gate \"{}\" is there already", gate.name);
-        found.push(Finding::new(
-            GATES,
-            None,
-            "doubled",
-            text,
-            "take another name, or take the old one out first",
-        ));
+    if is_there {
+        found.push(taken(gate.name));
     }
     for tool in gate.tools.keys() {
         if !is_tool_name(tool) || gate.name.len() + 1 + tool.len() > RESOURCE_ID_MAX {
@@ -185,6 +201,22 @@ mod tests {
             (&starter(), "notes", vec!["a\nb"], "can't be the name of a tool"),
         ] {
             let found = add(folder, name, &tools).unwrap_err();
+            assert!(found.iter().any(|f| f.to_string().contains(told)), "{told}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_hook_is_added_below_what_is_there_and_guards_what_is_listed() {
+        let added = add_hook_gate(&starter(), "git", "/test/git").unwrap();
+        let rules = crate::check(&added).unwrap_or_else(|f| panic!("{f:#?}"));
+        assert_eq!(rules.gates()["git"].caller.as_deref(), Some("/test/git"));
+        assert_eq!(added.get(RESOURCES), starter().get(RESOURCES));
+        for (folder, name, caller, told) in [
+            (&added, "git", "/test/git", "gate \"git\" is there already"),
+            (&added, "tickets", "/test/git", "has nothing that begins with \"tickets/\""),
+            (&added, "vault", "vault", "\"vault\" is no path of a workload"),
+        ] {
+            let found = add_hook_gate(folder, name, caller).unwrap_err();
             assert!(found.iter().any(|f| f.to_string().contains(told)), "{told}: {found:?}");
         }
     }

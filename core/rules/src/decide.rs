@@ -16,10 +16,10 @@ use crate::limit::Limits;
 use crate::limits::CHAIN_MAX;
 use crate::presets::{Preset, Presets};
 use crate::reason::Reason;
-use crate::request::{Act, BuildError, Caller, Grant, context};
+use crate::request::{Act, BuildError, Caller, Grant, Param, Params, context};
 use crate::rule::{Origin, Rule};
 use crate::slice::{Guarded, Index, Slice, Target};
-use crate::words::{Kind, Who};
+use crate::words::{Kind, ParamKind, Who};
 
 /// A grant as it would be the moment it is given.
 const FRESH_GRANT: Grant = Grant { uses_left: 1, seconds_left: 900 };
@@ -145,6 +145,47 @@ impl Rules {
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// Reads a parameter of a resource as text, once for each value, in the type that the resource declares.
+    ///
+    /// # Errors
+    /// What can't be meant, in a sentence.
+    pub fn read_param(
+        &self,
+        resource: &str,
+        name: &str,
+        text: &str,
+        params: &mut Params,
+    ) -> Result<(), String> {
+        let declared = &self
+            .catalogue
+            .get(resource)
+            .ok_or_else(|| format!("there is no resource \"{resource}\""))?
+            .params;
+        let kind = declared.get(name).ok_or_else(|| {
+            let known: Vec<_> = declared.keys().map(String::as_str).collect();
+            format!("\"{resource}\" has no parameter \"{name}\", expected one of: {}", known.join(", "))
+        })?;
+        let value = match kind {
+            ParamKind::String => Param::String(text.to_owned()),
+            ParamKind::Long => {
+                let number =
+                    text.parse().map_err(|_| format!("\"{name}\" is a whole number, not \"{text}\""))?;
+                Param::Long(number)
+            }
+            ParamKind::Set => {
+                if let Some(Param::Set(set)) = params.get_mut(name) {
+                    set.insert(text.to_owned());
+                    return Ok(());
+                }
+                Param::Set([text.to_owned()].into())
+            }
+        };
+        match params.insert(name.to_owned(), value) {
+            None => Ok(()),
+            Some(_) => Err(format!("\"{name}\" is one {} and stands twice", kind.name())),
+        }
     }
 
     /// How many rules there are, those of presets counted, those compiled in not.

@@ -1,16 +1,17 @@
-//! Gates that start what they guard, read from `gates.toml`: the tool server's command, and each tool as it was when it
-//! was added.
+//! Gates, read from `gates.toml`: those that start what they guard, with the tool server's command and each tool as it was
+//! when it was added; and hooks, with the workload that asks.
 //!
 //! A tool that is not listed here does not exist for a gate. Never starts anything, and never looks whether a command
 //! is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use avouch_domain::{SpiffeId, TrustDomain};
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::catalogue::Catalogue;
-use crate::folder::{Finding, GATES};
+use crate::folder::{Finding, Folder, GATES};
 use crate::limits::{
     COMMAND_WORD_MAX, COMMAND_WORDS_MAX, GATES_MAX, GUARDS_MAX, POINTER_MAX, TOOL_NAME_MAX, TOOLS_MAX,
 };
@@ -28,6 +29,8 @@ const DIGEST: &str = "sha256:";
 pub enum GateKind {
     /// The Model Context Protocol over standard input and output.
     Mcp,
+    /// A workload of its own that asks the node agent: `avouch gate check`.
+    Hook,
 }
 
 /// A gate and what stands behind it.
@@ -35,12 +38,23 @@ pub enum GateKind {
 pub struct Gate {
     pub name: String,
     pub kind: GateKind,
+    /// The path of the SPIFFE ID that a hook has, in whatever trust domain the rules are published; `None` for the others.
+    pub caller: Option<String>,
     /// The tool server's program and arguments; no shell reads them.
     pub command: Vec<String>,
     /// Folders that only the tool server may touch; absolute paths.
     pub guards: BTreeSet<String>,
     /// By name, as they were when they were added.
     pub tools: BTreeMap<String, GateTool>,
+}
+
+impl Gate {
+    /// The workload that is this gate, if it is a hook.
+    #[must_use]
+    pub fn hook(&self, trust_domain: &TrustDomain) -> Option<SpiffeId> {
+        let path = self.caller.as_ref().filter(|_| self.kind == GateKind::Hook)?;
+        SpiffeId::new(trust_domain, path).ok()
+    }
 }
 
 /// A tool as it was when it was added.
@@ -66,6 +80,8 @@ struct File {
 struct Written {
     name: String,
     kind: GateKind,
+    caller: Option<String>,
+    #[serde(default)]
     command: Vec<String>,
     #[serde(default)]
     guards: BTreeSet<String>,
@@ -99,7 +115,14 @@ pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Findi
     for spanned in file.gate {
         let line = tables::line_at(text, spanned.span().start);
         let written = spanned.into_inner();
-        let mut mistakes = mistakes(&written);
+        let mut mistakes = match written.kind {
+            GateKind::Mcp => mcp_mistakes(&written),
+            GateKind::Hook => hook_mistakes(&written, catalogue),
+        };
+        if !is_name(&written.name) {
+            let text = format!("\"{}\" is not {NAME_FORM}", written.name.escape_default());
+            mistakes.push(("gate", text, "rename it"));
+        }
         if gates.contains_key(&written.name) {
             let text = format!("gate \"{}\" stands twice", written.name.escape_default());
             mistakes.push(("doubled", text, "take one of them out"));
@@ -120,16 +143,63 @@ pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Findi
             findings.extend(mistakes.map(|(code, t, next)| Finding::new(GATES, line, code, t, next)));
             tools.extend(tool.map(|tool| (name, tool)));
         }
-        let Written { name, kind, command, guards, .. } = written;
-        gates.insert(name.clone(), Gate { name, kind, command, guards, tools });
+        let Written { name, kind, caller, command, guards, .. } = written;
+        gates.insert(name.clone(), Gate { name, kind, caller, command, guards, tools });
     }
     if findings.is_empty() { Ok(gates) } else { Err(findings) }
 }
 
-fn mistakes(gate: &Written) -> Vec<Mistake> {
+/// The workloads that are the hooks of a folder, by the gate's name; nothing of what can't be read.
+#[must_use]
+pub fn hooks(folder: &Folder, trust_domain: &TrustDomain) -> BTreeMap<String, SpiffeId> {
+    let file = tables::read::<File>(GATES, folder.get(GATES).unwrap_or_default());
+    let gates = file.map(|file| file.gate).unwrap_or_default().into_iter().map(Spanned::into_inner);
+    let hooks = gates.filter(|gate| gate.kind == GateKind::Hook).filter_map(|gate| {
+        let caller = SpiffeId::new(trust_domain, &gate.caller?).ok()?;
+        Some((gate.name, caller))
+    });
+    hooks.collect()
+}
+
+fn hook_mistakes(gate: &Written, catalogue: &Catalogue) -> Vec<Mistake> {
     let mut found = Vec::new();
-    if !is_name(&gate.name) {
-        found.push(("gate", format!("\"{}\" is not {NAME_FORM}", gate.name.escape_default()), "rename it"));
+    let shown = gate.name.escape_default();
+    let next = "write the path of the SPIFFE ID that the hook has, as in caller = \"/test/git\"";
+    match &gate.caller {
+        None => found.push(("caller", format!("hook \"{shown}\" has no caller"), next)),
+        Some(path) if !is_workload_path(path) => {
+            let text = format!("\"{}\" is no path of a workload", path.escape_default());
+            found.push(("caller", text, next));
+        }
+        Some(_) => {}
+    }
+    let written = [
+        ("command", !gate.command.is_empty()),
+        ("guards", !gate.guards.is_empty()),
+        ("tool", !gate.tool.is_empty()),
+    ];
+    for (code, _) in written.into_iter().filter(|(_, there)| *there) {
+        let text = format!("hook \"{shown}\" starts nothing and has no {code}");
+        found.push((code, text, "take it out: what a hook guards is in resources.toml"));
+    }
+    if !catalogue.iter().any(|resource| resource.gate() == Some(gate.name.as_str())) {
+        let text = format!("resources.toml has nothing that begins with \"{shown}/\"");
+        found.push(("unguarded", text, "add what it guards, or take the gate out"));
+    }
+    found
+}
+
+/// True for a path that a workload may have in any trust domain.
+fn is_workload_path(path: &str) -> bool {
+    let any = TrustDomain::new("example.org").ok().and_then(|domain| SpiffeId::new(&domain, path).ok());
+    any.is_some_and(|id| !path.is_empty() && !id.is_reserved())
+}
+
+fn mcp_mistakes(gate: &Written) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    if gate.caller.is_some() {
+        let text = format!("gate \"{}\" is no hook and has no caller", gate.name.escape_default());
+        found.push(("caller", text, "take it out: who calls its tools is the run itself"));
     }
     let word = |word: &String| word.len() <= COMMAND_WORD_MAX && !word.contains('\0');
     let program = gate.command.first().is_some_and(|program| !program.is_empty());
@@ -256,7 +326,7 @@ mod tests {
     fn each_mistake_in_a_gate_has_its_line_and_what_to_do() {
         for (from, to, told) in [
             ("\"files\"", "\"Files\"", "gates.toml:1: \"Files\" is not a name of at most 64"),
-            ("\"mcp\"", "\"mpc\"", "gates.toml:3: unknown variant `mpc`, expected `mcp`"),
+            ("\"mcp\"", "\"mpc\"", "gates.toml:3: unknown variant `mpc`, expected `mcp` or `hook`"),
             ("[\"server\", \"pay\"]", "[]", "gates.toml:1: command needs 1 to 64 texts"),
             ("\"server\"", "\"\"", "command needs 1 to 64 texts"),
             ("\"pay\"", "\"p\\u0000y\"", "command needs 1 to 64 texts"),
@@ -281,6 +351,54 @@ mod tests {
                 read(&GOOD.replace(from, to)).unwrap_err().iter().map(ToString::to_string).collect();
             assert!(found.iter().any(|f| f.contains(told)), "{told}: {found:?}");
         }
+    }
+
+    const HOOK: &str = "[[gate]]\nname = \"files\"\nkind = \"hook\"\ncaller = \"/test/git\"\n";
+
+    #[test]
+    fn a_hook_has_the_path_of_its_workload_and_nothing_to_start() {
+        let domain = TrustDomain::new("example.org").unwrap();
+        let gates = read(HOOK).unwrap();
+        let gate = &gates["files"];
+        assert_eq!(gate.hook(&domain).unwrap().as_str(), "spiffe://example.org/test/git");
+        assert!(gate.command.is_empty() && gate.tools.is_empty());
+        assert_eq!(read(GOOD).unwrap()["files"].hook(&domain), None, "a tool server is no hook");
+    }
+
+    #[test]
+    fn each_mistake_in_a_hook_has_its_line_and_what_to_do() {
+        for (from, to, told) in [
+            ("caller = \"/test/git\"\n", "", "gates.toml:1: hook \"files\" has no caller; write the path"),
+            ("/test/git", "spiffe://example.org/git", "is no path of a workload"),
+            ("/test/git", "test/git", "\"test/git\" is no path of a workload"),
+            ("/test/git", "", "\"\" is no path of a workload"),
+            ("/test/git", "/spire/agent/x", "\"/spire/agent/x\" is no path of a workload"),
+            ("\"files\"", "\"git\"", "resources.toml has nothing that begins with \"git/\""),
+            ("\"files\"", "\"Files\"", "\"Files\" is not a name of at most 64"),
+            ("caller", "command = [\"x\"]\ncaller", "hook \"files\" starts nothing and has no command"),
+            ("caller", "guards = [\"/srv\"]\ncaller", "hook \"files\" starts nothing and has no guards"),
+        ] {
+            let found: Vec<_> =
+                read(&HOOK.replace(from, to)).unwrap_err().iter().map(ToString::to_string).collect();
+            assert!(found.iter().any(|f| f.contains(told)), "{told}: {found:?}");
+        }
+        let tool = GOOD.split("\n\n").nth(1).unwrap();
+        let found = read(&format!("{HOOK}{tool}")).unwrap_err();
+        assert!(found[0].text.contains("has no tool"), "{found:?}");
+        let found = read(&GOOD.replace("command", "caller = \"/test/git\"\ncommand")).unwrap_err();
+        assert!(found[0].text.contains("is no hook and has no caller"), "{found:?}");
+    }
+
+    #[test]
+    fn the_hooks_of_a_folder_are_found_without_its_rules() {
+        let domain = TrustDomain::new("example.org").unwrap();
+        let other = GOOD.replace("\"files\"", "\"other\"");
+        let folder = Folder::new([(GATES.to_owned(), format!("{HOOK}{other}"))]).unwrap();
+        let hooks = hooks(&folder, &domain);
+        assert_eq!(hooks.len(), 1);
+        assert_eq!(hooks["files"].as_str(), "spiffe://example.org/test/git");
+        let broken = Folder::new([(GATES.to_owned(), "[[gate]]\n".to_owned())]).unwrap();
+        assert!(super::hooks(&broken, &domain).is_empty());
     }
 
     #[test]

@@ -33,12 +33,12 @@ mod props;
 #[cfg(test)]
 mod tests;
 
-pub use add_gate::{NewGate, add_mcp_gate};
+pub use add_gate::{NewGate, add_hook_gate, add_mcp_gate};
 pub use catalogue::{Catalogue, Resource};
 pub use check::check;
 pub use decide::{Decision, Missing, Need, Outcome, Rules};
 pub use folder::{Finding, Folder};
-pub use gates::{Gate, GateKind, GateTool, TOOL_CALL};
+pub use gates::{Gate, GateKind, GateTool, TOOL_CALL, hooks};
 pub use limit::Limits;
 pub use reason::Reason;
 pub use request::{Act, BuildError, Caller, Grant, Identity, IdentityFacts, Param, Params, Task, Yes};

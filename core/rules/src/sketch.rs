@@ -8,8 +8,8 @@ use avouch_domain::{SpiffeId, Timestamp};
 use serde::Deserialize;
 
 use crate::decide::{Decision, Rules};
-use crate::request::{Act, Caller, Grant, Identity, IdentityFacts, Param, Params, Task, Yes};
-use crate::words::{self, Environment, Kind, ParamKind, Standing, Who};
+use crate::request::{Act, Caller, Grant, Identity, IdentityFacts, Params, Task, Yes};
+use crate::words::{self, Environment, Kind, Standing, Who};
 
 /// The time of every sketch. Only the distance to the identity's end counts.
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -123,35 +123,7 @@ impl Sketch {
 
     /// Takes a parameter as text, once for each value, in the type that the resource declares.
     pub fn set_param(&mut self, rules: &Rules, name: &str, text: &str) -> Result<(), String> {
-        let resource = rules.catalogue().get(&self.resource);
-        let resource = resource.ok_or_else(|| format!("there is no resource \"{}\"", self.resource))?;
-        let kind = resource.params.get(name).ok_or_else(|| {
-            let known: Vec<_> = resource.params.keys().map(String::as_str).collect();
-            format!(
-                "\"{}\" has no parameter \"{name}\", expected one of: {}",
-                self.resource,
-                known.join(", ")
-            )
-        })?;
-        let value = match kind {
-            ParamKind::String => Param::String(text.to_owned()),
-            ParamKind::Long => {
-                let number =
-                    text.parse().map_err(|_| format!("\"{name}\" is a whole number, not \"{text}\""))?;
-                Param::Long(number)
-            }
-            ParamKind::Set => {
-                if let Some(Param::Set(set)) = self.params.get_mut(name) {
-                    set.insert(text.to_owned());
-                    return Ok(());
-                }
-                Param::Set([text.to_owned()].into())
-            }
-        };
-        match self.params.insert(name.to_owned(), value) {
-            None => Ok(()),
-            Some(_) => Err(format!("\"{name}\" is one {} and stands twice", kind.name())),
-        }
+        rules.read_param(&self.resource, name, text, &mut self.params)
     }
 
     fn purpose(&self) -> &str {

@@ -74,6 +74,7 @@ pub fn asking_to_wire(content: &RequestContent, needs: Whose, key: [u8; 16]) -> 
         needs_owner: needs.owner,
         needs_person: needs.person,
         key: key.to_vec(),
+        token: String::new(),
     }
 }
 

@@ -210,6 +210,21 @@ pub struct Stopped {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskTokenRequest {
+    /// ID in the catalogue.
+    #[prost(string, tag = "1")]
+    pub resource: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct TaskTokenResponse {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(int64, tag = "2")]
+    pub expires_at: i64,
+}
 /// Generated client implementations.
 pub mod run_client {
     #![allow(
@@ -343,6 +358,31 @@ pub mod run_client {
             req.extensions_mut().insert(GrpcMethod::new("avouch.run.v1.Run", "Hold"));
             self.inner.streaming(req, path, codec).await
         }
+        /// A token for one resource, for a process of a run. It costs a call of the task.
+        pub async fn task_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TaskTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TaskTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.run.v1.Run/TaskToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.run.v1.Run", "TaskToken"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -375,6 +415,14 @@ pub mod run_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::HoldRequest>>,
         ) -> std::result::Result<tonic::Response<Self::HoldStream>, tonic::Status>;
+        /// A token for one resource, for a process of a run. It costs a call of the task.
+        async fn task_token(
+            &self,
+            request: tonic::Request<super::TaskTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TaskTokenResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct RunServer<T> {
@@ -535,6 +583,49 @@ pub mod run_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.run.v1.Run/TaskToken" => {
+                    #[allow(non_camel_case_types)]
+                    struct TaskTokenSvc<T: Run>(pub Arc<T>);
+                    impl<T: Run> tonic::server::UnaryService<super::TaskTokenRequest>
+                    for TaskTokenSvc<T> {
+                        type Response = super::TaskTokenResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TaskTokenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Run>::task_token(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TaskTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -60,6 +60,7 @@ impl Method {
             "avouch.governance.v1.Governance" => "governance.v1.Governance",
             "avouch.requests.v1.Requests" => "requests.v1.Requests",
             "avouch.rules.v1.Rules" => "rules.v1.Rules",
+            "avouch.task.v1.Tasks" => "task.v1.Tasks",
             other => other.strip_prefix("spire.api.server.").unwrap_or(other),
         }
     }
@@ -106,6 +107,7 @@ const LOGGER: &str = "spire.api.server.logger.v1.Logger";
 const HEALTH: &str = "grpc.health.v1.Health";
 const WATCH: &str = "avouch.watch.v1.Watch";
 const RULES: &str = "avouch.rules.v1.Rules";
+const TASKS: &str = "avouch.task.v1.Tasks";
 const RECORDS: &str = "avouch.records.v1.Records";
 const REQUESTS: &str = "avouch.requests.v1.Requests";
 const GOVERNANCE: &str = "avouch.governance.v1.Governance";
@@ -179,6 +181,8 @@ pub const METHODS: &[Method] = &[
     row(RULES, "Fetch", AGENT),
     row(RECORDS, "Ship", AGENT),
     row(REQUESTS, "Ask", AGENT),
+    limited(TASKS, "SignToken", AGENT, Bucket::SignJwt, "JWT signing request"),
+    row(TASKS, "ShowToken", AGENT),
     local(GOVERNANCE, "Init"),
     local(GOVERNANCE, "AddPerson"),
     local(GOVERNANCE, "ApprovePerson"),

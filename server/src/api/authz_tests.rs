@@ -125,6 +125,8 @@ const MATRIX: &[(&str, &str)] = &[
     ("rules.v1.Rules/Fetch", "G"),
     ("records.v1.Records/Ship", "G"),
     ("requests.v1.Requests/Ask", "G"),
+    ("task.v1.Tasks/SignToken", "G"),
+    ("task.v1.Tasks/ShowToken", "G"),
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),
@@ -242,6 +244,7 @@ fn only_work_that_costs_is_limited() {
             ("PostStatus", Bucket::PostStatus),
             ("BatchNewX509SVID", Bucket::SignX509),
             ("NewJWTSVID", Bucket::SignJwt),
+            ("SignToken", Bucket::SignJwt),
         ]
     );
 }

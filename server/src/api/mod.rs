@@ -17,6 +17,7 @@ use avouch_proto::records_v1::records_server::RecordsServer;
 use avouch_proto::requests_v1::requests_server::RequestsServer;
 use avouch_proto::rules_v1::rules_server::RulesServer;
 use avouch_proto::svid_v1::svid_server::SvidServer;
+use avouch_proto::task_v1::tasks_server::TasksServer;
 use avouch_proto::watch_v1::watch_server::WatchServer;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -51,6 +52,7 @@ pub mod rules;
 pub mod status;
 pub mod svid;
 pub mod sync;
+pub mod tasks;
 pub mod watch;
 
 #[cfg(test)]
@@ -80,6 +82,7 @@ fn shared(gate: &Gate) -> Routes {
         .add_service(limited!(RequestsServer, requests::RequestsApi { services: services.clone() }))
         .add_service(limited!(WatchServer, watch::WatchApi { services: services.clone() }))
         .add_service(limited!(RulesServer, rules::RulesApi { services: services.clone() }))
+        .add_service(limited!(TasksServer, tasks::TasksApi { services: services.clone() }))
 }
 
 /// What is served over TCP.

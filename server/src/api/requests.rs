@@ -6,6 +6,7 @@ use avouch_proto::convert::{asked_to_wire, asking_from_wire};
 use avouch_proto::requests_v1::requests_server::Requests;
 use avouch_proto::requests_v1::{AskRequest, AskResponse};
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
 use crate::api::call::open;
 use crate::api::status::{asking_failed, bad, write_failed};
@@ -26,13 +27,14 @@ impl std::fmt::Debug for RequestsApi {
 #[tonic::async_trait]
 impl Requests for RequestsApi {
     async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {
-        let (call, request) = open(request)?;
+        let (call, mut request) = open(request)?;
         let agent = call.caller_id()?;
         let mut line = call.audit();
         line.text("identity", &request.spiffe_id);
         let asked = async {
+            let token = Zeroizing::new(std::mem::take(&mut request.token));
             let (content, needs, key) = asking_from_wire(request).map_err(|e| bad(&e.to_string()))?;
-            let asked = self.services.ask_person(call.now(), agent, Asking { content, needs, key }).await;
+            let asked = self.services.ask_person(call.now(), agent, Asking { content, needs, token, key }).await;
             let asked = asked.map_err(|e| write_failed("failed to ask", &e))?;
             asked.map_err(|e| asking_failed(&e))
         };

@@ -11,7 +11,7 @@ use crate::api::rate::RateError;
 use crate::service::{
     ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError, EntryWriteError,
     IdentityError, JoinTokenError, JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError,
-    PeopleError, RenewError, RevokeError, RulesError, ShipError, TaintError, WriteError, X509ItemError,
+    PeopleError, RenewError, RevokeError, RulesError, ShipError, ShowError, TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -224,6 +224,16 @@ pub fn jwt_failed(error: &JwtError) -> Status {
     Status::new(code, error.to_string())
 }
 
+/// A node was not told whose token it has.
+#[must_use]
+pub fn show_failed(error: &ShowError) -> Status {
+    let code = match error {
+        ShowError::NoHook(_) => Code::PermissionDenied,
+        ShowError::Token(_) => Code::InvalidArgument,
+    };
+    Status::new(code, error.to_string())
+}
+
 /// A person was not added or agreed to.
 #[must_use]
 pub fn people_failed(error: &PeopleError) -> Status {
@@ -267,7 +277,7 @@ pub fn rules_failed(error: &RulesError) -> Status {
 #[must_use]
 pub fn asking_failed(error: &AskingError) -> Status {
     let code = match error {
-        AskingError::NotServed(_) => Code::PermissionDenied,
+        AskingError::NotServed(_) | AskingError::Show(_) => Code::PermissionDenied,
         AskingError::Text(_) | AskingError::Ask(AskError::NothingNeeded) => Code::InvalidArgument,
         AskingError::Ask(AskError::NotInForce(_)) => Code::FailedPrecondition,
         AskingError::Ask(AskError::IdTaken(_)) => Code::Aborted,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use avouch_credential::jwt::issue::{JwtIssuer, JwtTemplate};
+use avouch_credential::jwt::task::{self, TaskClaims, TaskTemplate, TaskToken};
 use avouch_credential::key::PublicKey;
 use avouch_credential::random;
 use avouch_credential::tls::{IdentityCell, RootsCell};
@@ -275,6 +276,25 @@ impl Ca {
                 issued_at: svid.issued_at,
                 expires_at: svid.expires_at,
             })
+        };
+        self.work(self.0.settings.jwt_key_type, sign).await?
+    }
+
+    /// Signs a task token with the authority of the moment. `end`: nothing of the identity lives longer.
+    pub(crate) async fn sign_task(
+        &self,
+        now: Timestamp,
+        claims: TaskClaims,
+        resource: String,
+        end: Timestamp,
+    ) -> Result<TaskToken, String> {
+        let sign = move |ca: &Self| {
+            let issuer = ca.0.jwt.load_full().ok_or("no JWT authority is active")?;
+            let jti = random::jti().map_err(|e| e.to_string())?;
+            let iss = Some(ca.0.settings.jwt_issuer.as_str()).filter(|i| !i.is_empty());
+            let template =
+                TaskTemplate { claims: &claims, resource: &resource, issuer: iss, jti: &jti, now, end };
+            task::sign(&issuer, &template).map_err(|e| e.to_string())
         };
         self.work(self.0.settings.jwt_key_type, sign).await?
     }

@@ -21,6 +21,7 @@ mod pruner;
 mod requests;
 mod rules;
 mod svids;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -73,6 +74,7 @@ pub use node_records::ShipError;
 pub use requests::{Asking, AskingError};
 pub use rules::Publication;
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
+pub use tasks::{ShowError, TokenAsk};
 
 /// What the services are built of.
 pub struct Parts {

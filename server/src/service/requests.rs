@@ -9,22 +9,33 @@ use avouch_domain::{
 };
 use avouch_engine::plan::requests::{self, AnswerError, AskError, Asked, Wanted};
 
-use super::{Services, WriteError};
+use zeroize::Zeroizing;
+
+use super::{Services, ShowError, WriteError};
 
 /// What a node agent asks for.
-#[derive(Clone, Debug)]
 pub struct Asking {
     pub content: RequestContent,
     pub needs: Whose,
+    /// What the identity showed at a hook of the asking node; empty: it runs there.
+    pub token: Zeroizing<String>,
     /// Of this one call: made again with the same key, it is the same call.
     pub key: [u8; 16],
+}
+
+impl std::fmt::Debug for Asking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asking").field("content", &self.content).finish_non_exhaustive()
+    }
 }
 
 /// Why nobody is asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskingError {
-    #[error("{0} may not run on this node")]
+    #[error("{0} may not run on this node, and has shown no token at a hook of it")]
     NotServed(SpiffeId),
+    #[error(transparent)]
+    Show(#[from] ShowError),
     #[error(transparent)]
     Text(#[from] RequestTextError),
     #[error(transparent)]
@@ -47,9 +58,16 @@ impl Services {
         agent: &SpiffeId,
         asking: Asking,
     ) -> Result<Result<Asked, AskingError>, WriteError> {
-        let Asking { content, needs, key } = asking;
+        let Asking { content, needs, token, key } = asking;
         let name = content.identity.clone();
-        if self.served_identities(now.wall, agent, std::slice::from_ref(&name)).is_empty() {
+        let known = match token.is_empty() {
+            true => !self.served_identities(now.wall, agent, std::slice::from_ref(&name)).is_empty(),
+            false => match self.shown_identity(now.wall, agent, &content.resource, &token) {
+                Ok(shown) => shown.is_some_and(|(identity, _)| identity.spiffe_id == name),
+                Err(e) => return Ok(Err(e.into())),
+            },
+        };
+        if !known {
             return Ok(Err(AskingError::NotServed(name)));
         }
         let text = match text_of(&content) {

@@ -79,7 +79,7 @@ pub struct NotInForce {
     pub standing: Standing,
 }
 
-fn in_force(registry: &Registry, wall: Timestamp, name: &SpiffeId) -> Result<(), NotInForce> {
+pub(super) fn in_force(registry: &Registry, wall: Timestamp, name: &SpiffeId) -> Result<(), NotInForce> {
     match registry.identity(name).filter(|_| registry.is_name_withheld(name, wall)) {
         Some(identity) => Err(NotInForce { name: name.clone(), standing: identity.standing }),
         None => Ok(()),

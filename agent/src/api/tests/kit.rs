@@ -107,6 +107,9 @@ impl Supply for FakeSupply {
     async fn runnable(&self, _: u32) -> std::collections::BTreeSet<avouch_domain::SpiffeId> {
         std::collections::BTreeSet::new()
     }
+    async fn names(&self, _: &SelectorSet) -> std::collections::BTreeSet<SpiffeId> {
+        std::collections::BTreeSet::new()
+    }
     async fn facts(&self) -> AgentFacts {
         AgentFacts {
             svid_not_after: Some(Timestamp::MAX),
@@ -240,10 +243,11 @@ impl World {
 
 fn parts(looker: &Arc<FakeLooker>, metrics: &Metrics, options: WorkloadOptions) -> WorkloadParts {
     let tick = || avouch::clock::now().mono;
-    let attestor = WorkloadAttestor::new(vec![looker.clone()], metrics.clone(), tick);
+    let attestor = Arc::new(WorkloadAttestor::new(vec![looker.clone()], metrics.clone(), tick));
     WorkloadParts {
         attestor,
         runs: None,
+        hooks: None,
         options,
         room: listener::Room { connections: CONNECTIONS, open_files: 4 },
         metrics: metrics.clone(),

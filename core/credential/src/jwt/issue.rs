@@ -1,4 +1,4 @@
-//! Sign JWT-SVIDs.
+//! Sign JWT-SVIDs, and with the same key what else there is of tokens.
 //!
 //! The header holds `alg`, `kid` and `typ` and nothing else (JWT-03); tokens never outlive their key (JWT-19).
 
@@ -33,8 +33,10 @@ pub enum JwtIssueError {
 /// A JWT signing key with its ID and end, prepared once.
 pub struct JwtIssuer {
     key_id: Arc<str>,
-    /// Encoded header and its dot.
+    /// Encoded header of a JWT-SVID and its dot.
     header: String,
+    /// Encoded header of a task token and its dot.
+    task_header: String,
     /// Width of each half of an ECDSA signature; `None` for RSA.
     width: Option<usize>,
     not_after: Timestamp,
@@ -90,9 +92,9 @@ impl JwtIssuer {
             PublicAlgorithm::Rsa => ("RS256", None),
             other => return Err(SignError::Unsupported(other.name()).into()),
         };
-        let mut header = encode(&Header { alg, kid: key_id, typ: "JWT" })?;
-        header.push('.');
-        Ok(Self { key_id: key_id.into(), header, width, not_after, signer })
+        let header = |typ| encode(&Header { alg, kid: key_id, typ }).map(|header| format!("{header}."));
+        let (header, task_header) = (header("JWT")?, header(super::task::TYPE)?);
+        Ok(Self { key_id: key_id.into(), header, task_header, width, not_after, signer })
     }
 
     /// Signs one token: valid from now, to the second, until `now + ttl` or the key's end.
@@ -109,26 +111,36 @@ impl JwtIssuer {
         }
         let iat = template.now.secs();
         let exp = (template.now + template.ttl).min(self.not_after).secs();
-        let Self { header, width, signer, .. } = self;
         let claims =
             Claims { aud, exp, iat, iss: template.issuer, jti: template.jti, sub: template.id.as_str() };
-        let claims = encode(&claims)?;
-        let mut token = Zeroizing::new(String::with_capacity(header.len() + claims.len() + 700));
-        token.push_str(header);
-        token.push_str(&claims);
-        let signature = signer.sign(token.as_bytes())?;
-        let signature = match width {
-            Some(width) => fixed_width(&signature, *width)?,
-            None => signature,
-        };
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(&signature, &mut token);
+        let token = self.compact(&self.header, &claims)?;
         Ok(JwtSvid {
             id: template.id.clone(),
             token: Arc::new(token),
             issued_at: Timestamp::from_secs(iat),
             expires_at: Timestamp::from_secs(exp),
         })
+    }
+
+    /// Signs the claims of a task token.
+    pub(super) fn task(&self, claims: &impl Serialize) -> Result<Zeroizing<String>, JwtIssueError> {
+        self.compact(&self.task_header, claims)
+    }
+
+    /// The compact form of these claims. `header`: encoded, with its dot.
+    fn compact(&self, header: &str, claims: &impl Serialize) -> Result<Zeroizing<String>, JwtIssueError> {
+        let claims = encode(claims)?;
+        let mut token = Zeroizing::new(String::with_capacity(header.len() + claims.len() + 700));
+        token.push_str(header);
+        token.push_str(&claims);
+        let signature = self.signer.sign(token.as_bytes())?;
+        let signature = match self.width {
+            Some(width) => fixed_width(&signature, width)?,
+            None => signature,
+        };
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(&signature, &mut token);
+        Ok(token)
     }
 
     #[must_use]

@@ -16,6 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
+use super::task::TYPE as TASK;
 use crate::json;
 use crate::key::{PublicAlgorithm, PublicKey};
 use crate::limits::{JWT_LEEWAY, TOKEN_MAX};
@@ -36,6 +37,8 @@ pub enum JwtError {
     /// JWT-07.
     #[error("token header type is {0}, expected JWT or JOSE")]
     Type(String),
+    #[error("token header type is {0}, expected {TASK}")]
+    TaskType(String),
     /// JWT-09.
     #[error("token missing subject claim")]
     NoSubject,
@@ -131,9 +134,8 @@ pub fn verify(
     if audience.is_empty() {
         return Err(JwtError::NoExpectedAudience);
     }
-    let token = Token::parse(token)?;
-    let key = keys.find(token.id.trust_domain(), &token.key_id)?;
-    token.check_signature(key)?;
+    let token = Token::parse(token, Typ::Svid)?;
+    token.check_key(keys)?;
     if !token.audience.iter().any(|a| audience.contains(a)) {
         return Err(JwtError::Audience { expected: audience.to_vec(), found: token.audience });
     }
@@ -154,21 +156,30 @@ pub fn verify(
 /// # Errors
 /// [`JwtError`] if a required part is missing.
 pub fn peek(token: &str) -> Result<PeekedJwt, JwtError> {
-    let token = Token::parse(token)?;
+    let token = Token::parse(token, Typ::Svid)?;
     let issued_at = token.time("iat")?;
     let Token { id, key_id, audience, expires_at, .. } = token;
     Ok(PeekedJwt { id, key_id, audience, issued_at, expires_at })
 }
 
-struct Token<'a> {
+/// What kind of token the header has to say it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Typ {
+    /// `JWT`, `JOSE` or nothing.
+    Svid,
+    /// [`super::task::TYPE`], and it must be said.
+    Task,
+}
+
+pub(super) struct Token<'a> {
     algorithm: &'static Algorithm,
     key_id: String,
     signed: &'a str,
     signature: Vec<u8>,
-    id: SpiffeId,
-    audience: Vec<String>,
-    expires_at: Timestamp,
-    claims: Map<String, Value>,
+    pub(super) id: SpiffeId,
+    pub(super) audience: Vec<String>,
+    pub(super) expires_at: Timestamp,
+    pub(super) claims: Map<String, Value>,
 }
 
 struct Algorithm {
@@ -191,8 +202,8 @@ static ALGORITHMS: [Algorithm; 9] = [
 ];
 
 impl<'a> Token<'a> {
-    /// Reads the compact form and everything a JWT-SVID must have.
-    fn parse(token: &'a str) -> Result<Self, JwtError> {
+    /// Reads the compact form and everything a token must have.
+    pub(super) fn parse(token: &'a str, typ: Typ) -> Result<Self, JwtError> {
         if token.is_empty() {
             return Err(JwtError::NoToken);
         }
@@ -203,7 +214,7 @@ impl<'a> Token<'a> {
         let (signed, signature) = token.rsplit_once('.').ok_or_else(form)?;
         let (header, claims) = signed.split_once('.').filter(|(_, c)| !c.contains('.')).ok_or_else(form)?;
         let (header, signature) = (decode_object(header)?, decode(signature)?);
-        let algorithm = check_header(&header)?;
+        let algorithm = check_header(&header, typ)?;
         let key_id = match header.get("kid") {
             None => return Err(JwtError::NoKeyId),
             Some(kid) => kid.as_str().ok_or_else(|| parse_error("header kid is no text"))?.to_owned(),
@@ -225,7 +236,9 @@ impl<'a> Token<'a> {
         Ok(Self { algorithm, key_id, signed, signature, id, audience, expires_at, claims })
     }
 
-    fn check_signature(&self, key: &PublicKey) -> Result<(), JwtError> {
+    /// Verifies the signature with the key that the token names, of its subject's trust domain.
+    pub(super) fn check_key(&self, keys: &JwtKeys) -> Result<(), JwtError> {
+        let key = keys.find(self.id.trust_domain(), &self.key_id)?;
         if key.algorithm() != self.algorithm.key {
             return Err(JwtError::Algorithm(self.algorithm.name, self.key_id.clone()));
         }
@@ -234,7 +247,7 @@ impl<'a> Token<'a> {
             .map_err(|_| JwtError::Signature)
     }
 
-    fn time(&self, claim: &str) -> Result<Option<Timestamp>, JwtError> {
+    pub(super) fn time(&self, claim: &str) -> Result<Option<Timestamp>, JwtError> {
         time_claim(&self.claims, claim)
     }
 }
@@ -252,7 +265,7 @@ fn decode_object(part: &str) -> Result<Map<String, Value>, JwtError> {
 }
 
 /// `alg` on the list, `typ` right if there, nothing critical that would have to be understood.
-fn check_header(header: &Map<String, Value>) -> Result<&'static Algorithm, JwtError> {
+fn check_header(header: &Map<String, Value>, typ: Typ) -> Result<&'static Algorithm, JwtError> {
     let name = header.get("alg").and_then(Value::as_str).unwrap_or_default();
     let algorithm = ALGORITHMS
         .iter()
@@ -261,11 +274,21 @@ fn check_header(header: &Map<String, Value>) -> Result<&'static Algorithm, JwtEr
     if header.contains_key("crit") || header.contains_key("b64") {
         return Err(parse_error("critical header parameters are not supported"));
     }
-    match header.get("typ") {
-        None => Ok(algorithm),
-        Some(typ) if typ == "JWT" || typ == "JOSE" => Ok(algorithm),
-        Some(other) => Err(JwtError::Type(other.to_string())),
+    match (typ, header.get("typ")) {
+        (Typ::Svid, None) => Ok(algorithm),
+        (Typ::Svid, Some(said)) if said == "JWT" || said == "JOSE" => Ok(algorithm),
+        (Typ::Svid, Some(other)) => Err(JwtError::Type(other.to_string())),
+        (Typ::Task, Some(said)) if said == TASK => Ok(algorithm),
+        (Typ::Task, other) => Err(JwtError::TaskType(other.map_or("missing".to_owned(), Value::to_string))),
     }
+}
+
+/// True if a token says that it is a task token. NOT verified; nothing but the header is read.
+pub(super) fn says_task(token: &str) -> bool {
+    let header = token.split('.').next().filter(|_| token.len() <= TOKEN_MAX);
+    header
+        .and_then(|header| decode_object(header).ok())
+        .is_some_and(|h| h.get("typ").is_some_and(|t| t == TASK))
 }
 
 /// A NumericDate: integer, or with a fraction (RFC 7519 2).

@@ -46,6 +46,7 @@ mod records;
 mod rules;
 mod streams;
 mod svids;
+mod tasks;
 mod tls;
 
 /// A server without listeners.

@@ -18,7 +18,7 @@ use tonic::Streaming;
 
 use super::*;
 
-fn files(more: &str) -> Vec<File> {
+pub(super) fn files(more: &str) -> Vec<File> {
     let file = |(name, text): (&str, &str)| {
         let more = if name == "rules.cedar" { more } else { "" };
         File { name: name.into(), text: format!("{text}{more}") }
@@ -31,7 +31,7 @@ fn digest(files: &[File]) -> RulesDigest {
 }
 
 /// A world whose first person is who calls as this process's user.
-async fn governed() -> (World, GovernanceClient<Channel>) {
+pub(super) async fn governed() -> (World, GovernanceClient<Channel>) {
     let world = World::start().await;
     let me = Peer::Local(LocalPeer { uid: nix::unistd::geteuid().as_raw(), ..LocalPeer::default() });
     let mut client = GovernanceClient::new(channel(world.admin.clone(), me));
@@ -39,7 +39,10 @@ async fn governed() -> (World, GovernanceClient<Channel>) {
     (world, client)
 }
 
-async fn publish(client: &mut GovernanceClient<Channel>, files: Vec<File>) -> PublishRulesResponse {
+pub(super) async fn publish(
+    client: &mut GovernanceClient<Channel>,
+    files: Vec<File>,
+) -> PublishRulesResponse {
     let request = PublishRulesRequest { files, note: "why".into() };
     client.publish_rules(request).await.unwrap().into_inner()
 }

@@ -1,0 +1,101 @@
+//! The service that hooks ask: who the caller is, and what came of it.
+//!
+//! Speaks gRPC and nothing else: who may ask and what is decided is asked of [`crate::hooks`]. A process of a run is never a
+//! hook, whatever entry there is for it.
+
+use std::sync::Arc;
+
+use avouch_proto::gate_v1 as wire;
+use avouch_proto::gate_v1::gate_server::Gate;
+use avouch_rules::limits::{NAME_MAX, RESOURCE_ID_MAX};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::run::caller_of;
+use super::status::Refusal;
+use crate::hooks::{Asked, Checked, Hooks};
+use crate::peer::Caller;
+use crate::runs::{Membership, Runs};
+use crate::workload::WorkloadAttestor;
+
+/// See the module.
+pub struct GateApi {
+    pub hooks: Hooks,
+    /// `None`: nothing is run here.
+    pub runs: Option<Runs>,
+    pub attestor: Arc<WorkloadAttestor>,
+    /// Turns true when the agent knows who is who.
+    pub ready: watch::Receiver<bool>,
+}
+
+impl std::fmt::Debug for GateApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GateApi")
+    }
+}
+
+#[tonic::async_trait]
+impl Gate for GateApi {
+    async fn check(
+        &self,
+        request: Request<wire::CheckRequest>,
+    ) -> Result<Response<wire::CheckResponse>, Status> {
+        let caller = caller_of(&request)?;
+        if !*self.ready.borrow() {
+            return Err(Refusal::NotSynced.into());
+        }
+        let asked = asked(request.into_inner())?;
+        self.outside(&caller)?;
+        let selectors = self.attestor.attest(&caller).await.map_err(|error| {
+            tracing::debug!(subsystem_name = "hooks", pid = caller.pid, %error, "Attestation failed");
+            Refusal::AttestationFailed
+        })?;
+        let checked = self.hooks.check(&selectors, &asked).await;
+        let checked = checked.map_err(|e| Status::permission_denied(e.to_string()))?;
+        // Only who was attested hears what was decided for it, and only as long as it is in no run.
+        self.outside(&caller)?;
+        Ok(Response::new(response(checked)))
+    }
+}
+
+impl GateApi {
+    /// Still the process that connected, and of no run.
+    fn outside(&self, caller: &Arc<Caller>) -> Result<(), Status> {
+        let process = caller.process().map_err(|_| Refusal::ProcessChanged)?;
+        let Some(runs) = &self.runs else { return Ok(()) };
+        match runs.membership(caller, &process).map_err(|_| Refusal::AttestationFailed)? {
+            Membership::Nobody => Ok(()),
+            Membership::Of(..) | Membership::Left => Err(Status::permission_denied(
+                "a process of a run is never a gate: the hook has to be started outside of `avouch run`",
+            )),
+        }
+    }
+}
+
+fn asked(request: wire::CheckRequest) -> Result<Asked, Status> {
+    let wire::CheckRequest { token, action, resource, params, what_if, shown } = request;
+    let token = Zeroizing::new(token);
+    for (what, text, most) in [("action", &action, NAME_MAX), ("resource", &resource, RESOURCE_ID_MAX)] {
+        if text.is_empty() || text.len() > most {
+            let had = text.len();
+            return Err(Status::invalid_argument(format!("{what}: {had} bytes, expected 1 to {most}")));
+        }
+    }
+    let params = params.into_iter().map(|param| (param.name, param.value)).collect();
+    Ok(Asked { token, action, resource, params, shown, what_if })
+}
+
+fn response(Checked { answer, identity }: Checked) -> wire::CheckResponse {
+    wire::CheckResponse {
+        outcome: answer.outcome.to_owned(),
+        reason: answer.reason.to_owned(),
+        text: answer.text,
+        limits: answer.limits,
+        rules: answer.rules.iter().map(ToString::to_string).collect(),
+        rules_number: answer.rules_number,
+        record: answer.record,
+        request: answer.request,
+        spiffe_id: identity.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,322 @@
+//! Hooks: gates that are workloads of their own and ask here what somebody may do who showed them a token.
+//!
+//! Only the workload that the rules name may ask, and only about what it guards. Whoever is asked about is never named, but
+//! proved by a token, and the server says what it is at this moment. Denies whatever is not clear, and never answers before
+//! the record of the answer is in the spool.
+
+mod proof;
+#[cfg(test)]
+mod tests;
+mod unproved;
+
+use std::sync::Arc;
+
+use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId};
+use avouch_rules::{Params, Task, Yes};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::limits::{ASKS_PER_CALL, RULES_WAIT};
+use crate::rules::{Book, Held};
+use crate::runs::asking::{self, Told};
+use crate::runs::deciding::Wearer;
+use crate::runs::{Answer, Question, Scribe};
+use crate::supply::{Supply, Want};
+use crate::upstream::{Governed, Requests, Tasks};
+use proof::Proof;
+use unproved::Unproved;
+
+/// What deciding for hooks works with.
+pub struct Parts {
+    pub supply: Arc<dyn Supply>,
+    pub tasks: Arc<dyn Tasks>,
+    pub requests: Arc<dyn Requests>,
+    pub rules: Book,
+    pub scribe: Arc<dyn Scribe>,
+    pub clock: fn() -> Now,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+/// The hooks of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Hooks(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    unproved: Unproved,
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+/// What a hook asks.
+pub struct Asked {
+    /// As it was shown to the hook.
+    pub token: Zeroizing<String>,
+    pub action: String,
+    /// ID in the catalogue.
+    pub resource: String,
+    /// In the text form; one that is a set stands once for each of its texts.
+    pub params: Vec<(String, String)>,
+    /// All that would be done, in the hook's words; empty: nothing can be shown.
+    pub shown: String,
+    /// Only to know: nothing is recorded.
+    pub what_if: bool,
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked")
+            .field("action", &self.action)
+            .field("resource", &self.resource)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    pub answer: Answer,
+    /// Whose the token is; `None` if it does not hold.
+    pub identity: Option<SpiffeId>,
+}
+
+/// Why a caller is told nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoHook {
+    #[error("no rules are published, so there is no hook: `avouch rules publish`")]
+    NoRules,
+    #[error("the rules name no hook for \"{0}\": `avouch gate add hook NAME --caller PATH` adds one")]
+    Unguarded(String),
+    #[error(
+        "this process is not the hook of \"{resource}\": the rules want {caller}, and no entry gives it that SPIFFE ID"
+    )]
+    Caller { resource: String, caller: SpiffeId },
+}
+
+/// A hook of the rules of a moment.
+struct Hook {
+    held: Arc<Held>,
+    gate: String,
+    caller: SpiffeId,
+}
+
+/// A denial before any rule was asked.
+struct Denied {
+    reason: &'static str,
+    text: String,
+}
+
+impl Denied {
+    fn new(reason: &'static str, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+}
+
+impl Hooks {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner { parts, unproved: Unproved::default() }))
+    }
+
+    /// Decides and records. `selectors`: those of the process that asks, which belongs to no run.
+    ///
+    /// # Errors
+    /// [`NoHook`] if the caller may not ask; then nothing is decided.
+    pub async fn check(&self, selectors: &SelectorSet, asked: &Asked) -> Result<Checked, NoHook> {
+        let hook = self.hook(&asked.resource)?;
+        if !self.0.parts.supply.names(selectors).await.contains(&hook.caller) {
+            return Err(NoHook::Caller { resource: asked.resource.clone(), caller: hook.caller });
+        }
+        let proof = match self.proof(selectors, &hook, asked).await {
+            Ok(proof) => proof,
+            Err(denied) => return Ok(self.unproved(&hook, asked, denied).await),
+        };
+        let (answer, note) = match self.facts(&proof, asked).await {
+            Err(denied) => self.told(&proof, asked, &hook, Answer::denied(denied.reason, denied.text)),
+            Ok(identity) => {
+                // The rules of now, which the server has said to be in force.
+                let hook = match self.hook(&asked.resource) {
+                    Ok(now) if now.caller == hook.caller => now,
+                    Ok(now) => {
+                        return Err(NoHook::Caller { resource: asked.resource.clone(), caller: now.caller });
+                    }
+                    Err(error) => return Err(error),
+                };
+                let answer = self.decided(identity, &proof, asked, &hook).await;
+                self.told(&proof, asked, &hook, answer)
+            }
+        };
+        let answer = if asked.what_if { answer } else { self.recorded(answer, note).await };
+        Ok(Checked { answer, identity: Some(proof.identity) })
+    }
+
+    fn hook(&self, resource: &str) -> Result<Hook, NoHook> {
+        let parts = &self.0.parts;
+        let held = parts.rules.current().ok_or(NoHook::NoRules)?;
+        let gate = resource.split_once('/').and_then(|(gate, _)| held.rules.gates().get(gate));
+        let found = gate.and_then(|gate| Some((gate.name.clone(), gate.hook(&parts.supply.trust_domain())?)));
+        let (gate, caller) = found.ok_or_else(|| NoHook::Unguarded(resource.to_owned()))?;
+        Ok(Hook { held, gate, caller })
+    }
+
+    /// Whose the token is, by the authorities of the trust domain.
+    async fn proof(&self, selectors: &SelectorSet, hook: &Hook, asked: &Asked) -> Result<Proof, Denied> {
+        let parts = &self.0.parts;
+        let mut feed = parts.supply.subscribe(selectors.clone(), Want::Bundles).await;
+        let update =
+            feed.next().await.ok_or_else(|| Denied::new("unknown_here", "the node agent is stopping"))?;
+        let now = (parts.clock)().wall;
+        let proof = Proof::read(&asked.token, &update.own, &asked.resource, &hook.caller, now);
+        proof.map_err(|why| {
+            let resource = &asked.resource;
+            Denied::new(
+                "token",
+                format!(
+                    "the token does not hold: {why}; next: show a fresh one, `avouch task token {resource}`"
+                ),
+            )
+        })
+    }
+
+    /// What the identity is now, as the server says.
+    async fn facts(&self, proof: &Proof, asked: &Asked) -> Result<Governed, Denied> {
+        let (parts, name) = (&self.0.parts, &proof.identity);
+        let told = parts.tasks.shown(name, &asked.resource, &asked.token).await.map_err(|e| {
+            Denied::new(
+                "unknown_here",
+                format!("the server does not say what {name} is, so it is denied: {e}"),
+            )
+        })?;
+        let identity = told.identity.ok_or_else(|| {
+            Denied::new("not_in_force", format!("{name} is not in force: `avouch identity show` says why"))
+        })?;
+        if proof.task.as_ref().is_some_and(|task| task.stop_number < identity.stop_number) {
+            let text = format!("{name} was paused since the token was signed; next: show a fresh one");
+            return Err(Denied::new("stopped_since", text));
+        }
+        // Who has heard that rules are in force decides by them.
+        let _ = timeout(RULES_WAIT, parts.rules.reached(told.rules_number)).await;
+        Ok(identity)
+    }
+
+    async fn decided(&self, identity: Governed, proof: &Proof, asked: &Asked, hook: &Hook) -> Answer {
+        let params = match params(&hook.held, asked) {
+            Ok(params) => params,
+            Err(why) => return Answer::denied("params", format!("a parameter can't be read: {why}")),
+        };
+        let question = Question {
+            action: asked.action.clone(),
+            resource: asked.resource.clone(),
+            params,
+            shown: asked.shown(),
+            what_if: asked.what_if,
+        };
+        // The token is for this one resource and this one step.
+        let task = proof.task.as_ref().map(|task| Task {
+            purpose: task.purpose.to_string(),
+            tools: [asked.resource.clone()].into(),
+            calls_left: 1,
+        });
+        // What shows a JWT-SVID has no task: then it is about what the identity is for.
+        let code = proof.task.as_ref().map_or(&identity.purpose, |task| &task.task).clone();
+        let mut wearer = Wearer::new(identity);
+        let mut judge = |yes| {
+            let now = (self.0.parts.clock)().wall;
+            wearer.decide(Some(&hook.held), task.as_ref(), &question, yes, now)
+        };
+        let mut answer = judge(Yes::default());
+        if asked.what_if || answer.needs.nobodys() {
+            return answer;
+        }
+        if question.shown.is_empty() {
+            answer.text.push_str("; a hook that shows what would be done (`--show FILE`) has a person asked");
+            return answer;
+        }
+        // A rule may want a fresher yes than was said: then it is used up for nothing, and asked for anew.
+        for _ in 0..ASKS_PER_CALL {
+            let by = (answer.needs, asked.token.as_str());
+            let told = asking::ask(&*self.0.parts.requests, proof.identity.clone(), code.clone(), &question, by);
+            match told.await {
+                Told::Nobody(why) => return answer.unasked(&why),
+                Told::Waits(request) => return answer.waits(request),
+                Told::Yes { request, yes } => answer = Answer { request, ..judge(yes) },
+            }
+            if answer.needs.nobodys() {
+                return answer;
+            }
+        }
+        answer.unasked("the yes that was said is not fresh enough")
+    }
+
+    /// The answer, and what is to be recorded of it.
+    fn told(&self, proof: &Proof, asked: &Asked, hook: &Hook, answer: Answer) -> (Answer, Note) {
+        let mut detail = answer.detail(&asked.question());
+        detail.push(("gate", hook.gate.clone()));
+        detail.push(("identity", proof.identity.to_string()));
+        if let Some(task) = &proof.task {
+            detail.push(("task", task.task.to_string()));
+        }
+        detail.extend(proof.token.iter().map(|id| ("token", id.to_string())));
+        let actor = proof.actor();
+        (answer, Note { event: NodeEvent::Decision, actor, subject: asked.resource.clone(), detail })
+    }
+
+    async fn recorded(&self, mut answer: Answer, note: Note) -> Answer {
+        match self.0.parts.scribe.write(note, answer.durability()).await {
+            Ok(record) => answer.record = record,
+            Err(error) => return Answer::unrecorded(&error),
+        }
+        answer
+    }
+
+    /// A token that proves nothing names nobody: the record is the hook's, and one in a while, since anybody can send one.
+    async fn unproved(&self, hook: &Hook, asked: &Asked, denied: Denied) -> Checked {
+        let mut answer = Answer::denied(denied.reason, denied.text);
+        let due = (!asked.what_if).then(|| self.0.unproved.due(&hook.gate, (self.0.parts.clock)().mono));
+        if let Some(unrecorded) = due.flatten() {
+            let mut detail = answer.detail(&asked.question());
+            detail.push(("gate", hook.gate.clone()));
+            detail.push(("unrecorded", unrecorded.to_string()));
+            let (event, actor) = (NodeEvent::Decision, hook.caller.to_string());
+            answer =
+                self.recorded(answer, Note { event, actor, subject: asked.resource.clone(), detail }).await;
+        }
+        Checked { answer, identity: None }
+    }
+}
+
+impl Asked {
+    /// What a person is shown: what the rules look at, then the hook's own words, without which nobody is asked.
+    fn shown(&self) -> String {
+        if self.shown.is_empty() {
+            return String::new();
+        }
+        let params = self.params.iter().map(|(name, value)| format!("{name} = {value}\n"));
+        params.chain([self.shown.clone()]).collect()
+    }
+
+    /// What records say of it.
+    fn question(&self) -> Question {
+        Question { action: self.action.clone(), resource: self.resource.clone(), ..Question::default() }
+    }
+}
+
+/// What is not in the catalogue is left to the decision, which denies it.
+fn params(held: &Held, asked: &Asked) -> Result<Params, String> {
+    let mut params = Params::new();
+    if held.rules.catalogue().get(&asked.resource).is_some() {
+        for (name, value) in &asked.params {
+            held.rules.read_param(&asked.resource, name, value, &mut params)?;
+        }
+    }
+    Ok(params)
+}

@@ -1,0 +1,401 @@
+//! Hooks beside a made-up server: who may ask, what a token proves, what is decided and what is recorded.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use avouch_credential::jwt::issue::{JwtIssuer, JwtTemplate};
+use avouch_credential::jwt::task::{self, TaskClaims, TaskTemplate};
+use avouch_credential::key::PrivateKey;
+use avouch_domain::fixtures::{domain, id, set};
+use avouch_domain::{
+    Bundle, Code, Environment, JwtAuthority, KeyType, Kind, RequestContent, RequestId, RulesDigest, Tick, Timestamp,
+    TrustDomain, Whose,
+};
+use avouch_rules::{Folder, STARTER, add_hook_gate};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::*;
+use crate::limits::PEER_TOKEN_MAX;
+use crate::records::Durability;
+use crate::supply::{AgentFacts, Feed, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
+use crate::upstream::{self, CallError, SignedToken, TokenAsk, Told, Used};
+
+const WALL: Timestamp = Timestamp::from_secs(1_000_000);
+const CODER: &str = "/test/coder";
+
+/// A middle with one authority, in which `unix:uid:1` is the hook of git and of vault.
+struct Middle {
+    own: Arc<Bundle>,
+}
+
+struct OneFeed(Option<WorkloadUpdate>);
+
+#[tonic::async_trait]
+impl Feed for OneFeed {
+    async fn next(&mut self) -> Option<Arc<WorkloadUpdate>> {
+        self.0.take().map(Arc::new)
+    }
+}
+
+#[tonic::async_trait]
+impl Supply for Middle {
+    fn trust_domain(&self) -> TrustDomain {
+        domain()
+    }
+    fn ready(&self) -> watch::Receiver<bool> {
+        watch::channel(true).1
+    }
+    fn synced(&self) -> bool {
+        true
+    }
+    fn push_live(&self) -> bool {
+        true
+    }
+    async fn subscribe(&self, _: SelectorSet, _: Want) -> Box<dyn Feed> {
+        Box::new(OneFeed(Some(WorkloadUpdate {
+            matched: 1,
+            waiting: 0,
+            identities: Vec::new(),
+            own: self.own.clone(),
+            federated: Vec::new(),
+            rests_on_groups: false,
+        })))
+    }
+    async fn fetch_jwt(&self, _: JwtQuestion) -> Result<Arc<[JwtGrant]>, JwtRefusal> {
+        Err(JwtRefusal::NoIdentity)
+    }
+    fn lent_jwt(&self, _: &JwtQuestion) -> Option<Arc<[JwtGrant]>> {
+        None
+    }
+    async fn nearest(&self, _: &SelectorSet) -> Option<Nearest> {
+        None
+    }
+    async fn runnable(&self, _: u32) -> BTreeSet<SpiffeId> {
+        BTreeSet::new()
+    }
+    async fn names(&self, selectors: &SelectorSet) -> BTreeSet<SpiffeId> {
+        if *selectors == set(&["unix:uid:1"]) { [id("/test/git")].into() } else { [id("/other")].into() }
+    }
+    async fn facts(&self) -> AgentFacts {
+        AgentFacts::default()
+    }
+}
+
+/// A server that knows one identity, or is away.
+struct Server {
+    says: Mutex<Result<Option<Governed>, CallError>>,
+    asked: Mutex<Vec<String>>,
+}
+
+#[tonic::async_trait]
+impl Tasks for Server {
+    async fn sign(&self, _: &TokenAsk) -> Result<SignedToken, CallError> {
+        Err(CallError::Unimplemented)
+    }
+    async fn shown(&self, name: &SpiffeId, resource: &str, _: &str) -> Result<Told, CallError> {
+        self.asked.lock().push(format!("{} {resource}", name.path()));
+        Ok(Told { identity: self.says.lock().clone()?, rules_number: 3 })
+    }
+}
+
+/// Keeps what it is told, as long as it has room.
+#[derive(Default)]
+struct Kept {
+    notes: Mutex<Vec<(Note, Durability)>>,
+    full: Mutex<bool>,
+}
+
+#[tonic::async_trait]
+impl Scribe for Kept {
+    async fn write(&self, note: Note, durability: Durability) -> Result<u64, String> {
+        if *self.full.lock() {
+            return Err("the spool is full".to_owned());
+        }
+        let mut notes = self.notes.lock();
+        notes.push((note, durability));
+        Ok(notes.len() as u64)
+    }
+}
+
+/// A server whose people say yes to everything, or to nothing yet; it keeps what it is asked.
+#[derive(Default)]
+struct People {
+    asked: Mutex<Vec<(RequestContent, String)>>,
+    yes: AtomicBool,
+}
+
+#[tonic::async_trait]
+impl Requests for People {
+    async fn ask(
+        &self,
+        content: &RequestContent,
+        whose: Whose,
+        _: [u8; 16],
+        token: &str,
+    ) -> Result<upstream::Asked, CallError> {
+        self.asked.lock().push((content.clone(), token.to_owned()));
+        let hash = avouch_credential::request::text_of(content).unwrap().hash;
+        let used = self.yes.load(Ordering::SeqCst).then_some(Used { whose, age: 1 });
+        Ok(upstream::Asked { request: RequestId::new("req_a").unwrap(), hash, used })
+    }
+}
+
+struct Rig {
+    hooks: Hooks,
+    server: Arc<Server>,
+    book: Arc<Kept>,
+    people: Arc<People>,
+    rules: Book,
+    issuer: JwtIssuer,
+}
+
+/// More files of the rules: a preset for pipelines.
+const MORE: [(&str, &str); 2] = [
+    ("presets.toml", "\n[deployer]\nkind = \"pipeline\"\nactions = [\"secret.read\"]\ngates = [\"vault\"]\n"),
+    (
+        "examples.toml",
+        "\n[[example]]\nrule = \"preset.deployer\"\nexpect = \"allow\"\nrequest = { kind = \"pipeline\", preset = \
+         \"deployer\", action = \"secret.read\", resource = \"vault/deploy\" }\n[[example]]\nrule = \
+         \"preset.deployer\"\nexpect = \"deny\"\nrequest = { kind = \"pipeline\", preset = \"deployer\", action = \
+         \"repo.read\", resource = \"git/pay\" }\n",
+    ),
+];
+
+/// The starter with the same hook in front of git and of the vault, and another in front of telemetry.
+fn rules() -> Arc<Held> {
+    let files = STARTER.iter().map(|(name, text)| {
+        let more = MORE.iter().find(|(file, _)| file == name).map_or("", |(_, more)| more);
+        ((*name).to_owned(), format!("{text}{more}"))
+    });
+    let folder = add_hook_gate(&Folder::new(files).unwrap(), "git", "/test/git").unwrap();
+    let folder = add_hook_gate(&folder, "vault", "/test/git").unwrap();
+    let folder = add_hook_gate(&folder, "telemetry", "/test/telemetry").unwrap();
+    let rules = avouch_rules::check(&folder).unwrap();
+    Arc::new(Held { number: 3, digest: RulesDigest([0; 32]), rules })
+}
+
+fn governed(kind: Kind, preset: Option<&str>) -> Governed {
+    Governed {
+        name: id(CODER),
+        kind,
+        environment: Environment::Test,
+        purpose: Code::new("fix-bugs").unwrap(),
+        preset: preset.map(|preset| Code::new(preset).unwrap()),
+        owner: "per_a".into(),
+        owner_active: true,
+        ends: WALL + Duration::from_secs(3600),
+        stop_number: 2,
+    }
+}
+
+fn rig() -> Rig {
+    let key = Arc::new(PrivateKey::generate(KeyType::EcP256).unwrap());
+    let mut own = Bundle::empty(domain());
+    own.jwt_authorities.push(JwtAuthority {
+        key_id: "K".into(),
+        public_key: key.public_key().pkix().into(),
+        expires_at: None,
+        tainted: false,
+    });
+    let says = Mutex::new(Ok(Some(governed(Kind::AiAgent, Some("coding-agent")))));
+    let (server, book) = (Arc::new(Server { says, asked: Mutex::default() }), Arc::<Kept>::default());
+    let people = Arc::<People>::default();
+    let held = Book::default();
+    held.swap(Some(rules()));
+    let hooks = Hooks::new(Parts {
+        supply: Arc::new(Middle { own: Arc::new(own) }),
+        tasks: server.clone(),
+        requests: people.clone(),
+        rules: held.clone(),
+        scribe: book.clone(),
+        clock: || Now { wall: WALL, mono: Tick(0) },
+    });
+    let issuer = JwtIssuer::new("K", key, WALL + Duration::from_secs(3600)).unwrap();
+    Rig { hooks, server, book, people, rules: held, issuer }
+}
+
+impl Rig {
+    fn task_token(&self, resource: &str, stop_number: u64, at: Timestamp) -> String {
+        let claims = TaskClaims {
+            id: id(CODER),
+            task: Code::new("fix-4711").unwrap(),
+            instance: "ins_0a1b".into(),
+            purpose: Code::new("fix-bugs").unwrap(),
+            stop_number,
+        };
+        let end = WALL + Duration::from_secs(3600);
+        let template = TaskTemplate { claims: &claims, resource, issuer: None, jti: "J", now: at, end };
+        task::sign(&self.issuer, &template).unwrap().token.to_string()
+    }
+
+    fn svid(&self, audience: &str) -> String {
+        let (id, audience, ttl) = (id(CODER), [audience.to_owned()], Duration::from_secs(60));
+        let template = JwtTemplate { id: &id, audience: &audience, issuer: None, jti: None, now: WALL, ttl };
+        self.issuer.sign(&template).unwrap().token.to_string()
+    }
+
+    fn push(&self, branch: &str) -> Asked {
+        Asked {
+            token: self.task_token("git/pay", 2, WALL).into(),
+            action: "repo.push".into(),
+            resource: "git/pay".into(),
+            params: vec![("branch".into(), branch.into())],
+            shown: String::new(),
+            what_if: false,
+        }
+    }
+
+    async fn check(&self, asked: Asked) -> Checked {
+        self.hooks.check(&set(&["unix:uid:1"]), &asked).await.unwrap()
+    }
+
+    /// Outcome and reason.
+    async fn outcome(&self, asked: Asked) -> (&'static str, &'static str) {
+        let answer = self.check(asked).await.answer;
+        (answer.outcome, answer.reason)
+    }
+}
+
+#[tokio::test]
+async fn what_the_rules_allow_within_the_task_is_allowed_and_recorded_with_its_run_before_it_is_told() {
+    let rig = rig();
+    let checked = rig.check(rig.push("fix")).await;
+    assert_eq!((checked.answer.outcome, checked.answer.record), ("allow", 1), "{checked:?}");
+    assert_eq!(checked.identity, Some(id(CODER)));
+    assert_eq!(*rig.server.asked.lock(), ["/test/coder git/pay"], "the server is asked once");
+    let (note, _) = rig.book.notes.lock()[0].clone();
+    assert_eq!(
+        (note.event, note.actor.as_str(), note.subject.as_str()),
+        (NodeEvent::Decision, "ins_0a1b", "git/pay")
+    );
+    for wanted in [("outcome", "allow"), ("gate", "git"), ("task", "fix-4711"), ("token", "J")] {
+        assert!(note.detail.contains(&(wanted.0, wanted.1.to_owned())), "{wanted:?}: {note:?}");
+    }
+    let asked = Asked { action: "repo.merge".into(), ..rig.push("fix") };
+    assert_eq!(rig.outcome(asked).await, ("step_up", "asked"));
+    assert!(rig.people.asked.lock().is_empty(), "nobody is asked what is not shown");
+}
+
+#[tokio::test]
+async fn what_takes_a_yes_is_asked_in_the_words_of_the_hook_under_the_token_that_it_was_shown() {
+    let rig = rig();
+    let shown = rig.task_token("git/pay", 2, WALL);
+    let merge = || Asked {
+        token: shown.clone().into(),
+        action: "repo.merge".into(),
+        shown: "+total = 42".into(),
+        ..rig.push("fix")
+    };
+    let waits = rig.check(merge()).await.answer;
+    assert_eq!((waits.outcome, waits.request.as_str()), ("step_up", "req_a"));
+    let asked = rig.people.asked.lock().clone();
+    let (content, token) = &asked[0];
+    assert_eq!((content.identity.clone(), content.task.as_str()), (id(CODER), "fix-4711"));
+    assert_eq!(content.shown, "branch = fix\n+total = 42");
+    assert_eq!(*token, shown);
+    rig.people.yes.store(true, Ordering::SeqCst);
+    let allowed = rig.check(merge()).await.answer;
+    assert_eq!((allowed.outcome, allowed.request.as_str()), ("allow", "req_a"));
+    let (note, durability) = rig.book.notes.lock().last().unwrap().clone();
+    assert!(note.detail.contains(&("request", "req_a".to_owned())), "{note:?}");
+    assert_eq!(durability, Durability::Synced);
+}
+
+#[tokio::test]
+async fn only_the_workload_that_the_rules_name_may_ask_and_only_about_what_it_guards() {
+    let rig = rig();
+    let other = rig.hooks.check(&set(&["unix:uid:2"]), &rig.push("fix")).await.unwrap_err();
+    assert!(matches!(&other, NoHook::Caller { caller, .. } if *caller == id("/test/git")), "{other}");
+    let theirs = Asked { resource: "telemetry/requests".into(), ..rig.push("fix") };
+    let theirs = rig.hooks.check(&set(&["unix:uid:1"]), &theirs).await.unwrap_err();
+    assert!(matches!(theirs, NoHook::Caller { .. }), "{theirs}");
+    for resource in ["files/read_file", "git", "nothing/x"] {
+        let asked = Asked { resource: resource.into(), ..rig.push("fix") };
+        let unguarded = rig.hooks.check(&set(&["unix:uid:1"]), &asked).await.unwrap_err();
+        assert_eq!(unguarded, NoHook::Unguarded(resource.to_owned()));
+    }
+    rig.rules.swap(None);
+    let none = rig.hooks.check(&set(&["unix:uid:1"]), &rig.push("fix")).await;
+    assert_eq!(none.unwrap_err(), NoHook::NoRules);
+    assert!(rig.book.notes.lock().is_empty() && rig.server.asked.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_hold_is_denied_and_asked_about_nowhere() {
+    let rig = rig();
+    let (stranger, past) = (super::tests::rig(), WALL - Duration::from_secs(300));
+    for token in [
+        String::new(),
+        "junk".into(),
+        "a".repeat(PEER_TOKEN_MAX + 1),
+        rig.task_token("git/other", 2, WALL),
+        rig.task_token("git/pay", 2, past),
+        stranger.task_token("git/pay", 2, WALL),
+        rig.svid("spiffe://example.org/test/other"),
+        rig.svid("avouch-resource:git/pay"),
+    ] {
+        let checked = rig.check(Asked { token: token.into(), ..rig.push("fix") }).await;
+        assert_eq!((checked.answer.outcome, checked.answer.reason), ("deny", "token"), "{checked:?}");
+        assert_eq!(checked.identity, None);
+    }
+    assert!(rig.server.asked.lock().is_empty());
+    let notes = rig.book.notes.lock();
+    assert_eq!(notes.len(), 1, "one record in a while");
+    assert_eq!(notes[0].0.actor, "spiffe://example.org/test/git", "whoever showed it is not known");
+}
+
+#[tokio::test]
+async fn who_is_not_in_force_or_was_paused_since_or_is_not_known_here_is_denied_with_a_record() {
+    let rig = rig();
+    let stale = Asked { token: rig.task_token("git/pay", 1, WALL).into(), ..rig.push("fix") };
+    assert_eq!(rig.outcome(stale).await, ("deny", "stopped_since"));
+    *rig.server.says.lock() = Ok(None);
+    assert_eq!(rig.outcome(rig.push("fix")).await, ("deny", "not_in_force"));
+    *rig.server.says.lock() = Err(CallError::Unreachable("no route".into()));
+    assert_eq!(rig.outcome(rig.push("fix")).await, ("deny", "unknown_here"));
+    let notes = rig.book.notes.lock();
+    assert_eq!(notes.len(), 3);
+    assert!(notes.iter().all(|(note, _)| note.actor == "ins_0a1b"));
+}
+
+#[tokio::test]
+async fn a_jwt_svid_knows_of_no_task_so_an_ai_agent_is_denied_and_a_pipeline_is_not() {
+    let rig = rig();
+    let hook = "spiffe://example.org/test/git";
+    let asked = |rig: &Rig| Asked { token: rig.svid(hook).into(), ..rig.push("fix") };
+    assert_eq!(rig.outcome(asked(&rig)).await, ("deny", "task"));
+    *rig.server.says.lock() = Ok(Some(governed(Kind::Pipeline, Some("deployer"))));
+    let secret = Asked {
+        action: "secret.read".into(),
+        resource: "vault/deploy".into(),
+        params: Vec::new(),
+        ..asked(&rig)
+    };
+    assert_eq!(rig.outcome(secret).await, ("allow", "allowed"));
+    assert_eq!(rig.book.notes.lock()[0].0.actor, "spiffe://example.org/test/coder");
+}
+
+#[tokio::test]
+async fn parameters_are_read_as_the_resource_declares_them() {
+    let rig = rig();
+    let unknown = Asked { params: vec![("colour".into(), "red".into())], ..rig.push("fix") };
+    let answer = rig.check(unknown).await.answer;
+    assert_eq!((answer.outcome, answer.reason), ("deny", "params"));
+    assert!(answer.text.contains("has no parameter \"colour\", expected one of: branch"), "{}", answer.text);
+    let twice = vec![("branch".into(), "a".into()), ("branch".into(), "b".into())];
+    assert_eq!(rig.outcome(Asked { params: twice, ..rig.push("fix") }).await, ("deny", "params"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_denied_and_what_is_only_asked_leaves_no_record() {
+    let rig = rig();
+    let checked = rig.check(Asked { what_if: true, ..rig.push("fix") }).await;
+    assert_eq!((checked.answer.outcome, checked.answer.record), ("allow", 0));
+    let junk = Asked { what_if: true, token: String::from("junk").into(), ..rig.push("fix") };
+    assert_eq!(rig.outcome(junk).await, ("deny", "token"));
+    assert!(rig.book.notes.lock().is_empty());
+    *rig.book.full.lock() = true;
+    assert_eq!(rig.outcome(rig.push("fix")).await, ("deny", "unrecorded"));
+}

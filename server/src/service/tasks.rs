@@ -1,0 +1,93 @@
+//! Task tokens: signed for the node of a run, and looked at for the node of a hook.
+//!
+//! A node learns of an identity that it does not serve only from the identity's own hand: it must have a token that the
+//! identity showed at a hook that runs there. Never signs for an identity that is not in force, and takes nothing of a
+//! token's claims from a node but the task and the run.
+
+use avouch_credential::jwt::task::{self, TaskClaims, TaskToken};
+use avouch_credential::jwt::verify::{JwtKeys, verify};
+use avouch_domain::{Code, Identity, Now, Person, SpiffeId, Timestamp};
+use avouch_engine::entitle::{served_identity, serves_name};
+
+use super::Services;
+use super::svids::{JwtError, in_force};
+
+/// What a node asks a token for.
+#[derive(Clone, Debug)]
+pub struct TokenAsk {
+    pub name: SpiffeId,
+    /// ID in the catalogue.
+    pub resource: String,
+    pub task: Code,
+    /// ID of the run.
+    pub instance: String,
+}
+
+/// Why a node is not told whose token it has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShowError {
+    #[error("no hook of this node guards \"{0}\": the rules in force name none whose SPIFFE ID it may serve")]
+    NoHook(String),
+    #[error("the token does not hold: {0}")]
+    Token(String),
+}
+
+impl Services {
+    /// Signs a task token for an identity that the agent may serve.
+    ///
+    /// # Errors
+    /// [`JwtError`].
+    pub async fn sign_task(&self, now: Now, agent: &SpiffeId, ask: TokenAsk) -> Result<TaskToken, JwtError> {
+        if self.settings().jwt_disabled {
+            return Err(JwtError::Disabled);
+        }
+        let registry = self.registry();
+        in_force(&registry, now.wall, &ask.name).map_err(JwtError::NotInForce)?;
+        let identity =
+            served_identity(&registry, agent, &ask.name, now.wall).ok_or(JwtError::NotAuthorized)?;
+        let claims = TaskClaims {
+            id: ask.name,
+            task: ask.task,
+            instance: ask.instance.into(),
+            purpose: identity.purpose.clone(),
+            stop_number: identity.stop_number,
+        };
+        let signed = self.ca().sign_task(now.wall, claims, ask.resource, identity.end).await;
+        signed.map_err(JwtError::Sign)
+    }
+
+    /// The identity whose token was shown at the hook of a resource, which runs on this agent's node, and whether its owner
+    /// is active; `None` if it is not in force.
+    ///
+    /// # Errors
+    /// [`ShowError`]; then nothing is told.
+    pub fn shown_identity(
+        &self,
+        wall: Timestamp,
+        agent: &SpiffeId,
+        resource: &str,
+        token: &str,
+    ) -> Result<Option<(Identity, bool)>, ShowError> {
+        let registry = self.registry();
+        let shown = self.shown_rules();
+        let hooks = shown.as_ref().and_then(|in_force| in_force.rules.as_ref()).map(|rules| &rules.hooks);
+        let gate = resource.split_once('/').map(|(gate, _)| gate);
+        let hook = gate
+            .and_then(|gate| hooks?.get(gate))
+            .filter(|hook| serves_name(&registry, agent, hook, wall))
+            .ok_or_else(|| ShowError::NoHook(resource.to_owned()))?;
+        let keys = JwtKeys::new(registry.bundle(self.trust_domain()).map(|bundle| &**bundle));
+        let name = if task::is_task_token(token) {
+            let held = task::verify(token, &keys, resource, wall);
+            held.map_err(|e| ShowError::Token(e.to_string()))?.claims.id
+        } else {
+            let held = verify(token, &keys, &[hook.to_string()], wall);
+            held.map_err(|e| ShowError::Token(e.to_string()))?.id
+        };
+        let identity = registry.identity(&name).filter(|identity| identity.is_in_force(wall));
+        Ok(identity.map(|identity| {
+            let active = registry.person(&identity.owner).is_some_and(Person::is_active);
+            (identity.clone(), active)
+        }))
+    }
+}
