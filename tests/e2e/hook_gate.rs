@@ -7,7 +7,8 @@ use std::process::Stdio;
 
 use avouch_tests::cli::{self, Said};
 use avouch_tests::daemon::binary;
-use avouch_tests::{World, eventually};
+use avouch_tests::world::my_uid;
+use avouch_tests::{Agent, AgentOptions, Proof, World, entry, eventually};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -128,7 +129,7 @@ impl Scene {
         let places = ["--server-socket", server, "--agent-socket", agent];
         cli::run_with("avouch", places.iter().chain(args), |command| {
             command.env("HOME", self.home()).env("PATH", path()).env("REMOTE", &self.remote);
-            command.current_dir(&self.clone_or_home());
+            command.current_dir(self.clone_or_home());
         })
         .await
     }
@@ -328,4 +329,47 @@ async fn a_hook_is_told_in_codes_and_in_json_and_what_it_only_asks_leaves_no_rec
             .count(),
         0
     );
+}
+
+#[tokio::test]
+async fn a_hook_on_another_node_decides_for_who_runs_here_and_a_pause_counts_there_with_the_next_question() {
+    let scene = Scene::start().await;
+    let server = &scene.world.server;
+    let token = server.token().await;
+    let id = server.agent_id(&token);
+    let mut far = Agent::prepare(server, "b", &Proof::JoinToken(token), &AgentOptions::default()).await;
+    far.restart().await;
+    let shown = scene.home().join("shown");
+    std::fs::write(&shown, scene.token("git/pay").await).unwrap();
+    let socket = ["--agent-socket", far.socket.to_str().unwrap()];
+    let check = ["gate", "check", "--peer-file", shown.to_str().unwrap(), "--param", "branch=fix"];
+    let ask = async || cli::run("avouch", socket.iter().chain(&check).chain(&["repo.push", "git/pay"])).await;
+    let no_hook = ask().await;
+    assert!(no_hook.code == 2 && no_hook.err.contains("no entry gives it that SPIFFE ID"), "{no_hook:?}");
+    server.create(entry(&id, "/test/git", &[&my_uid()])).await;
+    let allowed = eventually("the hook of the far node", async || {
+        let said = ask().await;
+        (said.code == 0).then_some(said)
+    })
+    .await;
+    assert!(allowed.err.starts_with("allow: "), "{allowed:?}");
+    scene.good(&["pause", "coder"]).await;
+    let paused = ask().await;
+    assert!(paused.code == 2 && paused.err.contains("is not in force"), "{paused:?}");
+    scene.log(&[&id, "\"decision\"", "not_in_force"]).await;
+    scene.good(&["audit", "verify"]).await;
+}
+
+#[tokio::test]
+async fn away_from_its_server_a_hook_denies_whoever_it_does_not_know() {
+    let mut scene = Scene::start().await;
+    let token = scene.token("git/pay").await;
+    let push = ["--json", "--param", "branch=fix", "repo.push", "git/pay"];
+    assert_eq!(scene.check(&token, &push).await.code, 0);
+    scene.world.server.stop().await;
+    let away = scene.check(&token, &push).await;
+    let line: Value = serde_json::from_str(&away.out).unwrap();
+    assert_eq!((away.code, line["reason"].clone()), (2, "unknown_here".into()), "{away:?}");
+    let none = scene.as_coder(&[], "true").await;
+    assert_eq!(none.code, 4, "nor does a run begin: {none:?}");
 }

@@ -140,22 +140,23 @@ impl Hooks {
             Ok(proof) => proof,
             Err(denied) => return Ok(self.unproved(&hook, asked, denied).await),
         };
-        let (answer, note) = match self.facts(&proof, asked).await {
-            Err(denied) => self.told(&proof, asked, &hook, Answer::denied(denied.reason, denied.text)),
+        let (answer, hook) = match self.facts(&proof, asked).await {
+            Err(denied) => (Answer::denied(denied.reason, denied.text), hook),
             Ok(identity) => {
                 // The rules of now, which the server has said to be in force.
-                let hook = match self.hook(&asked.resource) {
-                    Ok(now) if now.caller == hook.caller => now,
-                    Ok(now) => {
-                        return Err(NoHook::Caller { resource: asked.resource.clone(), caller: now.caller });
-                    }
-                    Err(error) => return Err(error),
-                };
-                let answer = self.decided(identity, &proof, asked, &hook).await;
-                self.told(&proof, asked, &hook, answer)
+                let now = self.hook(&asked.resource)?;
+                if now.caller != hook.caller {
+                    return Err(NoHook::Caller { resource: asked.resource.clone(), caller: now.caller });
+                }
+                (self.decided(identity, &proof, asked, &now).await, now)
             }
         };
-        let answer = if asked.what_if { answer } else { self.recorded(answer, note).await };
+        let answer = if asked.what_if {
+            answer
+        } else {
+            let note = proof.note(asked, &hook, &answer);
+            self.recorded(answer, note).await
+        };
         Ok(Checked { answer, identity: Some(proof.identity) })
     }
 
@@ -257,19 +258,6 @@ impl Hooks {
         answer.unasked("the yes that was said is not fresh enough")
     }
 
-    /// The answer, and what is to be recorded of it.
-    fn told(&self, proof: &Proof, asked: &Asked, hook: &Hook, answer: Answer) -> (Answer, Note) {
-        let mut detail = answer.detail(&asked.question());
-        detail.push(("gate", hook.gate.clone()));
-        detail.push(("identity", proof.identity.to_string()));
-        if let Some(task) = &proof.task {
-            detail.push(("task", task.task.to_string()));
-        }
-        detail.extend(proof.token.iter().map(|id| ("token", id.to_string())));
-        let actor = proof.actor();
-        (answer, Note { event: NodeEvent::Decision, actor, subject: asked.resource.clone(), detail })
-    }
-
     async fn recorded(&self, mut answer: Answer, note: Note) -> Answer {
         match self.0.parts.scribe.write(note, answer.durability()).await {
             Ok(record) => answer.record = record,
@@ -291,6 +279,20 @@ impl Hooks {
                 self.recorded(answer, Note { event, actor, subject: asked.resource.clone(), detail }).await;
         }
         Checked { answer, identity: None }
+    }
+}
+
+impl Proof {
+    /// The record of what was decided.
+    fn note(&self, asked: &Asked, hook: &Hook, answer: &Answer) -> Note {
+        let mut detail = answer.detail(&asked.question());
+        detail.push(("gate", hook.gate.clone()));
+        detail.push(("identity", self.identity.to_string()));
+        if let Some(task) = &self.task {
+            detail.push(("task", task.task.to_string()));
+        }
+        detail.extend(self.token.iter().map(|id| ("token", id.to_string())));
+        Note { event: NodeEvent::Decision, actor: self.actor(), subject: asked.resource.clone(), detail }
     }
 }
 
