@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+use avouch_domain::limits::REQUEST_TEXT_MAX;
 use avouch_proto::gate_v1::gate_client::GateClient;
 use avouch_proto::gate_v1::{CheckRequest, CheckResponse, Param};
-use avouch_domain::limits::REQUEST_TEXT_MAX;
 use clap::Args;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -91,13 +91,19 @@ async fn asked(check: &Check, agent_socket: &Path) -> Result<CheckResponse, Fail
 /// What a person is shown. More than anybody reads is passed on as far as it shows that.
 fn shown(file: &Path) -> Result<String, Failure> {
     let unread = |e: &dyn std::fmt::Display| {
-        Failure::new(DENIED, format!("what is to be shown can't be read from {}, so it is denied: {e}", file.display()))
+        Failure::new(
+            DENIED,
+            format!("what is to be shown can't be read from {}, so it is denied: {e}", file.display()),
+        )
     };
     let mut bytes = Vec::new();
     let read = fs::File::open(file).and_then(|file| file.take(SHOWN_MAX + 1).read_to_end(&mut bytes));
     read.map_err(|e| unread(&e))?;
     if bytes.len() as u64 > SHOWN_MAX {
-        let text = format!("{} is longer than {SHOWN_MAX} bytes, more than anybody reads, so it is denied", file.display());
+        let text = format!(
+            "{} is longer than {SHOWN_MAX} bytes, more than anybody reads, so it is denied",
+            file.display()
+        );
         return Err(Failure::new(DENIED, text));
     }
     // A diff may hold bytes that are no text: they are shown as such.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{agent_v1, gate_v1, run_v1, sealed_v1, task_v1, types, workload};
+use crate::{agent_v1, gate_v1, requests_v1, run_v1, sealed_v1, task_v1, types, workload};
 
 /// Writes `Debug` for messages as the named fields only.
 macro_rules! show_only {

@@ -245,7 +245,8 @@ impl Hooks {
         // A rule may want a fresher yes than was said: then it is used up for nothing, and asked for anew.
         for _ in 0..ASKS_PER_CALL {
             let by = (answer.needs, asked.token.as_str());
-            let told = asking::ask(&*self.0.parts.requests, proof.identity.clone(), code.clone(), &question, by);
+            let told =
+                asking::ask(&*self.0.parts.requests, proof.identity.clone(), code.clone(), &question, by);
             match told.await {
                 Told::Nobody(why) => return answer.unasked(&why),
                 Told::Waits(request) => return answer.waits(request),

@@ -9,8 +9,8 @@ use avouch_credential::jwt::task::{self, TaskClaims, TaskTemplate};
 use avouch_credential::key::PrivateKey;
 use avouch_domain::fixtures::{domain, id, set};
 use avouch_domain::{
-    Bundle, Code, Environment, JwtAuthority, KeyType, Kind, RequestContent, RequestId, RulesDigest, Tick, Timestamp,
-    TrustDomain, Whose,
+    Bundle, Code, Environment, JwtAuthority, KeyType, Kind, RequestContent, RequestId, RulesDigest, Tick,
+    Timestamp, TrustDomain, Whose,
 };
 use avouch_rules::{Folder, STARTER, add_hook_gate};
 use parking_lot::Mutex;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::peer::tests::waiting_child;
 use crate::supply::{AgentFacts, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
-use crate::upstream::{Asked, SignedToken, Told, TokenAsk, Used};
+use crate::upstream::{Asked, SignedToken, TokenAsk, Told, Used};
 
 /// A middle that lets one user run one identity, as long as `entitled` says so.
 struct Middle {

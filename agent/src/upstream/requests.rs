@@ -4,8 +4,8 @@
 
 use avouch_domain::{RequestContent, RequestHash, RequestId, Whose};
 use avouch_proto::convert::{asking_to_wire, request_hash, request_id};
-use avouch_proto::requests_v1::{AskRequest, AskResponse};
 use avouch_proto::requests_v1::requests_client::RequestsClient;
+use avouch_proto::requests_v1::{AskRequest, AskResponse};
 
 use super::watch::malformed;
 use super::{CallError, Server};

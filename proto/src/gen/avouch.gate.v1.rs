@@ -16,6 +16,10 @@ pub struct CheckRequest {
     /// Only to know: nothing is recorded.
     #[prost(bool, tag = "5")]
     pub what_if: bool,
+    /// All that would be done, in the hook's words, such as a diff: what a person is shown if it takes one's yes. Empty: nothing
+    /// can be shown, so nobody is asked.
+    #[prost(string, tag = "6")]
+    pub shown: ::prost::alloc::string::String,
 }
 /// In the text form; the resource says what it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -51,6 +55,9 @@ pub struct CheckResponse {
     /// Whose the token is; empty if it does not hold.
     #[prost(string, tag = "8")]
     pub spiffe_id: ::prost::alloc::string::String,
+    /// The request that waits for a person, or whose yes was used; empty: none.
+    #[prost(string, tag = "9")]
+    pub request: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod gate_client {

@@ -34,7 +34,8 @@ impl Requests for RequestsApi {
         let asked = async {
             let token = Zeroizing::new(std::mem::take(&mut request.token));
             let (content, needs, key) = asking_from_wire(request).map_err(|e| bad(&e.to_string()))?;
-            let asked = self.services.ask_person(call.now(), agent, Asking { content, needs, token, key }).await;
+            let asked =
+                self.services.ask_person(call.now(), agent, Asking { content, needs, token, key }).await;
             let asked = asked.map_err(|e| write_failed("failed to ask", &e))?;
             asked.map_err(|e| asking_failed(&e))
         };

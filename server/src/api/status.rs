@@ -11,7 +11,8 @@ use crate::api::rate::RateError;
 use crate::service::{
     ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError, EntryWriteError,
     IdentityError, JoinTokenError, JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError,
-    PeopleError, RenewError, RevokeError, RulesError, ShipError, ShowError, TaintError, WriteError, X509ItemError,
+    PeopleError, RenewError, RevokeError, RulesError, ShipError, ShowError, TaintError, WriteError,
+    X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
