@@ -13,6 +13,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+use crate::governed::{BEN, as_user, can_be_others};
+
 const GUIDE: &str = include_str!("../../docs/guides/hook-gate.md");
 /// What may not be pushed to, as the guide has it.
 const FILES: [&str; 2] = ["main.cedar", "main.examples.toml"];
@@ -223,6 +225,70 @@ async fn an_ai_agent_pushes_to_a_branch_and_not_to_main() {
     assert_eq!(allowed["detail"]["task"], "fix-4711");
     assert!(!log.contains("eyJ"), "no token stands in a record");
     scene.good(&["audit", "verify"]).await;
+}
+
+/// A hook that shows what comes: the commits with their changes, in its own words.
+const SHOWS: &str = r#"#!/bin/sh
+while read -r old new ref; do
+  change=$(mktemp)
+  { echo "$ref: $old -> $new"; git show --format='%H %s' --patch "$new"; } > "$change"
+  printf %s "$GIT_PUSH_OPTION_0" |
+    avouch gate check --peer-file - --show "$change" --param branch="${ref#refs/heads/}" repo.push git/pay
+  code=$?
+  rm -f "$change"
+  test $code = 0 || exit 1
+done
+"#;
+
+#[tokio::test]
+async fn a_push_to_main_waits_for_a_yes_that_fits_this_commit_only() {
+    if !can_be_others() {
+        return;
+    }
+    let scene = Scene::start().await;
+    std::fs::write(scene.bare.join("hooks/pre-receive"), SHOWS).unwrap();
+    let rules = scene.home().join("asks");
+    let folder = rules.to_str().unwrap();
+    scene.good(&["rules", "show", "--out", folder]).await;
+    let asks = |text: String| text.replace("@id(\"push.main\")", "@id(\"push.main\") @ask(\"person\")");
+    std::fs::write(
+        rules.join("main.cedar"),
+        asks(of_the_guide("main.cedar")).replace("\"main\" }", "\"main\" } unless { context.yes.person }"),
+    )
+    .unwrap();
+    let examples = of_the_guide("main.examples.toml").replace("\"deny\"", "\"ask\"");
+    std::fs::write(rules.join("main.examples.toml"), examples).unwrap();
+    scene.good(&["rules", "publish", folder]).await;
+    scene.good(&["person", "add", "Ben Example", "--uid", &BEN.to_string()]).await;
+    let waits = scene.push("main").await;
+    let request = |said: &Said| {
+        let at = said.err.find("req_").unwrap_or_else(|| panic!("no request: {said:?}"));
+        said.err[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>()
+    };
+    let id = request(&waits);
+    assert!(
+        waits.code != 0 && waits.err.contains("ask: it needs the yes of a person") && !scene.has("main"),
+        "{waits:?}"
+    );
+    let server = &scene.world.server;
+    let shown = as_user(server, BEN, &["ask", "show", &id]).await;
+    assert!(shown.out.contains("| branch = main") && shown.out.contains("A fix"), "{shown:?}");
+    let own = scene.run(&["ask", "yes", &id]).await;
+    assert!(own.code == 2 && own.err.contains("the yes is another person's"), "{own:?}");
+    let said = as_user(server, BEN, &["ask", "yes", &id]).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    // Another commit is another question.
+    let clone = scene.clone.to_str().unwrap();
+    scene.git(&["-C", clone, "commit", "-q", "--allow-empty", "-m", "And more"]).await;
+    let other = scene.push("main").await;
+    assert!(other.code != 0 && request(&other) != id && !scene.has("main"), "{other:?}");
+    scene.git(&["-C", clone, "reset", "-q", "--hard", "HEAD~1"]).await;
+    let pushed = scene.push("main").await;
+    assert!(pushed.code == 0 && scene.has("main"), "{pushed:?}");
+    let log = scene.log(&["\"decision\"", &id, "\"outcome\":\"allow\""]).await;
+    for event in ["request_asked", "request_yes", "request_spent"] {
+        assert!(log.lines().any(|line| line.contains(event) && line.contains(&id)), "{event}: {log}");
+    }
 }
 
 #[tokio::test]

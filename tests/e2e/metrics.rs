@@ -27,7 +27,7 @@ use avouch_tests::world::my_uid;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, entry, eventually, uds};
 
 /// What a short life does not bring forth, and where else it is proven.
-const SELDOM: [&str; 9] = [
+const SELDOM: [&str; 11] = [
     // Hours or days must pass: unit tests with a clock of their own.
     "spire_server_ca_manager_bundle_prune",
     "spire_server_datastore_bundle_prune",
@@ -40,6 +40,9 @@ const SELDOM: [&str; 9] = [
     "spire_agent_workload_api_rate_limit_exceeded",
     // A server that does not push: the tests of the shell.
     "spire_agent_manager_sync_fetch_entries_updates",
+    // A call that takes a person's yes: the tests of requests.
+    "spire_server_datastore_request_set",
+    "spire_server_datastore_request_text_fetch",
     // Attestation in place of renewal: the tests of nodes that can.
     "spire_agent_node_attest",
 ];

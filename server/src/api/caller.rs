@@ -167,7 +167,9 @@ fn sees_processes() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::Command;
+
+    use tokio::io::AsyncReadExt as _;
 
     use super::*;
 
@@ -177,12 +179,11 @@ mod tests {
         let path = folder.path().join("s");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let mut python = Command::new("python3");
-        python.args(["-c", script]).arg(&path).stdin(Stdio::piped());
+        python.args(["-c", script]).arg(&path);
         let mut child = python.spawn().unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        drop(child.stdin.take());
+        let (mut stream, _) = listener.accept().await.unwrap();
         // Whoever connected for the other has gone by now.
-        stream.readable().await.unwrap();
+        stream.read_u8().await.unwrap();
         let peer = LocalPeer::of(&stream);
         drop(stream);
         child.wait().unwrap();

@@ -33,7 +33,8 @@ fn digest(files: &[File]) -> RulesDigest {
 /// A world whose first person is who calls as this process's user.
 pub(super) async fn governed() -> (World, GovernanceClient<Channel>) {
     let world = World::start().await;
-    let me = Peer::Local(LocalPeer { uid: nix::unistd::geteuid().as_raw(), ..LocalPeer::default() });
+    let uid = nix::unistd::geteuid().as_raw();
+    let me = Peer::Local(LocalPeer { uid, standing: Standing::Free, ..LocalPeer::default() });
     let mut client = GovernanceClient::new(channel(world.admin.clone(), me));
     client.init(InitRequest { name: "Ada Example".into() }).await.unwrap();
     (world, client)
