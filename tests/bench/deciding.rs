@@ -30,7 +30,7 @@ const MOST: usize = 2_000;
 /// All rows of this part.
 pub fn run(report: &Report) {
     let asked = Asked::new();
-    let full = rules(17, 17);
+    let full = rules(16, 16);
     let texts = full.candidates(&asked.caller(), &asked.act());
     assert_eq!(texts.len(), CANDIDATES, "{texts:#?}");
     let yard = bare(&texts);
