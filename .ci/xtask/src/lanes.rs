@@ -180,6 +180,7 @@ pub fn ci() -> Outcome {
     })?;
     lane("dependencies", &dependencies)?;
     lane("conformance page", &|| conformance::run(true))?;
+    lane("instructions", &instructions)?;
     lane("integration", &|| integration::run(None))?;
     println!("ci: ok in {} min", start.elapsed().as_secs() / 60);
     Ok(())
@@ -198,6 +199,13 @@ fn readme_test_command() -> Outcome {
         Some((program, args)) => files::run(program, args),
         None => Err("the README's test command is empty".into()),
     }
+}
+
+/// What is done most in process, counted in instructions, which no other work on the machine disturbs: 3 % more than was
+/// measured last is too much.
+fn instructions() -> Outcome {
+    files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--bins"])?;
+    files::run("target/ci/avouch-bench", &["papers", "--check"])
 }
 
 fn dependencies() -> Outcome {
