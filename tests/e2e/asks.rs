@@ -44,7 +44,7 @@ async fn write(client: &mut Client, content: &str) -> String {
 }
 
 /// The request that a refusal names.
-fn request_in(text: &str) -> String {
+pub(super) fn request_in(text: &str) -> String {
     let at = text.find("req_").unwrap_or_else(|| panic!("no request in: {text}"));
     text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }

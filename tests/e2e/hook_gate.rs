@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+use crate::asks::request_in;
 use crate::governed::{BEN, as_user, can_be_others};
 
 const GUIDE: &str = include_str!("../../docs/guides/hook-gate.md");
@@ -261,11 +262,7 @@ async fn a_push_to_main_waits_for_a_yes_that_fits_this_commit_only() {
     scene.good(&["rules", "publish", folder]).await;
     scene.good(&["person", "add", "Ben Example", "--uid", &BEN.to_string()]).await;
     let waits = scene.push("main").await;
-    let request = |said: &Said| {
-        let at = said.err.find("req_").unwrap_or_else(|| panic!("no request: {said:?}"));
-        said.err[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>()
-    };
-    let id = request(&waits);
+    let id = request_in(&waits.err);
     assert!(
         waits.code != 0 && waits.err.contains("ask: it needs the yes of a person") && !scene.has("main"),
         "{waits:?}"
@@ -281,7 +278,7 @@ async fn a_push_to_main_waits_for_a_yes_that_fits_this_commit_only() {
     let clone = scene.clone.to_str().unwrap();
     scene.git(&["-C", clone, "commit", "-q", "--allow-empty", "-m", "And more"]).await;
     let other = scene.push("main").await;
-    assert!(other.code != 0 && request(&other) != id && !scene.has("main"), "{other:?}");
+    assert!(other.code != 0 && request_in(&other.err) != id && !scene.has("main"), "{other:?}");
     scene.git(&["-C", clone, "reset", "-q", "--hard", "HEAD~1"]).await;
     let pushed = scene.push("main").await;
     assert!(pushed.code == 0 && scene.has("main"), "{pushed:?}");

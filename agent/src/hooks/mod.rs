@@ -16,9 +16,9 @@ use avouch_rules::{Params, Task, Yes};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::limits::{ASKS_PER_CALL, RULES_WAIT};
+use crate::limits::RULES_WAIT;
 use crate::rules::{Book, Held};
-use crate::runs::asking::{self, Told};
+use crate::runs::asking::Asking;
 use crate::runs::deciding::Wearer;
 use crate::runs::{Answer, Question, Scribe};
 use crate::supply::{Supply, Want};
@@ -242,21 +242,10 @@ impl Hooks {
             answer.text.push_str("; a hook that shows what would be done (`--show FILE`) has a person asked");
             return answer;
         }
-        // A rule may want a fresher yes than was said: then it is used up for nothing, and asked for anew.
-        for _ in 0..ASKS_PER_CALL {
-            let by = (answer.needs, asked.token.as_str());
-            let told =
-                asking::ask(&*self.0.parts.requests, proof.identity.clone(), code.clone(), &question, by);
-            match told.await {
-                Told::Nobody(why) => return answer.unasked(&why),
-                Told::Waits(request) => return answer.waits(request),
-                Told::Yes { request, yes } => answer = Answer { request, ..judge(yes) },
-            }
-            if answer.needs.nobodys() {
-                return answer;
-            }
-        }
-        answer.unasked("the yes that was said is not fresh enough")
+        let (requests, identity) = (&*self.0.parts.requests, &proof.identity);
+        let asking = Asking { requests, identity, task: &code, question: &question, token: &asked.token };
+        asking.settle(&mut answer, judge).await;
+        answer
     }
 
     async fn recorded(&self, mut answer: Answer, note: Note) -> Answer {

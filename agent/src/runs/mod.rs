@@ -21,7 +21,7 @@ use std::sync::{Arc, Weak};
 use avouch_attestors::code::{CodeDigest, CodeError, code_of};
 use avouch_attestors::process::Link;
 use avouch_attestors::{PinnedProcess, ProcessGone};
-use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, Whose, run_selector};
+use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
 use avouch_rules::{Task, Yes};
 use parking_lot::Mutex;
@@ -31,13 +31,13 @@ pub use deciding::{Answer, Question};
 pub use scribe::Scribe;
 pub use tokens::TokenError;
 
-use crate::limits::{ASKS_PER_CALL, REFUSALS_MAX, RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
+use crate::limits::{REFUSALS_MAX, RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
-use asking::Told;
+use asking::Asking;
 use deciding::Wearer;
 use roots::{Roots, is_alive};
 use tokens::Ticket;
@@ -331,6 +331,13 @@ impl Runs {
     }
 }
 
+/// Resolves when nothing matches any more; `gone` remembers it.
+async fn withdrawn(gone: &mut bool, feed: &mut dyn Feed) {
+    while !*gone {
+        *gone = feed.next().await.is_none_or(|update| update.matched == 0);
+    }
+}
+
 fn selectors(name: &SpiffeId, uid: u32) -> Option<SelectorSet> {
     SelectorSet::new([run_selector(name, uid).ok()?]).ok()
 }
@@ -410,55 +417,43 @@ impl Running {
 
     /// Resolves when the identity may not run here any more.
     pub async fn withdrawn(&mut self) {
-        while !self.gone {
-            self.gone = self.feed.next().await.is_none_or(|update| update.matched == 0);
+        withdrawn(&mut self.gone, &mut *self.feed).await;
+    }
+
+    /// Decides by the rules of now, and has a person asked where only a yes is missing.
+    async fn judged(&mut self, question: &Question) -> Answer {
+        let Self { runs, wearer, task, task_code, feed, gone, .. } = self;
+        let parts = &runs.0.parts;
+        let judge = |wearer: &mut Wearer, yes| {
+            let rules = parts.rules.current();
+            wearer.decide(rules.as_deref(), Some(task), question, yes, (parts.clock)().wall)
+        };
+        let mut answer = judge(wearer, Yes::default());
+        if question.what_if || answer.needs.nobodys() {
+            return answer;
         }
-    }
-
-    /// Decides by the rules of now.
-    fn judge(&mut self, question: &Question, yes: Yes) -> Answer {
-        let parts = &self.runs.0.parts;
-        let rules = parts.rules.current();
-        self.wearer.decide(rules.as_deref(), Some(&self.task), question, yes, (parts.clock)().wall)
-    }
-
-    /// What takes a person's yes: uses one that was said to exactly this, or lets a request wait for it.
-    async fn ask(&mut self, question: &Question, mut answer: Answer) -> Answer {
-        // A rule may want a fresher yes than was said: then it is used up for nothing, and asked for anew.
-        for _ in 0..ASKS_PER_CALL {
-            match self.ask_once(question, answer.needs).await {
-                Told::Nobody(why) => return answer.unasked(&why),
-                Told::Waits(request) => return answer.waits(request),
-                Told::Yes { request, yes } => answer = Answer { request, ..self.judge(question, yes) },
-            }
-            if answer.needs.nobodys() {
-                return answer;
-            }
-        }
-        answer.unasked("the yes that was said is not fresh enough")
-    }
-
-    async fn ask_once(&mut self, question: &Question, needs: Whose) -> Told {
-        let requests = self.runs.0.parts.requests.clone();
-        let (identity, task) = (self.identity().name.clone(), self.task_code.clone());
+        let name = wearer.identity().name.clone();
+        let asking =
+            Asking { requests: &*parts.requests, identity: &name, task: task_code, question, token: "" };
         // A stop does not wait until somebody has been asked.
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
-            () = self.withdrawn() => Told::Nobody("the identity may not run here any more".to_owned()),
-            told = asking::ask(&*requests, identity, task, question, (needs, "")) => told,
+            () = withdrawn(gone, &mut **feed) => true,
+            () = asking.settle(&mut answer, |yes| judge(wearer, yes)) => false,
+        };
+        if stopped {
+            answer.unasked("the identity may not run here any more");
         }
+        answer
     }
 
     /// Decides, counts and records.
     pub async fn decide(&mut self, question: &Question) -> Answer {
         let had = if question.what_if { self.ticket.calls_left() } else { self.ticket.take() };
         self.task.calls_left = had;
-        let mut answer = self.judge(question, Yes::default());
+        let mut answer = self.judged(question).await;
         if question.what_if {
             return answer;
-        }
-        if !answer.needs.nobodys() {
-            answer = self.ask(question, answer).await;
         }
         let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
         match self.runs.0.parts.scribe.write(note, answer.durability()).await {

@@ -247,10 +247,7 @@ fn agreed(
 ) -> Result<(Request, &'static str), AnswerError> {
     let (request, person) = (shown(registry, id, hash)?, active(registry, actor)?);
     if !request.waits(at) {
-        return Err(AnswerError::NotWaiting {
-            id: id.clone(),
-            standing: registry.request_standing(request, at),
-        });
+        return Err(over(registry, at, request));
     }
     let identity = registry.identity(&request.identity);
     let identity = identity.filter(|it| it.is_in_force(at) && it.stop_number == request.stop_number);
@@ -343,10 +340,7 @@ fn refused(
 ) -> Result<Request, AnswerError> {
     let (request, _) = (shown(registry, id, hash)?, active(registry, actor)?);
     if !request.waits(at) && !request.may_be_done(at) {
-        return Err(AnswerError::NotWaiting {
-            id: id.clone(),
-            standing: registry.request_standing(request, at),
-        });
+        return Err(over(registry, at, request));
     }
     let no = Some(Said { by: actor.clone(), at });
     Ok(Request { no, state: RequestState::No, until: at + NO_REST, ..request.clone() })
@@ -356,6 +350,11 @@ fn refused(
 fn shown<'a>(registry: &'a Registry, id: &RequestId, hash: RequestHash) -> Result<&'a Request, AnswerError> {
     let request = registry.request(id).ok_or_else(|| AnswerError::Unknown(id.clone()))?;
     if request.hash == hash { Ok(request) } else { Err(AnswerError::OtherText { id: id.clone() }) }
+}
+
+/// It waits for nothing any more.
+fn over(registry: &Registry, at: Timestamp, request: &Request) -> AnswerError {
+    AnswerError::NotWaiting { id: request.id.clone(), standing: registry.request_standing(request, at) }
 }
 
 fn active<'a>(registry: &'a Registry, id: &PersonId) -> Result<&'a Person, AnswerError> {
