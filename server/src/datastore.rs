@@ -65,6 +65,7 @@ fn put(before: &Registry, row: &Row) -> RowChange {
         Row::Identity(_) => C::IdentitySet,
         Row::Rules(_) => C::RulesSet,
         Row::Request(_) => C::RequestSet,
+        Row::Grant(_) => C::GrantSet,
     }
 }
 
@@ -79,6 +80,7 @@ fn delete(key: &RowKey) -> RowChange {
         RowKey::Identity(_) => RowChange::IdentitySet,
         RowKey::Rules(_) => RowChange::RulesSet,
         RowKey::Request(_) => RowChange::RequestSet,
+        RowKey::Grant(_) => RowChange::GrantSet,
     }
 }
 

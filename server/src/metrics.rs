@@ -69,6 +69,8 @@ avouch::metric_table! {
     REQUEST_SET: Call[] = Avouch "datastore_request_set", "A request for a person's yes was written.";
     REQUEST_TEXT_FETCH: Call[] = Avouch "datastore_request_text_fetch", "The text of a request was read.";
     REQUEST_PRUNE: Call[] = Avouch "datastore_request_prune", "Requests of which nothing can come any more were removed.";
+    GRANT_SET: Call[] = Avouch "datastore_grant_set", "A grant was given, used or ended.";
+    GRANT_PRUNE: Call[] = Avouch "datastore_grant_prune", "Grants of which nothing can come any more were removed.";
     RECORD_LIST: Call[] = Avouch "datastore_record_list", "Records were read.";
     NODE_RECORD_LIST: Call[] = Avouch "datastore_node_record_list", "Records of nodes, or where their chains stand, were read.";
     NODE_RECORD_APPEND: Call[] = Avouch "datastore_node_record_append", "Records that nodes had sent were written, those of several nodes in one transaction.";
@@ -92,6 +94,7 @@ pub enum Pruned {
     JoinTokens,
     Nodes,
     Requests,
+    Grants,
 }
 
 /// How an operator withdraws trust from an authority.
@@ -135,6 +138,7 @@ pub enum RowChange {
     IdentitySet,
     RulesSet,
     RequestSet,
+    GrantSet,
 }
 
 impl RowChange {
@@ -157,6 +161,7 @@ impl RowChange {
             Self::IdentitySet => IDENTITY_SET,
             Self::RulesSet => RULES_SET,
             Self::RequestSet => REQUEST_SET,
+            Self::GrantSet => GRANT_SET,
         }
     }
 }
@@ -342,6 +347,7 @@ impl Metrics {
             Pruned::JoinTokens => (TOKEN_PRUNE, None),
             Pruned::Nodes => (NODE_PRUNE, Some(NODE_MANAGER_PRUNE)),
             Pruned::Requests => (REQUEST_PRUNE, None),
+            Pruned::Grants => (GRANT_PRUNE, None),
         };
         for call in manager.into_iter().chain([store]) {
             self.registry.call(call, [], outcome(good), elapsed);

@@ -2,7 +2,7 @@
 //!
 //! Never shows rules before they are on disk, signs after the fact, and holds one folder in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use avouch_credential::rules::SignedRules;
@@ -36,6 +36,8 @@ pub struct Shown {
     pub folder: RulesFolder,
     /// The workloads that are hooks by these rules, by the name of the gate.
     pub hooks: BTreeMap<String, SpiffeId>,
+    /// The actions of each resource.
+    pub actions: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl InForce {
@@ -119,9 +121,10 @@ impl Parts {
         });
         let signed = signed.await.map_err(|e| e.to_string())??;
         // What was published passed the check.
-        let hooks = Folder::new(folder.files.iter().cloned());
-        let hooks = hooks.map(|folder| avouch_rules::hooks(&folder, &self.trust_domain)).unwrap_or_default();
-        Ok(Shown { signed, folder, hooks })
+        let read = Folder::new(folder.files.iter().cloned());
+        let read = read.map(|f| (avouch_rules::hooks(&f, &self.trust_domain), avouch_rules::actions(&f)));
+        let (hooks, actions) = read.unwrap_or_default();
+        Ok(Shown { signed, folder, hooks, actions })
     }
 }
 

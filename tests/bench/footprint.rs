@@ -28,6 +28,7 @@ pub async fn run(report: &Report) {
     rest(report).await;
     streams(report).await;
     crowd(report).await;
+    full(report).await;
 }
 
 /// Milliseconds from spawn until `ready` answers.
@@ -70,8 +71,10 @@ async fn starts(report: &Report) {
     report.plain("agent cold start, attested, first SVID", median(agents), "ms", Bar::AtMost(80.0));
 }
 
+/// How long a daemon is watched at rest.
+const REST: Duration = Duration::from_secs(20);
+
 async fn rest(report: &Report) {
-    const REST: Duration = Duration::from_secs(20);
     let world = world().await;
     let pids = [world.server.daemon().pid(), world.agent.daemon().pid()];
     let before = pids.map(cpu);
@@ -162,4 +165,42 @@ async fn crowd(report: &Report) {
     report.plain(&format!("{of}: not answered"), all - answered, "", Bar::AtMost(0.0));
     report.plain("the same: p99", quantile(&seconds, 0.99), "s", Bar::AtMost(3.0));
     report.plain("the same: resident a stream", each, "KiB", Bar::AtMost(40.0));
+}
+
+/// An agent that holds a hundred thousand entries while nothing changes.
+async fn full(report: &Report) {
+    /// Between two looks whether it still signs what came.
+    const SETTLE: Duration = Duration::from_secs(2);
+    const CALM: Duration = Duration::from_millis(20);
+    let world = world().await;
+    let pid = world.agent.daemon().pid();
+    registry::create(&world.server, &world.agent.id, 0, registry::MANY).await;
+    // Changes come in their order: with this one, all of them are there.
+    world.grant("/last").await;
+    let mut stream = world.agent.workload().await.x509().await.expect("a stream");
+    within("the last entry", async {
+        while !stream
+            .next()
+            .await
+            .expect("an answer")
+            .svids
+            .iter()
+            .any(|svid| svid.spiffe_id.ends_with("/last"))
+        {}
+    })
+    .await;
+    let mut before = cpu(pid);
+    loop {
+        tokio::time::sleep(SETTLE).await;
+        let now = cpu(pid);
+        if now - before < CALM {
+            break;
+        }
+        before = now;
+    }
+    let before = cpu(pid);
+    tokio::time::sleep(REST).await;
+    let share = (cpu(pid) - before).as_secs_f64() / REST.as_secs_f64() * 100.0;
+    report.plain("agent with 100,000 entries at rest: CPU of a core", share, "%", Bar::AtMost(0.2));
+    report.plain("agent with 100,000 entries: resident", memory(pid).resident, "MiB", Bar::Free);
 }

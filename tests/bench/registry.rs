@@ -15,8 +15,9 @@ use crate::process::{SAMPLES, cpu, cpu_each, memory, syncs};
 use crate::report::{Bar, Report, Yard, median};
 
 const PAGE: usize = 500;
-/// Entries of a large installation.
-const MANY: usize = 100_000;
+/// Entries of a small installation, and of a large one.
+const FEW: usize = 100;
+pub const MANY: usize = 100_000;
 
 /// Creates entries `from..to` below one parent; their IDs.
 pub async fn create(server: &Server, parent: &str, from: usize, to: usize) -> Vec<String> {
@@ -36,13 +37,14 @@ async fn create_one(client: &mut EntryClient<Channel>, parent: &str, name: &str)
 pub async fn run(report: &Report) {
     let mut server = Server::start_with(production()).await;
     let agent = BareAgent::join(&server).await;
+    create(&server, &agent.uri(), 2 * MANY, 2 * MANY + FEW).await;
+    let few = change_cost(&server, &agent.uri()).await;
     writes(report, &server, &agent).await;
     audited(report).await;
     watchers(report).await;
-    let few = change_cost(&server, &agent.uri()).await;
     create(&server, &agent.uri(), 20_000, MANY).await;
     let many = change_cost(&server, &agent.uri()).await;
-    let yard = Yard { name: "with 10,000", value: few };
+    let yard = Yard { name: "with 100", value: few };
     report.ratio("one entry changed with 100,000 entries: server CPU", many, yard, Bar::AtMost(1.3));
     large(report, &mut server).await;
 }

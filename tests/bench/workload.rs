@@ -88,8 +88,9 @@ pub async fn run(report: &Report) {
                 let bare = cost(echo.daemon.pid(), &echo.socket).await;
                 let ours = cost(world.agent.daemon().pid(), &world.agent.socket).await;
                 let yard = Yard { name: "allowed", value: bare + share * floor.value };
-                let what = format!("{name}, {title}, {callers} callers (echo {bare:.0} us): agent CPU");
-                report.ratio(&what, ours, yard, Bar::AtMost(1.0));
+                let what = format!("{name}, {title}, {callers} callers");
+                report.ratio(&format!("{what}: agent CPU"), ours, yard, Bar::AtMost(1.0));
+                report.plain(&format!("{what}: CPU of an echo"), bare, "us", Bar::Free);
             }
         }
         if what == Call::X509 {

@@ -22,6 +22,7 @@ mod first_contact;
 mod floods;
 mod foreign;
 mod governed;
+mod grants;
 mod guides;
 mod health;
 mod hook_gate;

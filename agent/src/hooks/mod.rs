@@ -12,13 +12,13 @@ mod unproved;
 use std::sync::Arc;
 
 use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId};
-use avouch_rules::{Params, Task, Yes};
+use avouch_rules::{Params, Task};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::limits::RULES_WAIT;
 use crate::rules::{Book, Held};
-use crate::runs::asking::Asking;
+use crate::runs::asking::{Asking, Given};
 use crate::runs::deciding::Wearer;
 use crate::runs::{Answer, Question, Scribe};
 use crate::supply::{Supply, Want};
@@ -230,15 +230,15 @@ impl Hooks {
         // What shows a JWT-SVID has no task: then it is about what the identity is for.
         let code = proof.task.as_ref().map_or(&identity.purpose, |task| &task.task).clone();
         let mut wearer = Wearer::new(identity);
-        let mut judge = |yes| {
+        let mut judge = |given| {
             let now = (self.0.parts.clock)().wall;
-            wearer.decide(Some(&hook.held), task.as_ref(), &question, yes, now)
+            wearer.decide(Some(&hook.held), task.as_ref(), &question, given, now)
         };
-        let mut answer = judge(Yes::default());
-        if asked.what_if || answer.needs.nobodys() {
+        let mut answer = judge(Given::default());
+        if asked.what_if || answer.needs.nothing() {
             return answer;
         }
-        if question.shown.is_empty() {
+        if question.shown.is_empty() && !answer.needs.yes.nobodys() {
             answer.text.push_str("; a hook that shows what would be done (`--show FILE`) has a person asked");
             return answer;
         }

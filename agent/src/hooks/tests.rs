@@ -9,8 +9,8 @@ use avouch_credential::jwt::task::{self, TaskClaims, TaskTemplate};
 use avouch_credential::key::PrivateKey;
 use avouch_domain::fixtures::{domain, id, set};
 use avouch_domain::{
-    Bundle, Code, Environment, JwtAuthority, KeyType, Kind, RequestContent, RequestId, RulesDigest, Tick,
-    Timestamp, TrustDomain, Whose,
+    Bundle, Code, Environment, JwtAuthority, KeyType, Kind, Needs, RequestContent, RequestId, RulesDigest,
+    Tick, Timestamp, TrustDomain,
 };
 use avouch_rules::{Folder, STARTER, add_hook_gate};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use super::*;
 use crate::limits::PEER_TOKEN_MAX;
 use crate::records::Durability;
 use crate::supply::{AgentFacts, Feed, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
-use crate::upstream::{self, CallError, SignedToken, TokenAsk, Told, Used};
+use crate::upstream::{self, CallError, SignedToken, TokenAsk, Told, UsedYes};
 
 const WALL: Timestamp = Timestamp::from_secs(1_000_000);
 const CODER: &str = "/test/coder";
@@ -131,14 +131,20 @@ impl Requests for People {
     async fn ask(
         &self,
         content: &RequestContent,
-        whose: Whose,
+        needs: Needs,
         _: [u8; 16],
         token: &str,
     ) -> Result<upstream::Asked, CallError> {
         self.asked.lock().push((content.clone(), token.to_owned()));
         let hash = avouch_credential::request::text_of(content).unwrap().hash;
-        let used = self.yes.load(Ordering::SeqCst).then_some(Used { whose, age: 1 });
-        Ok(upstream::Asked { request: RequestId::new("req_a").unwrap(), hash, used })
+        let asking = upstream::Asking { request: RequestId::new("req_a").unwrap(), hash };
+        Ok(match self.yes.load(Ordering::SeqCst) {
+            false => upstream::Asked::Waits(asking),
+            true => {
+                let yes = Some((asking, UsedYes { whose: needs.yes, age: 1 }));
+                upstream::Asked::Used { yes, grant: None }
+            }
+        })
     }
 }
 

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use avouch_domain::{Timestamp, Whose};
+use avouch_domain::{Needs, Timestamp};
 use avouch_rules::{
-    Act, Caller, Identity, IdentityFacts, Missing, Need, Outcome, Params, Reason, Standing, Task, Who, Yes,
+    Act, Caller, Identity, IdentityFacts, Missing, Need, Outcome, Params, Reason, Standing, Task, Who,
 };
 
+use super::asking::Given;
 use crate::records::Durability;
 use crate::rules::Held;
 use crate::upstream::Governed;
@@ -54,8 +55,10 @@ pub struct Answer {
     pub irreversible: bool,
     /// The request that waits for a person, or whose yes was used; empty: none.
     pub request: String,
-    /// Whose yes would allow it, if nothing else is missing.
-    pub needs: Whose,
+    /// The grant that was used; empty: none.
+    pub grant: String,
+    /// What would allow it, if nothing else is missing.
+    pub needs: Needs,
     /// Number of its record; 0: none.
     pub record: u64,
 }
@@ -72,7 +75,8 @@ impl Answer {
             rules_number: 0,
             irreversible: false,
             request: String::new(),
-            needs: Whose::default(),
+            grant: String::new(),
+            needs: Needs::default(),
             record: 0,
         }
     }
@@ -82,9 +86,10 @@ impl Answer {
         Self::denied("unrecorded", format!("it can't be recorded, so it is denied: {error}"))
     }
 
-    /// Limited and irreversible ones, and those that use a yes, are on the disk before anybody acts on them.
+    /// Limited and irreversible ones, and those that use a yes or a grant, are on the disk before anybody acts on them.
     pub(crate) fn durability(&self) -> Durability {
-        if self.goes_on && (self.irreversible || !self.limits.is_empty() || !self.request.is_empty()) {
+        let counted = !self.request.is_empty() || !self.grant.is_empty();
+        if self.goes_on && (self.irreversible || !self.limits.is_empty() || counted) {
             Durability::Synced
         } else {
             Durability::Soon
@@ -106,6 +111,9 @@ impl Answer {
         }
         if !self.request.is_empty() {
             detail.push(("request", self.request.clone()));
+        }
+        if !self.grant.is_empty() {
+            detail.push(("grant", self.grant.clone()));
         }
         detail
     }
@@ -131,7 +139,7 @@ impl Wearer {
         rules: Option<&Held>,
         task: Option<&Task>,
         question: &Question,
-        yes: Yes,
+        given: Given,
         now: Timestamp,
     ) -> Answer {
         let Some(held) = rules else {
@@ -142,7 +150,7 @@ impl Wearer {
             let text = "the identity can't be judged by these rules, so it is denied".to_owned();
             return Answer::denied(Reason::PolicyError.code(), text);
         };
-        let caller = Caller { task, yes, ..Caller::new(identity) };
+        let caller = Caller { task, yes: given.yes, grant: given.grant, ..Caller::new(identity) };
         let Question { action, resource, params, .. } = question;
         let decision = held.rules.decide(&caller, &Act { action, resource, params, now });
         let resource = held.rules.catalogue().get(resource);
@@ -161,6 +169,7 @@ impl Wearer {
             rules_number: held.number,
             irreversible,
             request: String::new(),
+            grant: String::new(),
             needs: needs(&decision.outcome),
             record: 0,
         }
@@ -188,18 +197,19 @@ impl Wearer {
     }
 }
 
-/// Whose yes would allow it; nobody's if something else is missing as well.
-fn needs(outcome: &Outcome) -> Whose {
-    let Outcome::Ask(needs) = outcome else { return Whose::default() };
-    let mut whose = Whose::default();
-    for Need { what, .. } in needs {
-        match what {
-            Missing::Yes(Who::Owner) => whose.owner = true,
-            Missing::Yes(Who::Person) => whose.person = true,
-            Missing::Grant => return Whose::default(),
+/// What would allow it.
+fn needs(outcome: &Outcome) -> Needs {
+    let mut missing = Needs::default();
+    if let Outcome::Ask(needs) = outcome {
+        for Need { what, .. } in needs {
+            match what {
+                Missing::Yes(Who::Owner) => missing.yes.owner = true,
+                Missing::Yes(Who::Person) => missing.yes.person = true,
+                Missing::Grant => missing.grant = true,
+            }
         }
     }
-    whose
+    missing
 }
 
 /// One sentence, and what to do next.

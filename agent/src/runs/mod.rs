@@ -23,7 +23,7 @@ use avouch_attestors::process::Link;
 use avouch_attestors::{PinnedProcess, ProcessGone};
 use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
-use avouch_rules::{Task, Yes};
+use avouch_rules::Task;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
@@ -37,7 +37,7 @@ use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
-use asking::Asking;
+use asking::{Asking, Given};
 use deciding::Wearer;
 use roots::{Roots, is_alive};
 use tokens::Ticket;
@@ -420,16 +420,16 @@ impl Running {
         withdrawn(&mut self.gone, &mut *self.feed).await;
     }
 
-    /// Decides by the rules of now, and has a person asked where only a yes is missing.
+    /// Decides by the rules of now; where only a yes or a grant is missing, the server is asked for it.
     async fn judged(&mut self, question: &Question) -> Answer {
         let Self { runs, wearer, task, task_code, feed, gone, .. } = self;
         let parts = &runs.0.parts;
-        let judge = |wearer: &mut Wearer, yes| {
+        let judge = |wearer: &mut Wearer, given| {
             let rules = parts.rules.current();
-            wearer.decide(rules.as_deref(), Some(task), question, yes, (parts.clock)().wall)
+            wearer.decide(rules.as_deref(), Some(task), question, given, (parts.clock)().wall)
         };
-        let mut answer = judge(wearer, Yes::default());
-        if question.what_if || answer.needs.nobodys() {
+        let mut answer = judge(wearer, Given::default());
+        if question.what_if || answer.needs.nothing() {
             return answer;
         }
         let name = wearer.identity().name.clone();
@@ -439,7 +439,7 @@ impl Running {
         let stopped = tokio::select! {
             biased;
             () = withdrawn(gone, &mut **feed) => true,
-            () = asking.settle(&mut answer, |yes| judge(wearer, yes)) => false,
+            () = asking.settle(&mut answer, |given| judge(wearer, given)) => false,
         };
         if stopped {
             answer.unasked("the identity may not run here any more");

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use avouch_attestors::Peer;
 use avouch_domain::fixtures::{id, identity as governed_identity};
-use avouch_domain::{Code, Kind, RequestContent, RequestId, Timestamp, TrustDomain, Whose};
+use avouch_domain::{Code, GrantId, Kind, Needs, RequestContent, RequestId, Timestamp, TrustDomain, Whose};
 
 use tokio::sync::watch;
 
 use super::*;
 use crate::peer::tests::waiting_child;
 use crate::supply::{AgentFacts, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
-use crate::upstream::{Asked, SignedToken, TokenAsk, Told, Used};
+use crate::upstream::{self, Asked, SignedToken, TokenAsk, Told, UsedGrant, UsedYes};
 
 /// A middle that lets one user run one identity, as long as `entitled` says so.
 struct Middle {
@@ -106,9 +106,11 @@ impl Identities for Server {
 /// A server whose people have said what it holds; it keeps what it is asked.
 #[derive(Default)]
 struct People {
-    asked: Mutex<Vec<(RequestContent, Whose, [u8; 16])>>,
+    asked: Mutex<Vec<(RequestContent, Needs, [u8; 16])>>,
     /// Ages of the yeses that wait to be used, last first.
     yes: Mutex<Vec<u32>>,
+    /// Uses that are left of a grant.
+    uses: Mutex<u32>,
     away: AtomicBool,
     hangs: AtomicBool,
     /// Speaks of something else than it is asked.
@@ -120,7 +122,7 @@ impl Requests for People {
     async fn ask(
         &self,
         content: &RequestContent,
-        needs: Whose,
+        needs: Needs,
         key: [u8; 16],
         _: &str,
     ) -> Result<Asked, CallError> {
@@ -131,12 +133,28 @@ impl Requests for People {
             return Err(CallError::Unreachable("it is away".to_owned()));
         }
         self.asked.lock().push((content.clone(), needs, key));
-        let mut hash = avouch_credential::request::text_of(content).unwrap().hash;
-        if self.lies.load(Ordering::SeqCst) {
-            hash.0[0] ^= 1;
+        let mut uses = self.uses.lock();
+        if needs.grant && *uses == 0 {
+            return Ok(Asked::NoGrant);
         }
-        let used = self.yes.lock().pop().map(|age| Used { whose: needs, age });
-        Ok(Asked { request: RequestId::new("req_a").unwrap(), hash, used })
+        let yes = match needs.yes.nobodys() {
+            true => None,
+            false => {
+                let mut hash = avouch_credential::request::text_of(content).unwrap().hash;
+                if self.lies.load(Ordering::SeqCst) {
+                    hash.0[0] ^= 1;
+                }
+                let asking = upstream::Asking { request: RequestId::new("req_a").unwrap(), hash };
+                match self.yes.lock().pop() {
+                    None => return Ok(Asked::Waits(asking)),
+                    Some(age) => Some((asking, UsedYes { whose: needs.yes, age })),
+                }
+            }
+        };
+        let left = *uses;
+        let grant = || UsedGrant { id: GrantId::new("gr_a").unwrap(), uses_left: left, seconds_left: 60 };
+        *uses -= u32::from(needs.grant);
+        Ok(Asked::Used { yes, grant: needs.grant.then(grant) })
     }
 }
 
@@ -390,7 +408,7 @@ async fn what_takes_a_yes_waits_for_it_under_the_words_of_the_gate() {
     assert_eq!((content.identity.clone(), content.task.as_str()), (id("/test/coder"), "fix-4711"));
     assert_eq!(
         (content.shown.as_str(), *needs),
-        (r#"{"commit":"0f3a"}"#, Whose { owner: false, person: true })
+        (r#"{"commit":"0f3a"}"#, Whose { owner: false, person: true }.into())
     );
     let note = rig.book.notes.lock().last().unwrap().0.clone();
     assert!(note.detail.contains(&("request", "req_a".to_owned())), "{note:?}");
@@ -435,6 +453,38 @@ async fn where_nobody_can_be_asked_it_is_denied() {
     let away = running.decide(&merge()).await;
     assert_eq!((away.outcome, away.reason), ("deny", "not_asked"));
     assert!(away.text.contains("nobody could be asked: it is away"), "{}", away.text);
+}
+
+#[tokio::test]
+async fn a_grant_allows_as_many_calls_as_it_has_uses_within_what_the_rules_limit() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let read = Question::of("telemetry.read", "telemetry/requests");
+    let none = running.decide(&read).await;
+    assert_eq!((none.outcome, none.reason), ("deny", "no_grant"));
+    assert!(none.text.contains("`avouch grant give IDENTITY telemetry/requests --action telemetry.read`"));
+    *rig.people.uses.lock() = 1;
+    let allowed = running.decide(&read).await;
+    assert_eq!((allowed.outcome, allowed.grant.as_str()), ("constrain", "gr_a"));
+    let (note, durability) = rig.book.notes.lock().last().unwrap().clone();
+    assert!(note.detail.contains(&("grant", "gr_a".to_owned())), "{note:?}");
+    assert_eq!(durability, Durability::Synced);
+    assert_eq!(running.decide(&read).await.reason, "no_grant");
+    assert!(
+        rig.people.asked.lock().iter().all(|(content, ..)| content.shown.is_empty()),
+        "nobody is shown it"
+    );
+}
+
+#[tokio::test]
+async fn while_the_server_is_away_no_grant_is_used() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    *rig.people.uses.lock() = 1;
+    rig.people.away.store(true, Ordering::SeqCst);
+    let read = Question::of("telemetry.read", "telemetry/requests");
+    assert_eq!(running.decide(&read).await.reason, "not_asked");
+    assert_eq!(running.decide(&Question { what_if: true, ..read }).await.outcome, "step_up");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
 pub use identities::{Governed, Identities, Told};
 pub use records::Sink;
-pub use requests::{Asked, Requests, Used};
+pub use requests::{Asked, Asking, Requests, UsedGrant, UsedYes};
 pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};
 pub use spire::{AttestError, Attestation};
 pub use tasks::{SignedToken, Tasks, TokenAsk};

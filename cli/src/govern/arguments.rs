@@ -45,6 +45,14 @@ const ASK: &str = "Examples:
 
 A yes fits exactly what was shown, is used once, and lasts a quarter of an hour. Exit codes: 0 done, 2 the yes is somebody
 else's, 3 the server shows another text than it keeps, 5 another yes is still missing.";
+const GRANT: &str = "Examples:
+  avouch grant give deploy vault/deploy-key
+  avouch grant give coder telemetry/requests --action telemetry.read --uses 20 --for 2h
+  avouch grant list
+  avouch grant end gr_3f9a0c51d2e7
+
+What waits for a grant is a rule with @grant. Whoever owns the identity gives it nothing, unless in test while nobody else
+is there. A pause, another owner, or the leaving of whoever gave it ends it. Exit codes: 0 done, 2 it is somebody else's.";
 const AUDIT: &str = "Examples:
   avouch audit export > records.jsonl
   avouch audit export --source server
@@ -113,6 +121,9 @@ pub enum Command {
     #[command(subcommand, disable_help_subcommand = true, after_help = ASK)]
     /// Requests: what an identity may do only after a person's yes
     Ask(AskVerb),
+    #[command(subcommand, disable_help_subcommand = true, after_help = GRANT)]
+    /// Grants: what an identity may do for a time and a number of uses
+    Grant(GrantVerb),
     #[command(subcommand, disable_help_subcommand = true, after_help = AUDIT)]
     /// The log: who did what to whom, and the proof that nobody changed it
     Audit(AuditVerb),
@@ -326,6 +337,43 @@ pub enum AskVerb {
     #[command(after_help = ASK)]
     /// Show it, and say no; takes a yes back that was not used yet
     No {
+        /// Its ID
+        id: String,
+    },
+}
+
+/// Verbs on grants.
+#[derive(Debug, Subcommand)]
+pub enum GrantVerb {
+    #[command(after_help = GRANT)]
+    /// Let an identity do one thing with one resource, so often and so long
+    Give {
+        /// A SPIFFE ID, or the last part of one
+        name: String,
+        /// ID of the resource in the rules, such as vault/deploy-key
+        resource: String,
+        /// What it may do with it; may be left out where the resource has one action
+        #[arg(long)]
+        action: Option<String>,
+        /// How often
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// How long: 90s, 45m, 12h or 30d
+        #[arg(long = "for", value_name = "TIME", default_value = "1h")]
+        lasts: String,
+    },
+    #[command(after_help = GRANT)]
+    /// What is given, newest first
+    List {
+        /// Only to this identity
+        name: Option<String>,
+        /// Also what was used up, taken back or has lapsed in the last day
+        #[arg(long)]
+        all: bool,
+    },
+    #[command(after_help = GRANT)]
+    /// Take a grant back; anybody may
+    End {
         /// Its ID
         id: String,
     },

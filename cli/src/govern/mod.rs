@@ -1,10 +1,11 @@
-//! Who owns what runs: people, identities, published rules, requests, what was found, and the log.
+//! Who owns what runs: people, identities, published rules, requests, grants, what was found, and the log.
 //!
 //! Asks the server on its admin socket; the kernel tells it which user asks. Never decides who may do what.
 
 mod arguments;
 mod asks;
 mod gates;
+mod grants;
 mod identities;
 mod moment;
 mod people;
@@ -21,7 +22,7 @@ use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use serde_json::Value;
 use tonic::transport::Channel;
 
-pub use arguments::{AskVerb, AuditVerb, Command, IdentityVerb, PersonVerb, RulesVerb};
+pub use arguments::{AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, PersonVerb, RulesVerb};
 pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
 
 use crate::failure::Failure;
@@ -94,6 +95,7 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
         Command::Found => identities::found(session).await,
         Command::Adopt(adopt) => identities::adopt(session, adopt).await,
         Command::Ask(verb) => asks::run(session, verb).await,
+        Command::Grant(verb) => grants::run(session, verb).await,
         Command::Audit(verb) => records::run(session, verb).await,
         // A file was traced before a server was asked for.
         Command::Trace { what, source, .. } => {

@@ -13,15 +13,29 @@ pub(super) fn read(text: &str, now: Timestamp) -> Result<i64, Failure> {
     if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(moment.unix_timestamp());
     }
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds: i64 = match unit {
+    let seconds = seconds(text).ok_or_else(wrong)?;
+    Ok(now.secs().saturating_add_unsigned(seconds))
+}
+
+/// Reads `30d`, `12h`, `45m` or `90s` as seconds.
+pub(super) fn length(text: &str) -> Result<u64, Failure> {
+    let wrong = || Failure::usage(format!("\"{text}\" is no length of time, expected 30d, 12h, 45m or 90s"));
+    match text.strip_suffix('s') {
+        Some(number) => number.parse::<u32>().map(u64::from).map_err(|_| wrong()),
+        None => seconds(text).ok_or_else(wrong),
+    }
+}
+
+/// Days, hours or minutes as seconds.
+fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1))?;
+    let seconds = match unit {
         "d" => 86_400,
         "h" => 3_600,
         "m" => 60,
-        _ => return Err(wrong()),
+        _ => return None,
     };
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    Ok(now.secs().saturating_add(seconds.saturating_mul(i64::from(number))))
+    number.parse::<u32>().ok().map(|number| u64::from(number) * seconds)
 }
 
 #[cfg(test)]
@@ -35,6 +49,14 @@ mod tests {
         assert_eq!(read("30d", NOW).unwrap(), 1_000 + 30 * 86_400);
         assert_eq!(read("2h", NOW).unwrap(), 8_200);
         assert_eq!(read("1970-01-01T01:00:00Z", NOW).unwrap(), 3_600);
+    }
+
+    #[test]
+    fn a_length_of_time_may_be_in_seconds() {
+        assert_eq!((length("90s").unwrap(), length("2h").unwrap()), (90, 7_200));
+        for wrong in ["", "s", "90", "-1s", "1970-01-01T01:00:00Z", "4294967296s"] {
+            assert_eq!(length(wrong).unwrap_err().code, crate::exit::USAGE, "{wrong}");
+        }
     }
 
     #[test]

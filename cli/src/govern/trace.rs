@@ -186,6 +186,9 @@ struct People {
     /// Whose yes was used, if it took one.
     request: Option<String>,
     said: Vec<Seen>,
+    /// What was used, if it took one.
+    grant: Option<String>,
+    given: Option<Seen>,
     identity: Option<Seen>,
     adopted: Option<Seen>,
     rules: Option<Seen>,
@@ -197,7 +200,9 @@ impl People {
         let of_decision = |name| instance.decision.as_ref().and_then(|decision| decision.get(name));
         let rules = of_decision("rules");
         let request = of_decision("request").filter(|_| of_decision("outcome") == Some("allow"));
+        let went_on = matches!(of_decision("outcome"), Some("allow" | "constrain"));
         Self {
+            grant: of_decision("grant").filter(|_| went_on).map(str::to_owned),
             request: request.map(str::to_owned),
             name: start.subject,
             until: instance.decision.as_ref().map_or(start.at, |decision| decision.at.clone()),
@@ -219,6 +224,9 @@ impl People {
             }
             "request_yes" if Some(&record.subject) == self.request.as_ref() => {
                 self.said.push(Seen::of_server(record));
+            }
+            "grant_given" if Some(&record.subject) == self.grant.as_ref() => {
+                self.given = Some(Seen::of_server(record));
             }
             event if event.starts_with("identity_") && record.subject == self.name => {
                 let seen = Seen::of_server(record);
@@ -271,6 +279,12 @@ fn hops(instance: &Instance, people: &People, named: impl Fn(&str) -> String) ->
         if hops.len() == before {
             hops.push(hop("said yes", None, yes));
         }
+    }
+    if let Some(grant) = &people.grant {
+        hops.push(hop("grant", people.given.as_ref(), |seen| {
+            let role = seen.get("as").unwrap_or("unknown");
+            Some(format!("{grant}, given by {} (as {role})", named(&seen.actor)))
+        }));
     }
     let (start, identity) = (instance.start.as_ref(), people.identity.as_ref());
     hops.push(hop("task", instance.task.as_ref(), |seen| Some(seen.subject.clone())));

@@ -88,7 +88,7 @@ fn every_outcome_has_its_exit_code_and_its_next_command() {
         (code, out.as_str()),
         (
             0,
-            "allow: a rule allows it\n  reason: allowed\n  rule: preset.coding-agent (presets.toml:11)\nnext: nothing\n"
+            "allow: a rule allows it\n  reason: allowed\n  rule: preset.coding-agent (presets.toml:12)\nnext: nothing\n"
         )
     );
     let (code, out, _) = said(&format!("{agent} --action repo.merge --resource git/pay"));

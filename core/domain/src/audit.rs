@@ -55,6 +55,12 @@ pub enum AuditEvent {
     RequestSpent,
     /// A request that nothing can come of any more was removed.
     RequestForgotten,
+    GrantGiven,
+    GrantUsed,
+    /// Somebody took it back.
+    GrantEnded,
+    /// A grant that nothing can come of any more was removed.
+    GrantForgotten,
 }
 
 impl AuditEvent {
@@ -105,6 +111,10 @@ impl AuditEvent {
             Self::RequestNo => "request_no",
             Self::RequestSpent => "request_spent",
             Self::RequestForgotten => "request_forgotten",
+            Self::GrantGiven => "grant_given",
+            Self::GrantUsed => "grant_used",
+            Self::GrantEnded => "grant_ended",
+            Self::GrantForgotten => "grant_forgotten",
         }
     }
 }
@@ -116,7 +126,8 @@ pub struct AuditRow {
     pub event: AuditEvent,
     /// Who: a person's ID, a SPIFFE ID, `local uid=0 gid=0 pid=7 exe=/usr/bin/x`, or `server`.
     pub actor: String,
-    /// What: an entry ID, SPIFFE ID, trust domain, authority ID, person's ID, request's ID or number of rules.
+    /// What: an entry ID, SPIFFE ID, trust domain, authority ID, person's ID, request's ID, grant's ID or
+    /// number of rules.
     pub subject: String,
     /// What else there is to say, by stable names. No secret, no name of a person, no free text.
     pub detail: Vec<(&'static str, String)>,

@@ -4,6 +4,7 @@ use crate::audit::AuditRow;
 use crate::authority::{Authority, AuthorityKind, Holder, Slot};
 use crate::bundle::Bundle;
 use crate::entry::{Entry, EntryId};
+use crate::grant::{Grant, GrantId};
 use crate::identity::Identity;
 use crate::join_token::JoinToken;
 use crate::node::Node;
@@ -63,6 +64,7 @@ pub enum Row {
     Identity(Identity),
     Rules(PublishedRules),
     Request(Request),
+    Grant(Grant),
 }
 
 /// The key of a row.
@@ -80,6 +82,7 @@ pub enum RowKey {
     /// By their number.
     Rules(u64),
     Request(RequestId),
+    Grant(GrantId),
 }
 
 impl std::fmt::Debug for RowKey {
@@ -94,6 +97,7 @@ impl std::fmt::Debug for RowKey {
             Self::Identity(id) => write!(f, "identity {id}"),
             Self::Rules(number) => write!(f, "rules {number}"),
             Self::Request(id) => write!(f, "request {id}"),
+            Self::Grant(id) => write!(f, "grant {id}"),
         }
     }
 }
@@ -111,6 +115,7 @@ impl Row {
             Self::Identity(i) => RowKey::Identity(i.spiffe_id.clone()),
             Self::Rules(r) => RowKey::Rules(r.number),
             Self::Request(r) => RowKey::Request(r.id.clone()),
+            Self::Grant(g) => RowKey::Grant(g.id.clone()),
         }
     }
 }

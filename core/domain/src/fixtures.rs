@@ -2,11 +2,12 @@
 
 use crate::code::Code;
 use crate::entry::{Entry, EntryId, EntryParts};
+use crate::grant::{Grant, GrantId};
 use crate::identity::{Environment, Identity, Kind, Standing};
 use crate::limits::REQUEST_WAIT;
 use crate::node::Node;
 use crate::person::{Person, PersonId, PersonState};
-use crate::request::{Request, RequestHash, RequestId, RequestState, Whose};
+use crate::request::{Request, RequestHash, RequestId, RequestState, Said, Whose};
 use crate::rules::{PublishedRules, RulesDigest, RulesStanding};
 use crate::selector::{Selector, SelectorSet};
 use crate::spiffe_id::SpiffeId;
@@ -189,5 +190,27 @@ pub fn request(request_id: &str, identity: &str) -> Request {
         asked_at: Timestamp(0),
         until: Timestamp(0) + REQUEST_WAIT,
         spent_with: None,
+    }
+}
+
+/// A grant to `identity`, given at moment 0 by `per_s` for an hour and one use.
+#[must_use]
+pub fn grant(grant_id: &str, identity: &str) -> Grant {
+    Grant {
+        id: match GrantId::new(grant_id) {
+            Ok(id) => id,
+            Err(e) => unreachable!("bad grant ID in a test: {e}"),
+        },
+        identity: id(identity),
+        owner: person_id("per_owner"),
+        stop_number: 0,
+        action: "secret.read".into(),
+        resource: "vault/key".into(),
+        given: Said { by: person_id("per_s"), at: Timestamp(0) },
+        ends_at: Timestamp::from_secs(3600),
+        max_uses: 1,
+        uses: 0,
+        keys: Vec::new(),
+        ended: None,
     }
 }

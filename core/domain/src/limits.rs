@@ -24,8 +24,6 @@ pub const AGENT_VERSION_MAX: usize = 255;
 pub const PERSON_ID_MAX: usize = 40;
 /// Longest name of a person in bytes: one line of any screen.
 pub const PERSON_NAME_MAX: usize = 128;
-/// Longest request ID in bytes.
-pub const REQUEST_ID_MAX: usize = 40;
 /// Largest text of a request in bytes: nobody reads more before they say yes.
 pub const REQUEST_TEXT_MAX: usize = 64 * 1024;
 /// Longest action and resource that is asked about, in bytes, as in a folder of rules.
@@ -44,8 +42,20 @@ pub const REQUESTS_AN_HOUR_MAX: usize = 60;
 pub const REQUESTS_WAITING_ALL_MAX: usize = 10_000;
 /// Most requests of one node that wait at one time.
 pub const REQUESTS_WAITING_NODE_MAX: usize = 1_000;
-/// How long a request is kept after nothing can come of it any more; the log tells of it for longer.
+/// How long a request, or a grant, is kept after nothing can come of it any more; the log tells of it for longer.
 pub const REQUEST_KEPT: Duration = Duration::from_secs(86_400);
+/// For how long a call that is made again is answered alike: longer than any caller repeats one.
+pub const AGAIN_WITHIN: Duration = Duration::from_secs(60);
+/// Longest time that a grant lasts: a month, so that nothing is given for good.
+pub const GRANT_FOR_MAX: Duration = Duration::from_secs(31 * 86_400);
+/// Most uses of one grant.
+pub const GRANT_USES_MAX: u32 = 10_000;
+/// How many uses of a grant are remembered by their key.
+pub const GRANT_KEYS_MAX: usize = 64;
+/// Most grants of one identity that are kept.
+pub const GRANTS_MAX: usize = 1_000;
+/// Most grants of all identities that are kept.
+pub const GRANTS_ALL_MAX: usize = 100_000;
 /// Longest code in bytes: a word or two, no story.
 pub const CODE_MAX: usize = 64;
 /// Longest note on published rules in bytes: one line, no story.

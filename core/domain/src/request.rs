@@ -7,52 +7,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::code::Code;
-use crate::limits::{REQUEST_ID_MAX, YES_FOR};
+use crate::limits::YES_FOR;
+use crate::opaque_id::opaque_id;
 use crate::person::PersonId;
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
 
-/// How every request's ID begins.
-pub const REQUEST_PREFIX: &str = "req_";
-
-/// The name of a request: `req_` and lowercase letters or digits. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(Arc<str>);
-
-/// A text is no request's ID.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no request's ID, expected {REQUEST_PREFIX} and lowercase letters or digits")]
-pub struct RequestIdError(String);
-
-impl RequestId {
-    /// # Errors
-    /// [`RequestIdError`].
-    pub fn new(text: &str) -> Result<Self, RequestIdError> {
-        let rest = text.strip_prefix(REQUEST_PREFIX).unwrap_or_default();
-        let fits = !rest.is_empty() && text.len() <= REQUEST_ID_MAX;
-        if fits && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
-            Ok(Self(text.into()))
-        } else {
-            Err(RequestIdError(text.chars().take(REQUEST_ID_MAX).collect()))
-        }
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+opaque_id! {
+    /// The name of a request: `req_` and lowercase letters or digits. Cheap to clone.
+    RequestId, "request", "req_"
 }
 
 /// SHA-256 over the text of a request.
@@ -116,6 +79,29 @@ impl Whose {
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { owner: self.owner || other.owner, person: self.person || other.person }
+    }
+}
+
+/// What is missing for something to be allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Whose yes, to exactly this.
+    pub yes: Whose,
+    /// A grant of this action on this resource.
+    pub grant: bool,
+}
+
+impl Needs {
+    /// True if nothing that somebody could give is missing.
+    #[must_use]
+    pub fn nothing(self) -> bool {
+        self.yes.nobodys() && !self.grant
+    }
+}
+
+impl From<Whose> for Needs {
+    fn from(yes: Whose) -> Self {
+        Self { yes, grant: false }
     }
 }
 
@@ -241,11 +227,12 @@ impl Request {
 mod tests {
     use super::*;
     use crate::fixtures::request;
+    use crate::opaque_id::OPAQUE_ID_MAX;
 
     #[test]
     fn an_id_is_the_prefix_and_lowercase_letters_or_digits() {
         assert_eq!(RequestId::new("req_01ab").unwrap().as_str(), "req_01ab");
-        let long = format!("req_{}", "a".repeat(REQUEST_ID_MAX));
+        let long = format!("req_{}", "a".repeat(OPAQUE_ID_MAX));
         for wrong in ["", "req_", "01ab", "req_A", "req_a b", "REQ_a", long.as_str()] {
             assert!(RequestId::new(wrong).is_err(), "{wrong}");
         }

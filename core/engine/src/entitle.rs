@@ -204,7 +204,8 @@ pub fn concerned(before: &Registry, after: &Registry, change: &Change, own: &Tru
         | RowKey::Authority(..)
         | RowKey::Person(_)
         | RowKey::Rules(_)
-        | RowKey::Request(_) => {}
+        | RowKey::Request(_)
+        | RowKey::Grant(_) => {}
     }
     if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }
 }

@@ -242,6 +242,9 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         E::RequestAsked | E::RequestYes | E::RequestNo | E::RequestSpent | E::RequestForgotten => {
             matches!(key, RowKey::Request(id) if row.subject == id.as_str())
         }
+        E::GrantGiven | E::GrantUsed | E::GrantEnded | E::GrantForgotten => {
+            matches!(key, RowKey::Grant(id) if row.subject == id.as_str())
+        }
         E::JoinTokenCreated | E::JoinTokenSpent | E::JoinTokenExpired => matches!(key, RowKey::JoinToken(_)),
         E::BundleChanged | E::BundleDeleted => {
             matches!(key, RowKey::Bundle(domain) if row.subject == domain.as_str())

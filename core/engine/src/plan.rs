@@ -6,9 +6,13 @@
 
 pub mod authorities;
 pub mod bundles;
+pub mod consent;
 pub mod entries;
 #[cfg(test)]
 mod governance_tests;
+pub mod grants;
+#[cfg(test)]
+mod grants_tests;
 pub mod identities;
 pub mod leaving;
 pub mod nodes;

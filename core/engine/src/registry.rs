@@ -5,6 +5,7 @@
 
 mod federations;
 mod governance;
+mod grants;
 mod index;
 mod requests;
 mod rules;
@@ -23,6 +24,7 @@ use imbl::{OrdMap, OrdSet};
 
 use federations::Federations;
 use governance::{Identities, People};
+use grants::Grants;
 use index::{BySpiffeId, Cards, Giving, Index, Similar};
 use requests::Requests;
 
@@ -57,6 +59,7 @@ pub struct Registry {
     identities: Identities,
     rules: OrdMap<u64, PublishedRules>,
     requests: Requests,
+    grants: Grants,
 }
 
 impl fmt::Debug for Registry {
@@ -140,6 +143,7 @@ impl Registry {
                 self.rules.insert(rules.number, rules);
             }
             Row::Request(request) => self.requests.put(request),
+            Row::Grant(grant) => self.grants.put(grant),
         }
     }
 
@@ -166,6 +170,7 @@ impl Registry {
                 self.rules.remove(number);
             }
             RowKey::Request(id) => self.requests.delete(id),
+            RowKey::Grant(id) => self.grants.delete(id),
         }
     }
 
@@ -560,6 +565,7 @@ impl Registry {
             RowKey::Identity(name) => self.identity(name).cloned().map(Row::Identity),
             RowKey::Rules(number) => self.rules(*number).cloned().map(Row::Rules),
             RowKey::Request(id) => self.request(id).cloned().map(Row::Request),
+            RowKey::Grant(id) => self.grant(id).cloned().map(Row::Grant),
         }
     }
 }

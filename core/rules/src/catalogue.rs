@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::folder::{Finding, RESOURCES};
+use crate::folder::{Finding, Folder, RESOURCES};
 use crate::limits::{ACTIONS_MAX, PARAMS_MAX, RESOURCE_ID_MAX, RESOURCES_MAX, TYPES_MAX};
 use crate::tables;
 use crate::words::{self, Environment, NAME_FORM, ParamKind, is_name};
@@ -70,6 +70,13 @@ impl Resource {
 struct File {
     #[serde(default)]
     resource: Vec<Spanned<Resource>>,
+}
+
+/// The actions of each resource of a folder; nothing of what can't be read.
+#[must_use]
+pub fn actions(folder: &Folder) -> BTreeMap<String, BTreeSet<String>> {
+    let catalogue = Catalogue::read(folder.get(RESOURCES).unwrap_or_default()).unwrap_or_default();
+    catalogue.resources.into_iter().map(|(id, resource)| (id, resource.actions)).collect()
 }
 
 /// All resources by ID.

@@ -221,15 +221,16 @@ impl Rules {
         self.presets.iter().map(row)
     }
 
-    /// The domains and the highest sensitivity of what a preset reaches: as far as an identity that follows it ever gets.
-    /// Without a preset, or with one that is not known: nothing.
+    /// The domains and the highest sensitivity of what a preset allows or reaches: as far as an identity that follows it ever
+    /// gets. Without a preset, or with one that is not known: nothing.
     #[must_use]
     pub fn ceiling(&self, preset: Option<&str>) -> (BTreeSet<String>, i64) {
         let preset = preset.and_then(|name| self.presets.get(name)).map(|(_, preset)| preset);
         let reached = |resource: &&Resource| {
             preset.is_some_and(|preset| {
                 let behind = |gate| preset.gates.is_empty() || preset.gates.contains(gate);
-                resource.gate().is_some_and(behind) && !preset.actions.is_disjoint(&resource.actions)
+                let allowed = !preset.actions.is_disjoint(&resource.actions);
+                resource.gate().is_some_and(|gate| preset.reach.contains(gate) || (allowed && behind(gate)))
             })
         };
         let reached: Vec<_> = self.catalogue.iter().filter(reached).collect();

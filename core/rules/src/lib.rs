@@ -34,7 +34,7 @@ mod props;
 mod tests;
 
 pub use add_gate::{NewGate, add_hook_gate, add_mcp_gate};
-pub use catalogue::{Catalogue, Resource};
+pub use catalogue::{Catalogue, Resource, actions};
 pub use check::check;
 pub use decide::{Decision, Missing, Need, Outcome, Rules};
 pub use folder::{Finding, Folder};

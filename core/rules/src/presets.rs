@@ -27,7 +27,11 @@ const FOR_AI_AGENT: &str = "\nwhen { context has task && context.task.purpose ==
 pub struct Preset {
     #[serde(deserialize_with = "words::word")]
     pub kind: Kind,
+    #[serde(default)]
     pub actions: BTreeSet<String>,
+    /// Gates behind which other rules may allow something, such as by a grant; the preset itself allows nothing there.
+    #[serde(default)]
+    pub reach: BTreeSet<String>,
     /// The gates behind which it allows them; all when empty.
     #[serde(default)]
     pub gates: BTreeSet<String>,
@@ -72,11 +76,17 @@ fn mistakes(name: &str, preset: &Preset, catalogue: &Catalogue) -> Vec<(String, 
     if !is_name(name) || name.contains('.') {
         found.push((format!("\"{}\" is not {NAME_FORM}", name.escape_default()), "rename it, without dots"));
     }
-    if preset.actions.is_empty() {
-        found.push((format!("preset \"{name}\" allows nothing"), "list its actions, or take it out"));
+    if preset.actions.is_empty() && preset.reach.is_empty() {
+        let next = "list its actions, or in reach the gates behind which other rules allow something, or take it out";
+        found.push((format!("preset \"{name}\" allows nothing"), next));
+    }
+    if preset.actions.is_empty() && (preset.limit.is_some() || !preset.gates.is_empty()) {
+        let text = format!("preset \"{name}\" has a limit or gates for actions that it does not list");
+        found.push((text, "list its actions, or take limit and gates out"));
     }
     let known = catalogue.gates();
-    for gate in preset.gates.iter().filter(|gate| !known.contains(gate.as_str())) {
+    let named = preset.gates.union(&preset.reach);
+    for gate in named.filter(|gate| !known.contains(gate.as_str())) {
         let next = "a gate is what stands before the first / of a resource's ID";
         found.push((format!("there is no gate \"{}\"", gate.escape_default()), next));
     }
@@ -94,6 +104,9 @@ fn reaches(preset: &Preset, action: &str, catalogue: &Catalogue) -> bool {
 
 /// The rules that a preset stands for, as they would be written.
 pub(crate) fn rules(name: &str, preset: &Preset) -> Vec<String> {
+    if preset.actions.is_empty() {
+        return Vec::new();
+    }
     let actions: Vec<_> = preset.actions.iter().map(|a| format!("Action::\"{a}\"")).collect();
     let gates: Vec<_> = preset.gates.iter().map(|g| format!("resource in Gate::\"{g}\"")).collect();
     let scope = format!(

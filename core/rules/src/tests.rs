@@ -423,7 +423,20 @@ fn a_preset_that_reaches_nothing_is_found() {
     assert!(preset("actions = [\"secret.read\"]\ngates = [\"git\"]").ends_with("[unreachable]"));
     assert!(preset("actions = [\"repo.push\"]\ngates = [\"gti\"]").contains("there is no gate \"gti\""));
     assert!(preset("actions = []").contains("allows nothing"));
+    assert!(preset("reach = [\"gti\"]").contains("there is no gate \"gti\""));
+    assert!(preset("reach = [\"git\"]\ngates = [\"git\"]").contains("actions that it does not list"));
     assert!(preset("actions = [\"repo.push\"]\nlimit = \"rows=1\"").contains("unknown limit \"rows\""));
+}
+
+#[test]
+fn what_a_preset_reaches_it_does_not_allow() {
+    let text = "[coding-agent]\nkind = \"ai_agent\"\nreach = [\"vault\"]\n";
+    let rules = crate::check::unproved(&folder_with("presets.toml", text)).unwrap();
+    let vault = rules.catalogue().get("vault/deploy").unwrap();
+    assert_eq!(rules.ceiling(Some("coding-agent")), ([vault.domain.clone()].into(), vault.sensitivity));
+    let read = Sketch { action: "secret.read".into(), resource: "vault/deploy".into(), ..push() };
+    assert_eq!(decide(&rules, &read).reason, Reason::NoRule);
+    assert_eq!(decide(&rules, &push()).reason, Reason::NoRule, "and nothing else");
 }
 
 #[test]

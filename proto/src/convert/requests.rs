@@ -1,6 +1,8 @@
 //! Requests on the wire.
 
-use avouch_domain::{Code, Request, RequestContent, RequestHash, RequestId, SpiffeId, Timestamp, Whose};
+use avouch_domain::{
+    Code, Grant, Needs, Request, RequestContent, RequestHash, RequestId, SpiffeId, Timestamp, Whose,
+};
 
 use super::ConvertError;
 use crate::governance_v1 as wire;
@@ -43,11 +45,11 @@ pub fn request_to_wire(request: &Request, standing: &str) -> wire::Request {
     }
 }
 
-/// What a node agent asks, whose yes it takes, and the key of the call.
+/// What a node agent asks, what it takes, and the key of the call.
 ///
 /// # Errors
 /// [`ConvertError`].
-pub fn asking_from_wire(wire: AskRequest) -> Result<(RequestContent, Whose, [u8; 16]), ConvertError> {
+pub fn asking_from_wire(wire: AskRequest) -> Result<(RequestContent, Needs, [u8; 16]), ConvertError> {
     let key = wire.key.as_slice().try_into();
     let key = key.map_err(|_| {
         ConvertError::Unreadable(format!("the key has {} bytes, expected 16", wire.key.len()))
@@ -59,22 +61,24 @@ pub fn asking_from_wire(wire: AskRequest) -> Result<(RequestContent, Whose, [u8;
         resource: wire.resource,
         shown: wire.content,
     };
-    Ok((content, Whose { owner: wire.needs_owner, person: wire.needs_person }, key))
+    let yes = Whose { owner: wire.needs_owner, person: wire.needs_person };
+    Ok((content, Needs { yes, grant: wire.needs_grant }, key))
 }
 
 /// What is asked, as a node agent sends it.
 #[must_use]
-pub fn asking_to_wire(content: &RequestContent, needs: Whose, key: [u8; 16]) -> AskRequest {
+pub fn asking_to_wire(content: &RequestContent, needs: Needs, key: [u8; 16]) -> AskRequest {
     AskRequest {
         spiffe_id: content.identity.to_string(),
         task: content.task.to_string(),
         action: content.action.clone(),
         resource: content.resource.clone(),
         content: content.shown.clone(),
-        needs_owner: needs.owner,
-        needs_person: needs.person,
+        needs_owner: needs.yes.owner,
+        needs_person: needs.yes.person,
         key: key.to_vec(),
         token: String::new(),
+        needs_grant: needs.grant,
     }
 }
 
@@ -89,13 +93,43 @@ pub fn asked_to_wire(request: &Request, yes: bool, wall: Timestamp) -> AskRespon
         owner_yes: yes && request.owner_yes.is_some(),
         person_yes: yes && request.person_yes.is_some(),
         age: u32::try_from(age).unwrap_or(u32::MAX),
+        ..AskResponse::default()
+    }
+}
+
+/// An answer that tells of the grant as well that was used. `grant`: as it was before.
+#[must_use]
+pub fn with_grant(answer: AskResponse, grant: &Grant, wall: Timestamp) -> AskResponse {
+    AskResponse {
+        grant_id: grant.id.to_string(),
+        grant_uses_left: grant.uses_left(),
+        grant_seconds_left: u32::try_from(grant.ends_at.since(wall).as_secs()).unwrap_or(u32::MAX),
+        ..answer
+    }
+}
+
+/// As people are shown it, with the word for where it stands.
+#[must_use]
+pub fn grant_to_wire(grant: &Grant, standing: &str) -> wire::Grant {
+    wire::Grant {
+        id: grant.id.to_string(),
+        spiffe_id: grant.identity.to_string(),
+        action: grant.action.to_string(),
+        resource: grant.resource.to_string(),
+        given_by: grant.given.by.to_string(),
+        given_at: grant.given.at.secs(),
+        ends_at: grant.ends_at.secs(),
+        max_uses: grant.max_uses,
+        uses: grant.uses,
+        ended_by: grant.ended.as_ref().map(|said| said.by.to_string()).unwrap_or_default(),
+        standing: standing.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use avouch_domain::Said;
-    use avouch_domain::fixtures::{id, person_id, request};
+    use avouch_domain::fixtures::{grant, id, person_id, request};
 
     use super::*;
 
@@ -108,7 +142,7 @@ mod tests {
             resource: "git/pay".to_owned(),
             shown: "+new".to_owned(),
         };
-        let needs = Whose { owner: false, person: true };
+        let needs = Needs { yes: Whose { owner: false, person: true }, grant: true };
         let wire = asking_to_wire(&content, needs, [3; 16]);
         assert_eq!(asking_from_wire(wire.clone()), Ok((content, needs, [3; 16])));
         let short = AskRequest { key: vec![3; 15], ..wire.clone() };
@@ -125,6 +159,15 @@ mod tests {
         assert_eq!((used.yes, used.owner_yes, used.person_yes, used.age), (true, false, true, 60));
         let waits = asked_to_wire(&request, false, wall);
         assert_eq!((waits.yes, waits.owner_yes, waits.person_yes, waits.age), (false, false, false, 0));
+    }
+
+    #[test]
+    fn a_grant_is_told_with_what_was_left_of_it() {
+        let grant = Grant { max_uses: 5, uses: 2, ..grant("gr_a", "/test/coder") };
+        let told = with_grant(AskResponse::default(), &grant, Timestamp::from_secs(3_000));
+        assert_eq!((told.grant_uses_left, told.grant_seconds_left), (3, 600));
+        let shown = grant_to_wire(&grant, "open");
+        assert_eq!((shown.given_by.as_str(), shown.ended_by.as_str(), shown.ends_at), ("per_s", "", 3_600));
     }
 
     #[test]

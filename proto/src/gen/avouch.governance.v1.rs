@@ -456,6 +456,72 @@ pub struct AnswerRequestRequest {
     #[prost(bool, tag = "3")]
     pub yes: bool,
 }
+/// One action on one resource, given to one identity.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Grant {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub action: ::prost::alloc::string::String,
+    /// ID in the catalogue.
+    #[prost(string, tag = "4")]
+    pub resource: ::prost::alloc::string::String,
+    /// ID of the person who gave it.
+    #[prost(string, tag = "5")]
+    pub given_by: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(int64, tag = "6")]
+    pub given_at: i64,
+    #[prost(int64, tag = "7")]
+    pub ends_at: i64,
+    #[prost(uint32, tag = "8")]
+    pub max_uses: u32,
+    #[prost(uint32, tag = "9")]
+    pub uses: u32,
+    /// ID of the person who took it back; empty: nobody.
+    #[prost(string, tag = "10")]
+    pub ended_by: ::prost::alloc::string::String,
+    /// open, used_up, ended or lapsed.
+    #[prost(string, tag = "11")]
+    pub standing: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GiveGrantRequest {
+    /// Of the identity, as in IdentityRequest.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub resource: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub uses: u32,
+    /// How long it lasts, at most a month.
+    #[prost(uint64, tag = "5")]
+    pub seconds: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndGrantRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListGrantsRequest {
+    /// As in IdentityRequest; empty: of all identities.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Not only those that are open.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListGrantsResponse {
+    /// Newest first, at most 1,000.
+    #[prost(message, repeated, tag = "1")]
+    pub grants: ::prost::alloc::vec::Vec<Grant>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRecordsRequest {
     /// The last record seen; 0: from the first that is kept.
@@ -1248,6 +1314,76 @@ pub mod governance_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Gives an identity an action on a resource, for a time and a number of uses. By another person than its owner.
+        pub async fn give_grant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GiveGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::Grant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/GiveGrant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.governance.v1.Governance", "GiveGrant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a grant back. Anybody may.
+        pub async fn end_grant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EndGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::Grant>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/EndGrant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.governance.v1.Governance", "EndGrant"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_grants(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListGrantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGrantsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/ListGrants",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "ListGrants"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// The server's log, or one chain of a node, from a record on.
         pub async fn list_records(
             &mut self,
@@ -1469,6 +1605,23 @@ pub mod governance_server {
             &self,
             request: tonic::Request<super::AnswerRequestRequest>,
         ) -> std::result::Result<tonic::Response<super::Request>, tonic::Status>;
+        /// Gives an identity an action on a resource, for a time and a number of uses. By another person than its owner.
+        async fn give_grant(
+            &self,
+            request: tonic::Request<super::GiveGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::Grant>, tonic::Status>;
+        /// Takes a grant back. Anybody may.
+        async fn end_grant(
+            &self,
+            request: tonic::Request<super::EndGrantRequest>,
+        ) -> std::result::Result<tonic::Response<super::Grant>, tonic::Status>;
+        async fn list_grants(
+            &self,
+            request: tonic::Request<super::ListGrantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListGrantsResponse>,
+            tonic::Status,
+        >;
         /// The server's log, or one chain of a node, from a record on.
         async fn list_records(
             &self,
@@ -2662,6 +2815,141 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AnswerRequestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/GiveGrant" => {
+                    #[allow(non_camel_case_types)]
+                    struct GiveGrantSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::GiveGrantRequest>
+                    for GiveGrantSvc<T> {
+                        type Response = super::Grant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GiveGrantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::give_grant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GiveGrantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/EndGrant" => {
+                    #[allow(non_camel_case_types)]
+                    struct EndGrantSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::EndGrantRequest>
+                    for EndGrantSvc<T> {
+                        type Response = super::Grant;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EndGrantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::end_grant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EndGrantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/ListGrants" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListGrantsSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::ListGrantsRequest>
+                    for ListGrantsSvc<T> {
+                        type Response = super::ListGrantsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListGrantsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::list_grants(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListGrantsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -27,9 +27,13 @@ pub struct AskRequest {
     /// the caller's node.
     #[prost(string, tag = "9")]
     pub token: ::prost::alloc::string::String,
+    /// A grant of this action on this resource is needed. If nobody's yes is, content may be empty.
+    #[prost(bool, tag = "10")]
+    pub needs_grant: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AskResponse {
+    /// Empty: nobody's yes was needed, or the grant is missing.
     #[prost(string, tag = "1")]
     pub request_id: ::prost::alloc::string::String,
     /// Over the text that people are shown, 32 bytes.
@@ -45,6 +49,16 @@ pub struct AskResponse {
     pub person_yes: bool,
     #[prost(uint32, tag = "6")]
     pub age: u32,
+    /// The grant that this call has used, as it was before; empty: none.
+    #[prost(string, tag = "7")]
+    pub grant_id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub grant_uses_left: u32,
+    #[prost(uint32, tag = "9")]
+    pub grant_seconds_left: u32,
+    /// A grant is needed, and there is none.
+    #[prost(bool, tag = "10")]
+    pub no_grant: bool,
 }
 /// Generated client implementations.
 pub mod requests_client {
@@ -138,7 +152,8 @@ pub mod requests_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Uses a yes that was said to exactly this. If none was, a request waits for it, one for equal asks.
+        /// Uses a yes that was said to exactly this. If none was, a request waits for it, one for equal asks. If a grant is needed,
+        /// it is used with the yes, or neither is; where there is none, nobody is asked.
         ///
         /// FailedPrecondition: the identity is not in force. PermissionDenied: it may not run on this node. ResourceExhausted:
         /// too many requests wait, or the same was answered with no a short time ago. InvalidArgument: the ask can't be shown.
@@ -178,7 +193,8 @@ pub mod requests_server {
     /// Generated trait containing gRPC methods that should be implemented for use with RequestsServer.
     #[async_trait]
     pub trait Requests: std::marker::Send + std::marker::Sync + 'static {
-        /// Uses a yes that was said to exactly this. If none was, a request waits for it, one for equal asks.
+        /// Uses a yes that was said to exactly this. If none was, a request waits for it, one for equal asks. If a grant is needed,
+        /// it is used with the yes, or neither is; where there is none, nobody is asked.
         ///
         /// FailedPrecondition: the identity is not in force. PermissionDenied: it may not run on this node. ResourceExhausted:
         /// too many requests wait, or the same was answered with no a short time ago. InvalidArgument: the ask can't be shown.

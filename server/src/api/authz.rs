@@ -208,6 +208,9 @@ pub const METHODS: &[Method] = &[
     local(GOVERNANCE, "ListRequests"),
     local(GOVERNANCE, "GetRequest"),
     local(GOVERNANCE, "AnswerRequest"),
+    local(GOVERNANCE, "GiveGrant"),
+    local(GOVERNANCE, "EndGrant"),
+    local(GOVERNANCE, "ListGrants"),
     local(GOVERNANCE, "ListRecords"),
     local(GOVERNANCE, "ListChains"),
 ];

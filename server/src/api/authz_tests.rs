@@ -152,6 +152,9 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/ListRequests", "L"),
     ("governance.v1.Governance/GetRequest", "L"),
     ("governance.v1.Governance/AnswerRequest", "L"),
+    ("governance.v1.Governance/GiveGrant", "L"),
+    ("governance.v1.Governance/EndGrant", "L"),
+    ("governance.v1.Governance/ListGrants", "L"),
     ("governance.v1.Governance/ListRecords", "L"),
     ("governance.v1.Governance/ListChains", "L"),
 ];

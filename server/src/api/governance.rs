@@ -1,4 +1,4 @@
-//! Governance service: people, identities, published rules, requests and records, on local sockets.
+//! Governance service: people, identities, published rules, requests, grants and records, on local sockets.
 //!
 //! Never believes a caller who it is: the kernel names the local user, and the user is a person or is not.
 
@@ -494,6 +494,37 @@ impl Governance for GovernanceApi {
         line.text("request", &request.id);
         line.flag("yes", request.yes);
         line.conclude(self.answer(&call, &request).await).map(Response::new)
+    }
+
+    async fn give_grant(
+        &self,
+        request: Request<wire::GiveGrantRequest>,
+    ) -> Result<Response<wire::Grant>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        line.text("resource", &request.resource);
+        line.conclude(self.give(&call, request).await).map(Response::new)
+    }
+
+    async fn end_grant(
+        &self,
+        request: Request<wire::EndGrantRequest>,
+    ) -> Result<Response<wire::Grant>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("grant", &request.id);
+        line.conclude(self.take_back(&call, &request.id).await).map(Response::new)
+    }
+
+    async fn list_grants(
+        &self,
+        request: Request<wire::ListGrantsRequest>,
+    ) -> Result<Response<wire::ListGrantsResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        line.conclude(self.grants(&call, &request)).map(Response::new)
     }
 
     async fn list_records(

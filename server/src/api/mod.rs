@@ -38,6 +38,7 @@ pub mod debug;
 pub mod entry;
 pub mod gate;
 pub mod governance;
+mod granting;
 pub mod health;
 mod leaving;
 pub mod listen;

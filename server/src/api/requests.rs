@@ -1,8 +1,8 @@
-//! Requests service: node agents ask for the yes of a person.
+//! Requests service: node agents ask for the yes of a person, and use grants.
 //!
 //! Never believes a message which node asks: the certificate of the connection says it.
 
-use avouch_proto::convert::{asked_to_wire, asking_from_wire};
+use avouch_proto::convert::{asked_to_wire, asking_from_wire, with_grant};
 use avouch_proto::requests_v1::requests_server::Requests;
 use avouch_proto::requests_v1::{AskRequest, AskResponse};
 use tonic::{Request, Response, Status};
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::api::call::open;
 use crate::api::status::{asking_failed, bad, write_failed};
-use crate::service::{Asked, Asking, Services};
+use crate::service::{Asked, Asking, Services, Used};
 
 /// The service over TCP.
 #[derive(Clone)]
@@ -31,6 +31,7 @@ impl Requests for RequestsApi {
         let agent = call.caller_id()?;
         let mut line = call.audit();
         line.text("identity", &request.spiffe_id);
+        line.flag("grant", request.needs_grant);
         let asked = async {
             let token = Zeroizing::new(std::mem::take(&mut request.token));
             let (content, needs, key) = asking_from_wire(request).map_err(|e| bad(&e.to_string()))?;
@@ -40,10 +41,15 @@ impl Requests for RequestsApi {
             asked.map_err(|e| asking_failed(&e))
         };
         let asked = line.conclude(asked.await)?;
-        let (request, yes) = match &asked {
-            Asked::Waits(request) => (request, false),
-            Asked::Spent(request) => (request, true),
-        };
-        Ok(Response::new(asked_to_wire(request, yes, call.now().wall)))
+        let wall = call.now().wall;
+        Ok(Response::new(match &asked {
+            Asked::Waits(request) => asked_to_wire(request, false, wall),
+            Asked::NoGrant => AskResponse { no_grant: true, ..AskResponse::default() },
+            Asked::Used(Used { request, grant }) => {
+                let answer = request.as_ref().map(|request| asked_to_wire(request, true, wall));
+                let answer = answer.unwrap_or_default();
+                grant.as_ref().map_or_else(|| answer.clone(), |grant| with_grant(answer.clone(), grant, wall))
+            }
+        }))
     }
 }

@@ -9,10 +9,10 @@ use tonic::{Code, Status};
 
 use crate::api::rate::RateError;
 use crate::service::{
-    ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError, EntryWriteError,
-    IdentityError, JoinTokenError, JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError,
-    PeopleError, RenewError, RevokeError, RulesError, ShipError, ShowError, TaintError, WriteError,
-    X509ItemError,
+    ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError, EndError,
+    EntryWriteError, GiveError, GivingError, IdentityError, JoinTokenError, JwtError, LeaveError,
+    MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError, RulesError,
+    ShipError, ShowError, TaintError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -297,12 +297,37 @@ pub fn asking_failed(error: &AskingError) -> Status {
 pub fn answer_failed(error: &AnswerError) -> Status {
     let code = match error {
         AnswerError::Unknown(_) => Code::NotFound,
-        AnswerError::NoPerson(_)
-        | AnswerError::SecondPerson(_)
-        | AnswerError::OwnersYes(_)
-        | AnswerError::OnBehalf(_) => Code::PermissionDenied,
+        AnswerError::Consent(_) => Code::PermissionDenied,
         AnswerError::NotWaiting { .. } | AnswerError::NotInForce(_) => Code::FailedPrecondition,
         AnswerError::OtherText { .. } => Code::Aborted,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// Nothing was given.
+#[must_use]
+pub fn giving_failed(error: &GivingError) -> Status {
+    use GiveError as E;
+    let code = match error {
+        GivingError::NoRules | GivingError::Give(E::NotInForce(_)) => Code::FailedPrecondition,
+        GivingError::Resource(_) => Code::NotFound,
+        GivingError::Action { .. } | GivingError::Give(E::Uses { .. } | E::Lasts { .. } | E::Names) => {
+            Code::InvalidArgument
+        }
+        GivingError::Give(E::Consent(_)) => Code::PermissionDenied,
+        GivingError::Give(E::TooMany(_) | E::TooManyInAll) => Code::ResourceExhausted,
+        GivingError::Give(E::IdTaken(_)) => Code::Aborted,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A grant was not ended.
+#[must_use]
+pub fn ending_failed(error: &EndError) -> Status {
+    let code = match error {
+        EndError::Unknown(_) => Code::NotFound,
+        EndError::Consent(_) => Code::PermissionDenied,
+        EndError::Over { .. } => Code::FailedPrecondition,
     };
     Status::new(code, error.to_string())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use avouch_domain::limits::REQUEST_KEPT;
 use avouch_domain::{Plan, Timestamp};
 use avouch_engine::Registry;
-use avouch_engine::plan::{entries, identities, nodes, requests, tokens};
+use avouch_engine::plan::{entries, grants, identities, nodes, requests, tokens};
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, WriteError};
@@ -63,7 +63,9 @@ pub(super) async fn run(parts: Parts, stop: CancellationToken) {
 fn next_due(registry: &Registry) -> Option<Timestamp> {
     let token = registry.next_token_end().map(|end| end + TOKEN_KEPT);
     let request = registry.next_request_end().map(|end| end + REQUEST_KEPT);
-    registry.next_entry_end().into_iter().chain(registry.next_pause()).chain(token).chain(request).min()
+    let grant = registry.next_grant_end().map(|end| end + REQUEST_KEPT);
+    let due = [registry.next_entry_end(), registry.next_pause(), token, request, grant];
+    due.into_iter().flatten().min()
 }
 
 impl Parts {
@@ -97,6 +99,11 @@ impl Parts {
             requests::forget(registry, now, now - REQUEST_KEPT, "server")
         };
         self.counted(Pruned::Requests, requests).await?;
+        let grants = move |registry: &Registry| {
+            let now = clock().wall;
+            grants::forget(registry, now, now - REQUEST_KEPT, "server")
+        };
+        self.counted(Pruned::Grants, grants).await?;
         Ok(())
     }
 

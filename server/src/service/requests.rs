@@ -5,7 +5,7 @@
 
 use avouch_credential::request::{RequestTextError, text_of};
 use avouch_domain::{
-    Now, PersonId, Request, RequestContent, RequestHash, RequestId, RequestText, SpiffeId, Timestamp, Whose,
+    Needs, Now, PersonId, Request, RequestContent, RequestHash, RequestId, RequestText, SpiffeId, Timestamp,
 };
 use avouch_engine::plan::requests::{self, AnswerError, AskError, Asked, Wanted};
 
@@ -16,7 +16,7 @@ use super::{Services, ShowError, WriteError};
 /// What a node agent asks for.
 pub struct Asking {
     pub content: RequestContent,
-    pub needs: Whose,
+    pub needs: Needs,
     /// What the identity showed at a hook of the asking node; empty: it runs there.
     pub token: Zeroizing<String>,
     /// Of this one call: made again with the same key, it is the same call.
@@ -42,13 +42,15 @@ pub enum AskingError {
     Ask(#[from] AskError),
 }
 
-fn fresh_id() -> Option<RequestId> {
+/// Twelve hexadecimal digits below a prefix: short enough to be typed.
+pub(super) fn fresh_id(prefix: &str) -> String {
     let random = uuid::Uuid::new_v4().simple().to_string();
-    RequestId::new(&format!("{}{}", avouch_domain::request::REQUEST_PREFIX, random.get(..12)?)).ok()
+    format!("{prefix}{}", random.get(..12).unwrap_or_default())
 }
 
 impl Services {
-    /// Asks for the yes of a person on behalf of an identity that this agent may serve, or uses one that was said.
+    /// Asks for the yes of a person on behalf of an identity that this agent may serve, or uses one that was said; uses a
+    /// grant, where that is needed.
     ///
     /// # Errors
     /// [`WriteError`]; then nobody was asked and nothing was used.
@@ -70,12 +72,16 @@ impl Services {
         if !known {
             return Ok(Err(AskingError::NotServed(name)));
         }
-        let text = match text_of(&content) {
-            Ok(text) => text,
-            Err(e) => return Ok(Err(e.into())),
+        // Who needs a grant alone shows nobody anything.
+        let text = match needs.yes.nobodys() {
+            true => RequestText { hash: RequestHash([0; 32]), text: "".into() },
+            false => match text_of(&content) {
+                Ok(text) => text,
+                Err(e) => return Ok(Err(e.into())),
+            },
         };
         let wanted = Wanted {
-            id: fresh_id().ok_or(WriteError::Stopped)?,
+            id: RequestId::new(&fresh_id(RequestId::PREFIX)).map_err(|_| WriteError::Stopped)?,
             text,
             identity: name,
             node: agent.clone(),

@@ -14,8 +14,11 @@ use crate::limits::BUSY_TIMEOUT;
 use crate::lock::beside;
 
 /// Forward steps; the schema number is the count of those done.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_first.sql"), include_str!("../migrations/0002_requests.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_requests.sql"),
+    include_str!("../migrations/0003_grants.sql"),
+];
 /// As the first migration writes it: "AVOU".
 const APPLICATION_ID: i64 = 1_096_175_445;
 /// How every SQLite file begins.

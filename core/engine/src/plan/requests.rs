@@ -1,30 +1,28 @@
 //! Plans on requests: what waits for a person, whose yes it takes, and that a yes is used once.
 //!
-//! Never lets who owns an identity stand for the second person, as long as there is one, and never lets a yes outlive the
-//! pause of its identity. What is asked is a hash here; whoever hands it over has hashed the text.
+//! Never lets a yes outlive the pause of its identity. What is asked is a hash here; whoever hands it over has hashed the text.
 
 use std::sync::Arc;
 
 use avouch_domain::limits::{
-    NO_REST, REQUEST_WAIT, REQUESTS_AN_HOUR_MAX, REQUESTS_WAITING_ALL_MAX, REQUESTS_WAITING_MAX,
-    REQUESTS_WAITING_NODE_MAX, YES_FOR,
+    AGAIN_WITHIN, NO_REST, REQUEST_WAIT, REQUESTS_AN_HOUR_MAX, REQUESTS_WAITING_ALL_MAX,
+    REQUESTS_WAITING_MAX, REQUESTS_WAITING_NODE_MAX, YES_FOR,
 };
 use avouch_domain::{
-    AuditEvent, Environment, Identity, Kind, Person, PersonId, Plan, Request, RequestHash, RequestId,
-    RequestState, RequestText, Row, RowKey, Said, SpiffeId, Timestamp, Whose,
+    AuditEvent, Grant, Identity, Needs, PersonId, Plan, Request, RequestHash, RequestId, RequestState,
+    RequestText, Row, RowKey, Said, SpiffeId, Timestamp, Whose,
 };
 
-use super::Draft;
+use super::consent::{ConsentError, Role, active, role};
+use super::{Draft, grants};
 use crate::registry::Registry;
 
 /// Over how long [`REQUESTS_AN_HOUR_MAX`] counts.
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
-/// For how long a call that is made again is answered alike: longer than any caller repeats one.
-const AGAIN_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// Most requests that one plan forgets; the next plan goes on.
 pub const FORGET_BATCH: usize = 1_000;
 
-/// What somebody wants a yes for.
+/// What somebody wants a yes for, or has a grant of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Unused; taken if it is a new request.
@@ -35,8 +33,8 @@ pub struct Wanted {
     pub node: SpiffeId,
     pub action: Arc<str>,
     pub resource: Arc<str>,
-    /// At least one.
-    pub needs: Whose,
+    /// At least one thing.
+    pub needs: Needs,
     /// Of this one call: made again with the same key, it is the same call.
     pub key: [u8; 16],
 }
@@ -46,8 +44,19 @@ pub struct Wanted {
 pub enum Asked {
     /// Somebody's yes is missing.
     Waits(Request),
-    /// All said yes, and this call has used it.
-    Spent(Request),
+    /// A grant is missing, so nobody's yes would help.
+    NoGrant,
+    /// Nothing is missing, and this call has used what there was.
+    Used(Used),
+}
+
+/// What a call has used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Whose yeses were needed and said.
+    pub request: Option<Request>,
+    /// As it was before this use.
+    pub grant: Option<Grant>,
 }
 
 /// Why nobody is asked.
@@ -55,7 +64,7 @@ pub enum Asked {
 pub enum AskError {
     #[error("{0} is not in force, so it asks for nothing")]
     NotInForce(SpiffeId),
-    #[error("nobody's yes is needed")]
+    #[error("nobody's yes and no grant is needed")]
     NothingNeeded,
     #[error("{REQUESTS_WAITING_MAX} requests of {0} wait already: ask again when some are answered")]
     TooManyWait(SpiffeId),
@@ -77,20 +86,14 @@ pub enum AskError {
 pub enum AnswerError {
     #[error("no request has the ID {0}: `avouch ask list` shows what waits")]
     Unknown(RequestId),
-    #[error("{0} is no active person")]
-    NoPerson(PersonId),
     #[error("{id} is {standing}, expected one that waits")]
     NotWaiting { id: RequestId, standing: &'static str },
     #[error("{0}, whose request it is, is not in force any more")]
     NotInForce(SpiffeId),
     #[error("{id} asks for something else than was answered: look at it again with `avouch ask show {id}`")]
     OtherText { id: RequestId },
-    #[error("{0} owns the identity or has said yes already, so the yes is another person's")]
-    SecondPerson(PersonId),
-    #[error("only its owner's yes is missing, and {0} does not own it")]
-    OwnersYes(PersonId),
-    #[error("it acts on behalf of its owner, so in their place a security person other than {0} answers")]
-    OnBehalf(PersonId),
+    #[error(transparent)]
+    Consent(#[from] ConsentError),
 }
 
 /// Asks for the yes of a person, or uses one that was said to exactly this.
@@ -107,21 +110,53 @@ pub fn ask(registry: &Registry, at: Timestamp, wanted: &Wanted) -> (Plan, Result
 
 fn asked(draft: &mut Draft<'_>, at: Timestamp, wanted: &Wanted) -> Result<Asked, AskError> {
     let registry = draft.before;
-    if wanted.needs.nobodys() {
+    if wanted.needs.nothing() {
         return Err(AskError::NothingNeeded);
     }
     let name = &wanted.identity;
     let identity = registry.identity(name).filter(|identity| identity.is_in_force(at));
     let identity = identity.ok_or_else(|| AskError::NotInForce(name.clone()))?;
+    let grant = wanted
+        .needs
+        .grant
+        .then(|| grants::fitting(registry, at, identity, (&wanted.action, &wanted.resource), wanted.key));
+    if let Some(None) = grant {
+        return Ok(Asked::NoGrant);
+    }
+    let request = match wanted.needs.yes.nobodys() {
+        true => None,
+        false => match agreed_to(draft, at, identity, wanted)? {
+            Agreed::Used(request) => Some(request),
+            Agreed::Waits(request) => return Ok(Asked::Waits(request)),
+        },
+    };
+    let grant = grant.flatten().map(|grant| grants::use_once(draft, grant, wanted.key));
+    Ok(Asked::Used(Used { request, grant }))
+}
+
+/// What became of the yes.
+enum Agreed {
+    Waits(Request),
+    Used(Request),
+}
+
+/// Uses the yes that was said to exactly this, or lets a request wait for it.
+fn agreed_to(
+    draft: &mut Draft<'_>,
+    at: Timestamp,
+    identity: &Identity,
+    wanted: &Wanted,
+) -> Result<Agreed, AskError> {
+    let (registry, needs) = (draft.before, wanted.needs.yes);
     let (mut agreed, mut waiting) = (None, None);
-    for request in registry.requests_of(name) {
+    for request in registry.requests_of(&wanted.identity) {
         // Tool servers and repositories are a node's own: what is done on another is another act.
         let fits = request.hash == wanted.text.hash && request.node == wanted.node;
         if !fits || request.stop_number != identity.stop_number {
             continue;
         }
         if request.spent_with == Some(wanted.key) && at.since(request.until) < AGAIN_WITHIN {
-            return Ok(Asked::Spent(request.clone()));
+            return Ok(Agreed::Used(request.clone()));
         }
         if request.may_be_done(at) {
             agreed = Some(request);
@@ -131,29 +166,29 @@ fn asked(draft: &mut Draft<'_>, at: Timestamp, wanted: &Wanted) -> Result<Asked,
     }
     if let Some(open) = agreed.or(waiting) {
         // Who said yes may have left since, or own it by now, and the rules may want more than was asked for then.
-        let now = Request { needs: open.needs.and(wanted.needs), ..counting(registry, identity, open) };
+        let now = Request { needs: open.needs.and(needs), ..counting(registry, identity, open) };
         if now.missing(at).nobodys() && agreed.is_some() {
             let (state, spent_with) = (RequestState::Spent, Some(wanted.key));
             let spent = Request { state, spent_with, until: at, ..now };
-            return Ok(Asked::Spent(put(draft, AuditEvent::RequestSpent, spent, Vec::new())));
+            return Ok(Agreed::Used(put(draft, AuditEvent::RequestSpent, spent, Vec::new())));
         }
         let now = Request { state: RequestState::Waiting, ..now };
         if now == *open {
-            return Ok(Asked::Waits(now));
+            return Ok(Agreed::Waits(now));
         }
         let now = Request { until: at + REQUEST_WAIT, ..now };
-        return Ok(Asked::Waits(put(draft, AuditEvent::RequestAsked, now, asks(wanted))));
+        return Ok(Agreed::Waits(put(draft, AuditEvent::RequestAsked, now, asks(wanted))));
     }
     has_room(registry, at, identity, wanted)?;
     let request = Request {
         id: wanted.id.clone(),
         hash: wanted.text.hash,
-        identity: name.clone(),
+        identity: wanted.identity.clone(),
         stop_number: identity.stop_number,
         node: wanted.node.clone(),
         action: wanted.action.clone(),
         resource: wanted.resource.clone(),
-        needs: wanted.needs,
+        needs,
         owner_yes: None,
         person_yes: None,
         no: None,
@@ -162,7 +197,7 @@ fn asked(draft: &mut Draft<'_>, at: Timestamp, wanted: &Wanted) -> Result<Asked,
         until: at + REQUEST_WAIT,
         spent_with: None,
     };
-    Ok(Asked::Waits(put(draft, AuditEvent::RequestAsked, request, asks(wanted))))
+    Ok(Agreed::Waits(put(draft, AuditEvent::RequestAsked, request, asks(wanted))))
 }
 
 /// A request with those of its yeses that count now: of people who are there, in the role that they still have.
@@ -177,7 +212,7 @@ fn counting(registry: &Registry, identity: &Identity, request: &Request) -> Requ
 }
 
 fn asks(wanted: &Wanted) -> Vec<(&'static str, String)> {
-    let Whose { owner, person } = wanted.needs;
+    let Whose { owner, person } = wanted.needs.yes;
     let needs = [("owner", owner), ("person", person)].into_iter().filter(|(_, needed)| *needed);
     let needs: Vec<_> = needs.map(|(who, _)| who).collect();
     vec![
@@ -257,7 +292,7 @@ fn agreed(
     let other = if matches!(role, Role::Owner) { &request.person_yes } else { &request.owner_yes };
     // Two that are needed are two people; only who is alone is both.
     if !matches!(role, Role::Itself) && other.as_ref().is_some_and(|said| said.by == *actor) {
-        return Err(AnswerError::SecondPerson(actor.clone()));
+        return Err(ConsentError::SecondPerson(actor.clone()).into());
     }
     let said = Some(Said { by: actor.clone(), at });
     let mut request = match role {
@@ -269,50 +304,6 @@ fn agreed(
         request.until = request.said_at().unwrap_or(at) + YES_FOR;
     }
     Ok((request, role.name()))
-}
-
-/// As whom somebody answers.
-#[derive(Clone, Copy)]
-enum Role {
-    Owner,
-    Person,
-    /// The owner in `test`, where nobody else is there to ask.
-    Itself,
-}
-
-impl Role {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Person => "person",
-            Self::Itself => "self",
-        }
-    }
-}
-
-fn role(
-    registry: &Registry,
-    identity: &Identity,
-    missing: Whose,
-    person: &Person,
-) -> Result<Role, AnswerError> {
-    let owns = person.id == identity.owner;
-    if identity.kind == Kind::Helper {
-        return match owns {
-            true => Err(AnswerError::OnBehalf(person.id.clone())),
-            false if missing.person => Ok(Role::Person),
-            false if person.security => Ok(Role::Owner),
-            false => Err(AnswerError::OnBehalf(identity.owner.clone())),
-        };
-    }
-    let alone = || !registry.people().any(|other| other.is_active() && other.id != person.id);
-    match (owns, missing) {
-        (true, Whose { owner: true, .. }) => Ok(Role::Owner),
-        (true, _) if identity.environment == Environment::Test && alone() => Ok(Role::Itself),
-        (true, _) => Err(AnswerError::SecondPerson(person.id.clone())),
-        (false, Whose { person: true, .. }) => Ok(Role::Person),
-        (false, _) => Err(AnswerError::OwnersYes(person.id.clone())),
-    }
 }
 
 /// Says no, or takes back a yes that was not used yet. Any person may.
@@ -355,11 +346,6 @@ fn shown<'a>(registry: &'a Registry, id: &RequestId, hash: RequestHash) -> Resul
 /// It waits for nothing any more.
 fn over(registry: &Registry, at: Timestamp, request: &Request) -> AnswerError {
     AnswerError::NotWaiting { id: request.id.clone(), standing: registry.request_standing(request, at) }
-}
-
-fn active<'a>(registry: &'a Registry, id: &PersonId) -> Result<&'a Person, AnswerError> {
-    let person = registry.person(id).filter(|person| person.is_active());
-    person.ok_or_else(|| AnswerError::NoPerson(id.clone()))
 }
 
 /// Forgets requests of which nothing has come since `before`, [`FORGET_BATCH`] at most.

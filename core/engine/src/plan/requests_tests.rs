@@ -8,9 +8,10 @@ use avouch_domain::{
 };
 use proptest::prelude::*;
 
+use super::consent::ConsentError;
 use super::governance_tests::commit;
 use super::identities;
-use super::requests::{AnswerError, AskError, Asked, Wanted, ask, forget, say_no, say_yes};
+use super::requests::{AnswerError, AskError, Asked, Used, Wanted, ask, forget, say_no, say_yes};
 use crate::registry::Registry;
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -46,7 +47,7 @@ fn wanted(text: u8, key: u8, needs: Whose) -> Wanted {
         node: id("/spire/agent/x"),
         action: "repo.merge".into(),
         resource: format!("git/{text}").into(),
-        needs,
+        needs: needs.into(),
         key: [key; 16],
     }
 }
@@ -84,7 +85,7 @@ fn a_yes_fits_one_text_once() {
     let other = asked(&mut registry, NOW, &wanted(2, 2, PERSON)).unwrap();
     assert!(matches!(other, Asked::Waits(_)), "another text waits for a yes of its own");
     let spent = asked(&mut registry, NOW, &wanted(1, 3, PERSON)).unwrap();
-    assert!(matches!(&spent, Asked::Spent(request) if request.id == first.id));
+    assert!(matches!(&spent, Asked::Used(Used { request: Some(request), .. }) if request.id == first.id));
     let again = waits(&mut registry, NOW, &wanted(1, 4, PERSON));
     assert_ne!(again.id, first.id, "a yes that is spent is asked for anew");
 }
@@ -114,12 +115,12 @@ fn the_owner_is_not_the_second_person_and_nobody_else_is_the_owner() {
     let mut registry = coder();
     let person = waits(&mut registry, NOW, &wanted(1, 1, PERSON));
     let owner = waits(&mut registry, NOW, &wanted(2, 1, OWNER));
-    let refused = AnswerError::SecondPerson(person_id("per_owner"));
+    let refused = ConsentError::SecondPerson(person_id("per_owner")).into();
     assert_eq!(yes(&mut registry, NOW, "per_owner", &person), Err(refused));
-    let refused = AnswerError::OwnersYes(person_id("per_other"));
+    let refused = ConsentError::OwnersYes(person_id("per_other")).into();
     assert_eq!(yes(&mut registry, NOW, "per_other", &owner), Err(refused));
     assert_eq!(yes(&mut registry, NOW, "per_owner", &owner).unwrap().state, RequestState::Yes);
-    let refused = AnswerError::NoPerson(person_id("per_gone"));
+    let refused = ConsentError::NoPerson(person_id("per_gone")).into();
     assert_eq!(yes(&mut registry, NOW, "per_gone", &person), Err(refused));
 }
 
@@ -133,7 +134,10 @@ fn in_test_an_owner_who_is_alone_says_yes_to_himself_and_nowhere_else() {
     for environment in [Environment::Staging, Environment::Prod] {
         let mut alone = scene(Kind::AiAgent, environment, false);
         let request = waits(&mut alone, NOW, &wanted(1, 1, PERSON));
-        assert!(matches!(yes(&mut alone, NOW, "per_owner", &request), Err(AnswerError::SecondPerson(_))));
+        assert!(matches!(
+            yes(&mut alone, NOW, "per_owner", &request),
+            Err(AnswerError::Consent(ConsentError::SecondPerson(_)))
+        ));
     }
 }
 
@@ -142,12 +146,21 @@ fn who_is_helped_never_answers_for_the_helper() {
     let mut registry = scene(Kind::Helper, Environment::Test, true);
     let request = waits(&mut registry, NOW, &wanted(1, 1, OWNER));
     for by in ["per_owner", "per_other"] {
-        assert!(matches!(yes(&mut registry, NOW, by, &request), Err(AnswerError::OnBehalf(_))), "{by}");
+        assert!(
+            matches!(
+                yes(&mut registry, NOW, by, &request),
+                Err(AnswerError::Consent(ConsentError::OnBehalf(_)))
+            ),
+            "{by}"
+        );
     }
     assert_eq!(yes(&mut registry, NOW, "per_s", &request).unwrap().state, RequestState::Yes);
     let mut alone = scene(Kind::Helper, Environment::Test, false);
     let request = waits(&mut alone, NOW, &wanted(1, 1, PERSON));
-    assert!(matches!(yes(&mut alone, NOW, "per_owner", &request), Err(AnswerError::OnBehalf(_))));
+    assert!(matches!(
+        yes(&mut alone, NOW, "per_owner", &request),
+        Err(AnswerError::Consent(ConsentError::OnBehalf(_)))
+    ));
 }
 
 #[test]
@@ -178,7 +191,7 @@ fn nobody_is_two_people() {
     let mut registry = scene(Kind::Helper, Environment::Test, true);
     let request = waits(&mut registry, NOW, &wanted(1, 1, both));
     let half = yes(&mut registry, NOW, "per_s", &request).unwrap();
-    let refused = AnswerError::SecondPerson(person_id("per_s"));
+    let refused = ConsentError::SecondPerson(person_id("per_s")).into();
     assert_eq!(yes(&mut registry, NOW, "per_s", &half), Err(refused));
     // Nor is who becomes the owner in between.
     let mut registry = coder();
@@ -330,7 +343,7 @@ proptest! {
             let needs = if text == 0 { OWNER } else { PERSON };
             let of = |registry: &Registry| registry.requests().find(|r| r.hash.0[0] == text && (r.waits(at) || r.may_be_done(at))).cloned();
             match step {
-                0..=2 => if let Ok(Asked::Spent(request)) = asked(&mut registry, at, &wanted(text, key, needs)) {
+                0..=2 => if let Ok(Asked::Used(Used { request: Some(request), .. })) = asked(&mut registry, at, &wanted(text, key, needs)) {
                     prop_assert!(spent.insert(request.id.clone()), "spent twice");
                     let said = if text == 0 { &request.owner_yes } else { &request.person_yes };
                     let said = said.as_ref().unwrap();

@@ -41,6 +41,7 @@ mod agents;
 mod authorities;
 mod bundles;
 mod entries;
+mod grants;
 mod local;
 mod records;
 mod rules;

@@ -5,6 +5,7 @@
 mod authority;
 mod bundle;
 mod entry;
+mod grant;
 mod identity;
 mod join_token;
 mod node;
@@ -15,7 +16,9 @@ mod rules;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use avouch_domain::{Entry, EntryId, PersonId, RequestId, Row, RowKey, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{
+    Entry, EntryId, GrantId, PersonId, RequestId, Row, RowKey, Said, SpiffeId, Timestamp, TrustDomain,
+};
 use aws_lc_rs::digest;
 use rusqlite::types::{FromSql, Value};
 use rusqlite::{Connection, Row as Columns, params_from_iter};
@@ -53,7 +56,7 @@ struct Statements {
     read: fn(&mut Fields<'_>) -> Result<Row, Bad>,
 }
 
-const ALL: [&Statements; 9] = [
+const ALL: [&Statements; 10] = [
     &entry::STATEMENTS,
     &node::STATEMENTS,
     &bundle::STATEMENTS,
@@ -63,6 +66,7 @@ const ALL: [&Statements; 9] = [
     &identity::STATEMENTS,
     &rules::STATEMENTS,
     &request::STATEMENTS,
+    &grant::STATEMENTS,
 ];
 
 fn statements(key: &RowKey) -> &'static Statements {
@@ -76,6 +80,7 @@ fn statements(key: &RowKey) -> &'static Statements {
         RowKey::Identity(_) => &identity::STATEMENTS,
         RowKey::Rules(_) => &rules::STATEMENTS,
         RowKey::Request(_) => &request::STATEMENTS,
+        RowKey::Grant(_) => &grant::STATEMENTS,
     }
 }
 
@@ -91,6 +96,7 @@ pub(crate) fn put(conn: &Connection, row: &Row) -> Result<[u8; 32], StoreError> 
         Row::Identity(i) => (&identity::STATEMENTS, identity::values(i)),
         Row::Rules(r) => (&rules::STATEMENTS, rules::values(r)),
         Row::Request(r) => (&request::STATEMENTS, request::values(r)),
+        Row::Grant(g) => (&grant::STATEMENTS, grant::values(g)),
     };
     let content = content_digest(&values);
     conn.prepare_cached(statements.put)?.execute(params_from_iter(values))?;
@@ -153,6 +159,7 @@ fn key_values(key: &RowKey) -> Vec<Value> {
         RowKey::Identity(name) => vec![text(name.as_str())],
         RowKey::Rules(number) => vec![Value::Integer(number.cast_signed())],
         RowKey::Request(id) => vec![text(id.as_str())],
+        RowKey::Grant(id) => vec![text(id.as_str())],
     }
 }
 
@@ -168,6 +175,7 @@ pub(crate) fn key_to_log(key: &RowKey) -> (i64, String) {
         RowKey::Identity(name) => (7, name.to_string()),
         RowKey::Rules(number) => (8, number.to_string()),
         RowKey::Request(id) => (9, id.to_string()),
+        RowKey::Grant(id) => (10, id.to_string()),
     }
 }
 
@@ -187,6 +195,7 @@ pub(crate) fn key_from_log(kind: i64, key: &str) -> Result<RowKey, Bad> {
         7 => SpiffeId::parse(key).map(RowKey::Identity).map_err(bad),
         8 => key.parse().map(RowKey::Rules).map_err(bad),
         9 => RequestId::new(key).map(RowKey::Request).map_err(bad),
+        10 => GrantId::new(key).map(RowKey::Grant).map_err(bad),
         _ => Err(bad(format!("key kind {kind} is unknown"))),
     }
 }
@@ -287,6 +296,15 @@ impl<'a> Fields<'a> {
     fn time_or_none(&mut self) -> Result<Option<Timestamp>, Bad> {
         Ok(self.take::<Option<i64>>()?.map(Timestamp))
     }
+
+    /// Somebody and a moment, in two columns.
+    fn said_or_none(&mut self) -> Result<Option<Said>, Bad> {
+        match (self.person_or_none()?, self.time_or_none()?) {
+            (Some(by), Some(at)) => Ok(Some(Said { by, at })),
+            (None, None) => Ok(None),
+            _ => Err(bad("somebody without a moment, or a moment without somebody")),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -307,12 +325,13 @@ mod tests {
             RowKey::Identity(SpiffeId::parse("spiffe://td/test/coder").unwrap()),
             RowKey::Rules(7),
             RowKey::Request(RequestId::new("req_1").unwrap()),
+            RowKey::Grant(GrantId::new("gr_1").unwrap()),
         ];
         for key in keys {
             let (kind, text) = key_to_log(&key);
             assert_eq!(key_from_log(kind, &text).unwrap(), key);
         }
-        assert!(key_from_log(10, "x").is_err());
+        assert!(key_from_log(11, "x").is_err());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Requests: one row each, by ID. The table itself refuses another text under an ID and a way back from a spent yes. Their
 //! texts lie beside it, by hash.
 
-use avouch_domain::{Request, RequestHash, RequestId, RequestState, Row, Said, SpiffeId, Whose};
+use avouch_domain::{Request, RequestHash, RequestId, RequestState, Row, SpiffeId, Whose};
 use rusqlite::types::Value;
 
-use super::{Bad, Fields, Statements, bad, flag, person_or_null, text};
+use super::{Bad, Fields, Statements, flag, person_or_null, text};
 
 pub(super) const STATEMENTS: Statements = Statements {
     table: "requests",
@@ -59,20 +59,12 @@ fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
         action: fields.take()?,
         resource: fields.take()?,
         needs: Whose { owner: fields.take()?, person: fields.take()? },
-        owner_yes: said(fields)?,
-        person_yes: said(fields)?,
-        no: said(fields)?,
+        owner_yes: fields.said_or_none()?,
+        person_yes: fields.said_or_none()?,
+        no: fields.said_or_none()?,
         state: fields.name(RequestState::from_name)?,
         asked_at: fields.time()?,
         until: fields.time()?,
         spent_with: fields.take()?,
     }))
-}
-
-fn said(fields: &mut Fields<'_>) -> Result<Option<Said>, Bad> {
-    match (fields.person_or_none()?, fields.time_or_none()?) {
-        (Some(by), Some(at)) => Ok(Some(Said { by, at })),
-        (None, None) => Ok(None),
-        _ => Err(bad("somebody without a moment, or a moment without somebody")),
-    }
 }

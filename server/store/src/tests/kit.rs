@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use avouch_domain::fixtures::{domain, entry, id, identity, node, person, person_id, request, rules};
+use avouch_domain::fixtures::{domain, entry, grant, id, identity, node, person, person_id, request, rules};
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, Entry, Holder, Identity,
-    Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, PublishedRules, Request,
-    RequestState, Revision, Row, RowKey, RulesStanding, Said, Slot, SlotState, Standing, Timestamp, Whose,
-    X509Authority,
+    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, Entry, Grant, Holder,
+    Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, PublishedRules,
+    Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, Slot, SlotState, Standing, Timestamp,
+    Whose, X509Authority,
 };
 
 use crate::Store;
@@ -150,6 +150,13 @@ pub fn one_of_each() -> Vec<Row> {
             no: Some(Said { by: person_id("per_a"), at: NOW }),
             state: RequestState::No,
             ..request("req_c", "/test/full")
+        }),
+        Row::Grant(grant("gr_a", "/test/plain")),
+        Row::Grant(Grant {
+            stop_number: 3,
+            max_uses: 9,
+            ended: Some(Said { by: person_id("per_a"), at: NOW }),
+            ..grant("gr_b", "/test/full").used([1; 16], NOW)
         }),
     ]
 }

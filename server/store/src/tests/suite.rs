@@ -305,6 +305,33 @@ async fn the_table_itself_keeps_requests_to_one_text_and_one_use(at: Opened) {
     }
 }
 
+async fn the_table_itself_keeps_grants_from_being_widened(at: Opened) {
+    use avouch_domain::fixtures::{grant, id, person_id};
+    use avouch_domain::{Grant, Said, Timestamp};
+    let given = Grant { max_uses: 2, ..grant("gr_1", "/test/plain") };
+    let used = given.clone().used([1; 16], NOW);
+    let ended = Some(Said { by: person_id("per_a"), at: NOW });
+    let gone = Grant { ended, ..grant("gr_2", "/test/plain") };
+    let mut rows = one_of_each();
+    rows.extend([&used, &gone].map(|grant| Row::Grant(grant.clone())));
+    let now = last(&at.store.commit(at.image.position, vec![put(rows)]).await.unwrap());
+    let wrong = [
+        ("a use that comes back", Grant { uses: 0, ..used.clone() }),
+        ("more uses than it has", Grant { uses: 3, ..used.clone() }),
+        ("more uses than were given", Grant { max_uses: 3, ..used.clone() }),
+        ("a later end", Grant { ends_at: Timestamp(used.ends_at.0 + 1), ..used.clone() }),
+        ("another resource", Grant { resource: "vault/other".into(), ..used.clone() }),
+        ("another identity", Grant { identity: id("/test/full"), ..used.clone() }),
+        ("a life after a stop", Grant { stop_number: 1, ..used.clone() }),
+        ("what was taken back", Grant { ended: None, ..gone }),
+    ];
+    for (what, wrong) in wrong {
+        let refused = at.store.commit(now, vec![put([Row::Grant(wrong)])]).await;
+        assert!(matches!(refused, Err(CommitError::Store(_))), "{what}: {refused:?}");
+    }
+    assert!(at.store.commit(now, vec![put([Row::Grant(used.used([2; 16], NOW))])]).await.is_ok());
+}
+
 async fn a_backup_holds_everything_and_overwrites_nothing(at: Opened) {
     let (_folder, to) = place();
     let end = last(&at.store.commit(at.image.position, vec![put(one_of_each())]).await.unwrap());
@@ -350,6 +377,7 @@ macro_rules! store_suite {
             the_table_itself_keeps_environments_stop_numbers_and_stops,
             the_table_itself_keeps_rules_as_they_were_published,
             the_table_itself_keeps_requests_to_one_text_and_one_use,
+            the_table_itself_keeps_grants_from_being_widened,
             a_text_of_a_request_goes_with_the_last_request_that_names_it,
             a_folder_of_rules_is_written_with_its_row_and_read_by_its_digest,
             only_folders_of_the_newest_rules_and_of_those_in_force_are_kept,

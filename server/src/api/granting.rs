@@ -1,0 +1,62 @@
+//! The methods of the governance service on grants.
+
+use std::time::Duration;
+
+use avouch_domain::{Grant, GrantId};
+use avouch_proto::convert::grant_to_wire;
+use avouch_proto::governance_v1 as wire;
+use tonic::Status;
+
+use crate::api::call::Call;
+use crate::api::governance::GovernanceApi;
+use crate::api::status::{bad, ending_failed, giving_failed, name_failed, write_failed};
+use crate::limits::GOVERNANCE_PAGE_MAX;
+use crate::service::Giving;
+
+impl GovernanceApi {
+    pub(super) async fn give(
+        &self,
+        call: &Call,
+        request: wire::GiveGrantRequest,
+    ) -> Result<wire::Grant, Status> {
+        let actor = self.person(call)?;
+        let giving = Giving {
+            identity: self.services.find_name(&request.name).map_err(|e| name_failed(&e))?,
+            action: request.action,
+            resource: request.resource,
+            uses: request.uses,
+            lasts: Duration::from_secs(request.seconds),
+        };
+        let given = self.services.give_grant(call.now(), &actor, giving).await;
+        let given = given.map_err(|e| write_failed("failed to give the grant", &e))?;
+        given.map(|grant| self.granted(call, &grant)).map_err(|e| giving_failed(&e))
+    }
+
+    pub(super) async fn take_back(&self, call: &Call, id: &str) -> Result<wire::Grant, Status> {
+        let actor = self.person(call)?;
+        let id = GrantId::new(id).map_err(|e| bad(&e.to_string()))?;
+        let ended = self.services.end_grant(call.now(), &actor, id).await;
+        let ended = ended.map_err(|e| write_failed("failed to end the grant", &e))?;
+        ended.map(|grant| self.granted(call, &grant)).map_err(|e| ending_failed(&e))
+    }
+
+    pub(super) fn grants(
+        &self,
+        call: &Call,
+        request: &wire::ListGrantsRequest,
+    ) -> Result<wire::ListGrantsResponse, Status> {
+        self.person(call)?;
+        let name = match request.name.as_str() {
+            "" => None,
+            name => Some(self.services.find_name(name).map_err(|e| name_failed(&e))?),
+        };
+        let most = usize::try_from(GOVERNANCE_PAGE_MAX).unwrap_or(0);
+        let grants = self.services.list_grants(call.now().wall, name.as_ref(), request.all, most);
+        let grants = grants.iter().map(|grant| self.granted(call, grant));
+        Ok(wire::ListGrantsResponse { grants: grants.collect() })
+    }
+
+    fn granted(&self, call: &Call, grant: &Grant) -> wire::Grant {
+        grant_to_wire(grant, self.services.registry().grant_standing(grant, call.now().wall).name())
+    }
+}

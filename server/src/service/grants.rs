@@ -1,0 +1,107 @@
+//! Verbs on grants.
+//!
+//! Never gives what the rules in force do not know.
+
+use std::time::Duration;
+
+use avouch_domain::{Grant, GrantId, GrantStanding, Now, PersonId, SpiffeId, Timestamp};
+use avouch_engine::plan::grants::{self, EndError, GiveError, NewGrant};
+
+use super::requests::fresh_id;
+use super::{Services, WriteError};
+
+/// What somebody gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Giving {
+    pub identity: SpiffeId,
+    /// Empty: the only one that the resource has.
+    pub action: String,
+    /// ID in the catalogue.
+    pub resource: String,
+    pub uses: u32,
+    pub lasts: Duration,
+}
+
+/// Why nothing was given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GivingError {
+    #[error("no rules are in force, so there is nothing to give: `avouch rules publish`")]
+    NoRules,
+    #[error("the rules in force have no resource \"{0}\": `avouch rules show` has them")]
+    Resource(String),
+    #[error("\"{resource}\" has no action \"{action}\", expected one of: {known}")]
+    Action { resource: String, action: String, known: String },
+    #[error(transparent)]
+    Give(#[from] GiveError),
+}
+
+impl Services {
+    /// Gives an identity an action on a resource.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nothing was given.
+    pub async fn give_grant(
+        &self,
+        now: Now,
+        actor: &PersonId,
+        giving: Giving,
+    ) -> Result<Result<Grant, GivingError>, WriteError> {
+        let action = match self.action_of(&giving) {
+            Ok(action) => action,
+            Err(e) => return Ok(Err(e)),
+        };
+        let new = NewGrant {
+            id: GrantId::new(&fresh_id(GrantId::PREFIX)).map_err(|_| WriteError::Stopped)?,
+            identity: giving.identity,
+            action: action.into(),
+            resource: giving.resource.into(),
+            uses: giving.uses,
+            lasts: giving.lasts,
+        };
+        let actor = actor.clone();
+        let give = move |registry: &_| grants::give(registry, now.wall, &actor, &new);
+        Ok(self.0.writer.write(give).await?.map_err(GivingError::from))
+    }
+
+    /// The action that is meant, if the rules in force have it for the resource.
+    fn action_of(&self, giving: &Giving) -> Result<String, GivingError> {
+        let shown = self.shown_rules();
+        let rules = shown.as_ref().and_then(|shown| shown.rules.as_ref()).ok_or(GivingError::NoRules)?;
+        let short = |text: &str| text.chars().take(128).collect();
+        let actions = rules.actions.get(&giving.resource);
+        let actions = actions.ok_or_else(|| GivingError::Resource(short(&giving.resource)))?;
+        let only = actions.first().filter(|_| actions.len() == 1 && giving.action.is_empty());
+        only.or_else(|| actions.get(&giving.action)).cloned().ok_or_else(|| GivingError::Action {
+            resource: giving.resource.clone(),
+            action: short(&giving.action),
+            known: actions.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Takes a grant back.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then it was not taken back.
+    pub async fn end_grant(
+        &self,
+        now: Now,
+        actor: &PersonId,
+        id: GrantId,
+    ) -> Result<Result<Grant, EndError>, WriteError> {
+        let actor = actor.clone();
+        self.0.writer.write(move |registry| grants::end(registry, now.wall, &actor, &id)).await
+    }
+
+    /// Grants, newest first; only those that are open, unless `all` are wanted.
+    #[must_use]
+    pub fn list_grants(&self, wall: Timestamp, of: Option<&SpiffeId>, all: bool, limit: usize) -> Vec<Grant> {
+        let registry = self.registry();
+        let wanted = |grant: &&Grant| {
+            of.is_none_or(|name| *name == grant.identity)
+                && (all || registry.grant_standing(grant, wall) == GrantStanding::Open)
+        };
+        let mut grants: Vec<_> = registry.grants().filter(wanted).collect();
+        grants.sort_by(|a, b| (b.given.at, &b.id).cmp(&(a.given.at, &a.id)));
+        grants.into_iter().take(limit).cloned().collect()
+    }
+}
