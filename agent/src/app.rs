@@ -28,6 +28,7 @@ use crate::config::{AgentConfig, KeyManagerConfig};
 use crate::confine::Confined;
 use crate::disk::{DiskError, StateFile};
 use crate::health::AgentHealth;
+use crate::heard::Heard;
 use crate::hooks::{self, Hooks};
 use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
@@ -113,6 +114,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
     // The middle outlives the doors: open calls need it while the doors close.
     let shell_stop = CancellationToken::new();
+    let heard = Heard::default();
     let (recording, voucher) = Recording::start(&config, &metrics, &server, &shell_stop)?;
     let (shell, shell_task) = Shell::start(
         shell::Parts {
@@ -123,6 +125,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
             own_bundle: bundle_tx,
             refusals: refusals_tx,
             vault: vault.clone(),
+            heard: heard.clone(),
             metrics: metrics.clone(),
             clock: clock::now,
             version: VERSION.to_owned(),
@@ -130,7 +133,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         shell_stop.clone(),
     );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let (runs, hooks) = hold_runs(&config, &server, &supply, &recording.records, &metrics, &shell_stop)?;
+    let (runs, hooks) =
+        hold_runs(&config, &server, (&supply, heard), &recording.records, &metrics, &shell_stop)?;
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -218,7 +222,7 @@ impl Recording {
 fn hold_runs(
     config: &AgentConfig,
     server: &Arc<Server>,
-    supply: &Arc<dyn Supply>,
+    (supply, heard): (&Arc<dyn Supply>, Heard),
     records: &Records,
     metrics: &Metrics,
     stop: &CancellationToken,
@@ -247,6 +251,7 @@ fn hold_runs(
         requests: server.clone(),
         tasks: server.clone(),
         rules,
+        heard,
         scribe,
         own_folders: own_folders(config),
         folder: config.data_dir.join("runs"),

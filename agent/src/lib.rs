@@ -10,6 +10,7 @@ pub mod confine;
 pub mod disk;
 pub mod fair;
 pub mod health;
+pub mod heard;
 pub mod hooks;
 pub mod join;
 pub mod keys;

@@ -190,3 +190,8 @@ pub const SHIP_BYTES: usize = 768 * 1024;
 pub const SHIP_EVERY: Duration = Duration::from_millis(200);
 /// Pause before a server that takes no records is asked again.
 pub const SHIP_UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
+/// Between two questions whether the server is there, while something that is decided here rests on it. A server that starts
+/// anew within 5 s leaves what holds shortest (10 s) standing.
+pub const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// Such questions whose answers are waited for.
+pub const RENEWALS_WAITING: usize = 8;

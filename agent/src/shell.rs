@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::feeds::{Feeds, ShellFeed};
 use self::lent::Lent;
+use crate::heard::Heard;
 use crate::limits::COMMANDS_WAITING;
 use crate::metrics::Metrics;
 use crate::sealed::{Kept, Vault};
@@ -65,6 +66,8 @@ pub struct Parts {
     pub refusals: mpsc::Sender<AgentRefusal>,
     /// Keeps what a later life needs.
     pub vault: Arc<Vault>,
+    /// Is told when the server was heard, and says whether anybody wants to know.
+    pub heard: Heard,
     pub metrics: Metrics,
     pub clock: fn() -> Now,
     pub version: String,

@@ -4,6 +4,7 @@
 //! present. A slow agent thus costs one reference, and later changes merge into one update. One that is slower than
 //! the ring of registries is long costs not even that: it is told to begin anew.
 
+mod confirm;
 #[cfg(test)]
 mod tests;
 
@@ -11,12 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use avouch_domain::{Bundle, Entry, EntryId, LogPosition, Revision, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{Bundle, Entry, EntryId, LogPosition, Revision, SpiffeId, Tick, Timestamp, TrustDomain};
 use avouch_engine::Registry;
 use avouch_engine::entitle::{
     Concerned, Delta, KnownEntry, concerned_between, delta, digest, visible_bundles,
 };
 use avouch_engine::history::{History, KEPT, Resync, Standing, Start, resume};
+use confirm::Waiter;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -86,12 +88,18 @@ struct State {
     behind: BTreeSet<(Revision, Key)>,
     next: u64,
     acknowledged: BTreeMap<SpiffeId, Revision>,
+    /// Those who wait for acknowledgements, by a number of their own.
+    waiters: BTreeMap<u64, Waiter>,
+    /// When agents last wanted to hear that this server is there.
+    renewed: BTreeMap<SpiffeId, Tick>,
     stopped: bool,
 }
 
 struct Inner {
     own: TrustDomain,
     store: Datastore,
+    clock: Clock,
+    started: Tick,
     state: Mutex<State>,
     /// An agent has acknowledged something.
     acknowledgement: Notify,
@@ -143,6 +151,7 @@ impl Feed {
         writer: &Writer,
         store: Datastore,
         own: TrustDomain,
+        clock: Clock,
         stop: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let mut positions = writer.subscribe();
@@ -154,10 +163,18 @@ impl Feed {
             behind: BTreeSet::new(),
             next: 0,
             acknowledged: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            renewed: BTreeMap::new(),
             stopped: false,
         };
-        let feed =
-            Self(Arc::new(Inner { own, store, state: Mutex::new(state), acknowledgement: Notify::new() }));
+        let feed = Self(Arc::new(Inner {
+            own,
+            store,
+            clock,
+            started: clock().mono,
+            state: Mutex::new(state),
+            acknowledgement: Notify::new(),
+        }));
         let (task, writer) = (feed.clone(), writer.clone());
         let handle = tokio::spawn(async move {
             task.advance(&writer.registry());
@@ -211,6 +228,7 @@ impl Feed {
         state.forget_the_slow();
         for agent in before.changed_nodes(registry).filter(|id| registry.node(id).is_none()) {
             state.acknowledged.remove(agent);
+            state.renewed.remove(agent);
         }
     }
 
@@ -235,6 +253,10 @@ impl Feed {
             }
             let held = state.acknowledged.entry(agent.clone()).or_default();
             *held = (*held).max(revision);
+            if !state.waiters.is_empty() {
+                let at = (self.0.clock)().mono;
+                state.waiters.values_mut().for_each(|waiter| waiter.hears(agent, revision, at));
+            }
         }
         self.0.acknowledgement.notify_one();
     }
@@ -346,9 +368,7 @@ impl AgentFeed {
                     let Span { before, present } = *span;
                     let wall = clock().wall;
                     let change = delta(&before, &present, &self.agent, wall);
-                    if let Some(update) = self.tell(&present, wall, change) {
-                        return Some(update);
-                    }
+                    return Some(self.tell(&present, wall, change));
                 }
                 Taken::Lost { present } => return Some(self.tell_all(&present, clock().wall)),
             }
@@ -434,13 +454,11 @@ impl AgentFeed {
         AgentUpdate { kind, resync, bundles, node, position: self.told }
     }
 
-    fn tell(&mut self, present: &Registry, wall: Timestamp, change: Delta) -> Option<AgentUpdate> {
+    /// Also if nothing has changed for the agent after all: what it acknowledges then is that it follows.
+    fn tell(&mut self, present: &Registry, wall: Timestamp, change: Delta) -> AgentUpdate {
         let (bundles, node) = self.standing(present, wall);
-        if change.is_empty() && bundles.is_empty() && node.is_none() {
-            return None;
-        }
         let kind = UpdateKind::Delta { upserts: change.upserts, removed: change.removed };
-        Some(AgentUpdate { kind, resync: None, bundles, node, position: self.told })
+        AgentUpdate { kind, resync: None, bundles, node, position: self.told }
     }
 
     /// What else there is to tell with a registry: changed bundles, and a changed standing of the node.

@@ -150,3 +150,5 @@ pub const SHIPMENTS_WAITING: usize = 256;
 pub const NODE_RECORDS_PER_COMMIT: usize = 2_048;
 /// Longest certificate that comes with a head: an agent's SVID has some 700 bytes.
 pub const HEAD_CERTIFICATE_MAX: usize = 8 << 10;
+/// How long the answer to a stop waits for the nodes that follow.
+pub const STOP_CONFIRM_MAX: Duration = Duration::from_secs(1);

@@ -40,5 +40,6 @@ mod rotations;
 mod runs;
 mod sealed;
 mod startup;
+mod stops;
 mod storage;
 mod verbs;

@@ -427,7 +427,10 @@ impl Agent {
                 self.refused = Some(refusal);
             }
             sync::Effect::CloseFollow { stream } => asks.push(Ask::Close { stream }),
-            sync::Effect::ServerTime(_) | sync::Effect::Alarm(_) | sync::Effect::Resync(_) => {}
+            sync::Effect::ServerTime(_)
+            | sync::Effect::Renewed(_)
+            | sync::Effect::Alarm(_)
+            | sync::Effect::Resync(_) => {}
         }
     }
 

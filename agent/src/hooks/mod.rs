@@ -10,6 +10,7 @@ mod tests;
 mod unproved;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId};
 use avouch_rules::{Params, Task};
@@ -232,7 +233,8 @@ impl Hooks {
         let mut wearer = Wearer::new(identity);
         let mut judge = |given| {
             let now = (self.0.parts.clock)().wall;
-            wearer.decide(Some(&hook.held), task.as_ref(), &question, given, now)
+            // The server has just said what the identity is.
+            wearer.decide(Some(&hook.held), task.as_ref(), &question, given, (now, Duration::ZERO))
         };
         let mut answer = judge(Given::default());
         if asked.what_if || answer.needs.nothing() {

@@ -3,6 +3,7 @@
 //! Denies whatever is not clear. Never asks a clock.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use avouch_domain::{Needs, Timestamp};
 use avouch_rules::{
@@ -134,13 +135,14 @@ impl Wearer {
         &self.identity
     }
 
+    /// `alone`: how long ago the server was last heard.
     pub(crate) fn decide(
         &mut self,
         rules: Option<&Held>,
         task: Option<&Task>,
         question: &Question,
         given: Given,
-        now: Timestamp,
+        (now, alone): (Timestamp, Duration),
     ) -> Answer {
         let Some(held) = rules else {
             let text = "no rules are published, so everything is denied: `avouch rules publish`".to_owned();
@@ -153,6 +155,10 @@ impl Wearer {
         let caller = Caller { task, yes: given.yes, grant: given.grant, ..Caller::new(identity) };
         let Question { action, resource, params, .. } = question;
         let decision = held.rules.decide(&caller, &Act { action, resource, params, now });
+        let most = held.rules.alone(resource, action, self.identity.kind);
+        if let Some(most) = most.filter(|most| decision.outcome.goes_on() && alone > *most) {
+            return silent(resource, alone, most);
+        }
         let resource = held.rules.catalogue().get(resource);
         let irreversible = resource.is_some_and(|resource| resource.irreversible.contains(action));
         let limits = match &decision.outcome {
@@ -195,6 +201,16 @@ impl Wearer {
         }
         self.formed.as_ref().map(|(_, identity)| identity)
     }
+}
+
+/// Denied, because a stop may not have been heard.
+fn silent(resource: &str, alone: Duration, most: Duration) -> Answer {
+    let (ago, most) = (alone.as_secs(), most.as_secs());
+    let text = format!(
+        "the server was last heard {ago} s ago, and without it {resource} is used for {most} s at most; next: try again when \
+         the node agent follows it again"
+    );
+    Answer::denied("server_silent", text)
 }
 
 /// What would allow it.

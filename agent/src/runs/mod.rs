@@ -17,11 +17,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use avouch_attestors::code::{CodeDigest, CodeError, code_of};
 use avouch_attestors::process::Link;
 use avouch_attestors::{PinnedProcess, ProcessGone};
-use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
+use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, Tick, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
 use avouch_rules::Task;
 use parking_lot::Mutex;
@@ -31,6 +32,7 @@ pub use deciding::{Answer, Question};
 pub use scribe::Scribe;
 pub use tokens::TokenError;
 
+use crate::heard::Heard;
 use crate::limits::{REFUSALS_MAX, RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
@@ -49,6 +51,8 @@ pub struct Parts {
     pub requests: Arc<dyn Requests>,
     pub tasks: Arc<dyn Tasks>,
     pub rules: Book,
+    /// Runs rest on it, while there are any.
+    pub heard: Heard,
     pub scribe: Arc<dyn Scribe>,
     /// Folders of the agent's own.
     pub own_folders: Vec<PathBuf>,
@@ -251,6 +255,7 @@ impl Runs {
             avouch_domain::Code::new(&wanted.task).map_err(|_| BeginError::Task(shown(&wanted.task)))?;
         let name = self.find(&wanted.identity, uid).await?;
         let Some(selectors) = selectors(&name, uid) else { return Err(BeginError::NotInForce(name)) };
+        let asked_at = (self.0.parts.clock)().mono;
         let told = self.0.parts.identities.identity(&name).await.map_err(BeginError::Away)?;
         let Some(identity) = told.identity else { return Err(BeginError::NotInForce(name)) };
         // Who has heard that rules are in force finds them in force.
@@ -271,6 +276,7 @@ impl Runs {
             table.callers.entry(root).or_default().push(Arc::downgrade(caller));
             self.0.any.store(true, Ordering::Release);
         }
+        self.0.parts.heard.want(true);
         let kept = self.0.roots.lock().put(root, &name);
         if let Err(e) = kept {
             self.end(root);
@@ -290,6 +296,7 @@ impl Runs {
             task: Task { purpose: identity.purpose.to_string(), tools, calls_left },
             refusals_left: REFUSALS_MAX,
             wearer: Wearer::new(identity),
+            asked_at,
             feed,
             gone: false,
             told: false,
@@ -323,6 +330,7 @@ impl Runs {
             let table = &mut *self.0.table.lock();
             table.runs.end(root, is_alive);
             self.0.any.store(!table.runs.is_empty(), Ordering::Release);
+            self.0.parts.heard.want(table.runs.any_live());
             table.tickets.remove(&root);
             table.callers.remove(&root).unwrap_or_default()
         };
@@ -380,6 +388,8 @@ pub struct Running {
     ticket: Arc<Ticket>,
     refusals_left: u32,
     wearer: Wearer,
+    /// When the server was asked whether it may begin.
+    asked_at: Tick,
     feed: Box<dyn Feed>,
     /// The identity may not run here any more.
     gone: bool,
@@ -422,11 +432,23 @@ impl Running {
 
     /// Decides by the rules of now; where only a yes or a grant is missing, the server is asked for it.
     async fn judged(&mut self, question: &Question) -> Answer {
+        let alone = self.alone();
         let Self { runs, wearer, task, task_code, feed, gone, .. } = self;
         let parts = &runs.0.parts;
+        // What was stopped before the call began is stopped for it, whoever hears of it first.
+        let stopped = tokio::select! {
+            biased;
+            () = withdrawn(gone, &mut **feed) => true,
+            () = std::future::ready(()) => false,
+        };
+        if stopped {
+            return Answer::denied("not_in_force", "the identity may not run here any more".to_owned());
+        }
         let judge = |wearer: &mut Wearer, given| {
             let rules = parts.rules.current();
-            wearer.decide(rules.as_deref(), Some(task), question, given, (parts.clock)().wall)
+            // Who gave something at this moment was heard at this moment.
+            let alone = if given == Given::default() { alone } else { Duration::ZERO };
+            wearer.decide(rules.as_deref(), Some(task), question, given, ((parts.clock)().wall, alone))
         };
         let mut answer = judge(wearer, Given::default());
         if question.what_if || answer.needs.nothing() {
@@ -445,6 +467,13 @@ impl Running {
             answer.unasked("the identity may not run here any more");
         }
         answer
+    }
+
+    /// How long ago the server was last heard.
+    fn alone(&self) -> Duration {
+        let parts = &self.runs.0.parts;
+        let heard = parts.heard.at().map_or(self.asked_at, |at| at.max(self.asked_at));
+        (parts.clock)().mono.since(heard)
     }
 
     /// Decides, counts and records.

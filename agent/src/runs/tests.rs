@@ -188,8 +188,18 @@ impl Scribe for Kept {
     }
 }
 
+thread_local! {
+    /// The monotonic clock of a test, in milliseconds.
+    static MONO: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+fn pass(seconds: u64) {
+    MONO.set(MONO.get() + 1_000 * seconds);
+}
+
 struct Rig {
     runs: Runs,
+    heard: Heard,
     middle: Arc<Middle>,
     book: Arc<Kept>,
     people: Arc<People>,
@@ -216,7 +226,8 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
     let middle = Arc::new(Middle { entitled });
     let rules = Book::default();
     rules.swap(Some(starter()));
-    let now = || Now { wall: Timestamp(1_000), mono: avouch_domain::Tick(0) };
+    let now = || Now { wall: Timestamp(1_000), mono: Tick(MONO.get()) };
+    let heard = Heard::default();
     let server = Arc::new(server);
     let parts = Parts {
         supply: middle.clone(),
@@ -224,12 +235,13 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
         requests: people.clone(),
         tasks: server,
         rules: rules.clone(),
+        heard: heard.clone(),
         scribe: book.clone(),
         own_folders: Vec::new(),
         folder: folder.path().join("runs"),
         clock: now,
     };
-    Rig { runs: Runs::new(parts).unwrap(), middle, book, people, rules, folder }
+    Rig { runs: Runs::new(parts).unwrap(), heard, middle, book, people, rules, folder }
 }
 
 fn caller_of(pid: u32) -> Arc<Caller> {
@@ -485,6 +497,58 @@ async fn while_the_server_is_away_no_grant_is_used() {
     let read = Question::of("telemetry.read", "telemetry/requests");
     assert_eq!(running.decide(&read).await.reason, "not_asked");
     assert_eq!(running.decide(&Question { what_if: true, ..read }).await.outcome, "step_up");
+}
+
+#[tokio::test]
+async fn the_longer_the_server_is_silent_the_less_is_decided_without_it() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let push = Question { action: "repo.push".into(), ..question("git/pay") };
+    let merge = Question { shown: "+1".into(), ..Question::of("repo.merge", "git/pay") };
+    pass(11);
+    assert_eq!(
+        running.decide(&push).await.outcome,
+        "allow",
+        "what can be taken back is decided for ten minutes"
+    );
+    rig.people.yes.lock().push(1);
+    assert_eq!(
+        running.decide(&merge).await.outcome,
+        "allow",
+        "a yes is from the server, which is heard then"
+    );
+    pass(600);
+    let silent = running.decide(&push).await;
+    assert_eq!((silent.outcome, silent.reason), ("deny", "server_silent"));
+    assert!(silent.text.contains("last heard 611 s ago"), "{}", silent.text);
+    let number = rig.heard.asks(Tick(MONO.get()));
+    assert_eq!(running.decide(&push).await.reason, "server_silent", "a question is no answer");
+    pass(5);
+    rig.heard.answered(number);
+    assert_eq!(running.decide(&push).await.outcome, "allow");
+    pass(596);
+    assert_eq!(running.decide(&push).await.reason, "server_silent", "it counts from the question");
+}
+
+#[tokio::test]
+async fn the_server_is_asked_whether_it_is_there_only_while_something_runs() {
+    let rig = rig();
+    let wanted_now = || *rig.heard.wanted().borrow();
+    assert!(!wanted_now());
+    let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    assert!(wanted_now());
+    running.end("test").await;
+    assert!(!wanted_now());
+}
+
+#[tokio::test]
+async fn a_call_that_begins_after_the_stop_is_denied_whoever_hears_of_it_first() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    rig.middle.entitled.send_replace(0);
+    let push = Question { action: "repo.push".into(), ..question("git/pay") };
+    let denied = running.decide(&push).await;
+    assert_eq!((denied.outcome, denied.reason), ("deny", "not_in_force"));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use avouch_domain::{AuthorityId, Bundle, Now, Revision, SelectorSet, Timestamp, TrustDomain};
+use avouch_domain::{AuthorityId, Bundle, Now, SelectorSet, Timestamp, TrustDomain};
 use avouch_engine::cache::{self, Cache, Priority, RequestId, SignFailure, Tally, Ticket, WorkloadUpdate};
 use avouch_engine::sync::{self, Failure, Frame, StreamId, Sync};
 use avouch_engine::{Machine as _, backoff::Jitter};
@@ -24,15 +24,15 @@ use super::lent::Lent;
 use super::signing::{Job, Mint, Mints, Outcome, Queue};
 use super::{Command, Granted, Parts, Signs};
 use crate::clock::ServerClock;
-use crate::limits::{COMMANDS_WAITING, SLEEP_MAX, SUBSCRIPTION_LINGER};
+use crate::limits::{COMMANDS_WAITING, RENEW_EVERY, SLEEP_MAX, SUBSCRIPTION_LINGER};
 use crate::sealed::StoreError;
 use crate::supply::{AgentFacts, JwtQuestion};
 use crate::timer::Timer;
-use crate::upstream::{CallError, Hello, SignedJwt};
+use crate::upstream::{CallError, Hello, Said, SignedJwt};
 
 /// What tasks of the shell come back with.
 enum Event {
-    FollowOpened(StreamId, mpsc::Sender<Revision>),
+    FollowOpened(StreamId, mpsc::Sender<Said>),
     Frame(StreamId, Frame),
     FollowEnded(StreamId, Failure),
     BundlesFetched(Result<Vec<Bundle>, CallError>),
@@ -45,7 +45,7 @@ enum Event {
 /// The open stream: dropping it ends the reader.
 struct Stream {
     id: StreamId,
-    acks: Option<mpsc::Sender<Revision>>,
+    says: Option<mpsc::Sender<Said>>,
     _reader: CancelOnDrop,
 }
 
@@ -83,6 +83,9 @@ pub(super) struct Task {
     sweeps: mpsc::UnboundedReceiver<Sweep>,
     /// Runs while there may be subscriptions that nobody uses.
     sweep_timer: Timer,
+    /// Whether anybody wants to know if the server is there, and when it is asked next.
+    heard_wanted: watch::Receiver<bool>,
+    renew_timer: Timer,
     /// The clock was set back, and the machines have not been told the time since.
     set_back: bool,
     events_tx: mpsc::Sender<Event>,
@@ -133,6 +136,7 @@ impl Task {
             seed: seed(),
         });
         let now = (parts.clock)();
+        let heard_wanted = parts.heard.wanted();
         Self {
             now,
             parts,
@@ -144,6 +148,8 @@ impl Task {
             lent,
             sweeps,
             sweep_timer: Timer::default(),
+            heard_wanted,
+            renew_timer: Timer::default(),
             set_back: false,
             events_tx,
             events,
@@ -179,6 +185,8 @@ impl Task {
                     Sweep::Now => self.sweep(sweep),
                 },
                 () = self.sweep_timer.due() => self.sweep(Sweep::Later),
+                Ok(()) = self.heard_wanted.changed() => self.renew(),
+                () = self.renew_timer.due() => self.renew(),
                 () = tokio::time::sleep(sleep) => {
                     self.tell_sync(sync::Input::Tick);
                     self.tell_cache(cache::Input::Tick);
@@ -338,9 +346,9 @@ impl Task {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::FollowOpened(id, acks) => {
+            Event::FollowOpened(id, says) => {
                 if let Some(stream) = self.stream.as_mut().filter(|s| s.id == id) {
-                    stream.acks = Some(acks);
+                    stream.says = Some(says);
                 }
             }
             Event::Frame(stream, frame) => {
@@ -440,6 +448,24 @@ impl Task {
 
     // --- what goes out ---
 
+    fn say(&self, stream: StreamId, said: Said) {
+        if let Some(Stream { says: Some(says), .. }) = self.stream.as_ref().filter(|s| s.id == stream) {
+            let _ = says.try_send(said);
+        }
+    }
+
+    /// Asks whether the server is there, now and from time to time, while anybody wants to know.
+    fn renew(&mut self) {
+        if !*self.heard_wanted.borrow_and_update() {
+            return;
+        }
+        if let Some(id) = self.stream.as_ref().map(|stream| stream.id) {
+            let number = self.parts.heard.asks((self.parts.clock)().mono);
+            self.say(id, Said::Renew(number));
+        }
+        self.renew_timer.start(RENEW_EVERY);
+    }
+
     fn sync_effect(&mut self, effect: sync::Effect) {
         use sync::Effect;
         match effect {
@@ -452,13 +478,9 @@ impl Task {
                     self.stream = None;
                 }
             }
-            Effect::Ack { stream, revision } => {
-                // A later acknowledgement covers one that finds no room.
-                if let Some(Stream { acks: Some(acks), .. }) = self.stream.as_ref().filter(|s| s.id == stream)
-                {
-                    let _ = acks.try_send(revision);
-                }
-            }
+            // A later acknowledgement covers one that finds no room.
+            Effect::Ack { stream, revision } => self.say(stream, Said::Applied(revision)),
+            Effect::Renewed(number) => self.parts.heard.answered(number),
             Effect::FetchBundles { domains } => self.fetch_bundles(domains),
             Effect::Poll { whole, known } => self.poll(whole, known),
             Effect::Entries { upserts, removed } => {
@@ -489,6 +511,7 @@ impl Task {
                 );
                 self.away_told.clear();
                 self.server_clock.heard();
+                self.renew();
                 self.tell_cache_quietly(cache::Input::UpstreamBack);
             }
             Effect::ServerTime(at) => self.server_time(at),

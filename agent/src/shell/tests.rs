@@ -121,11 +121,11 @@ impl Upstream for Fake {
             return Err(CallError::Unimplemented);
         }
         let (send, frames) = mpsc::channel(16);
-        let (acks, _) = mpsc::channel(16);
+        let (says, _) = mpsc::channel(16);
         let _ = send.send(Ok(Frame::Welcome { server_time: clock::now().wall, agents: None })).await;
         *self.frames.lock() = Some(send);
         self.followed.send(hello).await.unwrap();
-        Ok(Following { frames, acks })
+        Ok(Following { frames, says })
     }
 
     async fn fetch_bundles(&self, _: Vec<TrustDomain>) -> Result<Vec<Bundle>, CallError> {
@@ -213,6 +213,7 @@ fn rig_with(push: bool, poison: Option<&str>, vault: Vault) -> Rig {
         own_bundle: watch::channel(None).0,
         refusals: refusals_tx,
         vault: Arc::new(vault),
+        heard: Heard::default(),
         metrics: Metrics::plain(),
         clock: clock::now,
         version: "0".into(),

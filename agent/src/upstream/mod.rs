@@ -152,7 +152,16 @@ pub struct Hello {
 pub struct Following {
     /// The last item before the end is an error if there was one.
     pub frames: mpsc::Receiver<Result<Frame, CallError>>,
-    pub acks: mpsc::Sender<Revision>,
+    pub says: mpsc::Sender<Said>,
+}
+
+/// What an agent says on an open stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Everything up to this revision is applied.
+    Applied(Revision),
+    /// Whether the server is there. Not sent to one that does not answer it.
+    Renew(u64),
 }
 
 /// A server, as an attested agent uses it. Every call ends within the limit of one call.

@@ -3,8 +3,10 @@
 //! Never keeps more than a few frames: the reader sets the pace, and a server that falls silent is left.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use avouch_domain::{Bundle, EntryId, Revision, Timestamp, TrustDomain};
+use avouch_domain::{Bundle, EntryId, Timestamp, TrustDomain};
 use avouch_engine::sync::{Frame, NodeStanding};
 use avouch_proto::convert::{bundle_from_wire, delivered_entry, position_from_wire, position_to_wire};
 use avouch_proto::revision::EntryRevision;
@@ -21,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
 use super::rules::announced;
-use super::{Announced, CallError, Following, Hello, Line};
+use super::{Announced, CallError, Following, Hello, Line, Said};
 use crate::limits::{ANSWER_FROM_SERVER_MAX, FRAMES_WAITING, STREAM_SILENCE_MAX};
 
 /// Version of the protocol spoken here.
@@ -36,18 +38,26 @@ pub(super) async fn follow(
     hello: &Hello,
     board: &watch::Sender<Option<Announced>>,
 ) -> Result<Following, CallError> {
-    let (acks, ack_queue) = mpsc::channel::<Revision>(FRAMES_WAITING);
+    let (says, queue) = mpsc::channel::<Said>(FRAMES_WAITING);
     let first = tokio_stream::once(FollowRequest { step: Some(Step::Hello(say_hello(hello))) });
-    let ack =
-        |revision: Revision| FollowRequest { step: Some(Step::Ack(watch_v1::Ack { revision: revision.0 })) };
-    let requests = first.chain(ReceiverStream::new(ack_queue).map(ack));
+    let renews = Arc::new(AtomicBool::new(false));
+    let answers_renewals = renews.clone();
+    let step = move |said| {
+        let step = match said {
+            Said::Applied(revision) => Step::Ack(watch_v1::Ack { revision: revision.0 }),
+            Said::Renew(_) if !answers_renewals.load(Ordering::Relaxed) => return None,
+            Said::Renew(number) => Step::Renew(watch_v1::Renew { number }),
+        };
+        Some(FollowRequest { step: Some(step) })
+    };
+    let requests = first.chain(ReceiverStream::new(queue).filter_map(step));
     let mut client = WatchClient::new(line.channel.clone()).max_decoding_message_size(ANSWER_FROM_SERVER_MAX);
     let answers = client.follow(requests).await?.into_inner();
     let (send, frames) = mpsc::channel(FRAMES_WAITING);
     let agent = line.agent.clone();
-    let beside = Beside { board: board.clone(), fleet: None };
+    let beside = Beside { board: board.clone(), fleet: None, renews };
     tokio::spawn(async move { pump(answers, &agent, beside, &send).await });
-    Ok(Following { frames, acks })
+    Ok(Following { frames, says })
 }
 
 /// Hands frames on until the stream ends, breaks, falls silent, or nobody reads.
@@ -83,16 +93,21 @@ async fn pump(
     }
 }
 
-/// What the stream says to others than the shell: which rules are in force.
+/// What the stream says to others than the shell: which rules are in force, and what the server answers.
 struct Beside {
     board: watch::Sender<Option<Announced>>,
     fleet: Option<NonZeroU32>,
+    /// The server answers renewals.
+    renews: Arc<AtomicBool>,
 }
 
 impl Beside {
     fn look(&mut self, response: &FollowResponse) {
         match &response.frame {
-            Some(WireFrame::Welcome(welcome)) => self.fleet = NonZeroU32::new(welcome.agents),
+            Some(WireFrame::Welcome(welcome)) => {
+                self.fleet = NonZeroU32::new(welcome.agents);
+                self.renews.store(welcome.renews, Ordering::Relaxed);
+            }
             Some(WireFrame::Heartbeat(beat)) => self.fleet = NonZeroU32::new(beat.agents),
             Some(WireFrame::Rules(notice)) => match announced(notice.clone(), self.fleet) {
                 Ok(new) => {
@@ -171,6 +186,7 @@ fn frame(agent: &avouch_domain::SpiffeId, wire: FollowResponse) -> Result<Option
             State::Evicted => Frame::Node(NodeStanding::Evicted),
             State::Active | State::Unspecified => Frame::Node(NodeStanding::Active),
         },
+        WireFrame::Renewed(renewed) => Frame::Renewed(renewed.number),
         WireFrame::Heartbeat(beat) => Frame::Heartbeat {
             agents: NonZeroU32::new(beat.agents),
             server_time: Timestamp(beat.server_time_ms),
@@ -223,7 +239,7 @@ mod tests {
     #[test]
     fn a_notice_of_rules_goes_beside_the_shell_and_wakes_nobody_twice() {
         let (board, mut seen) = watch::channel(None);
-        let mut beside = Beside { board, fleet: None };
+        let mut beside = Beside { board, fleet: None, renews: Arc::default() };
         let notice = |number| {
             let notice = watch_v1::RulesNotice { number, digest: vec![1; 32], ..Default::default() };
             FollowResponse { frame: Some(WireFrame::Rules(notice)) }

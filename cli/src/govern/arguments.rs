@@ -27,9 +27,11 @@ Its SVIDs are withdrawn on every connected node before you can type the next com
 const RESUME: &str = "Examples:
   avouch resume coder";
 const STOP: &str = "Examples:
+  avouch stop coder --drill
   avouch stop coder
 
-Final: the name can't be used again. `avouch pause` is for a stop that comes back.";
+Final: the name can't be used again. `avouch pause` is for a stop that comes back. It answers when the nodes that follow have
+confirmed, at most a second later, and names those that have not. Exit codes: 0 done, 3 a node was silent in a drill.";
 const FOUND: &str = "Examples:
   avouch found";
 const ADOPT: &str = "Examples:
@@ -75,7 +77,7 @@ const TRACE: &str = "Examples:
 
 The log is verified first. Exit codes: 0 every hop is proven, 3 one is unknown or the log does not hold.";
 const VERIFY: &str = "Examples:
-  avouch verify --require owner,end
+  avouch verify --require owner,end,stop
 
 Exit codes: 0 all hold, 3 some do not (they are listed).";
 
@@ -111,6 +113,9 @@ pub enum Command {
     Stop {
         /// Its SPIFFE ID, or the last part of it
         name: String,
+        /// Go the way of a stop to every node, and stop nothing
+        #[arg(long)]
+        drill: bool,
     },
     #[command(after_help = FOUND)]
     /// What entries let run although nobody answers for it
@@ -145,7 +150,7 @@ pub enum Command {
     #[command(after_help = VERIFY)]
     /// Whether everything that runs has what you require
     Verify {
-        /// What everything must have: owner, end
+        /// What everything must have: owner, end, stop (tried within 90 days, confirmed by every node)
         #[arg(long, value_delimiter = ',', required = true)]
         require: Vec<String>,
     },

@@ -21,7 +21,7 @@ fn kind(typed: &str) -> String {
     typed.replace('-', "_")
 }
 
-fn named(name: String) -> wire::IdentityRequest {
+pub(super) fn named(name: String) -> wire::IdentityRequest {
     wire::IdentityRequest { name }
 }
 
@@ -103,19 +103,9 @@ async fn register(session: &mut Session<'_>, new: New) -> Result<(), Failure> {
     done(session, &identity, &next)
 }
 
-pub(super) async fn pause(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
-    let identity = session.client.pause_identity(named(name)).await?.into_inner();
-    done(session, &identity, "is paused; `avouch resume` brings it back")
-}
-
 pub(super) async fn resume(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
     let identity = session.client.resume_identity(named(name)).await?.into_inner();
     done(session, &identity, "goes on")
-}
-
-pub(super) async fn stop(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
-    let identity = session.client.stop_identity(named(name)).await?.into_inner();
-    done(session, &identity, "is stopped for good")
 }
 
 fn done(session: &mut Session<'_>, identity: &wire::Identity, what: &str) -> Result<(), Failure> {
@@ -214,7 +204,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
             format!(
                 "{}\n  What it is        {} in {}, for {}; {}\n  Who answers       {owner}\n  Who said yes      {yes}\n  \
                  Where it may run  {} entries, {nodes} nodes\n  Until when        {}\n  How it stops      `avouch pause \
-                 {name}` or `avouch stop {name}`; stopped or paused {} times so far\n",
+                 {name}` or `avouch stop {name}`; stopped or paused {} times so far; {}\n",
                 identity.spiffe_id,
                 identity.kind,
                 identity.environment,
@@ -223,6 +213,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
                 found.entry_ids.len(),
                 rfc3339(identity.ends_at),
                 identity.stop_number,
+                tried(&identity),
                 name = identity.spiffe_id,
             )
         },
@@ -230,7 +221,18 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
     Ok(())
 }
 
-fn shown(identity: &wire::Identity) -> Value {
+/// How the last stop went, or the last drill of one.
+fn tried(identity: &wire::Identity) -> String {
+    match &identity.stop_tried {
+        None => "never tried: `avouch stop NAME --drill`".to_owned(),
+        Some(tried) => {
+            let (at, all) = (rfc3339(tried.at), tried.nodes);
+            format!("tried at {at}: {} of {all} nodes confirmed within {} ms", tried.confirmed, tried.took_ms)
+        }
+    }
+}
+
+pub(super) fn shown(identity: &wire::Identity) -> Value {
     json!({
         "spiffe_id": identity.spiffe_id, "kind": identity.kind, "environment": identity.environment,
         "purpose": identity.purpose, "preset": identity.preset, "owner": identity.owner, "successor": identity.successor,
@@ -238,6 +240,9 @@ fn shown(identity: &wire::Identity) -> Value {
         "stop_number": identity.stop_number, "added_by": identity.added_by,
         "added_at": rfc3339(identity.added_at), "yes_by": identity.yes_by,
         "confirm_by": (identity.confirm_by != 0).then(|| rfc3339(identity.confirm_by)),
+        "stop_tried": identity.stop_tried.as_ref().map(|tried| json!({
+            "at": rfc3339(tried.at), "nodes": tried.nodes, "confirmed": tried.confirmed, "took_ms": tried.took_ms,
+        })),
     })
 }
 

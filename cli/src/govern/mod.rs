@@ -13,6 +13,7 @@ mod placing;
 mod records;
 mod requirements;
 mod rules;
+mod stops;
 mod table;
 mod trace;
 
@@ -89,9 +90,9 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
         Command::Init { name } => people::init(session, name).await,
         Command::Person(verb) => people::run(session, verb).await,
         Command::Identity(verb) => identities::run(session, verb).await,
-        Command::Pause { name } => identities::pause(session, name).await,
+        Command::Pause { name } => stops::pause(session, name).await,
         Command::Resume { name } => identities::resume(session, name).await,
-        Command::Stop { name } => identities::stop(session, name).await,
+        Command::Stop { name, drill } => stops::stop(session, name, drill).await,
         Command::Found => identities::found(session).await,
         Command::Adopt(adopt) => identities::adopt(session, adopt).await,
         Command::Ask(verb) => asks::run(session, verb).await,

@@ -1,10 +1,14 @@
 //! Whether everything that runs has what is required of it.
 
+use avouch_domain::Timestamp;
+use avouch_domain::limits::DRILL_COUNTS;
+use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
 use super::Session;
 use super::identities::{every, every_found};
 use super::table::table;
+use crate::clock;
 use crate::exit::FINDING;
 use crate::failure::Failure;
 
@@ -16,21 +20,33 @@ struct Lack {
 }
 
 pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Result<(), Failure> {
-    let unknown = require.iter().find(|wanted| !["owner", "end"].contains(&wanted.as_str()));
+    let unknown = require.iter().find(|wanted| !["owner", "end", "stop"].contains(&wanted.as_str()));
     if let Some(unknown) = unknown {
-        return Err(Failure::usage(format!("\"{unknown}\" is nothing to require, expected owner or end")));
+        return Err(Failure::usage(format!(
+            "\"{unknown}\" is nothing to require, expected owner, end or stop"
+        )));
     }
+    let wants = |what: &str| require.iter().any(|wanted| wanted == what);
     let mut lacks = Vec::new();
     for found in every_found(session).await? {
-        // What has no identity has neither.
+        // What has no identity has none of them.
         lacks.push(Lack {
             next: format!("avouch adopt --path {} ...", path_of(&found.spiffe_id)),
             name: found.spiffe_id,
-            what: if require.iter().any(|r| r == "owner") { "no owner" } else { "no end" },
+            what: if wants("owner") { "no owner" } else { "no identity" },
         });
     }
     let identities = every(session).await?;
-    if require.iter().any(|r| r == "owner") {
+    if wants("stop") {
+        let now = clock::now().wall;
+        let active = identities.iter().filter(|identity| identity.standing == "active");
+        lacks.extend(active.filter_map(|identity| {
+            let what = stop_lacks(identity.stop_tried.as_ref(), now)?;
+            let next = format!("avouch stop {} --drill", identity.spiffe_id);
+            Some(Lack { name: identity.spiffe_id.clone(), what, next })
+        }));
+    }
+    if wants("owner") {
         let unconfirmed = identities.iter().filter(|i| i.confirm_by != 0 && i.standing == "active");
         lacks.extend(unconfirmed.map(|identity| Lack {
             name: identity.spiffe_id.clone(),
@@ -56,7 +72,37 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
     if lacks.is_empty() { Ok(()) } else { Err(Failure::new(FINDING, "")) }
 }
 
+/// What is wrong with the last stop, or the last drill of one.
+fn stop_lacks(tried: Option<&wire::StopTried>, now: Timestamp) -> Option<&'static str> {
+    match tried {
+        None => Some("stop never tried"),
+        Some(tried) if now.since(Timestamp::from_secs(tried.at)) >= DRILL_COUNTS => {
+            Some("stop tried long ago")
+        }
+        Some(tried) if tried.confirmed < tried.nodes => Some("stop not confirmed by every node"),
+        Some(_) => None,
+    }
+}
+
 fn path_of(spiffe_id: &str) -> &str {
     let name = spiffe_id.strip_prefix("spiffe://").unwrap_or(spiffe_id);
     name.find('/').and_then(|at| name.get(at..)).unwrap_or("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_counts_for_a_while_and_only_if_every_node_confirmed() {
+        let now = Timestamp::from_secs(100 * 86_400);
+        let tried =
+            |days: i64, confirmed| wire::StopTried { at: days * 86_400, nodes: 2, confirmed, took_ms: 1 };
+        assert_eq!(stop_lacks(None, now), Some("stop never tried"));
+        assert_eq!(stop_lacks(Some(&tried(10, 2)), now), Some("stop tried long ago"));
+        assert_eq!(stop_lacks(Some(&tried(11, 1)), now), Some("stop not confirmed by every node"));
+        assert_eq!(stop_lacks(Some(&tried(11, 2)), now), None);
+        let nowhere = wire::StopTried { at: now.secs(), ..Default::default() };
+        assert_eq!(stop_lacks(Some(&nowhere), now), None, "what runs nowhere is stopped everywhere");
+    }
 }

@@ -44,6 +44,10 @@ pub enum AuditEvent {
     IdentityResumed,
     IdentityStopped,
     IdentityPlaced,
+    /// What a stop sends was sent, and nothing was stopped.
+    StopDrilled,
+    /// How a stop went, or a drill of one.
+    StopTried,
     RulesPublished,
     RulesApproved,
     RulesWithdrawn,
@@ -103,6 +107,8 @@ impl AuditEvent {
             Self::IdentityResumed => "identity_resumed",
             Self::IdentityStopped => "identity_stopped",
             Self::IdentityPlaced => "identity_placed",
+            Self::StopDrilled => "stop_drilled",
+            Self::StopTried => "stop_tried",
             Self::RulesPublished => "rules_published",
             Self::RulesApproved => "rules_approved",
             Self::RulesWithdrawn => "rules_withdrawn",

@@ -148,6 +148,7 @@ pub fn identity(path: &str, kind: Kind) -> Identity {
         added_at: Timestamp(0),
         yes_by: Some(person_id("per_owner")),
         confirm_by: None,
+        stop_tried: None,
     }
 }
 

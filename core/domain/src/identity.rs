@@ -159,6 +159,19 @@ impl Standing {
     }
 }
 
+/// How the last stop of an identity went, or the last drill of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopTried {
+    /// When it began.
+    pub at: Timestamp,
+    /// Nodes that may have served it.
+    pub nodes: u32,
+    /// Those of them that confirmed in time; at most `nodes`.
+    pub confirmed: u32,
+    /// Milliseconds until the last of them did.
+    pub took_ms: u32,
+}
+
 /// One identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -185,6 +198,8 @@ pub struct Identity {
     pub yes_by: Option<PersonId>,
     /// Given its owner by adoption, who is to confirm before this moment.
     pub confirm_by: Option<Timestamp>,
+    /// `None`: never.
+    pub stop_tried: Option<StopTried>,
 }
 
 impl Identity {

@@ -39,7 +39,7 @@ pub use change::{Change, Epoch, Head, Image, LogPosition, Plan, Revision, Row, R
 pub use code::{Code, CodeError};
 pub use entry::{Entry, EntryError, EntryId, EntryParts};
 pub use grant::{Grant, GrantId, GrantStanding, GrantUse};
-pub use identity::{Cause, Environment, Identity, Kind, Standing};
+pub use identity::{Cause, Environment, Identity, Kind, Standing, StopTried};
 pub use join_token::JoinToken;
 pub use node::{Node, NodeSerial};
 pub use node_log::{ChainId, KeptHead, NodeChain, NodeEvent, NodeHead, Note, Receipt, Shipment, Stand};

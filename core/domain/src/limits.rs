@@ -73,3 +73,11 @@ pub const SELF_ACTING_SVID_MAX: Duration = Duration::from_secs(600);
 pub const TASK_TOKEN_LIFE: Duration = Duration::from_secs(300);
 /// Longest ID of an instance in bytes: the prefix and a UUID without dashes fit.
 pub const INSTANCE_ID_MAX: usize = 40;
+/// How long a node decides by what it knows after the server was last heard: what can't be taken back or is most sensitive.
+pub const ALONE_SHORT: Duration = Duration::from_secs(10);
+/// The same for what is sensitive.
+pub const ALONE_MIDDLE: Duration = Duration::from_secs(60);
+/// The same for everything else: the longest that a node which hears of no stop goes on.
+pub const ALONE_LONG: Duration = Duration::from_secs(600);
+/// For how long the drill of a stop counts as one.
+pub const DRILL_COUNTS: Duration = Duration::from_secs(90 * 86_400);

@@ -229,7 +229,9 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         | E::IdentityPassed
         | E::IdentityPaused
         | E::IdentityResumed
-        | E::IdentityStopped => {
+        | E::IdentityStopped
+        | E::StopDrilled
+        | E::StopTried => {
             matches!(key, RowKey::Identity(name) if row.subject == name.as_str())
         }
         E::IdentityPlaced => {

@@ -79,6 +79,12 @@ impl Runs {
         self.live.is_empty() && self.left.is_empty()
     }
 
+    /// True if something runs now.
+    #[must_use]
+    pub fn any_live(&self) -> bool {
+        !self.live.is_empty()
+    }
+
     /// How many runs there are.
     #[must_use]
     pub fn len(&self) -> usize {

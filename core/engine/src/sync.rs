@@ -214,6 +214,11 @@ impl Sync {
                     self.heartbeat(position);
                 }
             }
+            // Who has not applied everything may lack the very stop that it asks about.
+            Frame::Renewed(number) if self.stream.as_ref().is_some_and(|stream| stream.current) => {
+                self.effects.push_back(Effect::Renewed(number));
+            }
+            Frame::Renewed(_) => {}
             Frame::Resync { reason, history_differs } => {
                 if let Some(stream) = &mut self.stream {
                     stream.resynced = true;

@@ -3,14 +3,16 @@
 //! A resource is known here or is denied. Never holds what changes with a request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use avouch_domain::limits::{ALONE_LONG, ALONE_MIDDLE, ALONE_SHORT};
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::folder::{Finding, Folder, RESOURCES};
 use crate::limits::{ACTIONS_MAX, PARAMS_MAX, RESOURCE_ID_MAX, RESOURCES_MAX, TYPES_MAX};
 use crate::tables;
-use crate::words::{self, Environment, NAME_FORM, ParamKind, is_name};
+use crate::words::{self, Alone, Environment, Kind, NAME_FORM, ParamKind, is_name};
 
 /// Names of types that the schema has already, or that Cedar reads in its own way.
 const TAKEN: [&str; 21] = [
@@ -52,12 +54,33 @@ pub struct Resource {
     /// Those of the actions that can't be taken back.
     #[serde(default)]
     pub irreversible: BTreeSet<String>,
+    /// How long a node decides about it by itself; left out: by its sensitivity.
+    #[serde(default, deserialize_with = "words::word_or_none")]
+    pub alone: Option<Alone>,
     /// Values that the gate takes out of a call, by name.
     #[serde(default)]
     pub params: BTreeMap<String, ParamKind>,
 }
 
 impl Resource {
+    /// How long a node decides about this action by itself after the server was last heard; `None`: for ever. What is
+    /// written counts; else what can't be taken back or is most sensitive holds shortest.
+    #[must_use]
+    pub fn alone(&self, action: &str, kind: Kind) -> Option<Duration> {
+        let alone = self.alone.unwrap_or(match self.sensitivity {
+            _ if self.irreversible.contains(action) => Alone::Short,
+            ..=1 => Alone::Long,
+            2 => Alone::Middle,
+            _ => Alone::Short,
+        });
+        match alone {
+            Alone::Short => Some(ALONE_SHORT),
+            Alone::Middle => Some(ALONE_MIDDLE),
+            Alone::Always if kind == Kind::Service => None,
+            Alone::Long | Alone::Always => Some(ALONE_LONG),
+        }
+    }
+
     /// The gate that guards it: what stands before the first `/` of its ID.
     #[must_use]
     pub fn gate(&self) -> Option<&str> {
@@ -234,6 +257,29 @@ mod tests {
         assert_eq!(catalogue.get("files/read").and_then(Resource::gate), Some("files"));
         assert_eq!(catalogue.actions(), [("tool.call", ["Tool"].into())].into());
         assert_eq!(catalogue.params("tool.call"), [("path", ParamKind::String)].into());
+    }
+
+    #[test]
+    fn what_cannot_be_taken_back_or_is_sensitive_is_decided_alone_for_less_long() {
+        let alone = |lines: &str, action: &str, kind| {
+            let text = GOOD.replace("sensitivity = 1\n", &format!("{lines}\n"));
+            let catalogue = Catalogue::read(&text).unwrap();
+            catalogue.get("files/read").unwrap().alone(action, kind)
+        };
+        let of = |lines: &str| alone(lines, "tool.call", Kind::AiAgent);
+        assert_eq!(of("sensitivity = 1"), Some(ALONE_LONG));
+        assert_eq!(of("sensitivity = 2"), Some(ALONE_MIDDLE));
+        assert_eq!(of("sensitivity = 3"), Some(ALONE_SHORT));
+        assert_eq!(of("sensitivity = 1\nirreversible = [\"tool.call\"]"), Some(ALONE_SHORT));
+        assert_eq!(of("sensitivity = 3\nalone = \"middle\""), Some(ALONE_MIDDLE));
+        assert_eq!(of("sensitivity = 1\nalone = \"always\""), Some(ALONE_LONG), "always is for services");
+        assert_eq!(alone("sensitivity = 1\nalone = \"always\"", "tool.call", Kind::Service), None);
+        let wrong = GOOD.replace("sensitivity = 1", "sensitivity = 1\nalone = \"never\"");
+        assert!(
+            codes(&wrong)[0].contains("expected one of short, middle, long, always"),
+            "{:?}",
+            codes(&wrong)
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cedar_policy::{Authorizer, Decision as Verdict, Entities, Policy, PolicyId, Request, Response};
 
@@ -139,6 +140,13 @@ impl Rules {
     #[must_use]
     pub fn gates(&self) -> &BTreeMap<String, Gate> {
         &self.gates
+    }
+
+    /// How long a node decides about this by itself after the server was last heard; `None`: for ever. What is not listed is
+    /// denied anyway.
+    #[must_use]
+    pub fn alone(&self, resource: &str, action: &str, kind: Kind) -> Option<Duration> {
+        self.catalogue.get(resource).map_or(Some(Duration::ZERO), |resource| resource.alone(action, kind))
     }
 
     /// The digest of the folder they were read from.

@@ -44,4 +44,4 @@ pub use reason::Reason;
 pub use request::{Act, BuildError, Caller, Grant, Identity, IdentityFacts, Param, Params, Task, Yes};
 pub use sketch::Sketch;
 pub use starter::STARTER;
-pub use words::{Environment, Kind, ParamKind, Standing, Who};
+pub use words::{Alone, Environment, Kind, ParamKind, Standing, Who};

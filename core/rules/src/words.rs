@@ -61,6 +61,34 @@ impl Standing {
     }
 }
 
+/// How long a node decides by itself about a resource after the server was last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    /// 10 s.
+    Short,
+    /// A minute.
+    Middle,
+    /// Ten minutes.
+    Long,
+    /// For services without end; for others ten minutes.
+    Always,
+}
+
+impl Alone {
+    pub const ALL: [Self; 4] = [Self::Short, Self::Middle, Self::Long, Self::Always];
+
+    /// The stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Middle => "middle",
+            Self::Long => "long",
+            Self::Always => "always",
+        }
+    }
+}
+
 /// Who says yes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,7 +149,7 @@ impl ParamKind {
     }
 }
 
-avouch_domain::named!(Standing, Who);
+avouch_domain::named!(Alone, Standing, Who);
 
 /// True for a name of a rule, a preset, an action, a domain or a parameter: lower-case words with dots, dashes and
 /// underscores, beginning with a letter.

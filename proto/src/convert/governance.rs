@@ -46,6 +46,12 @@ pub fn identity_to_wire(identity: &Identity) -> wire::Identity {
         added_at: identity.added_at.secs(),
         yes_by: text_of(identity.yes_by.as_ref()),
         confirm_by: identity.confirm_by.map_or(0, Timestamp::secs),
+        stop_tried: identity.stop_tried.map(|tried| wire::StopTried {
+            at: tried.at.secs(),
+            nodes: tried.nodes,
+            confirmed: tried.confirmed,
+            took_ms: tried.took_ms,
+        }),
     }
 }
 

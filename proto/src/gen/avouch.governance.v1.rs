@@ -67,6 +67,48 @@ pub struct Identity {
     /// Empty: none.
     #[prost(string, tag = "15")]
     pub preset: ::prost::alloc::string::String,
+    /// How the last stop went, or the last drill of one; absent: none was tried.
+    #[prost(message, optional, tag = "16")]
+    pub stop_tried: ::core::option::Option<StopTried>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StopTried {
+    /// Unix seconds.
+    #[prost(int64, tag = "1")]
+    pub at: i64,
+    /// Nodes that may serve the identity, and those of them that confirmed.
+    #[prost(uint32, tag = "2")]
+    pub nodes: u32,
+    #[prost(uint32, tag = "3")]
+    pub confirmed: u32,
+    /// Milliseconds until the last of them did.
+    #[prost(uint32, tag = "4")]
+    pub took_ms: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StopResponse {
+    #[prost(message, optional, tag = "1")]
+    pub identity: ::core::option::Option<Identity>,
+    /// Ascending by SPIFFE ID.
+    #[prost(message, repeated, tag = "2")]
+    pub nodes: ::prost::alloc::vec::Vec<StopNode>,
+    /// Unix seconds: until when somebody who verifies by himself may accept what was given out; 0: nothing was.
+    #[prost(int64, tag = "3")]
+    pub accepted_until: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StopNode {
+    /// SPIFFE ID of the agent.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub confirmed: bool,
+    /// Milliseconds, if it has.
+    #[prost(uint32, tag = "3")]
+    pub took_ms: u32,
+    /// Unix seconds: until when it may decide by what it knows, if it has not.
+    #[prost(int64, tag = "4")]
+    pub decides_until: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InitRequest {
@@ -913,11 +955,11 @@ pub mod governance_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Answers when the pause is on disk and on its way to every agent.
+        /// Answers when the pause is on disk and every node that follows has confirmed it, or a second later.
         pub async fn pause_identity(
             &mut self,
             request: impl tonic::IntoRequest<super::IdentityRequest>,
-        ) -> std::result::Result<tonic::Response<super::Identity>, tonic::Status> {
+        ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -964,7 +1006,7 @@ pub mod governance_client {
         pub async fn stop_identity(
             &mut self,
             request: impl tonic::IntoRequest<super::IdentityRequest>,
-        ) -> std::result::Result<tonic::Response<super::Identity>, tonic::Status> {
+        ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status> {
             self.inner
                 .ready()
                 .await
@@ -982,6 +1024,28 @@ pub mod governance_client {
                 .insert(
                     GrpcMethod::new("avouch.governance.v1.Governance", "StopIdentity"),
                 );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Goes the way of a pause to every node, and pauses nothing.
+        pub async fn drill_stop(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IdentityRequest>,
+        ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/DrillStop",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.governance.v1.Governance", "DrillStop"));
             self.inner.unary(req, path, codec).await
         }
         /// Lets a local user of a node run it there, with `avouch run`. Letting twice is letting once.
@@ -1500,11 +1564,11 @@ pub mod governance_server {
             &self,
             request: tonic::Request<super::IdentityRequest>,
         ) -> std::result::Result<tonic::Response<super::Identity>, tonic::Status>;
-        /// Answers when the pause is on disk and on its way to every agent.
+        /// Answers when the pause is on disk and every node that follows has confirmed it, or a second later.
         async fn pause_identity(
             &self,
             request: tonic::Request<super::IdentityRequest>,
-        ) -> std::result::Result<tonic::Response<super::Identity>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status>;
         async fn resume_identity(
             &self,
             request: tonic::Request<super::IdentityRequest>,
@@ -1513,7 +1577,12 @@ pub mod governance_server {
         async fn stop_identity(
             &self,
             request: tonic::Request<super::IdentityRequest>,
-        ) -> std::result::Result<tonic::Response<super::Identity>, tonic::Status>;
+        ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status>;
+        /// Goes the way of a pause to every node, and pauses nothing.
+        async fn drill_stop(
+            &self,
+            request: tonic::Request<super::IdentityRequest>,
+        ) -> std::result::Result<tonic::Response<super::StopResponse>, tonic::Status>;
         /// Lets a local user of a node run it there, with `avouch run`. Letting twice is letting once.
         async fn place_identity(
             &self,
@@ -2125,7 +2194,7 @@ pub mod governance_server {
                         T: Governance,
                     > tonic::server::UnaryService<super::IdentityRequest>
                     for PauseIdentitySvc<T> {
-                        type Response = super::Identity;
+                        type Response = super::StopResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
@@ -2215,7 +2284,7 @@ pub mod governance_server {
                         T: Governance,
                     > tonic::server::UnaryService<super::IdentityRequest>
                     for StopIdentitySvc<T> {
-                        type Response = super::Identity;
+                        type Response = super::StopResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
@@ -2238,6 +2307,51 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StopIdentitySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/DrillStop" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrillStopSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::IdentityRequest>
+                    for DrillStopSvc<T> {
+                        type Response = super::StopResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IdentityRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::drill_stop(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrillStopSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

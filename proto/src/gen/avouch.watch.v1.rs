@@ -17,7 +17,7 @@ pub struct Position {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FollowRequest {
-    #[prost(oneof = "follow_request::Step", tags = "1, 2")]
+    #[prost(oneof = "follow_request::Step", tags = "1, 2, 3")]
     pub step: ::core::option::Option<follow_request::Step>,
 }
 /// Nested message and enum types in `FollowRequest`.
@@ -28,6 +28,8 @@ pub mod follow_request {
         Hello(super::Hello),
         #[prost(message, tag = "2")]
         Ack(super::Ack),
+        #[prost(message, tag = "3")]
+        Renew(super::Renew),
     }
 }
 /// The agent introduces itself.
@@ -51,9 +53,17 @@ pub struct Ack {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
 }
+/// The agent wants to hear that the server is there: what it may decide alone counts from when it sent the last of these that
+/// was answered. Only if Welcome says so.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Renew {
+    /// Rises on each stream.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FollowResponse {
-    #[prost(oneof = "follow_response::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "follow_response::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub frame: ::core::option::Option<follow_response::Frame>,
 }
 /// Nested message and enum types in `FollowResponse`.
@@ -76,6 +86,8 @@ pub mod follow_response {
         Resync(super::Resync),
         #[prost(message, tag = "8")]
         Rules(super::RulesNotice),
+        #[prost(message, tag = "9")]
+        Renewed(super::Renewed),
     }
 }
 /// The stream is open and the agent may follow.
@@ -90,6 +102,9 @@ pub struct Welcome {
     /// Agents that follow this server, this one counted: what all of them do at once is spread by it. 0: not told.
     #[prost(uint32, tag = "3")]
     pub agents: u32,
+    /// The server answers Renew.
+    #[prost(bool, tag = "4")]
+    pub renews: bool,
 }
 /// Part of everything the agent is entitled to. Entries absent from all chunks are gone.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -195,6 +210,13 @@ pub struct Heartbeat {
     /// As in Welcome.
     #[prost(uint32, tag = "3")]
     pub agents: u32,
+}
+/// The answer to Renew, behind everything that was sent before it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Renewed {
+    /// Of the Renew.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
 }
 /// The server cannot continue from the agent's position: a snapshot follows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -195,6 +195,7 @@ pub const METHODS: &[Method] = &[
     local(GOVERNANCE, "PauseIdentity"),
     local(GOVERNANCE, "ResumeIdentity"),
     local(GOVERNANCE, "StopIdentity"),
+    local(GOVERNANCE, "DrillStop"),
     local(GOVERNANCE, "PlaceIdentity"),
     local(GOVERNANCE, "GetIdentity"),
     local(GOVERNANCE, "ListIdentities"),

@@ -139,6 +139,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/PauseIdentity", "L"),
     ("governance.v1.Governance/ResumeIdentity", "L"),
     ("governance.v1.Governance/StopIdentity", "L"),
+    ("governance.v1.Governance/DrillStop", "L"),
     ("governance.v1.Governance/PlaceIdentity", "L"),
     ("governance.v1.Governance/GetIdentity", "L"),
     ("governance.v1.Governance/ListIdentities", "L"),

@@ -295,8 +295,8 @@ impl Governance for GovernanceApi {
     async fn pause_identity(
         &self,
         request: Request<wire::IdentityRequest>,
-    ) -> Result<Response<wire::Identity>, Status> {
-        self.step(request, step::pause).await
+    ) -> Result<Response<wire::StopResponse>, Status> {
+        self.stopping(request, step::pause).await
     }
 
     async fn resume_identity(
@@ -309,8 +309,15 @@ impl Governance for GovernanceApi {
     async fn stop_identity(
         &self,
         request: Request<wire::IdentityRequest>,
-    ) -> Result<Response<wire::Identity>, Status> {
-        self.step(request, step::stop).await
+    ) -> Result<Response<wire::StopResponse>, Status> {
+        self.stopping(request, step::stop).await
+    }
+
+    async fn drill_stop(
+        &self,
+        request: Request<wire::IdentityRequest>,
+    ) -> Result<Response<wire::StopResponse>, Status> {
+        self.stopping(request, step::drill).await
     }
 
     async fn place_identity(

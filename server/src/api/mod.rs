@@ -51,6 +51,7 @@ pub mod records;
 pub mod requests;
 pub mod rules;
 pub mod status;
+mod stopping;
 pub mod svid;
 pub mod sync;
 pub mod tasks;

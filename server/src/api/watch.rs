@@ -20,8 +20,8 @@ use avouch_proto::watch_v1::node_state::State;
 use avouch_proto::watch_v1::watch_server::Watch;
 use avouch_proto::watch_v1::{
     BundleNotice, Delta, FetchBundlesRequest, FetchBundlesResponse, FetchIdentitiesRequest,
-    FetchIdentitiesResponse, FollowRequest, FollowResponse, Heartbeat, Hello, NodeState, Position, Resync,
-    RulesNotice, SnapshotChunk, Welcome,
+    FetchIdentitiesResponse, FollowRequest, FollowResponse, Heartbeat, Hello, NodeState, Position, Renewed,
+    Resync, RulesNotice, SnapshotChunk, Welcome,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
@@ -156,7 +156,8 @@ async fn follow(
     let agent = call.caller_id()?;
     let (version, server_time_ms) = (VERSION.min(hello.version), call.now().wall.0);
     // This one is not among the followers yet.
-    let welcome = Welcome { version, server_time_ms, agents: agents(services).saturating_add(1) };
+    let agents_now = agents(services).saturating_add(1);
+    let welcome = Welcome { version, server_time_ms, agents: agents_now, renews: true };
     send(replies, Frame::Welcome(welcome)).await?;
     let resume = hello.position.as_ref().and_then(|position| position_from_wire(position).ok());
     let known = hello.known.into_iter().filter_map(|known| {
@@ -182,7 +183,12 @@ async fn follow(
             }
             step = steps.next() => match step.transpose()?.map(|request| request.step) {
                 Some(Some(Step::Ack(ack))) => feed.acknowledge(Revision(ack.revision)),
-                Some(_) => return Err(Status::invalid_argument("expected an acknowledgement")),
+                Some(Some(Step::Renew(renew))) => {
+                    // Noted before it is answered: what the agent counts from is not later.
+                    services.renews(agent);
+                    send(replies, Frame::Renewed(Renewed { number: renew.number })).await?;
+                }
+                Some(_) => return Err(Status::invalid_argument("expected an acknowledgement or a renewal")),
                 None => return Err(Status::cancelled("agent closed the stream")),
             },
             () = tokio::time::sleep(WATCH_HEARTBEAT) => beat(services, &feed, call, replies).await?,
@@ -203,7 +209,7 @@ async fn hello(steps: &mut Streaming<FollowRequest>) -> Result<Hello, Status> {
     match first.and_then(|request| request.step) {
         Some(Step::Hello(hello)) if hello.version > 0 => Ok(hello),
         Some(Step::Hello(_)) => Err(Status::invalid_argument("hello names no version, expected 1")),
-        Some(Step::Ack(_)) => Err(Status::invalid_argument("expected hello first")),
+        Some(Step::Ack(_) | Step::Renew(_)) => Err(Status::invalid_argument("expected hello first")),
         None => Err(Status::cancelled("agent closed the stream")),
     }
 }

@@ -28,7 +28,7 @@ impl World {
         let stop = CancellationToken::new();
         let (writer, _) =
             Writer::start(store.clone(), image, Holder::Server("s".into()), clock, stop.clone());
-        let (feed, _) = Feed::start(&writer, store, domain(), stop.clone());
+        let (feed, _) = Feed::start(&writer, store, domain(), clock, stop.clone());
         Self { writer, feed, stop }
     }
 

@@ -77,7 +77,7 @@ pub type Step = fn(&Registry, Timestamp, &PersonId, &SpiffeId) -> (Plan, Result<
 
 /// The steps that need nothing but the name.
 pub mod step {
-    pub use avouch_engine::plan::identities::{approve, confirm, pause, resume, stop};
+    pub use avouch_engine::plan::identities::{approve, confirm, drill, pause, resume, stop};
 }
 
 impl Services {

@@ -21,6 +21,7 @@ mod people;
 mod pruner;
 mod requests;
 mod rules;
+mod stopping;
 mod svids;
 mod tasks;
 #[cfg(test)]
@@ -77,6 +78,7 @@ pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use node_records::ShipError;
 pub use requests::{Asking, AskingError};
 pub use rules::Publication;
+pub use stopping::{Stop, StopNode};
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 pub use tasks::{ShowError, TokenAsk};
 
@@ -129,6 +131,7 @@ struct Inner {
     rules_check: Semaphore,
     receiver: node_records::Receiver,
     verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
+    clock: Clock,
     /// Those that still need the store after `stop`.
     tasks: TaskTracker,
 }
@@ -165,7 +168,7 @@ impl Services {
         let metrics = store.metrics().clone();
         let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
         check_trust_domain(&writer.registry(), &trust_domain)?;
-        let (feed, _) = Feed::start(&writer, store.clone(), trust_domain.clone(), stop.clone());
+        let (feed, _) = Feed::start(&writer, store.clone(), trust_domain.clone(), clock, stop.clone());
         let ca = Ca::new(trust_domain.clone(), settings.clone());
         let rotor = Rotor::start(RotorParts {
             ca: ca.clone(),
@@ -218,6 +221,7 @@ impl Services {
             rules_check: Semaphore::new(RULES_CHECKS),
             receiver,
             verifiers,
+            clock,
             tasks,
         })))
     }
@@ -272,6 +276,11 @@ impl Services {
         known: Vec<KnownEntry>,
     ) -> AgentFeed {
         self.0.feed.follow(agent, resume, known)
+    }
+
+    /// An agent wants to hear that this server is there.
+    pub fn renews(&self, agent: &SpiffeId) {
+        self.0.feed.renews(agent);
     }
 
     /// Streams that agents hold open.

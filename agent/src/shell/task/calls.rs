@@ -17,7 +17,7 @@ impl Task {
             let failure = match upstream.follow(hello).await {
                 Err(error) => error.failure(),
                 Ok(mut following) => {
-                    let _ = events.send(Event::FollowOpened(id, following.acks)).await;
+                    let _ = events.send(Event::FollowOpened(id, following.says)).await;
                     loop {
                         match following.frames.recv().await {
                             Some(Ok(frame)) => {
@@ -33,7 +33,7 @@ impl Task {
             };
             let _ = events.send(Event::FollowEnded(id, failure)).await;
         });
-        self.stream = Some(Stream { id, acks: None, _reader: CancelOnDrop(reader.abort_handle()) });
+        self.stream = Some(Stream { id, says: None, _reader: CancelOnDrop(reader.abort_handle()) });
     }
 
     pub(super) fn fetch_bundles(&self, domains: Vec<TrustDomain>) {

@@ -4,7 +4,7 @@ use avouch_domain::fixtures::{entry, id, identity, person, person_id};
 use avouch_domain::limits::{ADOPTED_FOR, IDENTITY_LIFE_MAX};
 use avouch_domain::{
     Cause, Code, Environment, Identity, Kind, LogPosition, PersonId, PersonState, Plan, Row, SpiffeId,
-    Standing, Timestamp,
+    Standing, StopTried, Timestamp,
 };
 use proptest::prelude::*;
 
@@ -204,6 +204,28 @@ fn what_is_stopped_stays_stopped() {
     assert_eq!(identities::stop(&registry, NOW, &actor, &name).1, last);
     let longer = IdentityPatch { end: Some(LATER), ..IdentityPatch::default() };
     assert_eq!(identities::patch(&registry, NOW, &actor, &name, &longer).1, last);
+}
+
+#[test]
+fn a_drill_is_recorded_and_stops_nothing() {
+    let mut registry = team_with(prod(Kind::AiAgent));
+    let (_, foreign) = identities::drill(&registry, NOW, &who("per_other"), &coder());
+    assert!(matches!(foreign, Err(IdentityError::NotYours { .. })), "{foreign:?}");
+    let (plan, begun) = identities::drill(&registry, NOW, &who("per_owner"), &coder());
+    commit(&mut registry, &plan);
+    let begun = begun.unwrap();
+    assert_eq!((begun.standing, begun.stop_number), (Standing::Active, 0));
+    let went = StopTried { at: NOW, nodes: 2, confirmed: 1, took_ms: 4 };
+    let silent = [SpiffeId::parse("spiffe://example.org/spire/agent/x").unwrap()];
+    let (plan, kept) = identities::tried(&registry, NOW, &coder(), went, &silent);
+    commit(&mut registry, &plan);
+    assert_eq!(kept.unwrap().stop_tried, Some(went));
+    let told = ("silent", "spiffe://example.org/spire/agent/x".to_owned());
+    assert!(plan.audit[0].detail.contains(&told), "{:?}", plan.audit);
+    let (plan, _) = identities::pause(&registry, NOW, &who("per_s"), &coder());
+    commit(&mut registry, &plan);
+    let (_, paused) = identities::drill(&registry, NOW, &who("per_s"), &coder());
+    assert!(matches!(paused, Err(IdentityError::Standing { .. })), "{paused:?}");
 }
 
 #[test]

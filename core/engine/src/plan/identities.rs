@@ -6,15 +6,18 @@
 use avouch_domain::limits::{ADOPTED_FOR, IDENTITY_LIFE_MAX};
 use avouch_domain::{
     AuditEvent, Cause, Code, Entry, EntryId, Environment, Identity, Kind, Person, PersonId, Plan, Row,
-    SpiffeId, Standing, Timestamp, run_selector,
+    SpiffeId, Standing, StopTried, Timestamp, run_selector,
 };
 
 use super::Draft;
 use super::entries::{EntryWriteError, NewEntry, create_one};
+use crate::entitle::agents_of_name;
 use crate::registry::Registry;
 
 /// Most identities that one plan pauses by themselves; the next plan goes on.
 pub const PAUSE_BATCH: usize = 1_000;
+/// Most silent nodes that a record names.
+const SILENT_NAMED: usize = 20;
 
 /// An identity that is to be registered or adopted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -291,6 +294,47 @@ pub fn stop(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeI
     })
 }
 
+/// Begins the drill of a stop: it goes the way of one to every node, and stops nothing.
+pub fn drill(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
+    change(registry, at, actor, name, AuditEvent::StopDrilled, |old, person| {
+        may_shrink(old, person)?;
+        if !old.is_in_force(at) {
+            return Err(IdentityError::Standing { found: old.standing, expected: "active" });
+        }
+        let nodes = u32::try_from(agents_of_name(registry, name).len()).unwrap_or(u32::MAX);
+        // Until it is known how it went, nobody has confirmed.
+        let tried = StopTried { at, nodes, confirmed: 0, took_ms: 0 };
+        Ok(Identity { stop_tried: Some(tried), ..old.clone() })
+    })
+}
+
+/// Keeps how a stop went, or a drill of one. `silent`: nodes that did not confirm. `None`: nobody has that name.
+pub fn tried(
+    registry: &Registry,
+    at: Timestamp,
+    name: &SpiffeId,
+    tried: StopTried,
+    silent: &[SpiffeId],
+) -> (Plan, Option<Identity>) {
+    let mut draft = Draft::new(registry, at, "server");
+    let identity = registry.identity(name).map(|old| {
+        let mut detail = vec![
+            ("nodes", tried.nodes.to_string()),
+            ("confirmed", tried.confirmed.to_string()),
+            ("took_ms", tried.took_ms.to_string()),
+        ];
+        if !silent.is_empty() {
+            let names: Vec<_> = silent.iter().take(SILENT_NAMED).map(SpiffeId::as_str).collect();
+            detail.push(("silent", names.join(",")));
+        }
+        let identity = Identity { stop_tried: Some(tried), ..old.clone() };
+        draft.note_with(AuditEvent::StopTried, name, detail);
+        draft.put(Row::Identity(identity.clone()));
+        identity
+    });
+    (draft.finish(), identity)
+}
+
 /// Lets a paused identity go on.
 pub fn resume(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeId) -> (Plan, Outcome) {
     change(registry, at, actor, name, AuditEvent::IdentityResumed, |old, person| {
@@ -336,6 +380,7 @@ fn identity_of(at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Identity {
         added_at: at,
         yes_by: None,
         confirm_by: None,
+        stop_tried: None,
     }
 }
 

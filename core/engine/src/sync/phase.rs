@@ -63,6 +63,7 @@ pub fn kind(input: &Input) -> &'static str {
             Frame::Node(NodeStanding::Banned) => "banned",
             Frame::Node(NodeStanding::Evicted) => "evicted",
             Frame::Heartbeat { .. } => "heartbeat",
+            Frame::Renewed(_) => "renewed",
             Frame::Resync { .. } => "resync",
         },
         Input::FollowEnded { failure, .. } => {

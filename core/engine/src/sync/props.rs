@@ -107,7 +107,11 @@ impl World {
                 Effect::Alarm(why) => panic!("the server never lies: {why}"),
                 Effect::Resync(why) => panic!("nobody falls behind here: {why}"),
                 Effect::Poll { .. } | Effect::Refused(_) => panic!("{effect:?}"),
-                Effect::Bundles { .. } | Effect::Synced | Effect::Connected | Effect::ServerTime(_) => {}
+                Effect::Bundles { .. }
+                | Effect::Synced
+                | Effect::Connected
+                | Effect::Renewed(_)
+                | Effect::ServerTime(_) => {}
             }
         }
         let position = self.sync.position();

@@ -20,6 +20,7 @@ struct Rig {
     resyncs: usize,
     refusals: Vec<AgentRefusal>,
     synced: usize,
+    renewed: Vec<u64>,
 }
 
 fn at(epoch: i64, revision: u64) -> LogPosition {
@@ -42,6 +43,7 @@ impl Rig {
             resyncs: 0,
             refusals: Vec::new(),
             synced: 0,
+            renewed: Vec::new(),
         };
         rig.put(Input::Start);
         rig
@@ -64,6 +66,7 @@ impl Rig {
                     self.entries.extend(upserts.into_iter().map(|e| (e.id.clone(), e)));
                 }
                 Effect::Synced => self.synced += 1,
+                Effect::Renewed(number) => self.renewed.push(number),
                 Effect::Refused(refusal) => self.refusals.push(refusal),
                 Effect::Alarm(_) => self.alarms += 1,
                 Effect::Resync(_) => self.resyncs += 1,
@@ -186,6 +189,20 @@ fn another_history_at_the_same_revision_starts_over() {
     assert_eq!(rig.alarms, 1);
     rig.pass(Duration::from_secs(2));
     assert_eq!(rig.opens.len(), 2);
+}
+
+#[test]
+fn an_answer_counts_only_where_everything_before_it_is_applied() {
+    let mut rig = Rig::new();
+    rig.welcome();
+    rig.frame(Frame::Renewed(1));
+    assert!(rig.renewed.is_empty(), "a stop may be in what is still to come");
+    rig.snapshot(&["a"], &[], at(1, 5), true);
+    rig.frame(Frame::Renewed(2));
+    assert_eq!(rig.renewed, [2]);
+    rig.frame(Frame::Resync { reason: "x".into(), history_differs: false });
+    rig.frame(Frame::Renewed(3));
+    assert_eq!(rig.renewed, [2]);
 }
 
 #[test]

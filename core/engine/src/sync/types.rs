@@ -92,6 +92,8 @@ pub enum Frame {
         /// As in `Welcome`.
         agents: Option<NonZeroU32>,
     },
+    /// The answer to the question with this number, behind everything that was sent before it.
+    Renewed(u64),
     /// The server can't continue from where the agent stands: a snapshot follows.
     Resync {
         reason: String,
@@ -182,6 +184,8 @@ pub enum Effect {
     Synced,
     /// The server answers (again).
     Connected,
+    /// The server answered the question with this number, and everything that it had sent before is applied.
+    Renewed(u64),
     /// The server's clock, just now.
     ServerTime(Timestamp),
     /// The agent must attest again, or stop. Nothing is tried until `Start`.

@@ -97,7 +97,7 @@ async fn world_with(store: Store, image: Image, keys: Arc<dyn KeyManager>, setti
     let store = Datastore::uncounted(store);
     let metrics = store.metrics().clone();
     let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
-    let (feed, _) = Feed::start(&writer, store, domain(), stop.clone());
+    let (feed, _) = Feed::start(&writer, store, domain(), clock, stop.clone());
     let ca = Ca::new(domain(), Arc::new(settings));
     let parts = RotorParts {
         ca: ca.clone(),

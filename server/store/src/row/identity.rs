@@ -1,6 +1,8 @@
 //! Identities: one row each, by name. The table itself refuses another environment and a falling stop number.
 
-use avouch_domain::{Cause, Code, Environment, Identity, Kind, Row, SpiffeId, Standing, Timestamp};
+use avouch_domain::{
+    Cause, Code, Environment, Identity, Kind, Row, SpiffeId, Standing, StopTried, Timestamp,
+};
 use rusqlite::types::Value;
 
 use super::{Bad, Fields, Statements, bad, person_or_null, text};
@@ -8,13 +10,16 @@ use super::{Bad, Fields, Statements, bad, person_or_null, text};
 pub(super) const STATEMENTS: Statements = Statements {
     table: "identities",
     put: "INSERT INTO identities (spiffe_id, kind, environment, purpose, owner, successor, ends_at, standing, cause, \
-          stop_number, added_by, added_at, yes_by, confirm_by, preset) \
-          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+          stop_number, added_by, added_at, yes_by, confirm_by, preset, stop_tried_at, stop_nodes, stop_confirmed, \
+          stop_took_ms) \
+          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
           ON CONFLICT (spiffe_id) DO UPDATE SET kind = excluded.kind, environment = excluded.environment, \
           purpose = excluded.purpose, owner = excluded.owner, successor = excluded.successor, \
           ends_at = excluded.ends_at, standing = excluded.standing, cause = excluded.cause, \
           stop_number = excluded.stop_number, added_by = excluded.added_by, added_at = excluded.added_at, \
-          yes_by = excluded.yes_by, confirm_by = excluded.confirm_by, preset = excluded.preset",
+          yes_by = excluded.yes_by, confirm_by = excluded.confirm_by, preset = excluded.preset, \
+          stop_tried_at = excluded.stop_tried_at, stop_nodes = excluded.stop_nodes, \
+          stop_confirmed = excluded.stop_confirmed, stop_took_ms = excluded.stop_took_ms",
     delete: "DELETE FROM identities WHERE spiffe_id = ?1",
     get: "SELECT * FROM identities WHERE spiffe_id = ?1",
     all: "SELECT * FROM identities ORDER BY spiffe_id",
@@ -23,6 +28,8 @@ pub(super) const STATEMENTS: Statements = Statements {
 
 pub(super) fn values(identity: &Identity) -> Vec<Value> {
     let time_or_null = |at: Option<Timestamp>| at.map_or(Value::Null, |at| Value::Integer(at.0));
+    let tried = identity.stop_tried;
+    let number_or_null = |number: Option<u32>| number.map_or(Value::Null, |n| Value::Integer(n.into()));
     vec![
         text(identity.spiffe_id.as_str()),
         text(identity.kind.name()),
@@ -39,6 +46,10 @@ pub(super) fn values(identity: &Identity) -> Vec<Value> {
         person_or_null(identity.yes_by.as_ref()),
         time_or_null(identity.confirm_by),
         identity.preset.as_ref().map_or(Value::Null, |preset| text(preset.as_str())),
+        time_or_null(tried.map(|tried| tried.at)),
+        number_or_null(tried.map(|tried| tried.nodes)),
+        number_or_null(tried.map(|tried| tried.confirmed)),
+        number_or_null(tried.map(|tried| tried.took_ms)),
     ]
 }
 
@@ -58,6 +69,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
         yes_by: fields.person_or_none()?,
         confirm_by: fields.time_or_none()?,
         preset: preset(fields)?,
+        stop_tried: stop_tried(fields)?,
     }))
 }
 
@@ -72,4 +84,16 @@ fn standing(fields: &mut Fields<'_>) -> Result<Standing, Bad> {
 fn preset(fields: &mut Fields<'_>) -> Result<Option<Code>, Bad> {
     let name: Option<String> = fields.take()?;
     name.map(|name| Code::new(&name).map_err(|e| bad(e.to_string()))).transpose()
+}
+
+fn stop_tried(fields: &mut Fields<'_>) -> Result<Option<StopTried>, Bad> {
+    let (at, nodes, confirmed, took_ms) =
+        (fields.time_or_none()?, fields.take()?, fields.take()?, fields.take()?);
+    match (at, nodes, confirmed, took_ms) {
+        (Some(at), Some(nodes), Some(confirmed), Some(took_ms)) => {
+            Ok(Some(StopTried { at, nodes, confirmed, took_ms }))
+        }
+        (None, None, None, None) => Ok(None),
+        _ => Err(bad("a stop that was tried in part")),
+    }
 }

@@ -6,8 +6,8 @@ use avouch_domain::fixtures::{domain, entry, grant, id, identity, node, person, 
 use avouch_domain::{
     AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, Entry, Grant, Holder,
     Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, PublishedRules,
-    Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, Slot, SlotState, Standing, Timestamp,
-    Whose, X509Authority,
+    Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, Slot, SlotState, Standing, StopTried,
+    Timestamp, Whose, X509Authority,
 };
 
 use crate::Store;
@@ -125,6 +125,7 @@ pub fn one_of_each() -> Vec<Row> {
             yes_by: None,
             confirm_by: Some(Timestamp(7)),
             preset: Some(Code::new("coding-agent").unwrap()),
+            stop_tried: Some(StopTried { at: NOW, nodes: 3, confirmed: 2, took_ms: 4 }),
             ..identity("/test/full", Kind::AiAgent)
         }),
         Row::Rules(PublishedRules { published_by: person_id("per_a"), ..rules(1) }),

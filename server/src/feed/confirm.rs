@@ -1,0 +1,102 @@
+//! Who has applied a revision: waits for the agents that it concerns, all at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use avouch_domain::{Revision, SpiffeId, Tick};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::Feed;
+
+/// Somebody who waits.
+pub(super) struct Waiter {
+    revision: Revision,
+    missing: BTreeSet<SpiffeId>,
+    answered: BTreeMap<SpiffeId, Tick>,
+    done: Arc<Notify>,
+}
+
+impl Waiter {
+    /// An agent has applied everything up to `revision`.
+    pub(super) fn hears(&mut self, agent: &SpiffeId, revision: Revision, at: Tick) {
+        if revision >= self.revision && self.missing.remove(agent) {
+            self.answered.insert(agent.clone(), at);
+            if self.missing.is_empty() {
+                self.done.notify_one();
+            }
+        }
+    }
+}
+
+/// Takes its waiter away, also if nobody waits any more.
+struct Waiting<'a> {
+    feed: &'a Feed,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.feed.0.state.lock().waiters.remove(&self.number);
+    }
+}
+
+impl Feed {
+    /// Waits until those of these agents that follow have applied `revision`, at most so long. Gives when each of them
+    /// did.
+    pub async fn confirmed(
+        &self,
+        agents: &BTreeSet<SpiffeId>,
+        revision: Revision,
+        most: Duration,
+    ) -> BTreeMap<SpiffeId, Tick> {
+        let done = Arc::new(Notify::new());
+        let now = (self.0.clock)().mono;
+        let waiting = {
+            let mut state = self.0.state.lock();
+            let (mut missing, mut answered) = (BTreeSet::new(), BTreeMap::new());
+            for agent in agents {
+                if state.acknowledged.get(agent).is_some_and(|held| *held >= revision) {
+                    answered.insert(agent.clone(), now);
+                } else if state
+                    .followers
+                    .range((agent.clone(), 0)..=(agent.clone(), u64::MAX))
+                    .next()
+                    .is_some()
+                {
+                    missing.insert(agent.clone());
+                }
+            }
+            if missing.is_empty() {
+                return answered;
+            }
+            state.next += 1;
+            let number = state.next;
+            state.waiters.insert(number, Waiter { revision, missing, answered, done: done.clone() });
+            Waiting { feed: self, number }
+        };
+        let _ = timeout(most, done.notified()).await;
+        let mut state = self.0.state.lock();
+        state
+            .waiters
+            .get_mut(&waiting.number)
+            .map(|waiter| std::mem::take(&mut waiter.answered))
+            .unwrap_or_default()
+    }
+
+    /// An agent wants to hear that this server is there: from now on it decides by what it knows for a while.
+    pub fn renews(&self, agent: &SpiffeId) {
+        let now = (self.0.clock)().mono;
+        let mut state = self.0.state.lock();
+        if state.present.node(agent).is_some() {
+            state.renewed.insert(agent.clone(), now);
+        }
+    }
+
+    /// When an agent last wanted to hear that; one that has not since this server started may have just before.
+    #[must_use]
+    pub fn renewed(&self, agent: &SpiffeId) -> Tick {
+        self.0.state.lock().renewed.get(agent).copied().unwrap_or(self.0.started)
+    }
+}
