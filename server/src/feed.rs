@@ -88,6 +88,8 @@ struct State {
     behind: BTreeSet<(Revision, Key)>,
     next: u64,
     acknowledged: BTreeMap<SpiffeId, Revision>,
+    /// What agents have applied of their streams. Who was served a bundle has applied nothing.
+    applied: BTreeMap<SpiffeId, Revision>,
     /// Those who wait for acknowledgements, by a number of their own.
     waiters: BTreeMap<u64, Waiter>,
     /// When agents last wanted to hear that this server is there.
@@ -121,6 +123,11 @@ impl State {
             follower.pending = Pending::Lost;
             self.behind.pop_first();
         }
+    }
+
+    /// True if the agent has a stream open.
+    fn follows(&self, agent: &SpiffeId) -> bool {
+        self.followers.range((agent.clone(), 0)..=(agent.clone(), u64::MAX)).next().is_some()
     }
 
     /// What this stream has still to be told, which it then has been.
@@ -163,6 +170,7 @@ impl Feed {
             behind: BTreeSet::new(),
             next: 0,
             acknowledged: BTreeMap::new(),
+            applied: BTreeMap::new(),
             waiters: BTreeMap::new(),
             renewed: BTreeMap::new(),
             stopped: false,
@@ -228,6 +236,7 @@ impl Feed {
         state.forget_the_slow();
         for agent in before.changed_nodes(registry).filter(|id| registry.node(id).is_none()) {
             state.acknowledged.remove(agent);
+            state.applied.remove(agent);
             state.renewed.remove(agent);
         }
     }
@@ -253,10 +262,6 @@ impl Feed {
             }
             let held = state.acknowledged.entry(agent.clone()).or_default();
             *held = (*held).max(revision);
-            if !state.waiters.is_empty() {
-                let at = (self.0.clock)().mono;
-                state.waiters.values_mut().for_each(|waiter| waiter.hears(agent, revision, at));
-            }
         }
         self.0.acknowledgement.notify_one();
     }
@@ -270,7 +275,7 @@ impl Feed {
     #[must_use]
     pub fn known_everywhere(&self, wall: Timestamp, revision: Revision) -> bool {
         let state = self.0.state.lock();
-        state.present.nodes().filter(|n| !n.is_banned() && n.expires_at > wall).all(|node| {
+        state.present.nodes().filter(|node| node.is_alive(wall)).all(|node| {
             state.acknowledged.get(&node.id).is_some_and(|acknowledged| *acknowledged >= revision)
         })
     }
@@ -390,7 +395,9 @@ impl AgentFeed {
 
     /// The agent has applied everything up to `revision`.
     pub fn acknowledge(&self, revision: Revision) {
-        self.feed.acknowledge(&self.agent, revision.min(self.position().revision));
+        let revision = revision.min(self.position().revision);
+        self.feed.applied(&self.agent, revision);
+        self.feed.acknowledge(&self.agent, revision);
     }
 
     async fn begin(

@@ -6,19 +6,16 @@ use avouch_tests::daemon::{Daemon, binary};
 use avouch_tests::workload::Stream;
 use avouch_tests::world::my_uid;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, World, entry, uds, within};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::issuing::production;
-use crate::process::{cpu, memory};
+use crate::process::{allow_descriptors, cpu, memory};
 use crate::registry;
 use crate::report::{Bar, Report, median, quantile};
 use crate::workload::world;
 
 const STARTS: usize = 7;
-/// Files that an agent may open here, as its service does on a small node.
-const DESCRIPTORS: u64 = 20_000;
 /// Between two looks whether a daemon is ready.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -113,10 +110,7 @@ async fn streams(report: &Report) {
     /// As many as one process may hold of an agent with 20,000 descriptors, whoever else is there.
     const STREAMS: usize = 4000;
     const AFTER: Duration = Duration::from_secs(60);
-    // The agent raises its own limit to the hard one, so both processes have the same.
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    let most = hard.min(DESCRIPTORS);
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a limit");
+    allow_descriptors();
     let world = world().await;
     let pid = world.agent.daemon().pid();
     let idle = memory(pid).resident;

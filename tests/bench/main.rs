@@ -18,6 +18,7 @@ mod propagation;
 mod records;
 mod registry;
 mod report;
+mod stopping;
 mod workload;
 mod yardstick;
 
@@ -27,7 +28,7 @@ use last::Last;
 use process::SAMPLES;
 use report::{Report, Sum};
 
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "papers",
     "deciding",
     "gating",
@@ -37,6 +38,7 @@ const PARTS: [&str; 10] = [
     "workload",
     "propagation",
     "registry",
+    "stopping",
     "footprint",
 ];
 
@@ -44,7 +46,7 @@ const HELP: &str = "\
 avouch-bench [PART...] [--check] [--keep]
 
 Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), gating (a call through an MCP gate), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
-propagation (a change reaches a stream), registry (entries, durably), footprint (start, memory, idle CPU).
+propagation (a change reaches a stream), registry (entries, durably), stopping (nodes confirm), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar, or worse than last time by three tenths. A part with processes in which a
         row came out otherwise than last time is run seven times, and its medians count.
 --keep  writes down what the rows came to (tests/bench/last.tsv), for the machine that they are compared on.
@@ -125,6 +127,7 @@ async fn measure(report: &Report, part: &str) {
         "workload" => workload::run(report).await,
         "propagation" => propagation::run(report).await,
         "registry" => registry::run(report).await,
+        "stopping" => stopping::run(report).await,
         _ => footprint::run(report).await,
     }
 }

@@ -39,12 +39,17 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
     let identities = every(session).await?;
     if wants("stop") {
         let now = clock::now().wall;
-        let active = identities.iter().filter(|identity| identity.standing == "active");
-        lacks.extend(active.filter_map(|identity| {
-            let what = stop_lacks(identity.stop_tried.as_ref(), now)?;
-            let next = format!("avouch stop {} --drill", identity.spiffe_id);
-            Some(Lack { name: identity.spiffe_id.clone(), what, next })
-        }));
+        for identity in identities.iter().filter(|identity| identity.standing == "active") {
+            let name = &identity.spiffe_id;
+            let asked = wire::IdentityRequest { name: name.clone() };
+            let nodes = session.client.get_identity(asked).await?.into_inner().agent_ids.len();
+            let what = stop_lacks(identity.stop_tried.as_ref(), nodes, now);
+            lacks.extend(what.map(|what| Lack {
+                name: name.clone(),
+                what,
+                next: format!("avouch stop {name} --drill"),
+            }));
+        }
     }
     if wants("owner") {
         let unconfirmed = identities.iter().filter(|i| i.confirm_by != 0 && i.standing == "active");
@@ -72,14 +77,15 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
     if lacks.is_empty() { Ok(()) } else { Err(Failure::new(FINDING, "")) }
 }
 
-/// What is wrong with the last stop, or the last drill of one.
-fn stop_lacks(tried: Option<&wire::StopTried>, now: Timestamp) -> Option<&'static str> {
+/// What is wrong with the last stop, or the last drill of one, of what `nodes` may run now.
+fn stop_lacks(tried: Option<&wire::StopTried>, nodes: usize, now: Timestamp) -> Option<&'static str> {
     match tried {
         None => Some("stop never tried"),
         Some(tried) if now.since(Timestamp::from_secs(tried.at)) >= DRILL_COUNTS => {
             Some("stop tried long ago")
         }
         Some(tried) if tried.confirmed < tried.nodes => Some("stop not confirmed by every node"),
+        Some(tried) if (tried.nodes as usize) < nodes => Some("stop not tried on every node"),
         Some(_) => None,
     }
 }
@@ -98,11 +104,12 @@ mod tests {
         let now = Timestamp::from_secs(100 * 86_400);
         let tried =
             |days: i64, confirmed| wire::StopTried { at: days * 86_400, nodes: 2, confirmed, took_ms: 1 };
-        assert_eq!(stop_lacks(None, now), Some("stop never tried"));
-        assert_eq!(stop_lacks(Some(&tried(10, 2)), now), Some("stop tried long ago"));
-        assert_eq!(stop_lacks(Some(&tried(11, 1)), now), Some("stop not confirmed by every node"));
-        assert_eq!(stop_lacks(Some(&tried(11, 2)), now), None);
+        assert_eq!(stop_lacks(None, 0, now), Some("stop never tried"));
+        assert_eq!(stop_lacks(Some(&tried(10, 2)), 2, now), Some("stop tried long ago"));
+        assert_eq!(stop_lacks(Some(&tried(11, 1)), 2, now), Some("stop not confirmed by every node"));
+        assert_eq!(stop_lacks(Some(&tried(11, 2)), 2, now), None);
+        assert_eq!(stop_lacks(Some(&tried(11, 2)), 3, now), Some("stop not tried on every node"));
         let nowhere = wire::StopTried { at: now.secs(), ..Default::default() };
-        assert_eq!(stop_lacks(Some(&nowhere), now), None, "what runs nowhere is stopped everywhere");
+        assert_eq!(stop_lacks(Some(&nowhere), 0, now), None, "what runs nowhere is stopped everywhere");
     }
 }

@@ -45,6 +45,7 @@ fn told(session: &mut Session<'_>, stop: &wire::StopResponse, what: &str) -> Res
 fn node(node: &wire::StopNode) -> Value {
     let (took, until) = match node.confirmed {
         true => (json!(node.took_ms), Value::Null),
+        false if node.decides_until == 0 => (Value::Null, Value::Null),
         false => (Value::Null, json!(rfc3339(node.decides_until))),
     };
     json!({"node": node.node, "confirmed": node.confirmed, "took_ms": took, "decides_until": until})

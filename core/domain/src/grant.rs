@@ -74,6 +74,14 @@ impl GrantStanding {
 }
 
 impl Grant {
+    /// From when on nothing can come of it any more, by itself.
+    #[must_use]
+    pub fn over_at(&self) -> Timestamp {
+        let used_up = self.keys.last().filter(|_| self.uses_left() == 0).map(|last| last.at);
+        let over = self.ended.as_ref().map(|said| said.at).into_iter().chain(used_up);
+        over.chain([self.ends_at]).min().unwrap_or(self.ends_at)
+    }
+
     #[must_use]
     pub fn uses_left(&self) -> u32 {
         self.max_uses.saturating_sub(self.uses)
@@ -129,6 +137,16 @@ mod tests {
         assert_eq!((at(&used, 6, true), used.uses_left()), ("used_up", 0));
         let ended = Grant { ended: Some(Said { by: person_id("per_a"), at: Timestamp(1) }), ..used };
         assert_eq!(at(&ended, 20, false), "ended", "who took it back stays named");
+    }
+
+    #[test]
+    fn it_is_over_with_its_last_use_when_it_is_taken_back_or_at_its_end() {
+        let open = Grant { max_uses: 2, ..grant("gr_a", "/test/a") };
+        let once = open.clone().used([1; 16], Timestamp(5));
+        assert_eq!((open.over_at(), once.over_at()), (open.ends_at, open.ends_at));
+        assert_eq!(once.clone().used([2; 16], Timestamp(7)).over_at(), Timestamp(7));
+        let ended = Grant { ended: Some(Said { by: person_id("per_a"), at: Timestamp(6) }), ..once };
+        assert_eq!(ended.over_at(), Timestamp(6));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub const GRANT_FOR_MAX: Duration = Duration::from_secs(31 * 86_400);
 pub const GRANT_USES_MAX: u32 = 10_000;
 /// How many uses of a grant are remembered by their key.
 pub const GRANT_KEYS_MAX: usize = 64;
-/// Most grants of one identity that are kept.
+/// Most grants of one identity that are open.
 pub const GRANTS_MAX: usize = 1_000;
 /// Most grants of all identities that are kept.
 pub const GRANTS_ALL_MAX: usize = 100_000;

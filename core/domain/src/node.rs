@@ -28,6 +28,12 @@ pub struct Node {
 }
 
 impl Node {
+    /// True if it may call: not banned, and its SVID has not ended.
+    #[must_use]
+    pub fn is_alive(&self, wall: Timestamp) -> bool {
+        !self.is_banned() && self.expires_at > wall
+    }
+
     #[must_use]
     pub fn is_banned(&self) -> bool {
         self.serial.is_none()

@@ -228,7 +228,8 @@ pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain)
             }
         }
     }
-    for name in before.switched_identities(after) {
+    // A drill changes nothing for anybody, and goes to all the same.
+    for name in before.switched_identities(after).chain(before.tried_identities(after)) {
         collect_agents_of_identity([before, after], name, &mut agents);
     }
     for (old, new) in before.changed_entries(after) {

@@ -106,7 +106,7 @@ pub struct StopNode {
     /// Milliseconds, if it has.
     #[prost(uint32, tag = "3")]
     pub took_ms: u32,
-    /// Unix seconds: until when it may decide by what it knows, if it has not.
+    /// Unix seconds: until when it may decide by what it knows, if it has not; 0: until it hears of the server again.
     #[prost(int64, tag = "4")]
     pub decides_until: i64,
 }

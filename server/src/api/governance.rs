@@ -343,7 +343,7 @@ impl Governance for GovernanceApi {
             .person(&call)
             .and_then(|_| self.services.find_name(&request.name).map_err(|e| name_failed(&e)));
         let name = line.conclude(found)?;
-        let reach = self.services.reach(&name);
+        let reach = self.services.reach(call.now().wall, &name);
         let reach = reach.ok_or_else(|| Status::not_found(format!("no identity has the name {name}")))?;
         Ok(Response::new(wire::GetIdentityResponse {
             identity: Some(identity_to_wire(&reach.identity)),

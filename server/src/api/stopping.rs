@@ -35,7 +35,7 @@ fn stop_to_wire(stop: &Stop) -> wire::StopResponse {
         node: node.agent.to_string(),
         confirmed: node.took.is_some(),
         took_ms: node.took.map_or(0, |took| u32::try_from(took.as_millis()).unwrap_or(u32::MAX)),
-        decides_until: node.decides_until.secs(),
+        decides_until: node.decides_until.map_or(0, avouch_domain::Timestamp::secs),
     };
     wire::StopResponse {
         identity: Some(identity_to_wire(&stop.identity)),

@@ -26,6 +26,7 @@ use avouch_proto::watch_v1::{
 use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
 use tokio::sync::mpsc::{self, Sender};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -118,7 +119,10 @@ impl Watch for WatchApi {
             return Err(Status::invalid_argument(format!("{had} SPIFFE IDs, expected at most {most}")));
         }
         let wanted: Vec<_> = request.spiffe_ids.iter().filter_map(|id| SpiffeId::parse(id).ok()).collect();
-        let served = self.services.served_identities(call.now().wall, call.caller_id()?, &wanted);
+        let agent = call.caller_id()?;
+        // What is told here is decided by for a while, as after a renewal.
+        self.services.renews(agent);
+        let served = self.services.served_identities(call.now().wall, agent, &wanted);
         call.audit().item(Code::Ok, "");
         Ok(Response::new(FetchIdentitiesResponse {
             identities: served
@@ -171,6 +175,9 @@ async fn follow(
     tracing::debug!(subsystem_name = "watch", spiffe_id = %agent, version = %hello.agent_version, resumes = resume.is_some(), "Agent follows");
     let mut rules = services.follow_rules();
     tell_rules(&mut rules, replies).await?;
+    // Renewals do not put it off: an agent rests on what only a heartbeat says.
+    let mut silence = tokio::time::interval_at(Instant::now() + WATCH_HEARTBEAT, WATCH_HEARTBEAT);
+    silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             Ok(()) = rules.changed() => tell_rules(&mut rules, replies).await?,
@@ -180,6 +187,7 @@ async fn follow(
                     return Err(Status::unavailable("agent SVID was replaced: follow again with the new one"));
                 }
                 deliver(update, replies).await?;
+                silence.reset();
             }
             step = steps.next() => match step.transpose()?.map(|request| request.step) {
                 Some(Some(Step::Ack(ack))) => feed.acknowledge(Revision(ack.revision)),
@@ -191,7 +199,7 @@ async fn follow(
                 Some(_) => return Err(Status::invalid_argument("expected an acknowledgement or a renewal")),
                 None => return Err(Status::cancelled("agent closed the stream")),
             },
-            () = tokio::time::sleep(WATCH_HEARTBEAT) => beat(services, &feed, call, replies).await?,
+            _ = silence.tick() => beat(services, &feed, call, replies).await?,
         }
     }
 }

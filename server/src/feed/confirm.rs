@@ -57,7 +57,7 @@ impl Feed {
             let mut state = self.0.state.lock();
             let (mut missing, mut answered) = (BTreeSet::new(), BTreeMap::new());
             for agent in agents {
-                if state.acknowledged.get(agent).is_some_and(|held| *held >= revision) {
+                if state.applied.get(agent).is_some_and(|held| *held >= revision) {
                     answered.insert(agent.clone(), now);
                 } else if state
                     .followers
@@ -85,6 +85,20 @@ impl Feed {
             .unwrap_or_default()
     }
 
+    /// An agent has applied everything of its stream up to `revision`.
+    pub(super) fn applied(&self, agent: &SpiffeId, revision: Revision) {
+        let mut state = self.0.state.lock();
+        if state.present.node(agent).is_none() {
+            return;
+        }
+        let held = state.applied.entry(agent.clone()).or_default();
+        *held = (*held).max(revision);
+        if !state.waiters.is_empty() {
+            let at = (self.0.clock)().mono;
+            state.waiters.values_mut().for_each(|waiter| waiter.hears(agent, revision, at));
+        }
+    }
+
     /// An agent wants to hear that this server is there: from now on it decides by what it knows for a while.
     pub fn renews(&self, agent: &SpiffeId) {
         let now = (self.0.clock)().mono;
@@ -94,9 +108,11 @@ impl Feed {
         }
     }
 
-    /// When an agent last wanted to hear that; one that has not since this server started may have just before.
+    /// When an agent last wanted to hear that, as far as it is known. Of one that follows and has not, when this server
+    /// started; one that does not may follow another.
     #[must_use]
-    pub fn renewed(&self, agent: &SpiffeId) -> Tick {
-        self.0.state.lock().renewed.get(agent).copied().unwrap_or(self.0.started)
+    pub fn renewed(&self, agent: &SpiffeId) -> Option<Tick> {
+        let state = self.0.state.lock();
+        state.renewed.get(agent).copied().or_else(|| state.follows(agent).then_some(self.0.started))
     }
 }

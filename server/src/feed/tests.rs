@@ -134,6 +134,65 @@ async fn a_ban_is_told_and_a_stop_ends_the_stream() {
     assert_eq!(stream.next(clock).await, None);
 }
 
+/// What this stream is told and acknowledges, up to a revision.
+async fn follow_to(stream: &mut AgentFeed, revision: u64) {
+    let mut told = Revision(0);
+    while told < Revision(revision) {
+        told = stream.next(clock).await.unwrap().position.revision;
+        stream.acknowledge(told);
+    }
+}
+
+#[tokio::test]
+async fn who_follows_confirms_what_it_has_applied_and_nobody_else_is_waited_for() {
+    const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+    let world = World::start();
+    world.attest(AGENT).await;
+    world.attest("/spire/agent/t/2").await;
+    let both = [id(AGENT), id("/spire/agent/t/2")].into();
+    let nobody = world.feed.confirmed(&both, Revision(2), LONG).await;
+    assert!(nobody.is_empty(), "neither follows");
+    let (mut one, mut other) =
+        (world.feed.follow(&id(AGENT), None, vec![]), world.feed.follow(&id(AGENT), None, vec![]));
+    let confirmed = world.feed.confirmed(&both, Revision(2), LONG);
+    let (confirmed, ()) = tokio::join!(confirmed, async {
+        // Served the bundle: that is no stream applied.
+        world.feed.acknowledge(&id(AGENT), Revision(2));
+        assert_eq!(world.feed.0.state.lock().waiters.len(), 1);
+        follow_to(&mut one, 2).await;
+    });
+    assert_eq!(confirmed.into_keys().collect::<Vec<_>>(), [id(AGENT)]);
+    assert!(world.feed.0.state.lock().waiters.is_empty());
+    follow_to(&mut other, 2).await;
+    let known = world.feed.confirmed(&both, Revision(2), LONG).await;
+    assert_eq!(known.len(), 1, "said before anybody asked");
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_waited_for_so_long_and_nobody_waits_for_ever() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    let _silent = world.feed.follow(&id(AGENT), None, vec![]);
+    let agents = [id(AGENT)].into();
+    let short = std::time::Duration::from_millis(5);
+    assert!(world.feed.confirmed(&agents, Revision(1), short).await.is_empty());
+    let given_up =
+        tokio::time::timeout(short, world.feed.confirmed(&agents, Revision(1), short * 1000)).await;
+    assert!(given_up.is_err());
+    assert!(world.feed.0.state.lock().waiters.is_empty(), "whoever has gone waits no more");
+}
+
+#[tokio::test]
+async fn what_is_not_known_of_renewals_is_not_said() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    assert_eq!(world.feed.renewed(&id(AGENT)), None, "it may follow another server");
+    let _stream = world.feed.follow(&id(AGENT), None, vec![]);
+    assert_eq!(world.feed.renewed(&id(AGENT)), Some(clock().mono), "not before this one started");
+    world.feed.renews(&id("/spire/agent/t/nobody"));
+    assert!(world.feed.0.state.lock().renewed.is_empty(), "only of those who are there");
+}
+
 #[tokio::test]
 async fn a_dropped_stream_leaves_nothing_behind() {
     let world = World::start();

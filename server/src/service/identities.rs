@@ -178,12 +178,14 @@ impl Services {
 
     /// An identity, its entries, and the nodes that may serve them.
     #[must_use]
-    pub fn reach(&self, name: &SpiffeId) -> Option<Reach> {
+    pub fn reach(&self, wall: Timestamp, name: &SpiffeId) -> Option<Reach> {
         let registry = self.registry();
         let identity = registry.identity(name)?.clone();
         let mut entry_ids: Vec<_> = registry.entries_by_spiffe_id(name).map(|e| e.id.to_string()).collect();
         entry_ids.sort_unstable();
-        Some(Reach { identity, entry_ids, agents: agents_of_name(&registry, name) })
+        let alive = |agent: &SpiffeId| registry.node(agent).is_some_and(|node| node.is_alive(wall));
+        let agents = agents_of_name(&registry, name).into_iter().filter(alive).collect();
+        Some(Reach { identity, entry_ids, agents })
     }
 
     /// Those of these identities that are in force and that the agent may serve, and whether their owners are active.

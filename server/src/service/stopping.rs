@@ -5,13 +5,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use avouch_domain::limits::ALONE_LONG;
-use avouch_domain::{Identity, Now, PersonId, SpiffeId, StopTried, Tick, Timestamp};
+use avouch_domain::limits::{ALONE_LONG, SELF_ACTING_SVID_MAX};
+use avouch_domain::{Identity, Kind, Now, PersonId, SpiffeId, StopTried, Tick, Timestamp};
 use avouch_engine::Registry;
 use avouch_engine::entitle::agents_of_name;
 use avouch_engine::plan::identities::{self, IdentityError};
 
-use super::svids::governed;
 use super::{Services, Settings, Step, WriteError};
 use crate::limits::STOP_CONFIRM_MAX;
 
@@ -31,8 +30,26 @@ pub struct StopNode {
     pub agent: SpiffeId,
     /// When it confirmed, counted from the call; `None`: it did not.
     pub took: Option<Duration>,
-    /// Until when it may decide by what it knows, if it did not.
-    pub decides_until: Timestamp,
+    /// Until when it may decide by what it knows, if it did not; `None`: until it hears of the server again.
+    pub decides_until: Option<Timestamp>,
+}
+
+/// What is known of an identity at the moment of the write.
+struct Before {
+    /// Nodes that may serve it.
+    agents: BTreeSet<SpiffeId>,
+    /// Those of them whose SVID has ended, or that were banned, and that may not know it.
+    gone: BTreeSet<SpiffeId>,
+    /// The longest life of an SVID that is out; `None`: no entry gives one.
+    longest: Option<Duration>,
+}
+
+impl Before {
+    fn read(registry: &Registry, settings: &Settings, wall: Timestamp, name: &SpiffeId) -> Self {
+        let alive = |agent: &SpiffeId| registry.node(agent).is_some_and(|node| node.is_alive(wall));
+        let (agents, gone) = agents_of_name(registry, name).into_iter().partition(alive);
+        Self { agents, gone, longest: longest_svid(registry, settings, wall, name) }
+    }
 }
 
 impl Services {
@@ -48,41 +65,41 @@ impl Services {
         name: SpiffeId,
         step: Step,
     ) -> Result<Result<Stop, IdentityError>, WriteError> {
-        let before = self.registry();
-        let (actor, of) = (actor.clone(), name.clone());
+        let (actor, of, settings) = (actor.clone(), name.clone(), self.0.settings.clone());
         let write = move |registry: &Registry| {
+            // What it was until this very write, and what the write is committed as.
+            let before = Before::read(registry, &settings, now.wall, &of);
+            let revision = registry.position().revision.next();
             let (plan, done) = step(registry, now.wall, &actor, &of);
-            // What the plan is committed as.
-            (plan, done.map(|identity| (identity, registry.position().revision.next())))
+            (plan, done.map(|identity| (identity, revision, before)))
         };
-        let (identity, revision) = match self.0.writer.write(write).await? {
+        let (identity, revision, before) = match self.0.writer.write(write).await? {
             Ok(done) => done,
             Err(refused) => return Ok(Err(refused)),
         };
-        let alive = |agent: &SpiffeId| {
-            before.node(agent).is_some_and(|node| !node.is_banned() && node.expires_at > now.wall)
-        };
-        let agents: BTreeSet<_> = agents_of_name(&before, &name).into_iter().filter(alive).collect();
-        let answered = self.0.feed.confirmed(&agents, revision, STOP_CONFIRM_MAX).await;
+        let answered = self.0.feed.confirmed(&before.agents, revision, STOP_CONFIRM_MAX).await;
         let ended = (self.0.clock)();
+        let endless = identity.kind == Kind::Service;
         let node = |agent: SpiffeId| StopNode {
             took: answered.get(&agent).map(|at| at.since(now.mono)),
-            decides_until: decides_until(self.0.feed.renewed(&agent), ended),
+            decides_until: (!endless).then(|| decides_until(self.0.feed.renewed(&agent), ended)),
             agent,
         };
-        let nodes: Vec<_> = agents.into_iter().map(node).collect();
-        let identity = self.keep_tried(now, &name, &nodes).await?.unwrap_or(identity);
-        let accepted_until =
-            longest_svid(&before, self.settings(), now.wall, &name).map(|ttl| now.wall + ttl);
+        // Who was shut out hears nothing, and goes on as long as somebody who is cut off.
+        let cut_off = before.gone.into_iter().map(node).filter(|node| {
+            self.0.feed.renewed(&node.agent).is_some()
+                && node.decides_until.is_none_or(|until| until > ended.wall)
+        });
+        let mut nodes: Vec<_> = before.agents.into_iter().map(node).chain(cut_off).collect();
+        nodes.sort_by(|a, b| a.agent.cmp(&b.agent));
+        let identity = self.keep_tried(now, &name, &nodes).await.unwrap_or(identity);
+        // What was signed until the commit is out as long as what was signed just then.
+        let accepted_until = before.longest.map(|longest| ended.wall + longest);
         Ok(Ok(Stop { identity, nodes, accepted_until }))
     }
 
-    async fn keep_tried(
-        &self,
-        now: Now,
-        name: &SpiffeId,
-        nodes: &[StopNode],
-    ) -> Result<Option<Identity>, WriteError> {
+    /// Keeps how it went; `None` if that fails: what was stopped is stopped all the same.
+    async fn keep_tried(&self, now: Now, name: &SpiffeId, nodes: &[StopNode]) -> Option<Identity> {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let last = nodes.iter().filter_map(|node| node.took).max().unwrap_or_default();
         let tried = StopTried {
@@ -92,18 +109,23 @@ impl Services {
             took_ms: u32::try_from(last.as_millis()).unwrap_or(u32::MAX),
         };
         let silent = nodes.iter().filter(|node| node.took.is_none()).map(|node| node.agent.clone());
-        let (name, silent) = (name.clone(), silent.collect::<Vec<_>>());
-        let keep = move |registry: &Registry| identities::tried(registry, now.wall, &name, tried, &silent);
-        self.0.writer.write(keep).await
+        let (of, silent) = (name.clone(), silent.collect::<Vec<_>>());
+        let keep = move |registry: &Registry| identities::tried(registry, now.wall, &of, tried, &silent);
+        let kept = self.0.writer.write(keep).await;
+        kept.unwrap_or_else(|error| {
+            tracing::error!(%error, identity = %name, "Stopped, but how that went could not be written");
+            None
+        })
     }
 }
 
-/// The longest that a node goes on that wanted to hear of this server at `renewed` and hears nothing since.
-fn decides_until(renewed: Tick, now: Now) -> Timestamp {
-    now.wall + ALONE_LONG.saturating_sub(now.mono.since(renewed))
+/// The longest that a node goes on which hears nothing from now on. `renewed`: when it last wanted to hear of this server;
+/// `None`: nobody knows, so perhaps just now.
+fn decides_until(renewed: Option<Tick>, now: Now) -> Timestamp {
+    now.wall + renewed.map_or(ALONE_LONG, |at| ALONE_LONG.saturating_sub(now.mono.since(at)))
 }
 
-/// The longest life that an SVID of this name is given; `None`: no entry gives one.
+/// The longest life of an SVID of this name that may be out; `None`: no entry gives one.
 fn longest_svid(
     registry: &Registry,
     settings: &Settings,
@@ -115,7 +137,11 @@ fn longest_svid(
         entry.x509_svid_ttl.or(x509).max(entry.jwt_svid_ttl.or(jwt))
     };
     let longest = registry.entries_by_spiffe_id(name).map(of_entry).max()?;
-    Some(governed(registry, wall, name, longest))
+    // What acts by itself gets short ones, but for those from before it was registered as that.
+    let short = registry
+        .identity(name)
+        .is_some_and(|identity| identity.kind.acts_by_itself() && wall.since(identity.added_at) >= longest);
+    Some(if short { longest.min(SELF_ACTING_SVID_MAX) } else { longest })
 }
 
 #[cfg(test)]
@@ -125,7 +151,8 @@ mod tests {
     #[test]
     fn a_node_that_was_heard_long_ago_decides_nothing_any_more() {
         let now = Now { wall: Timestamp::from_secs(5_000), mono: Tick(1_000_000) };
-        assert_eq!(decides_until(Tick(999_000), now), Timestamp::from_secs(5_000 + 599));
-        assert_eq!(decides_until(Tick(0), now), now.wall);
+        assert_eq!(decides_until(Some(Tick(999_000)), now), Timestamp::from_secs(5_000 + 599));
+        assert_eq!(decides_until(Some(Tick(0)), now), now.wall);
+        assert_eq!(decides_until(None, now), Timestamp::from_secs(5_600), "what is not known is the longest");
     }
 }

@@ -87,7 +87,7 @@ pub(super) fn in_force(registry: &Registry, wall: Timestamp, name: &SpiffeId) ->
 }
 
 /// The lifetime that the name's identity allows: never past its end, and short for one that acts by itself.
-pub(super) fn governed(registry: &Registry, wall: Timestamp, name: &SpiffeId, ttl: Duration) -> Duration {
+fn governed(registry: &Registry, wall: Timestamp, name: &SpiffeId, ttl: Duration) -> Duration {
     let Some(identity) = registry.identity(name) else { return ttl };
     let left = ttl.min(identity.end.since(wall));
     if identity.kind.acts_by_itself() { left.min(SELF_ACTING_SVID_MAX) } else { left }

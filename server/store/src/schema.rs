@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_requests.sql"),
     include_str!("../migrations/0003_grants.sql"),
+    include_str!("../migrations/0004_stops.sql"),
 ];
 /// As the first migration writes it: "AVOU".
 const APPLICATION_ID: i64 = 1_096_175_445;
@@ -177,6 +178,31 @@ mod tests {
         let sql = "SELECT name FROM sqlite_schema WHERE name IN ('second', 'third') ORDER BY name";
         let mut statement = conn.prepare(sql).unwrap();
         statement.query_map((), |r| r.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn every_step_in_the_folder_is_done() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+        let mut files: Vec<_> = folder.map(|file| file.unwrap().path()).collect();
+        files.sort();
+        let texts: Vec<_> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        assert_eq!(texts, MIGRATIONS);
+    }
+
+    #[test]
+    fn a_database_of_the_first_schema_keeps_its_rows() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate_by(&mut conn, FRESH, &MIGRATIONS[..1]).unwrap();
+        conn.execute_batch(
+            "INSERT INTO people (id, name, security, state, added_at) VALUES ('per_a', 'A', 1, 'active', 0);
+             INSERT INTO identities (spiffe_id, kind, environment, purpose, owner, ends_at, standing, stop_number, added_by, \
+             added_at) VALUES ('spiffe://example.org/test/a', 'service', 'test', 'x', 'per_a', 9, 'active', 0, 'per_a', 0);",
+        )
+        .unwrap();
+        migrate(&mut conn, FRESH).unwrap();
+        let rows = crate::row::all(&conn).unwrap();
+        let untried = |row: &avouch_domain::Row| matches!(row, avouch_domain::Row::Identity(identity) if identity.stop_tried.is_none());
+        assert!(rows.len() == 2 && rows.iter().any(untried), "{rows:?}");
     }
 
     #[test]

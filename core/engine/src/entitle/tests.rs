@@ -411,6 +411,13 @@ fn a_pause_takes_its_entries_from_every_agent_and_a_resume_gives_them_back() {
     let concerned = concerned_between(&active, &paused, &domain());
     assert_eq!(concerned, Concerned::Agents(BTreeSet::from([agent.clone()])));
 
+    let mut drilled = active.clone();
+    let stop_tried = Some(avouch_domain::StopTried { at: wall, nodes: 1, confirmed: 0, took_ms: 0 });
+    drilled.put(Row::Identity(Identity { stop_tried, ..identity("/test/x", Kind::Service) }));
+    let concerned = concerned_between(&active, &drilled, &domain());
+    assert_eq!(concerned, Concerned::Agents(BTreeSet::from([agent.clone()])), "a drill goes there, too");
+    assert!(delta(&active, &drilled, &agent, wall).is_empty(), "and changes nothing");
+
     let withdrawn = delta(&active, &paused, &agent, wall);
     let removed: Vec<_> = withdrawn.removed.iter().map(ToString::to_string).collect();
     assert_eq!(

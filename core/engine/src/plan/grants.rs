@@ -42,9 +42,9 @@ pub enum GiveError {
     Lasts { seconds: u64 },
     #[error("an action and a resource have 1 to {REQUEST_NAME_MAX} bytes")]
     Names,
-    #[error("{0} has {GRANTS_MAX} grants already: end some, or let them lapse for a day")]
+    #[error("{0} has {GRANTS_MAX} grants already: end some")]
     TooMany(SpiffeId),
-    #[error("there are {GRANTS_ALL_MAX} grants already: end some, or let them lapse for a day")]
+    #[error("there are {GRANTS_ALL_MAX} grants already: those that are over are forgotten after a day")]
     TooManyInAll,
     #[error("the ID {0} is taken: give it again")]
     IdTaken(GrantId),
@@ -101,7 +101,8 @@ fn given(
     if [&new.action, &new.resource].iter().any(|name| name.is_empty() || name.len() > REQUEST_NAME_MAX) {
         return Err(GiveError::Names);
     }
-    if registry.grants_of(&new.identity).count() >= GRANTS_MAX {
+    let open = registry.grants_of(&new.identity).filter(|grant| at < grant.over_at());
+    if open.count() >= GRANTS_MAX {
         return Err(GiveError::TooMany(new.identity.clone()));
     }
     if registry.grants().len() >= GRANTS_ALL_MAX {
@@ -145,7 +146,7 @@ pub fn end(
 fn ended(registry: &Registry, at: Timestamp, actor: &PersonId, id: &GrantId) -> Result<Grant, EndError> {
     consent::active(registry, actor)?;
     let grant = registry.grant(id).ok_or_else(|| EndError::Unknown(id.clone()))?;
-    // One that has lapsed may come to count again: its identity is resumed, or its owner comes back.
+    // One that has lapsed may come to count again, if the owner comes back to whom it was given.
     match registry.grant_standing(grant, at) {
         standing @ (GrantStanding::Ended | GrantStanding::UsedUp) => {
             Err(EndError::Over { id: id.clone(), standing })
@@ -186,7 +187,7 @@ pub(super) fn use_once(draft: &mut Draft<'_>, grant: &Grant, key: [u8; 16]) -> G
     grant.clone()
 }
 
-/// Forgets grants that ended before `before`, [`FORGET_BATCH`] at most.
+/// Forgets grants of which nothing has come since `before`, [`FORGET_BATCH`] at most.
 #[must_use]
 pub fn forget(registry: &Registry, at: Timestamp, before: Timestamp, actor: &str) -> (Plan, usize) {
     let mut draft = Draft::new(registry, at, actor);

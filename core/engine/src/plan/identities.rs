@@ -276,7 +276,7 @@ pub fn pause(registry: &Registry, at: Timestamp, actor: &PersonId, name: &Spiffe
     change(registry, at, actor, name, AuditEvent::IdentityPaused, |old, person| {
         may_shrink(old, person)?;
         match old.standing {
-            Standing::Active => Ok(without_force(old, Standing::Paused(Cause::Person))),
+            Standing::Active => Ok(without_force(registry, at, old, Standing::Paused(Cause::Person))),
             found @ Standing::Stopped(_) => Err(IdentityError::Final(found)),
             found => Err(IdentityError::Standing { found, expected: "active" }),
         }
@@ -289,7 +289,7 @@ pub fn stop(registry: &Registry, at: Timestamp, actor: &PersonId, name: &SpiffeI
         may_shrink(old, person)?;
         match old.standing {
             found @ Standing::Stopped(_) => Err(IdentityError::Final(found)),
-            _ => Ok(without_force(old, Standing::Stopped(Cause::Person))),
+            _ => Ok(without_force(registry, at, old, Standing::Stopped(Cause::Person))),
         }
     })
 }
@@ -301,10 +301,7 @@ pub fn drill(registry: &Registry, at: Timestamp, actor: &PersonId, name: &Spiffe
         if !old.is_in_force(at) {
             return Err(IdentityError::Standing { found: old.standing, expected: "active" });
         }
-        let nodes = u32::try_from(agents_of_name(registry, name).len()).unwrap_or(u32::MAX);
-        // Until it is known how it went, nobody has confirmed.
-        let tried = StopTried { at, nodes, confirmed: 0, took_ms: 0 };
-        Ok(Identity { stop_tried: Some(tried), ..old.clone() })
+        Ok(Identity { stop_tried: Some(begun(registry, at, name)), ..old.clone() })
     })
 }
 
@@ -359,7 +356,8 @@ pub fn pause_due(registry: &Registry, at: Timestamp, actor: &str) -> (Plan, Vec<
     let mut paused = Vec::new();
     for (identity, cause) in registry.due_to_pause(at).take(PAUSE_BATCH) {
         paused.push((identity.spiffe_id.clone(), cause));
-        put(&mut draft, AuditEvent::IdentityPaused, without_force(identity, Standing::Paused(cause)));
+        let paused = without_force(registry, at, identity, Standing::Paused(cause));
+        put(&mut draft, AuditEvent::IdentityPaused, paused);
     }
     (draft.finish(), paused)
 }
@@ -385,8 +383,20 @@ fn identity_of(at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Identity {
 }
 
 /// Out of force: what was given out under the number so far is void.
-pub(super) fn without_force(old: &Identity, standing: Standing) -> Identity {
-    Identity { standing, stop_number: old.stop_number.saturating_add(1), ..old.clone() }
+pub(super) fn without_force(
+    registry: &Registry,
+    at: Timestamp,
+    old: &Identity,
+    standing: Standing,
+) -> Identity {
+    let stop_number = old.stop_number.saturating_add(1);
+    Identity { standing, stop_number, stop_tried: Some(begun(registry, at, &old.spiffe_id)), ..old.clone() }
+}
+
+/// A stop, or the drill of one, of which nobody has said how it went.
+fn begun(registry: &Registry, at: Timestamp, name: &SpiffeId) -> StopTried {
+    let nodes = u32::try_from(agents_of_name(registry, name).len()).unwrap_or(u32::MAX);
+    StopTried { at, nodes, confirmed: 0, took_ms: 0 }
 }
 
 fn active_person<'a>(registry: &'a Registry, id: &PersonId) -> Result<&'a Person, IdentityError> {

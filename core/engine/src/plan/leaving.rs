@@ -94,7 +94,7 @@ fn depart(draft: &mut Draft<'_>, at: Timestamp, person: &Person) -> Departure {
                 passed.push((put(draft, AuditEvent::IdentityPassed, new).spiffe_id, heir.clone()));
             }
             None => {
-                let new = without_force(identity, Standing::Paused(Cause::OwnerLeft));
+                let new = without_force(registry, at, identity, Standing::Paused(Cause::OwnerLeft));
                 paused.push(put(draft, AuditEvent::IdentityPaused, new).spiffe_id);
             }
         }

@@ -148,6 +148,15 @@ impl Registry {
         })
     }
 
+    /// Names of identities whose stop, or a drill of it, was begun between two registries. Costs what differs.
+    pub fn tried_identities<'a>(&'a self, after: &'a Self) -> impl Iterator<Item = &'a SpiffeId> + 'a {
+        let begun = |identity: &Identity| identity.stop_tried.map(|tried| tried.at);
+        self.identities.by_name.diff(&after.identities.by_name).filter_map(move |item| match item {
+            imbl::ordmap::DiffItem::Update { old, new } if begun(old.1) != begun(new.1) => Some(new.0),
+            _ => None,
+        })
+    }
+
     pub(super) fn put_identity(&mut self, identity: Identity) {
         self.delete_identity(&identity.spiffe_id);
         if let Some((at, _)) = identity.pauses_at() {
@@ -188,7 +197,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use avouch_domain::fixtures::{entry, id, identity, person};
-    use avouch_domain::{Kind, Row, RowKey};
+    use avouch_domain::{Kind, Row, RowKey, StopTried};
 
     use super::*;
 
@@ -242,6 +251,19 @@ mod tests {
         let due: Vec<_> =
             registry.due_to_pause(Timestamp(2_000)).map(|(i, cause)| (&i.spiffe_id, cause)).collect();
         assert_eq!(due, [(&id("/test/x"), Cause::EndReached)]);
+    }
+
+    #[test]
+    fn a_stop_or_a_drill_is_named_when_it_begins_and_not_when_it_is_known_how_it_went() {
+        let at = |at, confirmed| {
+            let mut registry = Registry::new();
+            let tried = StopTried { at: Timestamp(at), nodes: 1, confirmed, took_ms: 0 };
+            let tried = Identity { stop_tried: Some(tried), ..identity("/test/x", Kind::Service) };
+            registry.put(Row::Identity(tried));
+            registry
+        };
+        assert_eq!(at(1, 0).tried_identities(&at(2, 0)).collect::<Vec<_>>(), [&id("/test/x")]);
+        assert_eq!(at(1, 0).tried_identities(&at(1, 1)).count(), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Grants, by ID, by identity and by the moment at which they end.
+//! Grants, by ID, by identity and by the moment from which nothing comes of them.
 
 use avouch_domain::{Grant, GrantId, GrantStanding, SpiffeId, Timestamp};
 use imbl::{OrdMap, OrdSet};
@@ -18,14 +18,14 @@ impl Grants {
     pub(super) fn put(&mut self, grant: Grant) {
         self.delete(&grant.id);
         self.by_identity.insert(grant.identity.clone(), grant.id.clone());
-        self.ends.insert((grant.ends_at, grant.id.clone()));
+        self.ends.insert((grant.over_at(), grant.id.clone()));
         self.by_id.insert(grant.id.clone(), grant);
     }
 
     pub(super) fn delete(&mut self, id: &GrantId) {
         if let Some(old) = self.by_id.remove(id) {
+            self.ends.remove(&(old.over_at(), id.clone()));
             self.by_identity.remove(old.identity, id.clone());
-            self.ends.remove(&(old.ends_at, id.clone()));
         }
     }
 }
@@ -52,13 +52,13 @@ impl Registry {
         grant.standing(wall, consent::grant_counts(self, grant, wall))
     }
 
-    /// The moment at which the oldest one ends.
+    /// The moment from which nothing comes of the oldest one.
     #[must_use]
     pub fn next_grant_end(&self) -> Option<Timestamp> {
         self.grants.ends.get_min().map(|(at, _)| *at)
     }
 
-    /// Those that have ended by `wall`, earliest first.
+    /// Those of which nothing has come since `wall`, earliest first.
     pub fn grants_over(&self, wall: Timestamp) -> impl Iterator<Item = &Grant> {
         let over = self.grants.ends.iter().take_while(move |(at, _)| *at <= wall);
         over.filter_map(|(_, id)| self.grant(id))

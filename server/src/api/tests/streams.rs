@@ -7,7 +7,7 @@ use avouch_proto::watch_v1::follow_request::Step as Ask;
 use avouch_proto::watch_v1::follow_response::Frame;
 use avouch_proto::watch_v1::watch_client::WatchClient;
 use avouch_proto::watch_v1::{
-    Ack, FetchBundlesRequest, FollowRequest, FollowResponse, Hello, Position, node_state::State,
+    Ack, FetchBundlesRequest, FollowRequest, FollowResponse, Hello, Position, Renew, node_state::State,
 };
 use tokio::sync::mpsc::{self, Sender};
 use tokio_stream::wrappers::ReceiverStream;
@@ -172,6 +172,30 @@ async fn a_silent_stream_beats_and_says_where_it_stands() {
     let Frame::Heartbeat(beat) = follower.frame().await else { panic!("expected a heartbeat") };
     assert!(beat.server_time_ms > 0);
     assert_eq!(beat.position, Some(position));
+}
+
+#[tokio::test]
+async fn a_renewal_is_answered_and_puts_no_heartbeat_off() {
+    let world = World::start().await;
+    let agent = world.agent("t1").await;
+    let mut follower = Follower::open(&world, &agent, None).await;
+    follower.snapshot().await;
+    let mut beats = 0;
+    for number in 1..=8 {
+        let renew = Some(Ask::Renew(Renew { number }));
+        follower.asks.send(FollowRequest { step: renew }).await.unwrap();
+        loop {
+            match follower.frame().await {
+                Frame::Renewed(renewed) => break assert_eq!(renewed.number, number),
+                Frame::Heartbeat(_) => beats += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(3)).await;
+        tokio::time::resume();
+    }
+    assert!(beats >= 1, "24 s passed");
 }
 
 #[tokio::test]

@@ -1,0 +1,180 @@
+//! Rows about stops: from the call until the last node has confirmed, with thousands of streams open.
+
+use std::sync::Arc;
+
+use avouch_proto::governance_v1::governance_client::GovernanceClient;
+use avouch_proto::governance_v1::{
+    IdentityRequest, InitRequest, PlaceIdentityRequest, PublishRulesRequest, RegisterIdentityRequest,
+    StopResponse,
+};
+use avouch_proto::rules_v1::rules_client::RulesClient;
+use avouch_proto::rules_v1::{FetchRequest, File};
+use avouch_proto::watch_v1::follow_request::Step;
+use avouch_proto::watch_v1::follow_response::Frame;
+use avouch_proto::watch_v1::watch_client::WatchClient;
+use avouch_proto::watch_v1::{Ack, FollowRequest, Hello};
+use avouch_rules::STARTER;
+use avouch_tests::bare_agent::BareAgent;
+use avouch_tests::{Agent, AgentOptions, Proof, Server, eventually, uds};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::issuing::production;
+use crate::process::{SAMPLES, allow_descriptors};
+use crate::report::{Bar, Report, median, quantile};
+
+/// Streams that are followed as agents follow them, by one process.
+const SIMULATED: usize = 5_000;
+/// Agents of their own.
+const REAL: usize = 20;
+/// Streams that nobody reads.
+const DEAF: usize = 1;
+/// How much of a folder of rules is delivered beside a stop, in bytes.
+const RULES: usize = 64 * 1024;
+
+type People = GovernanceClient<Channel>;
+
+/// All rows of this part.
+pub async fn run(report: &Report) {
+    allow_descriptors();
+    let server = Arc::new(Server::start_with(production()).await);
+    let mut people = GovernanceClient::new(uds(&server.socket).await.expect("the admin socket"));
+    people.init(InitRequest { name: "Ada Example".into() }).await.expect("the first person");
+    register(&mut people).await;
+    let (agents, nodes) = fleet(&server).await;
+    for node in &nodes {
+        let place = PlaceIdentityRequest { name: "coder".into(), node: node.clone(), uid: 7 };
+        people.place_identity(place).await.expect("a place");
+    }
+    eventually("every stream", async || {
+        let stop = drill(&mut people).await;
+        (missing(&stop) == 0).then_some(())
+    })
+    .await;
+    let of = format!("{SIMULATED} streams, {REAL} agents, one that never reads");
+    quiet(report, &mut people, &of).await;
+    beside_rules(report, &mut people, &of).await;
+    drop(agents);
+}
+
+async fn register(people: &mut People) {
+    let new = RegisterIdentityRequest {
+        name: "coder".into(),
+        kind: "ai_agent".into(),
+        environment: "test".into(),
+        purpose: "fix-bugs".into(),
+        ends_at: avouch::clock::now().wall.secs() + 86_400,
+        ..RegisterIdentityRequest::default()
+    };
+    people.register_identity(new).await.expect("an identity");
+}
+
+fn coder() -> IdentityRequest {
+    IdentityRequest { name: "coder".into() }
+}
+
+async fn drill(people: &mut People) -> StopResponse {
+    people.drill_stop(coder()).await.expect("a drill").into_inner()
+}
+
+/// Nodes that did not confirm and could have.
+fn missing(stop: &StopResponse) -> usize {
+    let confirmed = stop.nodes.iter().filter(|node| node.confirmed).count();
+    (SIMULATED + REAL).saturating_sub(confirmed)
+}
+
+fn took(stop: &StopResponse) -> Vec<f64> {
+    stop.nodes.iter().filter(|node| node.confirmed).map(|node| f64::from(node.took_ms)).collect()
+}
+
+async fn quiet(report: &Report, people: &mut People, of: &str) {
+    let (mut p99, mut last, mut lost) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..SAMPLES {
+        let stop = people.pause_identity(coder()).await.expect("a pause").into_inner();
+        people.resume_identity(coder()).await.expect("a resumption");
+        p99.push(quantile(&took(&stop), 0.99));
+        last.push(quantile(&took(&stop), 1.0));
+        lost += missing(&stop);
+    }
+    report.plain(&format!("pause confirmed ({of}): p99"), median(p99), "ms", Bar::AtMost(300.0));
+    report.plain("the same: the last", median(last), "ms", Bar::AtMost(1000.0));
+    report.plain("the same: missing in all", lost as f64, "", Bar::AtMost(0.0));
+}
+
+/// All agents fetch a folder of rules while the stop is on its way.
+async fn beside_rules(report: &Report, people: &mut People, of: &str) {
+    let (mut last, mut lost) = (Vec::new(), 0);
+    for n in 0..SAMPLES {
+        let files = STARTER.iter().map(|(name, text)| {
+            let more =
+                if *name == "rules.cedar" { format!("// {n}{}\n", " ".repeat(RULES)) } else { String::new() };
+            File { name: (*name).to_owned(), text: format!("{text}{more}") }
+        });
+        let publish = PublishRulesRequest { files: files.collect(), note: String::new() };
+        let published = people.publish_rules(publish).await.expect("an answer").into_inner();
+        assert!(published.rules.is_some(), "{published:?}");
+        let stop = people.pause_identity(coder()).await.expect("a pause").into_inner();
+        last.push(quantile(&took(&stop), 1.0));
+        lost += missing(&stop);
+        people.resume_identity(coder()).await.expect("a resumption");
+    }
+    let what = format!("pause while {} KiB of rules are delivered to all ({of}): the last", RULES / 1024);
+    report.plain(&what, median(last), "ms", Bar::AtMost(1000.0));
+    report.plain("the same: missing in all", lost as f64, "", Bar::AtMost(0.0));
+}
+
+/// Everybody who follows; and the SPIFFE IDs of all nodes.
+async fn fleet(server: &Arc<Server>) -> (Vec<Agent>, Vec<String>) {
+    const AT_ONCE: usize = 16;
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut joining = JoinSet::new();
+    for n in 0..SIMULATED + DEAF {
+        let (server, turns) = (server.clone(), turns.clone());
+        joining.spawn(async move {
+            let _turn = turns.acquire().await.expect("a turn");
+            let agent = BareAgent::join(&server).await;
+            let channel = agent.connect(&server).await;
+            let (says, steps) = mpsc::channel(16);
+            let hello = Hello { version: 1, ..Hello::default() };
+            says.send(FollowRequest { step: Some(Step::Hello(hello)) }).await.expect("a stream");
+            let frames = WatchClient::new(channel.clone()).follow(ReceiverStream::new(steps)).await;
+            let mut frames = frames.expect("a stream").into_inner();
+            tokio::spawn(async move {
+                if n < DEAF {
+                    std::future::pending::<()>().await;
+                }
+                while let Some(Ok(answer)) = frames.next().await {
+                    let position = match answer.frame {
+                        Some(Frame::Snapshot(chunk)) if chunk.last => chunk.position,
+                        Some(Frame::Delta(delta)) => delta.position,
+                        Some(Frame::Rules(notice)) if notice.number > 0 => {
+                            let mut rules = RulesClient::new(channel.clone());
+                            tokio::spawn(async move { rules.fetch(FetchRequest {}).await.map(|_| ()) });
+                            None
+                        }
+                        _ => None,
+                    };
+                    if let Some(position) = position {
+                        let step = Some(Step::Ack(Ack { revision: position.revision }));
+                        let _ = says.send(FollowRequest { step }).await;
+                    }
+                }
+            });
+            agent.uri()
+        });
+    }
+    let mut nodes = joining.join_all().await;
+    let options = AgentOptions { log_level: "INFO", ..AgentOptions::default() };
+    let mut agents = Vec::new();
+    for n in 0..REAL {
+        let proof = Proof::JoinToken(server.token().await);
+        let mut agent = Agent::prepare(server, &format!("a{n}"), &proof, &options).await;
+        agent.restart().await;
+        nodes.push(agent.id.clone());
+        agents.push(agent);
+    }
+    (agents, nodes)
+}
