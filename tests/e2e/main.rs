@@ -25,6 +25,7 @@ mod governed;
 mod guides;
 mod health;
 mod hook_gate;
+mod http_gate;
 mod metrics;
 mod node_records;
 mod nodes;

@@ -208,6 +208,7 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
         rules: rules.clone(),
         scribe: book.clone(),
         own_folders: Vec::new(),
+        gate_secrets: None,
         folder: folder.path().join("runs"),
         clock: now,
     };

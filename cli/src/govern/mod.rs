@@ -5,7 +5,9 @@
 mod arguments;
 mod asks;
 mod gates;
+mod http_gates;
 mod identities;
+mod known;
 mod moment;
 mod people;
 mod placing;
@@ -23,6 +25,8 @@ use tonic::transport::Channel;
 
 pub use arguments::{AskVerb, AuditVerb, Command, IdentityVerb, PersonVerb, RulesVerb};
 pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
+pub use http_gates::{AddHttp, add_http};
+pub use known::{Known, known};
 
 use crate::failure::Failure;
 use crate::out::Out;
