@@ -72,8 +72,8 @@ const GATE_ADD_HTTP_EXAMPLES: &str = "Examples:
 
 Without --route the gate lets every path be read (GET and HEAD), as the resource NAME/read. AI agents of the preset may read;
 what writes takes a rule of its own. `avouch run` sets the variable to the URL of the gate, with a key that is good for
-that run only; the secret stays with the gate. Put the secret into a folder of its own: inside a run nothing new can be
-made beside a file that is closed.";
+that run only; the secret stays with the gate. Put it where AI agents make nothing new: the kernel closes it to the
+command, and the folders above a closed file take no new entries meanwhile; those beside it do.";
 const TASK_EXAMPLES: &str = "Examples:
   avouch task token git/pay    inside `avouch run`";
 const TASK_TOKEN_EXAMPLES: &str = "Examples:

@@ -36,7 +36,8 @@ pub async fn api() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("{}", listener.local_addr().expect("an address").port());
     let body = "x".repeat(BODY);
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {BODY}\r\n\r\n{body}");
+    let answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {BODY}\r\n\r\n{body}");
     let answer: Arc<[u8]> = answer.into_bytes().into();
     while let Ok((mut stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
@@ -134,8 +135,11 @@ struct UpstreamProcess(Child);
 
 impl UpstreamProcess {
     fn start(itself: &Path) -> (Self, String) {
-        let mut child =
-            StdCommand::new(itself).arg(API_WORD).stdout(Stdio::piped()).spawn().expect("the upstream starts");
+        let mut child = StdCommand::new(itself)
+            .arg(API_WORD)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the upstream starts");
         let mut port = String::new();
         BufReader::new(child.stdout.take().expect("its output")).read_line(&mut port).expect("its port");
         (Self(child), format!("http://127.0.0.1:{}", port.trim()))
@@ -182,7 +186,8 @@ impl Bare {
         let (stop, stopped) = oneshot::channel();
         // A thread of its own with a runtime of its own, as in the supervisor of a run.
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(serve(vec![door], Arc::new(Everything), async {
                 let _ = stopped.await;
             }))

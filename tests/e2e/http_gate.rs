@@ -120,13 +120,15 @@ impl Upstream {
     async fn answer(&self, request: Request<Incoming>) -> Response<Says> {
         let (parts, mut body) = request.into_parts();
         let mut bytes = Vec::new();
-        while let Some(frame) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+        while let Some(frame) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
+        {
             bytes.extend(frame.unwrap().into_data().unwrap_or_default());
         }
         let line = format!("{} {}", parts.method, parts.uri);
         let secret = parts.headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
         self.came.lock().push(Came { line, secret, body: String::from_utf8(bytes).unwrap() });
-        let rows: Vec<_> = (1..=5).map(|n| format!(r#"{{"id":{n},"title":"T{n}","salary":{n}000}}"#)).collect();
+        let rows: Vec<_> =
+            (1..=5).map(|n| format!(r#"{{"id":{n},"title":"T{n}","salary":{n}000}}"#)).collect();
         let (kind, text) = match parts.uri.path() {
             "/v1/rows" => ("application/json", format!("[{}]", rows.join(","))),
             "/v1/lines" => ("application/x-ndjson", rows.join("\n")),
@@ -225,10 +227,14 @@ impl Scene {
     }
 
     /// A run that goes on until it is dropped, and its standard output.
-    async fn goes_on(&self, script: &str) -> (Child, tokio::io::Lines<BufReader<tokio::process::ChildStdout>>) {
+    async fn goes_on(
+        &self,
+        script: &str,
+    ) -> (Child, tokio::io::Lines<BufReader<tokio::process::ChildStdout>>) {
         let mut command = Command::new(binary("avouch"));
         command.args(self.places()).args(["run", "coder", "--", "sh", "-c", script]);
-        let mut run = command.stdout(Stdio::piped()).stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut run =
+            command.stdout(Stdio::piped()).stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let said = BufReader::new(run.stdout.take().unwrap()).lines();
         (run, said)
     }
@@ -291,7 +297,8 @@ async fn what_no_route_stands_for_never_reaches_the_upstream_and_stands_in_the_l
     assert_eq!(scene.upstream.lines(), Vec::<String>::new());
     eventually("the denials in the log", async || {
         let log = scene.run(&["audit", "export", "--source", "all"]).await.out;
-        let of = |text: &str| log.lines().any(|line| line.contains(text) && line.contains("unknown_resource"));
+        let of =
+            |text: &str| log.lines().any(|line| line.contains(text) && line.contains("unknown_resource"));
         (of("GET /payroll") && of("DELETE /tickets/7")).then_some(())
     })
     .await;
@@ -308,7 +315,9 @@ async fn a_write_waits_for_a_second_persons_yes_and_exactly_those_bytes_go_on() 
     scene.good(&format!("person add Ben --uid {BEN}")).await;
     let body = "{\"title\": \"caf\u{e9}\", \"n\": 1.0}";
     let post = |body: &str| {
-        format!("curl -sS -H 'content-type: application/json' -H 'x-hidden: 1' -d '{body}' \"$API_URL/tickets\"")
+        format!(
+            "curl -sS -H 'content-type: application/json' -H 'x-hidden: 1' -d '{body}' \"$API_URL/tickets\""
+        )
     };
     let waits = scene.script(&post(body)).await;
     let told: Value = serde_json::from_str(&waits.out).unwrap_or_else(|e| panic!("{e}: {waits:?}"));
@@ -328,7 +337,10 @@ async fn a_write_waits_for_a_second_persons_yes_and_exactly_those_bytes_go_on() 
     let came = scene.upstream.came.lock().clone();
     assert_eq!((came.len(), came[0].line.as_str(), came[0].body.as_str()), (1, "POST /v1/tickets", body));
     let again = scene.script(&post(body)).await;
-    assert!(again.out.contains("\"reason\":\"ask\"") && scene.upstream.lines().len() == 1, "it is used up: {again:?}");
+    assert!(
+        again.out.contains("\"reason\":\"ask\"") && scene.upstream.lines().len() == 1,
+        "it is used up: {again:?}"
+    );
 }
 
 /// What an AI agent tries that wants the secret: its environment, its files, the file, the supervisor's memory.
@@ -372,7 +384,11 @@ async fn the_secret_is_nowhere_that_an_ai_agent_reaches() {
     let tries = scene.world.server.dir.path().join("tries.py");
     std::fs::write(&tries, TRIES).unwrap();
     let reversed: String = SECRET.chars().rev().collect();
-    let script = format!("python3 {} {} {reversed}; curl -sS \"$API_URL/tickets/7\"", tries.display(), scene.token.display());
+    let script = format!(
+        "python3 {} {} {reversed}; curl -sS \"$API_URL/tickets/7\"",
+        tries.display(),
+        scene.token.display()
+    );
     let held = scene.without_powers(&script).await;
     if held.err.contains("this kernel cannot") {
         println!("not run: this kernel holds no domain with signals (Linux 6.12)");
@@ -436,12 +452,16 @@ async fn a_gate_is_not_added_with_a_secret_that_others_could_read() {
     let scene = Scene::start().await;
     std::fs::set_permissions(&scene.token, std::fs::Permissions::from_mode(0o640)).unwrap();
     let token = scene.token.to_str().unwrap();
-    let said = scene.run(&["gate", "add", "http", "web", "https://example.org", "--secret-file", token]).await;
+    let said =
+        scene.run(&["gate", "add", "http", "web", "https://example.org", "--secret-file", token]).await;
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.err.contains("has mode 640") && said.err.contains("`chmod 600 "), "{said:?}");
     let plain = scene.run(&["gate", "add", "http", "web", "http://example.org"]).await;
     assert_eq!(plain.code, 3, "{plain:?}");
     assert!(plain.err.contains("in plain text over a network"), "{plain:?}");
     let added = scene.run(&["gate", "add", "http", "web", "https://example.org"]).await;
-    assert!(added.out.contains("GET /{path..}  http.read web/read") && added.out.contains("$WEB_URL"), "{added:?}");
+    assert!(
+        added.out.contains("GET /{path..}  http.read web/read") && added.out.contains("$WEB_URL"),
+        "{added:?}"
+    );
 }

@@ -82,6 +82,8 @@ pub const HTTP_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 pub const HTTP_ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
 /// Biggest answer in bytes that is held back to limit it. Bigger ones are refused.
 pub const HTTP_HELD_MAX: u64 = 16 * 1024 * 1024;
+/// Biggest answer in bytes that is read as a whole to see that it does not tell the secret; a bigger one is watched as it goes.
+pub const HTTP_LOOKED_AT_MAX: u64 = 64 * 1024;
 /// Answers of one gate that are held back at once; others wait. The text and what is left of it are both in memory.
 pub const HTTP_HELD_AT_ONCE: usize = 4;
 /// Longest time until an answer that is held back is there.

@@ -44,7 +44,10 @@ async fn asked(name: String, place: &Place, out: &mut Out) -> Result<Known, Fail
     let found = session.client.get_identity(wire::IdentityRequest { name }).await?.into_inner();
     let identity = found.identity.unwrap_or_default();
     let rules = in_force(session).await?.ok_or_else(|| {
-        Failure::new(FAILED, "no rules are published, so everything is denied: `avouch gate add`, or `avouch rules publish`")
+        Failure::new(
+            FAILED,
+            "no rules are published, so everything is denied: `avouch gate add`, or `avouch rules publish`",
+        )
     })?;
     Ok(Known {
         kind: word(&identity.kind)?,

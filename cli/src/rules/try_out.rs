@@ -158,7 +158,9 @@ impl Request {
         let resource = self.what.clone().unwrap_or_default();
         let first = || rules.catalogue().get(&resource).and_then(|found| found.actions.first().cloned());
         let action = self.action.clone().or_else(first).ok_or_else(|| {
-            format!("no rule in force knows \"{resource}\": `avouch rules show --out rules` shows resources.toml")
+            format!(
+                "no rule in force knows \"{resource}\": `avouch rules show --out rules` shows resources.toml"
+            )
         })?;
         let (domains, max_sensitivity) = rules.ceiling(known.preset.as_deref());
         Ok(Self {
@@ -242,7 +244,8 @@ impl Request {
     }
 
     fn said(&self, reason: Reason) -> String {
-        let folder = if self.is_in_force() { "rules".to_owned() } else { quoted(&self.folder.display().to_string()) };
+        let folder =
+            if self.is_in_force() { "rules".to_owned() } else { quoted(&self.folder.display().to_string()) };
         reason.next().replace("FOLDER", &folder)
     }
 

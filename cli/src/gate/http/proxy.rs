@@ -25,7 +25,8 @@ use super::pool::Pool;
 use super::target::{self, Target};
 use super::{Api, Held, Route, Secret};
 use crate::gate::limits::{
-    HTTP_BODY_MAX, HTTP_BODY_TIME_MAX, HTTP_HELD_AT_ONCE, HTTP_HELD_MAX, HTTP_HELD_TIME_MAX, QUOTE_MAX,
+    HTTP_BODY_MAX, HTTP_BODY_TIME_MAX, HTTP_HELD_AT_ONCE, HTTP_HELD_MAX, HTTP_HELD_TIME_MAX,
+    HTTP_LOOKED_AT_MAX, QUOTE_MAX,
 };
 use crate::gate::mcp::json::canonical;
 use crate::gate::{Ask, Decider, GateEvent, Happened, Verdict, decided, noted, quote};
@@ -174,9 +175,10 @@ impl<D: Decider> Proxy<D> {
         };
         let method = if wanted.head_only { "HEAD" } else { wanted.method.name() };
         let mut shown = json!({ "method": method, "url": self.url(&wanted.target) });
-        if let Some(shown) = shown.as_object_mut().filter(|_| !text.is_empty()) {
-            shown.insert("type".to_owned(), kind.into());
-            shown.insert("body".to_owned(), text.into());
+        let said =
+            [("type", kind.to_owned()), ("body", text)].into_iter().filter(|(_, said)| !said.is_empty());
+        if let Some(shown) = shown.as_object_mut() {
+            shown.extend(said.map(|(name, said)| (name.to_owned(), said.into())));
         }
         let shown = canonical(&shown);
         if shown.len() > REQUEST_TEXT_MAX { String::new() } else { shown }
@@ -240,7 +242,10 @@ impl<D: Decider> Proxy<D> {
             return Err(told_secret());
         }
         let (headers, body) = match limits {
-            None => (head::to_caller(&parts.headers, true, wanted.head_only), Watched::body(body, secret)),
+            None => {
+                let headers = head::to_caller(&parts.headers, true, wanted.head_only);
+                (headers, watched(body, secret, wanted.head_only).await?)
+            }
             Some(limits) => {
                 let mut headers = head::to_caller(&parts.headers, false, wanted.head_only);
                 let body = self.limited(&parts, body, wanted, &limits, &secret).await?;
@@ -313,6 +318,18 @@ impl<D: Decider> Proxy<D> {
         }
         Ok(left)
     }
+}
+
+/// An answer that goes through as it comes. A short one is looked at first, so that it can be refused as a whole.
+async fn watched(body: Incoming, secret: Zeroizing<Vec<u8>>, head_only: bool) -> Result<Body, Refusal> {
+    let short = body.size_hint().exact().is_some_and(|length| length <= HTTP_LOOKED_AT_MAX);
+    if secret.is_empty() || head_only || !short {
+        return Ok(Watched::body(body, secret));
+    }
+    let bytes = held(body, HTTP_LOOKED_AT_MAX).await;
+    let bytes =
+        bytes.map_err(|why| Refusal::upstream("upstream", format!("the answer did not come: {why}")))?;
+    if find(&bytes, &secret).is_some() { Err(told_secret()) } else { Ok(whole(bytes)) }
 }
 
 fn told_secret() -> Refusal {

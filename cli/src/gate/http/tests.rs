@@ -437,12 +437,11 @@ async fn an_answer_that_is_too_big_is_refused_whole() {
 #[tokio::test]
 async fn an_answer_that_tells_the_secret_is_not_let_through() {
     for verdict in [Verdict::Allow, limits("max_rows=9")] {
-        let kit = kit(verdict.clone()).await;
+        let kit = kit(verdict).await;
         let header = kit.get("/echo").await;
         assert!(status(&header) == "502" && !header.contains(SECRET), "{header}");
         let body = kit.get("/told").await;
-        assert!(!body.contains(SECRET), "{body}");
-        assert!(verdict == Verdict::Allow || status(&body) == "502", "{body}");
+        assert!(status(&body) == "502" && !body.contains(SECRET), "{body}");
     }
     // Also not in pieces; and what only begins like it comes.
     let kit = kit(Verdict::Allow).await;
