@@ -346,8 +346,7 @@ async fn a_write_waits_for_a_second_persons_yes_and_exactly_those_bytes_go_on() 
 /// What an AI agent tries that wants the secret: its environment, its files, the file, the supervisor's memory.
 const TRIES: &str = r#"
 import ctypes, os, sys
-token, secret = sys.argv[1], sys.argv[2][::-1]
-parent = os.getppid()
+token, secret, parent = sys.argv[1], sys.argv[2][::-1], int(sys.argv[3])
 def tried(what, reading):
     try:
         held = reading()
@@ -385,7 +384,7 @@ async fn the_secret_is_nowhere_that_an_ai_agent_reaches() {
     std::fs::write(&tries, TRIES).unwrap();
     let reversed: String = SECRET.chars().rev().collect();
     let script = format!(
-        "python3 {} {} {reversed}; curl -sS \"$API_URL/tickets/7\"",
+        "python3 {} {} {reversed} $PPID; curl -sS \"$API_URL/tickets/7\"",
         tries.display(),
         scene.token.display()
     );
