@@ -254,6 +254,7 @@ fn hold_runs(
         heard,
         scribe,
         own_folders: own_folders(config),
+        gate_secrets: config.gate_secrets_dir.clone(),
         folder: config.data_dir.join("runs"),
         clock: clock::now,
     });
@@ -280,7 +281,8 @@ async fn close(
 /// What no workload has any business in, absolute.
 fn own_folders(config: &AgentConfig) -> Vec<PathBuf> {
     let admin = config.admin_socket_path.as_ref().and_then(|path| path.parent());
-    let folders = [Some(config.data_dir.as_path()), admin].into_iter().flatten();
+    let secrets = config.gate_secrets_dir.as_deref();
+    let folders = [Some(config.data_dir.as_path()), admin, secrets].into_iter().flatten();
     folders.filter_map(|folder| folder.canonicalize().ok()).collect()
 }
 

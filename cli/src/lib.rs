@@ -22,6 +22,7 @@ pub mod out;
 pub mod rpc;
 pub mod rules_folder;
 pub mod run;
+pub mod secret_file;
 mod sys;
 pub mod task;
 pub mod turns;

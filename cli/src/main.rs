@@ -64,6 +64,16 @@ Who runs it has to be the workload that the rules name as the hook (`avouch gate
 Exit codes: 0 it may, 2 it may not, 4 nobody answers, 5 somebody has to say yes first, 64 the call can't be understood.";
 const GATE_ADD_HOOK_EXAMPLES: &str = "Examples:
   avouch gate add hook git --caller /test/git    what resources.toml lists below git/ is guarded by spiffe://DOMAIN/test/git";
+const GATE_ADD_HTTP_EXAMPLES: &str = "Examples:
+  avouch gate add http api https://api.example.org --secret-file secrets/token --env-var API_URL
+  avouch gate add http tickets https://tickets.example.org/v1 --route 'GET /tickets?state,page=list' \\
+      --route 'GET /tickets/{id}=ticket' --route 'POST /tickets=new' --secret-file secrets/key --secret-header x-api-key
+  avouch gate add http local http://127.0.0.1:8080
+
+Without --route the gate lets every path be read (GET and HEAD), as the resource NAME/read. AI agents of the preset may read;
+what writes takes a rule of its own. `avouch run` sets the variable to the URL of the gate, with a key that is good for
+that run only; the secret stays with the gate. Put it where AI agents make nothing new: the kernel closes it to the
+command, and the folders above a closed file take no new entries meanwhile; those beside it do.";
 const TASK_EXAMPLES: &str = "Examples:
   avouch task token git/pay    inside `avouch run`";
 const TASK_TOKEN_EXAMPLES: &str = "Examples:
@@ -75,9 +85,10 @@ Exit codes: 0 printed, 2 refused, 4 no node agent answers.";
 const GATE_ADD_EXAMPLES: &str = "Examples:
   avouch gate add mcp files -- npx -y @modelcontextprotocol/server-filesystem ./pay
   avouch gate add mcp tickets --env prod --domain tickets --sensitivity 2 -- tickets-server
+  avouch gate add http api https://api.example.org --secret-file secrets/token --env-var API_URL
   avouch gate add hook git --caller /test/git
 
-The server is started once and asked for its tools; one that changes later is hidden and denied.";
+A tool server is started once and asked for its tools; one that changes later is hidden and denied.";
 const GATE_MCP_EXAMPLES: &str = "Examples:
   avouch gate mcp files    as the command of a tool server in the settings of an MCP client
 
@@ -172,7 +183,7 @@ enum Gate {
         name: String,
     },
     #[command(subcommand, disable_help_subcommand = true, after_help = GATE_ADD_EXAMPLES)]
-    /// Add a gate: its tools are taken as they are now, and the rules with it are published
+    /// Add a gate: the rules in force are published with it
     Add(GateAdd),
     #[command(after_help = GATE_CHECK_EXAMPLES)]
     /// Ask, as a hook, whether somebody may do something who showed a token
@@ -197,6 +208,9 @@ enum GateAdd {
     #[command(after_help = GATE_ADD_HOOK_EXAMPLES)]
     /// A workload of its own that asks with `avouch gate check`, in front of what the rules list already
     Hook(govern::AddHook),
+    #[command(after_help = GATE_ADD_HTTP_EXAMPLES)]
+    /// In front of a web API, whose secret the gate adds itself
+    Http(govern::AddHttp),
 }
 
 #[derive(Debug, clap::Args)]
@@ -254,6 +268,10 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
         Command::Run(arguments) => {
             on_runtime(out, async |out| run::run(arguments, &place.agent_socket, place.json, out).await)
         }
+        Command::Rules(RulesCommand::Folder(rules::Command::Try(request))) if request.is_in_force() => {
+            let place = place.of_governance();
+            on_runtime(out, async |out| rules::run_in_force(&request, &place, out).await)
+        }
         Command::Rules(RulesCommand::Folder(command)) => rules::run(command, out),
         Command::Rules(RulesCommand::Published(verb)) => {
             let place = place.of_governance();
@@ -266,6 +284,10 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
         Command::Gate(Gate::Add(GateAdd::Hook(add))) => {
             let place = place.of_governance();
             on_runtime(out, async |out| govern::add_hook(add, &place, out).await)
+        }
+        Command::Gate(Gate::Add(GateAdd::Http(add))) => {
+            let place = place.of_governance();
+            on_runtime(out, async |out| govern::add_http(add, &place, out).await)
         }
         Command::Gate(Gate::Check(check)) => {
             on_runtime(out, async |out| hook::run(check, &place.agent_socket, place.json, out).await)

@@ -36,7 +36,7 @@ impl Decider for Script {
         self.decided.fetch_add(1, Ordering::SeqCst);
         let secret =
             matches!(ask.params.get("path"), Some(Param::String(path)) if path.starts_with("secret"));
-        match ask.tool.as_str() {
+        match ask.resource.trim_start_matches("notes/") {
             "read" if !secret => Verdict::Allow,
             "count" if ask.params.get("most") == Some(&Param::Long(3)) => Verdict::Allow,
             "append" => Verdict::Ask { text: "a person has to agree".to_owned() },
@@ -92,8 +92,12 @@ async fn main() {
     let stopped = async {
         let _ = stopped.await;
     };
-    let serving =
-        tokio::spawn(host::serve(listener, [("notes".to_owned(), gate)].into(), script.clone(), stopped));
+    let serving = tokio::spawn(host::serve(
+        listener,
+        [("notes".to_owned(), gate.into())].into(),
+        script.clone(),
+        stopped,
+    ));
     let (program, arguments) = client.split_first().expect("CLIENT");
     let mut child = Command::new(program)
         .args(arguments)

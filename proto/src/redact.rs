@@ -27,6 +27,7 @@ show_only! {
     agent_v1::CreateJoinTokenRequest { ttl, agent_id };
     sealed_v1::X509Svid { entry_id, id };
     run_v1::TaskTokenResponse { expires_at };
+    run_v1::Secret { header, prefix, missing };
     gate_v1::CheckRequest { action, resource, what_if };
     requests_v1::AskRequest { spiffe_id, task, action, resource, needs_owner, needs_person };
     task_v1::SignTokenResponse { token_id, expires_at };
@@ -44,6 +45,10 @@ mod tests {
         assert!(!format!("{all:?}").contains("77"));
         let token = types::JoinToken { value: "hush".into(), expires_at: 1 };
         assert!(!format!("{token:?}").contains("hush"));
+        let secret = run_v1::Secret { value: "hush".into(), ..Default::default() };
+        let api = run_v1::Api { secret: Some(secret), ..Default::default() };
+        let gate = run_v1::Gate { api: Some(api), ..Default::default() };
+        assert!(!format!("{:?}", run_v1::Begun { gates: vec![gate], ..Default::default() }).contains("hush"));
         let check = gate_v1::CheckRequest { token: "hush".into(), ..Default::default() };
         assert!(!format!("{check:?}").contains("hush"));
     }

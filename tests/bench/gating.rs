@@ -29,15 +29,15 @@ pub const CLIENT_WORD: &str = "gated-client";
 /// The gate's name.
 const GATE: &str = "bench";
 /// Calls one after the other.
-const CALLS: usize = 1_000;
+pub const CALLS: usize = 1_000;
 /// Connections of the open loop.
-const CONNECTIONS: u32 = 16;
+pub const CONNECTIONS: u32 = 16;
 /// Calls of the open loop in a second, all connections together.
-const RATE: u32 = 1_000;
+pub const RATE: u32 = 1_000;
 /// How long the open loop lasts.
-const SECONDS: u32 = 3;
+pub const SECONDS: u32 = 3;
 /// Samples of each kind; the middle one counts.
-const SAMPLES: usize = 5;
+pub const SAMPLES: usize = 5;
 
 /// Serves one tool on standard input and output until the input ends.
 pub fn tools() {
@@ -141,12 +141,12 @@ pub async fn client() {
 }
 
 /// What a client took: microseconds of a call, and the 99th percentile in milliseconds.
-struct Took {
-    micros: f64,
-    p99: f64,
+pub struct Took {
+    pub micros: f64,
+    pub p99: f64,
 }
 
-async fn took(command: &mut Command) -> Took {
+pub async fn took(command: &mut Command) -> Took {
     let done = command.stdin(Stdio::null()).output().await.expect("it runs");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let took: Value = serde_json::from_slice(&done.stdout).expect("JSON");
@@ -154,7 +154,7 @@ async fn took(command: &mut Command) -> Took {
 }
 
 /// Allows everything.
-struct Everything;
+pub struct Everything;
 
 impl Decider for Everything {
     async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
@@ -191,7 +191,12 @@ impl Bare {
         let stopped = async {
             let _ = stopped.await;
         };
-        tokio::spawn(host::serve(listener, [(GATE.to_owned(), gate)].into(), Arc::new(Everything), stopped));
+        tokio::spawn(host::serve(
+            listener,
+            [(GATE.to_owned(), gate.into())].into(),
+            Arc::new(Everything),
+            stopped,
+        ));
         Self { folder, _stop: stop }
     }
 
@@ -202,19 +207,13 @@ impl Bare {
 }
 
 /// A person's AI agent behind a gate, with a real server and a real agent.
-struct Gated(World);
+pub struct Gated(World);
 
 impl Gated {
-    async fn start(server: &[String]) -> Self {
+    pub async fn start() -> Self {
         let gated = Self(crate::workload::world().await);
         gated.good("init Ada").await;
         gated.good("identity new coder --kind ai-agent --preset coding-agent --env test --purpose fix-bugs --ends 30d").await;
-        gated.good(&format!("gate add mcp {GATE} -- {}", server.join(" "))).await;
-        eventually("the rules at the node", async || {
-            let began = gated.run("run coder -- true").await;
-            (began.code == 0 && began.err.contains("rules 1")).then_some(())
-        })
-        .await;
         gated
     }
 
@@ -224,20 +223,20 @@ impl Gated {
         [word("--server-socket"), server.socket.as_os_str(), word("--agent-socket"), agent.socket.as_os_str()]
     }
 
-    async fn run(&self, line: &str) -> cli::Said {
+    pub async fn run(&self, line: &str) -> cli::Said {
         let words = line.split(' ').map(std::ffi::OsStr::new);
         cli::run("avouch", self.places().into_iter().chain(words)).await
     }
 
-    async fn good(&self, line: &str) {
+    pub async fn good(&self, line: &str) {
         let said = self.run(line).await;
         assert_eq!(said.code, 0, "{line}: {said:?}");
     }
 
-    async fn took(&self, itself: &Path) -> Took {
+    pub async fn took(&self, itself: &Path, client: &str) -> Took {
         let mut command = Command::new(binary("avouch"));
         command.args(self.places()).args(["run", "coder", "--calls", "10000", "--"]);
-        took(command.arg(itself).arg(CLIENT_WORD)).await
+        took(command.arg(itself).arg(client)).await
     }
 }
 
@@ -245,11 +244,17 @@ impl Gated {
 pub async fn run(report: &Report) {
     let itself = std::env::current_exe().expect("this binary");
     let server = [itself.display().to_string(), TOOLS_WORD.to_owned()];
-    let (bare, gated) = (Bare::start(&server).await, Gated::start(&server).await);
+    let (bare, gated) = (Bare::start(&server).await, Gated::start().await);
+    gated.good(&format!("gate add mcp {GATE} -- {}", server.join(" "))).await;
+    eventually("the rules at the node", async || {
+        let began = gated.run("run coder -- true").await;
+        (began.code == 0 && began.err.contains("rules 1")).then_some(())
+    })
+    .await;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         without.push(bare.took(&itself).await);
-        with.push(gated.took(&itself).await);
+        with.push(gated.took(&itself, CLIENT_WORD).await);
     }
     let micros = |all: &[Took]| median(all.iter().map(|took| took.micros).collect());
     let p99 = |all: &[Took]| median(all.iter().map(|took| took.p99).collect());

@@ -10,6 +10,7 @@ mod deciding;
 mod echo;
 mod footprint;
 mod gating;
+mod gating_http;
 mod issuing;
 mod last;
 mod papers;
@@ -45,7 +46,7 @@ const PARTS: [&str; 11] = [
 const HELP: &str = "\
 avouch-bench [PART...] [--check] [--keep]
 
-Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), gating (a call through an MCP gate), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
+Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), gating (a call through an MCP gate and an HTTP gate), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
 propagation (a change reaches a stream), registry (entries, durably), stopping (nodes confirm), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar, or worse than last time by three tenths. A part with processes in which a
         row came out otherwise than last time is run seven times, and its medians count.
@@ -75,6 +76,14 @@ fn main() -> ExitCode {
         }
         if *word == gating::CLIENT_WORD {
             runtime.block_on(gating::client());
+            return ExitCode::SUCCESS;
+        }
+        if *word == gating_http::API_WORD {
+            runtime.block_on(gating_http::api());
+            return ExitCode::SUCCESS;
+        }
+        if *word == gating_http::CLIENT_WORD {
+            runtime.block_on(gating_http::client());
             return ExitCode::SUCCESS;
         }
     }
@@ -120,7 +129,10 @@ async fn measure(report: &Report, part: &str) {
     match part {
         "papers" => papers::run(report),
         "deciding" => deciding::run(report),
-        "gating" => gating::run(report).await,
+        "gating" => {
+            gating::run(report).await;
+            gating_http::run(report).await;
+        }
         "records" => records::run(report).await,
         "issuing" => issuing::run(report).await,
         "attestation" => issuing::attestation(report).await,

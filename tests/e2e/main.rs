@@ -26,6 +26,7 @@ mod grants;
 mod guides;
 mod health;
 mod hook_gate;
+mod http_gate;
 mod metrics;
 mod node_records;
 mod nodes;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use avouch::config::{duration, env, hcl};
 use avouch::gate::hello::{Answer, Hello};
+use avouch::gate::http::{limit, target};
 use avouch::gate::mcp::{self, Effect, Proxy, Ticket};
 use avouch::gate::{GateDefinition, Place, Tool, Verdict};
 use avouch_agent::disk::StateFile;
@@ -35,7 +36,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("spiffe_id", spiffe_id),
     ("selector", selector),
     ("hcl", read_hcl),
@@ -50,6 +51,7 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("rules", rules),
     ("gate_hello", gate_hello),
     ("mcp_gate", mcp_gate),
+    ("http_gate", http_gate),
     ("wire_entry", wire_entry),
     ("wire_bundle", wire_bundle),
     ("wire_node", wire_node),
@@ -108,6 +110,25 @@ pub fn gate_hello(bytes: &[u8]) {
         }
         if let Ok(answer) = Answer::read(line) {
             assert!(Answer::read(answer.line().trim_ascii_end()).is_ok());
+        }
+    }
+}
+
+/// What comes to an HTTP gate from both sides: a line with a path and a query, a line that says where the rows are, and an
+/// answer.
+pub fn http_gate(bytes: &[u8]) {
+    let mut parts = bytes.splitn(3, |byte| *byte == b'\n');
+    let mut next = || parts.next().unwrap_or_default();
+    let (raw, at, answer) = (next(), next(), next());
+    if let Ok(read) = target::read(&String::from_utf8_lossy(raw)) {
+        assert_eq!(target::read(&read.written()), Ok(read));
+    }
+    let rows = limit::Rows { most: Some(2), fields: Some(["a".to_owned()].into()) };
+    for form in [limit::Form::Json, limit::Form::Lines] {
+        if let Ok(left) = rows.left(form, &String::from_utf8_lossy(at), answer) {
+            assert!(left.len() <= answer.len() + 2, "nothing is added but the end of a line");
+            let again = rows.left(form, &String::from_utf8_lossy(at), left.as_bytes());
+            assert_eq!(again, Ok(left), "what is left is within the limits");
         }
     }
 }

@@ -23,6 +23,7 @@ const SECRETS: &[&str] = &[
     ".spire.api.server.agent.v1.CreateJoinTokenRequest",
     ".avouch.sealed.v1.X509Svid",
     ".avouch.run.v1.TaskTokenResponse",
+    ".avouch.run.v1.Secret",
     ".avouch.gate.v1.CheckRequest",
     ".avouch.requests.v1.AskRequest",
     ".avouch.task.v1.SignTokenResponse",

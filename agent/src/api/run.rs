@@ -2,6 +2,7 @@
 //!
 //! Speaks gRPC and nothing else: what a run is and what it may do is asked of [`crate::runs`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use avouch_domain::{Environment, SpiffeId};
@@ -10,7 +11,7 @@ use avouch_proto::run_v1::hold_request::Step as Said;
 use avouch_proto::run_v1::hold_response::Step as Say;
 use avouch_proto::run_v1::run_server::Run;
 use avouch_proto::run_v1::value::Kind;
-use avouch_rules::{GateTool, Param, Rules};
+use avouch_rules::{Behind, GateTool, HttpGate, Param, Rules};
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,7 +21,8 @@ use super::Stop;
 use super::status::Refusal;
 use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, REFUSALS_MAX, TASK_TOOLS_MAX};
 use crate::peer::Caller;
-use crate::runs::{Answer, BeginError, Membership, Question, Running, Runs, TokenError, Wanted};
+use crate::rules::Held;
+use crate::runs::{Answer, BeginError, Membership, Question, Running, Runs, Secret, TokenError, Wanted};
 use crate::upstream::CallError;
 
 /// See the module.
@@ -77,7 +79,13 @@ impl Run for RunApi {
         let wanted = first(&mut steps).await?;
         let running = self.runs.begin(&caller, wanted).await.map_err(|e| refused(&e))?;
         let (replies, stream) = mpsc::channel(ANSWERS_WAITING);
-        let _ = replies.try_send(Ok(step(Say::Begun(begun(&running, &self.runs.agent_id())))));
+        // One and the same rules for the gates and for where their secrets lie.
+        let rules = running.rules();
+        let environment = running.identity().environment;
+        let files = rules.iter().flat_map(|held| secret_files(&held.rules, environment)).collect();
+        let secrets = running.secrets(files).await;
+        let begun = begun(&running, &self.runs.agent_id(), rules.as_deref(), &secrets);
+        let _ = replies.try_send(Ok(step(Say::Begun(begun))));
         let stop = self.stop.clone();
         tokio::spawn(async move {
             let (why, last) = held(running, &caller, steps, &replies, &stop).await;
@@ -148,7 +156,12 @@ fn refused(error: &BeginError) -> Status {
     }
 }
 
-fn begun(running: &Running, agent: &SpiffeId) -> wire::Begun {
+fn begun(
+    running: &Running,
+    agent: &SpiffeId,
+    rules: Option<&Held>,
+    secrets: &BTreeMap<String, Secret>,
+) -> wire::Begun {
     let identity = running.identity();
     wire::Begun {
         instance_id: running.instance.clone(),
@@ -156,28 +169,86 @@ fn begun(running: &Running, agent: &SpiffeId) -> wire::Begun {
         agent_id: agent.to_string(),
         code_digest: running.code.to_vec(),
         ends_at: identity.ends.secs(),
-        rules_number: running.rules().map_or(0, |held| held.number),
+        rules_number: rules.map_or(0, |held| held.number),
         closed: running.closed(),
-        gates: running.rules().map(|held| gates(&held.rules, identity.environment)).unwrap_or_default(),
+        gates: rules.map(|held| gates(&held.rules, identity.environment, secrets)).unwrap_or_default(),
     }
 }
 
+/// Where the secrets of the gates lie that guard something in this environment.
+fn secret_files(rules: &Rules, environment: Environment) -> Vec<String> {
+    let files = rules.gates().values().filter_map(|gate| match &gate.behind {
+        Behind::Api(api) if !routes(rules, environment, &gate.name, api).is_empty() => {
+            api.secret.as_ref().map(|secret| secret.file.clone())
+        }
+        _ => None,
+    });
+    files.collect()
+}
+
 /// The gates that guard something in this environment.
-fn gates(rules: &Rules, environment: Environment) -> Vec<wire::Gate> {
+fn gates(rules: &Rules, environment: Environment, secrets: &BTreeMap<String, Secret>) -> Vec<wire::Gate> {
     let gates = rules.gates().values().filter_map(|gate| {
-        let tools: Vec<_> = gate
-            .tools
-            .iter()
-            .filter_map(|(name, tool)| tool_of(rules, environment, &gate.name, name, tool))
-            .collect();
-        (!tools.is_empty()).then(|| wire::Gate {
-            name: gate.name.clone(),
-            command: gate.command.clone(),
-            guards: gate.guards.iter().cloned().collect(),
-            tools,
-        })
+        let name = gate.name.clone();
+        match &gate.behind {
+            Behind::Tools(server) => {
+                let tool =
+                    |(tool, pinned): (&String, &GateTool)| tool_of(rules, environment, &name, tool, pinned);
+                let tools: Vec<_> = server.tools.iter().filter_map(tool).collect();
+                let (command, guards) = (server.command.clone(), server.guards.iter().cloned().collect());
+                (!tools.is_empty()).then_some(wire::Gate { name, command, guards, tools, api: None })
+            }
+            Behind::Api(api) => {
+                let routes = routes(rules, environment, &name, api);
+                // The command must not open what the gate keeps from it.
+                let guards = api.secret.iter().map(|secret| secret.file.clone()).collect();
+                let wanted = !routes.is_empty();
+                let api = wire::Api {
+                    upstream: api.upstream.clone(),
+                    env_var: api.env_var.clone(),
+                    ca: api.ca.clone().unwrap_or_default(),
+                    secret: api.secret.as_ref().map(|place| {
+                        let (value, missing) = match secrets.get(&place.file) {
+                            Some(Ok(secret)) => (secret.to_string(), String::new()),
+                            Some(Err(why)) => (String::new(), why.clone()),
+                            None => (String::new(), "the node agent could not read it".to_owned()),
+                        };
+                        wire::Secret {
+                            header: place.header.clone(),
+                            prefix: place.prefix.clone(),
+                            value,
+                            missing,
+                        }
+                    }),
+                    routes,
+                };
+                wanted.then(|| wire::Gate { name, guards, api: Some(api), ..wire::Gate::default() })
+            }
+            // It asks for itself, wherever it runs.
+            Behind::Hook { .. } => None,
+        }
     });
     gates.collect()
+}
+
+fn routes(rules: &Rules, environment: Environment, gate: &str, api: &HttpGate) -> Vec<wire::Route> {
+    let routes = api.routes.iter().filter_map(|route| {
+        let id = format!("{gate}/{}", route.resource);
+        let resource = rules.catalogue().get(&id).filter(|r| r.environment == environment)?;
+        let taken = |name: &str| route.query.contains(name) || route.path.names().any(|n| n == name);
+        let params = resource.params.iter().filter(|(name, _)| taken(name));
+        Some(wire::Route {
+            method: route.method.name().to_owned(),
+            path: route.path.to_string(),
+            action: route.action.clone(),
+            params: params.map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect(),
+            query: route.query.iter().cloned().collect(),
+            other_query: route.other_query,
+            rows_at: route.rows_at.clone(),
+            resource: id,
+        })
+    });
+    routes.collect()
 }
 
 fn tool_of(

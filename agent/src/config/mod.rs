@@ -92,6 +92,8 @@ pub struct AgentConfig {
     pub use_sync_authorized_entries: bool,
     pub no_identity_hold: Duration,
     pub sealed_state_dir: SealedStateDir,
+    /// Files of the agent's own in it are secrets that gates add to what they let through.
+    pub gate_secrets_dir: Option<PathBuf>,
     pub allow_unauthenticated_verifiers: bool,
     pub allowed_foreign_jwt_claims: Vec<String>,
     pub log_selectors: Vec<String>,
@@ -239,6 +241,11 @@ impl Reader<'_> {
             use_sync_authorized_entries: sync_entries.unwrap_or(true),
             no_identity_hold: self.hold(experimental.as_ref())?,
             sealed_state_dir: sealed_state_dir(experimental.as_ref()),
+            gate_secrets_dir: experimental
+                .as_ref()
+                .and_then(|e| e.text("gate_secrets_dir"))
+                .filter(|dir| !dir.is_empty())
+                .map(PathBuf::from),
             allow_unauthenticated_verifiers: self.flags.allow_unauthenticated_verifiers
                 || self.agent.bool("allow_unauthenticated_verifiers").unwrap_or(false),
             allowed_foreign_jwt_claims: self.agent.texts("allowed_foreign_jwt_claims").unwrap_or_default(),

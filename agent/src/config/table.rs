@@ -66,6 +66,7 @@ static EXPERIMENTAL: Table = Table {
         KeySpec::duration("sync_interval", "\"5s\"", "Time between two syncs with a server that does not push.").unit("Go duration"),
         KeySpec::bool("use_sync_authorized_entries", "true", "Fetches only what changed from a server that does not push."),
         KeySpec::text("sealed_state_dir", "\"\"", "Folder of the sealed state, from which a restarted agent serves while the server is away. Empty = with KeyManager disk data_dir; with memory, where the agent's own key and SVID are kept there too, data_dir or else sealed in $RUNTIME_DIRECTORY. With memory it must be on tmpfs, written by nobody else, and not in or below the directory of socket_path, else nothing is kept; none = nothing is kept."),
+        KeySpec::text("gate_secrets_dir", "\"\"", "Folder whose files, of the agent's own user and mode 0600, HTTP gates may add to what they let through, whoever runs the AI agent. Empty = only files of the user who runs it."),
         KeySpec::duration("jwt_svid_cache_hit_timeout", "", "Longest wait for the server before a cached JWT-SVID is used.").not_yet(),
         KeySpec::bool("require_pq_kem", "false", "Refuses connections without post-quantum key exchange.").not_yet(),
         KeySpec::text("named_pipe_name", "\"\"", "Windows only.").not_yet(),

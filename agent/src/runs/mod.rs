@@ -8,6 +8,7 @@ pub(crate) mod asking;
 pub(crate) mod deciding;
 mod roots;
 mod scribe;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 
 pub use deciding::{Answer, Question};
 pub use scribe::Scribe;
+pub use secrets::Secret;
 pub use tokens::TokenError;
 
 use crate::heard::Heard;
@@ -56,6 +58,8 @@ pub struct Parts {
     pub scribe: Arc<dyn Scribe>,
     /// Folders of the agent's own.
     pub own_folders: Vec<PathBuf>,
+    /// The folder whose files are the agent's to hand out to gates, if any.
+    pub gate_secrets: Option<PathBuf>,
     /// Where it is kept which processes are roots of runs.
     pub folder: PathBuf,
     pub clock: fn() -> Now,
@@ -423,6 +427,11 @@ impl Running {
         }
         let folders = self.runs.0.parts.own_folders.iter();
         folders.filter_map(|folder| folder.to_str().map(str::to_owned)).collect()
+    }
+
+    /// What these files hold that gates are to add, for the supervisor of this run.
+    pub fn secrets(&self, files: Vec<String>) -> impl Future<Output = BTreeMap<String, Secret>> + use<> {
+        secrets::read(files, self.uid, self.runs.0.parts.gate_secrets.clone())
     }
 
     /// Resolves when the identity may not run here any more.

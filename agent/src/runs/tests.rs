@@ -238,6 +238,7 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
         heard: heard.clone(),
         scribe: book.clone(),
         own_folders: Vec::new(),
+        gate_secrets: None,
         folder: folder.path().join("runs"),
         clock: now,
     };

@@ -2,6 +2,7 @@
 //!
 //! Never starts what a connection names: a name is looked up among the gates of the run.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::hello::{Answer, Hello, Why};
 use super::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, HELLO_MAX, HELLO_TIME_MAX, QUOTE_MAX};
 use super::lines::{Line, Lines};
 use super::mcp::{Proxy, run};
-use super::{Decider, GateDefinition, Gates, quote};
+use super::{Decider, Definition, GateDefinition, Gates, quote};
 
 /// Serves the gates of a run until `stop` is ready; then every connection is ended, and every tool server with it.
 /// Dropping the future kills them instead.
@@ -28,7 +29,7 @@ pub async fn serve<D: Decider>(
     decider: Arc<D>,
     stop: impl Future<Output = ()>,
 ) {
-    let host = Arc::new(Host { gates: gates.into_iter().map(|(n, g)| (n, Arc::new(g))).collect(), decider });
+    let host = Arc::new(Host::new(gates, decider));
     let (stopping, stopped) = watch::channel(false);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
@@ -71,11 +72,24 @@ async fn refuse(mut stream: UnixStream, answer: &Answer) {
 }
 
 struct Host<D> {
-    gates: std::collections::BTreeMap<String, Arc<GateDefinition>>,
+    tools: BTreeMap<String, Arc<GateDefinition>>,
+    /// Gates that are spoken to otherwise, with the variable that says where.
+    apis: BTreeMap<String, String>,
     decider: Arc<D>,
 }
 
 impl<D: Decider> Host<D> {
+    fn new(gates: Gates, decider: Arc<D>) -> Self {
+        let mut host = Self { tools: BTreeMap::new(), apis: BTreeMap::new(), decider };
+        for (name, gate) in gates {
+            match gate {
+                Definition::Tools(gate) => drop(host.tools.insert(name, Arc::new(gate))),
+                Definition::Api(api) => drop(host.apis.insert(name, api.env_var.clone())),
+            }
+        }
+        host
+    }
+
     async fn connection(&self, stream: UnixStream, mut stopped: watch::Receiver<bool>) {
         let greeted = async {
             if let Err(text) = self.decider.admit(&stream).await {
@@ -130,8 +144,13 @@ impl<D: Decider> Host<D> {
 
     fn gate(&self, line: &[u8]) -> Result<Arc<GateDefinition>, Answer> {
         let hello = Hello::read(line).map_err(|text| Answer::no(Why::Hello, text))?;
-        self.gates.get(&hello.gate).cloned().ok_or_else(|| {
-            let known: Vec<_> = self.gates.keys().map(String::as_str).collect();
+        if let Some(variable) = self.apis.get(&hello.gate) {
+            let gate = quote(&hello.gate, QUOTE_MAX);
+            let text = format!("the gate \"{gate}\" speaks HTTP: its URL is in {variable}");
+            return Err(Answer::no(Why::UnknownGate, text));
+        }
+        self.tools.get(&hello.gate).cloned().ok_or_else(|| {
+            let known: Vec<_> = self.tools.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             Answer::no(Why::UnknownGate, format!(
                 "this run has no gate \"{}\" (it has: {}); add it with `avouch gate add mcp NAME -- CMD` and start the run again",

@@ -57,3 +57,36 @@ pub const SERVER_TERM_MAX: Duration = Duration::from_secs(1);
 pub const QUOTE_MAX: usize = 128;
 /// Longest text of a decision that is told to a model, in bytes.
 pub const TEXT_MAX: usize = 1024;
+
+// The HTTP gate.
+
+/// Most connections to one HTTP gate; the next waits.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+/// Biggest head of a request or an answer in bytes.
+pub const HTTP_HEAD_MAX: usize = 64 * 1024;
+/// Most headers of a request or an answer.
+pub const HTTP_HEADERS_MAX: usize = 128;
+/// Longest time until the head of a request is there, and that a connection has nothing to do.
+pub const HTTP_HEAD_TIME_MAX: Duration = Duration::from_secs(60);
+/// Longest path and query of a request in bytes.
+pub const HTTP_TARGET_MAX: usize = 8 * 1024;
+/// Most query parameters of a request.
+pub const HTTP_QUERY_MAX: usize = 128;
+/// Biggest body of a request in bytes; an upload of a few images fits.
+pub const HTTP_BODY_MAX: u64 = 64 * 1024 * 1024;
+/// Longest time until so much of a body is there as is looked at before the call is decided.
+pub const HTTP_BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time until a connection to an upstream stands.
+pub const HTTP_CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest time until an upstream begins to answer; those that compute take minutes.
+pub const HTTP_ANSWER_TIME_MAX: Duration = Duration::from_secs(300);
+/// Biggest answer in bytes that is held back to limit it. Bigger ones are refused.
+pub const HTTP_HELD_MAX: u64 = 16 * 1024 * 1024;
+/// Biggest answer in bytes that is read as a whole to see that it does not tell the secret; a bigger one is watched as it goes.
+pub const HTTP_LOOKED_AT_MAX: u64 = 64 * 1024;
+/// Answers of one gate that are held back at once; others wait. The text and what is left of it are both in memory.
+pub const HTTP_HELD_AT_ONCE: usize = 4;
+/// Longest time until an answer that is held back is there.
+pub const HTTP_HELD_TIME_MAX: Duration = Duration::from_secs(60);
+/// Connections to an upstream that are kept for the next request.
+pub const HTTP_IDLE_MAX: usize = 64;

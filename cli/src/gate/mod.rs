@@ -1,5 +1,5 @@
-//! Gates: what stands between an AI agent and its tools. The supervisor of a run hosts them outside the AI agent's
-//! process tree; inside it there is only a shim.
+//! Gates: what stands between an AI agent and its tools and web APIs. The supervisor of a run hosts them outside the AI
+//! agent's process tree; inside it there is only a shim, or a URL.
 //!
 //! A gate asks a [`Decider`] and obeys it. Never decides itself, never lets through what it can't read, and never starts
 //! anything that its definition does not name.
@@ -8,6 +8,7 @@ mod child;
 mod handed;
 pub mod hello;
 pub mod host;
+pub mod http;
 pub mod limits;
 mod lines;
 pub mod mcp;
@@ -17,16 +18,34 @@ pub mod shim;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 
-use avouch_rules::{Limits, ParamKind, Params, Rules};
+use avouch_rules::{Behind, Limits, ParamKind, Params, Rules};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use limits::DECISION_TIME_MAX;
 
 /// The variable that names the socket of a run's gates.
 pub const SOCKET_VARIABLE: &str = "AVOUCH_GATES";
 
-/// A gate of a run: the tool server behind it, and the tools that there are for the run.
+/// A gate of a run, by what stands behind it.
+#[derive(Debug)]
+pub enum Definition {
+    Tools(GateDefinition),
+    Api(Arc<http::Api>),
+}
+
+impl From<GateDefinition> for Definition {
+    fn from(gate: GateDefinition) -> Self {
+        Self::Tools(gate)
+    }
+}
+
+/// A gate in front of a tool server, and the tools that there are for the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GateDefinition {
     pub name: String,
@@ -54,13 +73,13 @@ pub struct Place {
 }
 
 /// The gates of a run by name.
-pub type Gates = BTreeMap<String, GateDefinition>;
+pub type Gates = BTreeMap<String, Definition>;
 
 impl GateDefinition {
-    /// A gate of the rules, with the parameters that the resources of its tools have.
+    /// A gate of the rules in front of a tool server, with the parameters that the resources of its tools have.
     #[must_use]
     pub fn of(rules: &Rules, name: &str) -> Option<Self> {
-        let gate = rules.gates().get(name)?;
+        let Behind::Tools(gate) = &rules.gates().get(name)?.behind else { return None };
         let tool = |(tool, pinned): (&String, &avouch_rules::GateTool)| {
             let params = rules.catalogue().get(&format!("{name}/{tool}"))?.params.iter();
             let place = |(param, kind): (&String, &ParamKind)| {
@@ -70,7 +89,7 @@ impl GateDefinition {
             Some((tool.clone(), Tool { digest: pinned.digest, params: params.map(place).collect() }))
         };
         let tools = gate.tools.iter().filter_map(tool).collect();
-        Some(Self { name: gate.name.clone(), command: gate.command.clone(), tools })
+        Some(Self { name: name.to_owned(), command: gate.command.clone(), tools })
     }
 
     /// The ID of a tool in the catalogue.
@@ -83,16 +102,13 @@ impl GateDefinition {
 /// A call that waits to be decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    pub gate: String,
-    pub tool: String,
-    /// Always [`avouch_rules::TOOL_CALL`].
-    pub action: &'static str,
-    /// ID in the catalogue: the gate, `/`, the tool.
+    pub action: Cow<'static, str>,
+    /// ID in the catalogue: the gate, `/`, the tool or what a route names.
     pub resource: String,
     /// What the rules want to know of the call.
     pub params: Params,
-    /// All arguments in their canonical form: what a person is shown if it takes one's yes. Empty if they are more than
-    /// anybody reads.
+    /// All that would be done in its canonical form: what a person is shown if it takes one's yes. Empty if it is more
+    /// than anybody reads, or can't be read.
     pub shown: String,
 }
 
@@ -140,6 +156,8 @@ pub struct GateEvent {
 pub enum Happened {
     /// A tool was called that this gate does not have.
     UnknownTool { tool: String },
+    /// Something was asked of a web API for which no route stands. The resource is one that no catalogue can have.
+    UnknownRoute { action: &'static str, resource: String },
     /// A tool is no longer what it was when it was added; told once for each definition.
     ChangedTool { tool: String, pinned: [u8; 32], seen: [u8; 32] },
     /// The server lists two tools of one name; neither is called.
@@ -170,6 +188,18 @@ pub trait Decider: Send + Sync + 'static {
 
     /// Takes note of what no decision tells of.
     fn note(&self, event: GateEvent) -> impl Future<Output = ()> + Send;
+}
+
+/// Has a call decided. Nobody within the time is nobody at all.
+async fn decided<D: Decider>(decider: &D, ask: Ask) -> Verdict {
+    let verdict = timeout(DECISION_TIME_MAX, decider.decide(ask)).await;
+    let late = || format!("nobody decided within {} s", DECISION_TIME_MAX.as_secs());
+    verdict.unwrap_or_else(|_| Verdict::Unavailable { text: late() })
+}
+
+/// Hands over what a gate saw, and does not wait for ever until it is taken.
+async fn noted<D: Decider>(decider: &D, event: GateEvent) {
+    let _ = timeout(DECISION_TIME_MAX, decider.note(event)).await;
 }
 
 /// Foreign text for a message: cut, and without control characters.

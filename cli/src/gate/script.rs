@@ -27,7 +27,7 @@ impl Decider for Script {
         if self.hangs {
             pending::<()>().await;
         }
-        if ask.tool == "read" {
+        if ask.resource.ends_with("/read") {
             return Verdict::Allow;
         }
         Verdict::Deny { reason: "forbidden".to_owned(), text: "a rule forbids it".to_owned() }

@@ -65,7 +65,7 @@ fn start(decider: Script) -> Run {
             (tool.to_owned(), Tool { digest, params: BTreeMap::new() })
         });
         let command = command.iter().map(|word| (*word).to_owned()).collect();
-        (name.to_owned(), GateDefinition { name: name.to_owned(), command, tools: tools.into() })
+        (name.to_owned(), GateDefinition { name: name.to_owned(), command, tools: tools.into() }.into())
     };
     let gates = [
         gate("files", &["sh", "-c", SERVER, &seen]),

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use avouch_proto::governance_v1 as wire;
 use avouch_proto::rules_v1::File;
-use avouch_rules::{Environment, Finding, Folder, NewGate, add_hook_gate, add_mcp_gate};
+use avouch_rules::{
+    Environment, Finding, Folder, NewGate, TOOL_CALL, add_hook_gate, add_mcp_gate, let_preset,
+};
 use clap::Args;
 use serde_json::json;
 use tonic::Code;
@@ -17,7 +19,7 @@ use crate::gate::mcp::{PinnedTool, look};
 use crate::out::Out;
 
 /// The preset that the first rules come with.
-const FIRST_PRESET: &str = "coding-agent";
+pub(super) const FIRST_PRESET: &str = "coding-agent";
 
 /// A gate in front of a tool server that speaks MCP.
 #[derive(Debug, Args)]
@@ -84,13 +86,13 @@ async fn hook_added(add: AddHook, place: &Place, out: &mut Out) -> Result<(), Fa
     if waits { Err(Failure::new(PENDING, "")) } else { Ok(()) }
 }
 
-fn found(findings: Vec<Finding>) -> Failure {
+pub(super) fn found(findings: Vec<Finding>) -> Failure {
     let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
     Failure::new(FINDING, lines.join("\n"))
 }
 
 /// Publishes rules with a gate of this name.
-async fn publish(
+pub(super) async fn publish(
     session: &mut Session<'_>,
     folder: &Folder,
     gate: &str,
@@ -127,9 +129,11 @@ async fn added(add: AddMcp, place: &Place, out: &mut Out) -> Result<(), Failure>
         domain: &add.domain,
         sensitivity: add.sensitivity,
     };
+    let tool = tools.first().map_or("tool", |tool| tool.name.as_str());
     let folder = match before {
-        Some(folder) => add_mcp_gate(&folder, &new),
-        None => add_mcp_gate(&first(&add.name, &tools), &new),
+        Some(folder) => add_mcp_gate(&folder, &new)
+            .and_then(|folder| let_preset(&folder, FIRST_PRESET, TOOL_CALL, (&add.name, tool))),
+        None => add_mcp_gate(&first(TOOL_CALL, &add.name, tool), &new),
     };
     let rules = publish(session, &folder.map_err(found)?, &add.name).await?;
     let waits = rules.standing == "proposed";
@@ -145,7 +149,7 @@ async fn added(add: AddMcp, place: &Place, out: &mut Out) -> Result<(), Failure>
 }
 
 /// The folder of the rules in force; `None` if there are none.
-async fn in_force(session: &mut Session<'_>) -> Result<Option<Folder>, Failure> {
+pub(super) async fn in_force(session: &mut Session<'_>) -> Result<Option<Folder>, Failure> {
     let answer = match session.client.get_rules(wire::RulesRequest { number: 0 }).await {
         Ok(answer) => answer.into_inner(),
         Err(status) if status.code() == Code::NotFound => return Ok(None),
@@ -156,13 +160,12 @@ async fn in_force(session: &mut Session<'_>) -> Result<Option<Folder>, Failure> 
     Ok(Some(folder))
 }
 
-/// The first rules of all: one preset for AI agents, held to its purpose, that may call the tools of this gate.
-fn first(gate: &str, tools: &[PinnedTool]) -> Folder {
-    let tool = tools.first().map_or("tool", |tool| tool.name.as_str());
+/// The first rules of all: one preset for AI agents, held to its purpose, that may do this behind any gate.
+pub(super) fn first(action: &str, gate: &str, resource: &str) -> Folder {
     let example = |expect: &str, more: &str| {
         format!(
             "[[example]]\nrule = \"preset.{FIRST_PRESET}\"\nexpect = \"{expect}\"\nrequest = {{ kind = \"ai_agent\", \
-             preset = \"{FIRST_PRESET}\", action = \"tool.call\", resource = \"{gate}/{tool}\"{more} }}\n"
+             preset = \"{FIRST_PRESET}\", action = \"{action}\", resource = \"{gate}/{resource}\"{more} }}\n"
         )
     };
     let files = [
@@ -170,7 +173,7 @@ fn first(gate: &str, tools: &[PinnedTool]) -> Folder {
             "presets.toml",
             format!(
                 "# What AI agents may do that follow this preset: whatever serves their purpose, behind any gate.\n\
-                 [{FIRST_PRESET}]\nkind = \"ai_agent\"\nactions = [\"tool.call\"]\n"
+                 [{FIRST_PRESET}]\nkind = \"ai_agent\"\nactions = [\"{action}\"]\n"
             ),
         ),
         (
@@ -217,7 +220,7 @@ mod tests {
             domain: "code",
             sensitivity: 1,
         };
-        let folder = add_mcp_gate(&first("files", &tools), &new).unwrap();
+        let folder = add_mcp_gate(&first(TOOL_CALL, "files", &tools[0].name), &new).unwrap();
         let rules = avouch_rules::check(&folder).unwrap();
         assert_eq!((rules.len(), rules.examples()), (1, 2));
         assert_eq!(rules.ceiling(Some(FIRST_PRESET)), (["code".to_owned()].into(), 1));

@@ -6,7 +6,9 @@ mod arguments;
 mod asks;
 mod gates;
 mod grants;
+mod http_gates;
 mod identities;
+mod known;
 mod moment;
 mod people;
 mod placing;
@@ -25,6 +27,8 @@ use tonic::transport::Channel;
 
 pub use arguments::{AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, PersonVerb, RulesVerb};
 pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
+pub use http_gates::{AddHttp, add_http};
+pub use known::{Known, known};
 
 use crate::failure::Failure;
 use crate::out::Out;

@@ -1,8 +1,11 @@
 //! `avouch rules`: checks a folder of rules, tries a request against it, writes a small one to start with.
 //!
-//! Talks to nobody: a folder on disk is all it looks at. It decides nothing itself; `avouch-rules` does.
+//! A folder on disk is all it looks at; only to try what an identity may do by the rules in force does it ask the server. It
+//! decides nothing itself; `avouch-rules` does.
 
 mod try_out;
+
+pub use try_out::run_in_force;
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +46,7 @@ pub enum Command {
         output: Format,
     },
     #[command(after_help = try_out::EXAMPLES)]
-    /// What a folder of rules says to a request; what is not said of it is in order
+    /// What a folder of rules, or those in force, say to a request; what is not said of it is in order
     Try(Box<try_out::Request>),
     #[command(after_help = NEW_EXAMPLES)]
     /// Write a small commented folder that passes the check

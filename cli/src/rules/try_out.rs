@@ -1,15 +1,20 @@
-//! `avouch rules try`: one request, what comes of it, why, and the command to try next.
+//! `avouch rules try`: one request, what comes of it, why, and the command to try next. Of a folder of rules; or of the rules
+//! in force, for an identity as the server knows it.
 
 use std::path::PathBuf;
 
-use avouch::exit::{DENIED, PENDING, USAGE};
+use avouch::exit::{DENIED, FAILED, PENDING, USAGE};
+use avouch::govern::{self, Place};
 use avouch::out::{Colour, Out};
-use avouch_rules::{Decision, Environment, Kind, Missing, Outcome, Reason, Rules, Sketch, Standing, Who};
+use avouch_rules::{
+    Decision, Environment, Kind, Missing, Outcome, Reason, Rules, Sketch, Standing, Who, check,
+};
 use serde_json::json;
 
 use super::{Format, load};
 
 pub const EXAMPLES: &str = "Examples:
+  avouch rules try coder files/read_file    an identity, by the rules in force
   avouch rules try rules --kind ai_agent --preset coding-agent --action tool.call --resource files/read_file
   avouch rules try rules --kind ai_agent --preset coding-agent --action repo.merge --resource git/pay --yes person
   avouch rules try rules --kind ai_agent --env prod --action tool.call --resource files/read_file --param path=x -o json
@@ -19,17 +24,21 @@ Exit codes: 0 allow or limit, 1 the folder can't be read, 2 deny, 3 the rules ar
 /// A request as the command line says it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Request {
-    /// The folder of rules
+    /// The folder of rules; with WHAT behind it the name of an identity, and the rules in force count
+    #[arg(value_name = "FOLDER|IDENTITY")]
     folder: PathBuf,
+    /// The ID of a resource, as files/read_file
+    #[arg(conflicts_with_all = ["kind", "name", "preset", "environment", "domains", "max_sensitivity", "resource"])]
+    what: Option<String>,
     /// service, machine, pipeline, ai_agent or helper
-    #[arg(long)]
-    kind: Kind,
-    /// What is to be done
-    #[arg(long)]
-    action: String,
+    #[arg(long, required_unless_present = "what")]
+    kind: Option<Kind>,
+    /// What is to be done; the first that can be done with WHAT when left out
+    #[arg(long, required_unless_present = "what")]
+    action: Option<String>,
     /// The ID of a resource in resources.toml
-    #[arg(long)]
-    resource: String,
+    #[arg(long, required_unless_present = "what")]
+    resource: Option<String>,
     /// A value that the gate takes out of the call; again for each value of a set
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
@@ -89,22 +98,45 @@ pub struct Request {
     output: Format,
 }
 
-/// Tries it and gives the exit code.
+/// Tries it by the rules of a folder and gives the exit code.
 pub fn run(request: &Request, out: &mut Out) -> u8 {
-    let rules = match load(&request.folder, request.output, out) {
-        Ok(rules) => rules,
+    match load(&request.folder, request.output, out) {
+        Ok(rules) => decided(request, request, &rules, out),
+        Err(code) => code,
+    }
+}
+
+/// Tries it by the rules in force, for an identity of the server's, and gives the exit code.
+pub async fn run_in_force(request: &Request, place: &Place, out: &mut Out) -> u8 {
+    let known = match govern::known(request.folder.display().to_string(), place, out).await {
+        Ok(known) => known,
         Err(code) => return code,
     };
-    let decision = match request.sketch(&rules).and_then(|sketch| sketch.decide(&rules)) {
+    let Ok(rules) = check(&known.rules) else {
+        out.complain("avouch rules try: the rules in force are not in order for this release: `avouch rules show --out rules`, and `avouch rules check rules`\n");
+        return FAILED;
+    };
+    match request.of(&known, &rules) {
+        Ok(filled) => decided(request, &filled, &rules, out),
+        Err(e) => {
+            out.complain(&format!("avouch rules try: {e}\n"));
+            USAGE
+        }
+    }
+}
+
+/// `said`: as it was written, which the next command is; `request`: with what is known of the identity.
+fn decided(said: &Request, request: &Request, rules: &Rules, out: &mut Out) -> u8 {
+    let decision = match request.sketch(rules).and_then(|sketch| sketch.decide(rules)) {
         Ok(decision) => decision,
         Err(e) => {
             out.complain(&format!("avouch rules try: {e}\n"));
             return USAGE;
         }
     };
-    let next = request.next(&rules, &decision);
+    let next = said.next(rules, &decision);
     let text = match request.output {
-        Format::Text => text(&rules, &decision, &next, out),
+        Format::Text => text(rules, &decision, &next, out),
         Format::Json => json_line(&decision, &next),
     };
     out.say(&text);
@@ -116,7 +148,41 @@ pub fn run(request: &Request, out: &mut Out) -> u8 {
 }
 
 impl Request {
+    /// True if it is about an identity that the server knows.
+    pub fn is_in_force(&self) -> bool {
+        self.what.is_some()
+    }
+
+    /// The request with what is known of the identity.
+    fn of(&self, known: &govern::Known, rules: &Rules) -> Result<Self, String> {
+        let resource = self.what.clone().unwrap_or_default();
+        let first = || rules.catalogue().get(&resource).and_then(|found| found.actions.first().cloned());
+        let action = self.action.clone().or_else(first).ok_or_else(|| {
+            format!(
+                "no rule in force knows \"{resource}\": `avouch rules show --out rules` shows resources.toml"
+            )
+        })?;
+        let (domains, max_sensitivity) = rules.ceiling(known.preset.as_deref());
+        Ok(Self {
+            name: Some(known.name.clone()),
+            kind: Some(known.kind),
+            environment: Some(known.environment),
+            preset: known.preset.clone(),
+            standing: known.standing,
+            ended: self.ended || known.ended,
+            purpose: self.purpose.clone().or_else(|| Some(known.purpose.clone())),
+            domains: domains.into_iter().collect(),
+            max_sensitivity: Some(max_sensitivity),
+            action: Some(action),
+            resource: Some(resource),
+            ..self.clone()
+        })
+    }
+
     fn sketch(&self, rules: &Rules) -> Result<Sketch, String> {
+        let (Some(kind), Some(action), Some(resource)) = (self.kind, &self.action, &self.resource) else {
+            return Err("expected --kind, --action and --resource".to_owned());
+        };
         let mut sketch = Sketch {
             name: self.name.clone(),
             environment: self.environment,
@@ -135,7 +201,7 @@ impl Request {
             yes: self.yes.iter().copied().collect(),
             yes_age: self.yes_age,
             worn_by_ai_agent: self.worn_by_ai_agent,
-            ..Sketch::new(self.kind, &self.action, &self.resource)
+            ..Sketch::new(kind, action, resource)
         };
         for param in &self.params {
             let Some((name, value)) = param.split_once('=') else {
@@ -160,11 +226,12 @@ impl Request {
                     with.yes_age = 0;
                 }
             }
-            (_, Reason::Environment) => with.environment = None,
+            (_, Reason::Environment) if self.what.is_none() => with.environment = None,
             (_, Reason::Task) => (with.no_task, with.calls_left) = (false, None),
-            (_, Reason::NoRule) if self.preset.is_none() => {
+            (_, Reason::NoRule) if self.preset.is_none() && self.what.is_none() => {
+                let action = self.action.as_deref().unwrap_or_default();
                 let allows = |(_, kind, actions): &(&str, Kind, Vec<&str>)| {
-                    *kind == self.kind && actions.contains(&self.action.as_str())
+                    Some(*kind) == self.kind && actions.contains(&action)
                 };
                 match rules.presets().find(allows) {
                     Some((name, ..)) => with.preset = Some(name.to_owned()),
@@ -177,15 +244,18 @@ impl Request {
     }
 
     fn said(&self, reason: Reason) -> String {
-        reason.next().replace("FOLDER", &quoted(&self.folder.display().to_string()))
+        let folder =
+            if self.is_in_force() { "rules".to_owned() } else { quoted(&self.folder.display().to_string()) };
+        reason.next().replace("FOLDER", &folder)
     }
 
     /// The command line that says the same.
     fn command(&self) -> String {
         let mut words = vec!["avouch rules try".to_owned(), quoted(&self.folder.display().to_string())];
+        words.extend(self.what.as_deref().map(quoted));
         let mut flag = |name: &str, value: &str| words.push(format!("--{name} {}", quoted(value)));
-        flag("kind", self.kind.name());
         let one = [
+            ("kind", self.kind.map(|kind| kind.name().to_owned())),
             ("name", self.name.clone()),
             ("env", self.environment.map(|e| e.to_string())),
             ("preset", self.preset.clone()),
@@ -194,8 +264,8 @@ impl Request {
             ("purpose", self.purpose.clone()),
             ("task", self.task.clone()),
             ("calls-left", self.calls_left.map(|n| n.to_string())),
-            ("action", Some(self.action.clone())),
-            ("resource", Some(self.resource.clone())),
+            ("action", self.action.clone()),
+            ("resource", self.resource.clone()),
             ("yes-age", (self.yes_age > 0).then(|| self.yes_age.to_string())),
         ];
         for (name, value) in one {

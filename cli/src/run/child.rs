@@ -37,6 +37,8 @@ pub(super) struct Places<'a> {
     pub gates: &'a Path,
     /// A folder for temporary files.
     pub temporary: &'a Path,
+    /// What says where gates are that are asked by URL.
+    pub variables: &'a [(String, String)],
 }
 
 /// The command.
@@ -73,7 +75,8 @@ impl Child {
             .env(SOCKET_VARIABLE, places.gates)
             .env("TMPDIR", places.temporary)
             .env(TASK, task)
-            .env(IDENTITY, &begun.spiffe_id);
+            .env(IDENTITY, &begun.spiffe_id)
+            .envs(places.variables.iter().map(|(name, value)| (name, value)));
         match domain {
             Some(domain) => sys::end_with_parent_after(&mut command, domain.enter()),
             None => sys::end_with_parent(&mut command),

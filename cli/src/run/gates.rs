@@ -1,4 +1,4 @@
-//! The gates of a run: their socket, and what they ask over the line to the node agent.
+//! The gates of a run: where they are asked, and what they ask over the line to the node agent.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -10,15 +10,19 @@ use std::{env, fs, io, thread};
 
 use avouch_proto::run_v1 as wire;
 use avouch_proto::run_v1::value::Kind;
-use avouch_rules::{Limits, Param, ParamKind};
+use avouch_rules::{HttpMethod, Limits, Param, ParamKind, Template, Upstream};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::hold::{AWAY, Hold};
 use super::kin::descends_from_me;
-use crate::gate::{Ask, Decider, GateDefinition, GateEvent, Gates, Happened, Place, Tool, Verdict, host};
+use crate::gate::http::{self, Api, Door, Held, Route, Secret};
+use crate::gate::{
+    Ask, Decider, Definition, GateDefinition, GateEvent, Gates, Happened, Place, Tool, Verdict, host,
+};
 
 /// The node agent's reason when it takes a yes and nobody could be asked.
 const NOT_ASKED: &str = "not_asked";
@@ -31,14 +35,17 @@ pub(super) struct Host {
     pub socket: PathBuf,
     /// For the command's temporary files: where something is closed, others may not take new ones.
     pub temporary: PathBuf,
+    /// What the command is told of gates that are asked by URL.
+    pub variables: Vec<(String, String)>,
     stop: Option<oneshot::Sender<()>>,
     /// Resolves when everything has ended.
     ended: oneshot::Receiver<()>,
 }
 
 impl Host {
-    /// Opens a socket that only this user reaches, in a folder of its own.
-    pub(super) fn open(begun: &wire::Begun, hold: Hold) -> io::Result<Self> {
+    /// Opens a socket that only this user reaches, in a folder of its own, and a door for each gate that is asked by URL.
+    /// Secrets leave `begun` for their gates.
+    pub(super) fn open(begun: &mut wire::Begun, hold: Hold) -> io::Result<Self> {
         let folder = runtime_folder().join(format!("avouch-{}", begun.instance_id));
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let (socket, temporary) = (folder.join("gates.sock"), folder.join("tmp"));
@@ -46,8 +53,10 @@ impl Host {
         let listener = StdListener::bind(&socket)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
-        let gates = begun.gates.iter().filter_map(definition).map(|gate| (gate.name.clone(), gate));
+        let gates = begun.gates.iter_mut().filter_map(|gate| Some((gate.name.clone(), definition(gate)?)));
         let (gates, (stop, stopped)) = (gates.collect::<Gates>(), oneshot::channel::<()>());
+        let doors = doors(&gates, &folder)?;
+        let variables = doors.iter().flat_map(Door::variables).collect();
         let decider = Arc::new(RunDecider { hold });
         let (tell, ended) = oneshot::channel();
         // A thread of its own: whatever the command does to its gates, the supervisor hears of a stop and ends it.
@@ -55,11 +64,20 @@ impl Host {
             let served = Builder::new_current_thread().enable_all().build().and_then(|runtime| {
                 runtime.block_on(async {
                     let listener = UnixListener::from_std(listener)?;
-                    host::serve(listener, gates, decider, async {
-                        let _ = stopped.await;
-                    })
-                    .await;
-                    Ok(())
+                    let (stopping, stop) = watch::channel(false);
+                    let mut also = stop.clone();
+                    let stop_of =
+                        async |stop: &mut watch::Receiver<bool>| drop(stop.wait_for(|stop| *stop).await);
+                    let mut stop = stop;
+                    let (served, (), ()) = tokio::join!(
+                        http::serve(doors, decider.clone(), stop_of(&mut also)),
+                        host::serve(listener, gates, decider, stop_of(&mut stop)),
+                        async {
+                            let _ = stopped.await;
+                            stopping.send_replace(true);
+                        }
+                    );
+                    served
                 })
             });
             if let Err(e) = served {
@@ -67,7 +85,7 @@ impl Host {
             }
             let _ = tell.send(());
         })?;
-        Ok(Self { folder, socket, temporary, stop: Some(stop), ended })
+        Ok(Self { folder, socket, temporary, variables, stop: Some(stop), ended })
     }
 
     /// Begins to end every connection and every tool server.
@@ -90,8 +108,20 @@ fn runtime_folder() -> PathBuf {
     named.filter(|folder| Path::is_absolute(folder) && folder.is_dir()).unwrap_or_else(env::temp_dir)
 }
 
+/// A door for each gate that is asked by URL. Sockets have short names: so has what the kernel takes.
+fn doors(gates: &Gates, folder: &Path) -> io::Result<Vec<Door>> {
+    let apis = gates.values().filter_map(|gate| match gate {
+        Definition::Api(api) => Some(api.clone()),
+        Definition::Tools(_) => None,
+    });
+    apis.enumerate().map(|(n, api)| Door::open(api, folder.join(format!("http{n}.sock")))).collect()
+}
+
 /// `None` for a gate in the words of a newer node agent: what is not understood is not there.
-fn definition(gate: &wire::Gate) -> Option<GateDefinition> {
+fn definition(gate: &mut wire::Gate) -> Option<Definition> {
+    if let Some(api) = &mut gate.api {
+        return Some(Definition::Api(Arc::new(api_of(gate.name.clone(), api)?)));
+    }
     let tools = gate.tools.iter().map(|tool| {
         let params = tool.params.iter().map(|(name, param)| {
             let kind = ParamKind::from_name(&param.kind)?;
@@ -100,10 +130,45 @@ fn definition(gate: &wire::Gate) -> Option<GateDefinition> {
         let digest = tool.digest.as_slice().try_into().ok()?;
         Some((tool.name.clone(), Tool { digest, params: params.collect::<Option<_>>()? }))
     });
-    Some(GateDefinition {
+    Some(Definition::Tools(GateDefinition {
         name: gate.name.clone(),
         command: gate.command.clone(),
         tools: tools.collect::<Option<BTreeMap<_, _>>>()?,
+    }))
+}
+
+fn api_of(name: String, api: &mut wire::Api) -> Option<Api> {
+    let secret = match &mut api.secret {
+        None => Secret::None,
+        Some(secret) if secret.value.is_empty() => Secret::Missing(secret.missing.clone()),
+        Some(secret) => Secret::Held(Held {
+            header: secret.header.clone(),
+            prefix: secret.prefix.clone(),
+            // Moved, not copied: it is wiped when the gate ends.
+            value: Zeroizing::new(std::mem::take(&mut secret.value)),
+        }),
+    };
+    let routes = api.routes.iter().map(|route| {
+        let params = route.params.iter();
+        let params = params.map(|(name, kind)| Some((name.clone(), ParamKind::from_name(kind)?)));
+        Some(Route {
+            method: HttpMethod::from_name(&route.method)?,
+            path: Template::parse(&route.path).ok()?,
+            resource: route.resource.clone(),
+            action: route.action.clone(),
+            params: params.collect::<Option<_>>()?,
+            query: route.query.iter().cloned().collect(),
+            other_query: route.other_query,
+            rows_at: route.rows_at.clone(),
+        })
+    });
+    Some(Api {
+        name,
+        upstream: Upstream::parse(&api.upstream).ok()?,
+        env_var: api.env_var.clone(),
+        ca: (!api.ca.is_empty()).then(|| api.ca.clone()),
+        secret,
+        routes: routes.collect::<Option<_>>()?,
     })
 }
 
@@ -124,7 +189,7 @@ impl Decider for RunDecider {
     async fn decide(&self, ask: Ask) -> Verdict {
         let params = ask.params.into_iter().map(|(name, value)| (name, value_of(value))).collect();
         let answer = self.hold.ask(wire::Ask {
-            action: ask.action.to_owned(),
+            action: ask.action.into_owned(),
             resource: ask.resource,
             params,
             content: ask.shown,
@@ -153,6 +218,10 @@ impl Decider for RunDecider {
             // Asked and denied like any other, so that there is a record of it.
             Happened::UnknownTool { tool } => {
                 let (action, resource) = (avouch_rules::TOOL_CALL.to_owned(), format!("{gate}/{tool}"));
+                self.hold.ask(wire::Ask { action, resource, ..wire::Ask::default() }).await;
+            }
+            Happened::UnknownRoute { action, resource } => {
+                let action = action.to_owned();
                 self.hold.ask(wire::Ask { action, resource, ..wire::Ask::default() }).await;
             }
             other => tracing::debug!(gate, what = ?other, "A gate let something not through"),

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
+use zeroize::Zeroize as _;
 
 use crate::exit::{DENIED, UNREACHABLE};
 use crate::failure::Failure;
@@ -197,7 +198,12 @@ async fn keep(
 async fn again(socket: &Path, begin: &wire::Begin, queue: &mut mpsc::Receiver<Want>) -> Result<Line, End> {
     loop {
         match Line::open(socket, begin).await {
-            Ok((line, _)) => return Ok(line),
+            Ok((line, mut begun)) => {
+                // The gates have their secrets since the run began.
+                let apis = begun.gates.iter_mut().filter_map(|gate| gate.api.as_mut()?.secret.as_mut());
+                apis.for_each(|secret| secret.value.zeroize());
+                return Ok(line);
+            }
             Err(failure) if failure.code == DENIED => return Err(End::Lost(Lost { reason: failure.text })),
             Err(_) => {}
         }

@@ -89,14 +89,20 @@ async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut O
     child::be_its_guardian().map_err(|e| Failure::new(FAILED, format!("cannot guard the command: {e}")))?;
     let signals =
         Signals::new().map_err(|e| Failure::new(FAILED, format!("cannot wait for signals: {e}")))?;
-    let (hold, begun) = Hold::begin(agent_socket, begin).await?;
+    let (hold, mut begun) = Hold::begin(agent_socket, begin).await?;
     told(&begun, loose, json, out);
-    let mut host = gates::Host::open(&begun, hold.clone())
+    let mut host = gates::Host::open(&mut begun, hold.clone())
         .map_err(|e| Failure::new(FAILED, format!("cannot open the socket of the gates: {e}")))?;
     // After the folder of the run is there: it is among what the command may open.
     let domain = confined.then(|| Domain::without(&closed_to(&begun))).transpose();
     let domain = domain.map_err(|e| Failure::new(FAILED, format!("cannot confine the command: {e}")))?;
-    let places = Places { agent: agent_socket, gates: &host.socket, temporary: &host.temporary };
+    let variables = std::mem::take(&mut host.variables);
+    let places = Places {
+        agent: agent_socket,
+        gates: &host.socket,
+        temporary: &host.temporary,
+        variables: &variables,
+    };
     let code = match Child::spawn((&program, name), rest, &begun, &arguments.task, places, domain) {
         Ok(mut child) => {
             let watch = Watch { hold: hold.clone(), signals, keep_running: arguments.keep_running };
@@ -112,7 +118,7 @@ async fn supervised(arguments: Run, agent_socket: &Path, json: bool, out: &mut O
     code
 }
 
-/// Folders that only gates and the node agent may open.
+/// Folders and files that only gates and the node agent may open.
 fn closed_to(begun: &Begun) -> Vec<PathBuf> {
     let guards = begun.gates.iter().flat_map(|gate| &gate.guards);
     guards.chain(&begun.closed).map(PathBuf::from).collect()
@@ -134,6 +140,14 @@ fn told(begun: &Begun, loose: Option<&str>, as_json: bool, out: &mut Out) {
     let short = code.get(..12).unwrap_or_default();
     let held =
         loose.map(|why| format!("; advisory, it can reach around its gates: {why}")).unwrap_or_default();
+    let missing =
+        begun.gates.iter().filter_map(|gate| Some((&gate.name, gate.api.as_ref()?.secret.as_ref()?)));
+    for (gate, secret) in missing.filter(|(_, secret)| !secret.missing.is_empty()) {
+        let why = &secret.missing;
+        out.complain(&format!(
+            "avouch run: the gate {gate} has no secret, and lets nothing through: {why}\n"
+        ));
+    }
     out.complain(&format!(
         "avouch run: {} ({}), code {short}, {rules}{held}\n",
         begun.spiffe_id, begun.instance_id

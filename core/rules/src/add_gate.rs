@@ -1,5 +1,5 @@
-//! Puts a gate into a folder: an MCP gate's tools into `gates.toml`, what they are into `resources.toml`; a hook's workload
-//! into `gates.toml`.
+//! Puts a gate into a folder: an MCP gate's tools or an HTTP gate's routes into `gates.toml`, what they are into
+//! `resources.toml`; a hook's workload into `gates.toml`.
 //!
 //! Only appends: what stands in a folder already stays as it is, byte for byte.
 
@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::catalogue::Catalogue;
-use crate::folder::{Finding, Folder, GATES, RESOURCES};
+use crate::folder::{Finding, Folder, GATES, PRESETS, RESOURCES};
 use crate::gates::{self, TOOL_CALL, digest_text, is_tool_name};
+use crate::http_gate::{HTTP_READ, HTTP_WRITE, SecretPlace};
 use crate::limits::RESOURCE_ID_MAX;
-use crate::words::{Environment, is_name};
+use crate::presets;
+use crate::route::{HttpMethod, Template};
+use crate::words::{Environment, Kind, is_name};
 
 /// A gate to be added.
 #[derive(Clone, Debug)]
@@ -69,6 +72,165 @@ pub fn add_hook_gate(folder: &Folder, name: &str, caller: &str) -> Result<Folder
     let added = folder.clone().with(GATES, joined(before, &table))?;
     gates::read(added.get(GATES).unwrap_or_default(), &catalogue)?;
     Ok(added)
+}
+
+/// An HTTP gate to be added.
+#[derive(Clone, Debug)]
+pub struct NewHttpGate<'a> {
+    pub name: &'a str,
+    pub upstream: &'a str,
+    pub env_var: &'a str,
+    /// Certificates in PEM that alone vouch for the upstream.
+    pub ca: Option<&'a str>,
+    pub secret: Option<&'a SecretPlace>,
+    pub routes: &'a [NewRoute],
+    pub environment: Environment,
+    /// Domain of the resources that are not listed yet.
+    pub domain: &'a str,
+    /// Sensitivity of the resources that are not listed yet.
+    pub sensitivity: i64,
+}
+
+/// A route to be added.
+#[derive(Clone, Debug)]
+pub struct NewRoute {
+    pub method: HttpMethod,
+    pub path: Template,
+    /// What stands behind the gate's name in the ID of its resource.
+    pub resource: String,
+    /// Query parameters that rules look at.
+    pub query: BTreeSet<String>,
+    /// Others go through.
+    pub other_query: bool,
+}
+
+impl NewRoute {
+    /// What it takes to go through.
+    #[must_use]
+    pub fn action(&self) -> &'static str {
+        if self.method.reads() { HTTP_READ } else { HTTP_WRITE }
+    }
+}
+
+/// Adds a gate and its routes, each with a resource of type `Api`, whose parameters are the variables of the paths. A resource
+/// that is listed already stays as it is. No rule allows what is new: see [`let_preset`].
+///
+/// # Errors
+/// Everything that would be wrong with the folder; rules that lack examples are left to [`crate::check`].
+pub fn add_http_gate(folder: &Folder, gate: &NewHttpGate<'_>) -> Result<Folder, Vec<Finding>> {
+    let resources = folder.get(RESOURCES).unwrap_or_default();
+    let catalogue = if resources.is_empty() { Catalogue::default() } else { Catalogue::read(resources)? };
+    let before = folder.get(GATES).unwrap_or_default();
+    if gates::read(before, &catalogue)?.contains_key(gate.name) {
+        return Err(vec![taken(gate.name)]);
+    }
+    let names: BTreeSet<_> = gate.routes.iter().map(|route| route.resource.as_str()).collect();
+    let new = names.into_iter().filter(|name| catalogue.get(&format!("{}/{name}", gate.name)).is_none());
+    let new: Vec<_> = new.map(|name| api_resource(gate, name)).collect();
+    let mut added = folder.clone();
+    if !new.is_empty() {
+        added = added.with(RESOURCES, joined(resources, &new.join("\n")))?;
+    }
+    added = added.with(GATES, joined(before, &api_table(gate)))?;
+    let catalogue = Catalogue::read(added.get(RESOURCES).unwrap_or_default())?;
+    gates::read(added.get(GATES).unwrap_or_default(), &catalogue)?;
+    Ok(added)
+}
+
+fn api_resource(gate: &NewHttpGate<'_>, name: &str) -> String {
+    let routes = || gate.routes.iter().filter(|route| route.resource == name);
+    let actions: BTreeSet<_> = routes().map(|route| quoted(route.action())).collect();
+    let named = |route: &NewRoute| {
+        let names = route.path.names().map(str::to_owned).chain(route.query.iter().cloned());
+        names.collect::<Vec<_>>()
+    };
+    let params: BTreeSet<_> = routes().flat_map(named).collect();
+    let mut text = format!(
+        "[[resource]]\nid = {}\ntype = \"Api\"\nenvironment = \"{}\"\ndomain = {}\nsensitivity = {}\nactions = [{}]\n",
+        quoted(&format!("{}/{name}", gate.name)),
+        gate.environment,
+        quoted(gate.domain),
+        gate.sensitivity,
+        actions.into_iter().collect::<Vec<_>>().join(", "),
+    );
+    if !params.is_empty() {
+        let params: Vec<_> = params.iter().map(|name| format!("{name} = \"string\"")).collect();
+        let _ = writeln!(text, "params = {{ {} }}", params.join(", "));
+    }
+    text
+}
+
+fn api_table(gate: &NewHttpGate<'_>) -> String {
+    let mut text = format!("[[gate]]\nname = {}\nkind = \"http\"\n", quoted(gate.name));
+    let secret = gate.secret;
+    for (key, value) in [
+        ("upstream", Some(gate.upstream)),
+        ("env_var", Some(gate.env_var)),
+        ("ca", gate.ca),
+        ("secret_file", secret.map(|secret| secret.file.as_str())),
+        ("secret_header", secret.map(|secret| secret.header.as_str())),
+        ("secret_prefix", secret.map(|secret| secret.prefix.as_str())),
+    ] {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{key} = {}", quoted(value));
+        }
+    }
+    for NewRoute { method, path, resource, query, other_query } in gate.routes {
+        let (path, resource) = (quoted(&path.to_string()), quoted(resource));
+        let _ = write!(
+            text,
+            "\n[[gate.route]]\nmethod = \"{}\"\npath = {path}\nresource = {resource}\n",
+            method.name()
+        );
+        if !query.is_empty() {
+            let _ = writeln!(
+                text,
+                "query = [{}]",
+                query.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
+            );
+        }
+        if *other_query {
+            text.push_str("other_query = true\n");
+        }
+    }
+    text
+}
+
+/// Lets AI agents of a preset do this at a resource behind a gate, and at all others there, when it serves their purpose: a
+/// permit in a file of its own, with its examples. The folder as it was if there is no such preset, or it speaks of the
+/// action already, for whatever gates.
+///
+/// # Errors
+/// The folder can't be read, or is full.
+pub fn let_preset(
+    folder: &Folder,
+    preset: &str,
+    action: &str,
+    (gate, resource): (&str, &str),
+) -> Result<Folder, Vec<Finding>> {
+    let catalogue = Catalogue::read(folder.get(RESOURCES).unwrap_or_default())?;
+    let presets = presets::read(folder.get(PRESETS).unwrap_or_default(), &catalogue)?;
+    let Some((_, found)) = presets.get(preset).filter(|(_, found)| found.kind == Kind::AiAgent) else {
+        return Ok(folder.clone());
+    };
+    if found.actions.contains(action) {
+        return Ok(folder.clone());
+    }
+    let id = format!("{gate}.{action}");
+    let rule = format!(
+        "// What AI agents of the preset {preset} may do behind the gate {gate}: what serves their purpose.\n@id(\"{id}\")\n\
+         permit (principal is AiAgent in Preset::\"{preset}\", action == Action::\"{action}\", resource in Gate::\"{gate}\")\n\
+         when {{ context has task && context.task.purpose == principal.purpose }};\n"
+    );
+    let example = |expect: &str, more: &str| {
+        format!(
+            "[[example]]\nrule = \"{id}\"\nexpect = \"{expect}\"\nrequest = {{ kind = \"ai_agent\", preset = \"{preset}\", \
+             action = \"{action}\", resource = {}{more} }}\n",
+            quoted(&format!("{gate}/{resource}"))
+        )
+    };
+    let examples = format!("{}\n{}", example("allow", ""), example("deny", ", task = \"something-else\""));
+    folder.with(&format!("gate-{gate}.cedar"), rule)?.with(&format!("gate-{gate}.examples.toml"), examples)
 }
 
 fn taken(name: &str) -> Finding {
@@ -142,6 +304,7 @@ fn joined(text: &str, more: &str) -> String {
 mod tests {
     use super::*;
     use crate::STARTER;
+    use crate::gates::Behind;
 
     fn starter() -> Folder {
         Folder::new(STARTER.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))).unwrap()
@@ -173,7 +336,7 @@ mod tests {
             assert!(if name == RESOURCES { now.starts_with(text) } else { now == text }, "{name}");
         }
         let rules = crate::check(&added).unwrap_or_else(|f| panic!("{f:#?}"));
-        let gate = &rules.gates()["notes"];
+        let Behind::Tools(gate) = &rules.gates()["notes"].behind else { panic!("{:?}", rules.gates()) };
         assert_eq!(gate.command[1], "a \"b\" \\ \t");
         assert_eq!(gate.tools["write"].digest, [7; 32]);
         let resource = rules.catalogue().get("notes/read").unwrap();
@@ -209,7 +372,7 @@ mod tests {
     fn a_hook_is_added_below_what_is_there_and_guards_what_is_listed() {
         let added = add_hook_gate(&starter(), "git", "/test/git").unwrap();
         let rules = crate::check(&added).unwrap_or_else(|f| panic!("{f:#?}"));
-        assert_eq!(rules.gates()["git"].caller.as_deref(), Some("/test/git"));
+        assert_eq!(rules.gates()["git"].behind, Behind::Hook { caller: "/test/git".to_owned() });
         assert_eq!(added.get(RESOURCES), starter().get(RESOURCES));
         for (folder, name, caller, told) in [
             (&added, "git", "/test/git", "gate \"git\" is there already"),
@@ -218,6 +381,69 @@ mod tests {
         ] {
             let found = add_hook_gate(folder, name, caller).unwrap_err();
             assert!(found.iter().any(|f| f.to_string().contains(told)), "{told}: {found:?}");
+        }
+    }
+
+    fn api(routes: &[NewRoute]) -> NewHttpGate<'_> {
+        NewHttpGate {
+            name: "api",
+            upstream: "https://api.example.org",
+            env_var: "API_URL",
+            ca: None,
+            secret: None,
+            routes,
+            environment: Environment::Test,
+            domain: "code",
+            sensitivity: 1,
+        }
+    }
+
+    fn route(method: HttpMethod, path: &str, resource: &str) -> NewRoute {
+        NewRoute {
+            method,
+            path: Template::parse(path).unwrap(),
+            resource: resource.to_owned(),
+            query: if method == HttpMethod::Get { ["state".to_owned()].into() } else { BTreeSet::new() },
+            other_query: true,
+        }
+    }
+
+    #[test]
+    fn an_http_gate_is_added_with_its_routes_and_their_resources() {
+        let routes = [
+            route(HttpMethod::Get, "/tickets/{id}", "tickets"),
+            route(HttpMethod::Post, "/tickets", "tickets"),
+        ];
+        let secret = SecretPlace {
+            file: "/srv/to\"ken".to_owned(),
+            header: "x-key".to_owned(),
+            prefix: String::new(),
+        };
+        let gate = NewHttpGate { secret: Some(&secret), ..api(&routes) };
+        let added = add_http_gate(&starter(), &gate).unwrap();
+        let rules = crate::check(&added).unwrap_or_else(|f| panic!("{f:#?}"));
+        let Behind::Api(read) = &rules.gates()["api"].behind else { panic!("{:?}", rules.gates()) };
+        assert_eq!((read.secret.as_ref(), read.routes.len()), (Some(&secret), 2));
+        let resource = rules.catalogue().get("api/tickets").unwrap();
+        assert_eq!(resource.actions, ["http.read".to_owned(), "http.write".to_owned()].into());
+        assert!(["id", "state"].iter().all(|name| resource.params.contains_key(*name)));
+        assert!(read.routes[0].query.contains("state") && read.routes[1].query.is_empty());
+        let again = add_http_gate(&added, &gate).unwrap_err();
+        assert!(again[0].text.contains("gate \"api\" is there already"), "{again:?}");
+    }
+
+    #[test]
+    fn a_preset_is_let_do_what_it_may_not_yet_and_nothing_twice() {
+        let routes = [route(HttpMethod::Get, "/{path..}", "read")];
+        let added = add_http_gate(&starter(), &api(&routes)).unwrap();
+        let more = let_preset(&added, "coding-agent", HTTP_READ, ("api", "read")).unwrap();
+        let rules = crate::check(&more).unwrap_or_else(|f| panic!("{f:#?}"));
+        let before = crate::check(&added).unwrap();
+        assert_eq!((rules.len(), rules.examples()), (before.len() + 1, before.examples() + 2));
+        for preset in ["nobody", "coding-agent"] {
+            let action = if preset == "nobody" { HTTP_READ } else { TOOL_CALL };
+            let same = let_preset(&added, preset, action, ("files", "read_file")).unwrap();
+            assert_eq!(same, added, "{preset}");
         }
     }
 

@@ -12,7 +12,7 @@ use toml::Spanned;
 use crate::folder::{Finding, Folder, RESOURCES};
 use crate::limits::{ACTIONS_MAX, PARAMS_MAX, RESOURCE_ID_MAX, RESOURCES_MAX, TYPES_MAX};
 use crate::tables;
-use crate::words::{self, Alone, Environment, Kind, NAME_FORM, ParamKind, is_name};
+use crate::words::{self, Alone, Environment, Kind, NAME_FORM, ParamKind, is_name, is_word};
 
 /// Names of types that the schema has already, or that Cedar reads in its own way.
 const TAKEN: [&str; 21] = [
@@ -232,13 +232,6 @@ fn mistakes(resource: &Resource) -> Vec<(String, &'static str)> {
         found.push(("sensitivity is below 0".to_owned(), "0 is what everybody may see"));
     }
     found
-}
-
-/// A name that rules write after a dot: `context.params.max_rows`.
-fn is_word(text: &str) -> bool {
-    is_name(text)
-        && !text.contains(['.', '-'])
-        && !["if", "in", "is", "has", "like", "then", "else"].contains(&text)
 }
 
 #[cfg(test)]

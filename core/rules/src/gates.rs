@@ -1,8 +1,8 @@
-//! Gates, read from `gates.toml`: those that start what they guard, with the tool server's command and each tool as it was
-//! when it was added; and hooks, with the workload that asks.
+//! Gates, read from `gates.toml`: those in front of a tool server, with its command and each tool as it was when it was
+//! added; those in front of a web API, with its routes; and hooks, with the workload that asks.
 //!
-//! A tool that is not listed here does not exist for a gate. Never starts anything, and never looks whether a command
-//! is there.
+//! A tool or a route that is not listed here does not exist for a gate. Never starts anything, and never looks whether a
+//! command is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use crate::catalogue::Catalogue;
 use crate::folder::{Finding, Folder, GATES};
+use crate::http_gate::{self, HttpGate, WrittenHttp};
 use crate::limits::{
     COMMAND_WORD_MAX, COMMAND_WORDS_MAX, GATES_MAX, GUARDS_MAX, POINTER_MAX, TOOL_NAME_MAX, TOOLS_MAX,
 };
@@ -26,10 +27,9 @@ const DIGEST: &str = "sha256:";
 /// What a gate speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GateKind {
-    /// The Model Context Protocol over standard input and output.
+enum Kind {
     Mcp,
-    /// A workload of its own that asks the node agent: `avouch gate check`.
+    Http,
     Hook,
 }
 
@@ -37,9 +37,24 @@ pub enum GateKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gate {
     pub name: String,
-    pub kind: GateKind,
-    /// The path of the SPIFFE ID that a hook has, in whatever trust domain the rules are published; `None` for the others.
-    pub caller: Option<String>,
+    pub behind: Behind,
+}
+
+/// What stands behind a gate, and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A tool server: the Model Context Protocol over standard input and output.
+    Tools(ToolGate),
+    /// A web API: HTTP.
+    Api(HttpGate),
+    /// Whatever a workload of its own guards that asks the node agent: `avouch gate check`. The path of the SPIFFE ID that
+    /// it has, in whatever trust domain the rules are published.
+    Hook { caller: String },
+}
+
+/// A tool server and its tools.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolGate {
     /// The tool server's program and arguments; no shell reads them.
     pub command: Vec<String>,
     /// Folders that only the tool server may touch; absolute paths.
@@ -52,8 +67,10 @@ impl Gate {
     /// The workload that is this gate, if it is a hook.
     #[must_use]
     pub fn hook(&self, trust_domain: &TrustDomain) -> Option<SpiffeId> {
-        let path = self.caller.as_ref().filter(|_| self.kind == GateKind::Hook)?;
-        SpiffeId::new(trust_domain, path).ok()
+        match &self.behind {
+            Behind::Hook { caller } => SpiffeId::new(trust_domain, caller).ok(),
+            Behind::Tools(_) | Behind::Api(_) => None,
+        }
     }
 }
 
@@ -79,7 +96,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Written {
     name: String,
-    kind: GateKind,
+    kind: Kind,
     caller: Option<String>,
     #[serde(default)]
     command: Vec<String>,
@@ -87,6 +104,14 @@ struct Written {
     guards: BTreeSet<String>,
     #[serde(default)]
     tool: Vec<Spanned<WrittenTool>>,
+    upstream: Option<String>,
+    env_var: Option<String>,
+    ca: Option<String>,
+    secret_file: Option<String>,
+    secret_header: Option<String>,
+    secret_prefix: Option<String>,
+    #[serde(default)]
+    route: Vec<Spanned<http_gate::WrittenRoute>>,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +127,7 @@ struct WrittenTool {
 pub(crate) type Gates = BTreeMap<String, Gate>;
 
 /// What is wrong, and what to do.
-type Mistake = (&'static str, String, &'static str);
+pub(crate) type Mistake = (&'static str, String, &'static str);
 
 /// Reads `gates.toml` and compares it with the catalogue.
 pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Finding>> {
@@ -115,38 +140,125 @@ pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Findi
     for spanned in file.gate {
         let line = tables::line_at(text, spanned.span().start);
         let written = spanned.into_inner();
-        let mut mistakes = match written.kind {
-            GateKind::Mcp => mcp_mistakes(&written),
-            GateKind::Hook => hook_mistakes(&written, catalogue),
-        };
-        if !is_name(&written.name) {
-            let text = format!("\"{}\" is not {NAME_FORM}", written.name.escape_default());
+        let name = written.name.clone();
+        let mut mistakes = strays(&written);
+        if !is_name(&name) {
+            let text = format!("\"{}\" is not {NAME_FORM}", name.escape_default());
             mistakes.push(("gate", text, "rename it"));
         }
-        if gates.contains_key(&written.name) {
-            let text = format!("gate \"{}\" stands twice", written.name.escape_default());
+        if gates.contains_key(&name) {
+            let text = format!("gate \"{}\" stands twice", name.escape_default());
             mistakes.push(("doubled", text, "take one of them out"));
         }
-        findings.extend(mistakes.into_iter().map(|(code, t, next)| Finding::new(GATES, line, code, t, next)));
-        let mut tools = BTreeMap::new();
-        for spanned in written.tool {
-            let line = tables::line_at(text, spanned.span().start);
-            let tool = spanned.into_inner();
-            let name = tool.name.clone();
-            let found = read_tool(&written.name, tool, catalogue);
-            let doubled = tools.contains_key(&name).then(|| {
-                let text = format!("tool \"{}\" stands twice", name.escape_default());
-                ("doubled", text, "take one of them out")
-            });
-            let (tool, mistakes) = found.map_or_else(|m| (None, m), |tool| (Some(tool), Vec::new()));
-            let mistakes = mistakes.into_iter().chain(doubled);
-            findings.extend(mistakes.map(|(code, t, next)| Finding::new(GATES, line, code, t, next)));
-            tools.extend(tool.map(|tool| (name, tool)));
-        }
-        let Written { name, kind, caller, command, guards, .. } = written;
-        gates.insert(name.clone(), Gate { name, kind, caller, command, guards, tools });
+        let mut find = |line, mistakes: Vec<Mistake>| {
+            findings
+                .extend(mistakes.into_iter().map(|(code, t, next)| Finding::new(GATES, line, code, t, next)));
+        };
+        let behind = match written.kind {
+            Kind::Mcp => {
+                mistakes.extend(mcp_mistakes(&written));
+                let Written { command, guards, tool, .. } = written;
+                let mut tools = BTreeMap::new();
+                let inner = read_tools(&name, tool, catalogue, text, &mut tools);
+                find(line, mistakes);
+                inner.into_iter().for_each(|(line, mistakes)| find(line, mistakes));
+                Behind::Tools(ToolGate { command, guards, tools })
+            }
+            Kind::Hook => {
+                mistakes.extend(hook_mistakes(&written, catalogue));
+                find(line, mistakes);
+                Behind::Hook { caller: written.caller.unwrap_or_default() }
+            }
+            Kind::Http => {
+                let Written {
+                    upstream, env_var, ca, secret_file, secret_header, secret_prefix, route, ..
+                } = written;
+                let written =
+                    WrittenHttp { upstream, env_var, ca, secret_file, secret_header, secret_prefix, route };
+                let taken = gates.values().filter_map(|gate: &Gate| match &gate.behind {
+                    Behind::Api(api) => Some(api.env_var.as_str()),
+                    _ => None,
+                });
+                let taken: BTreeSet<_> = taken.collect();
+                let (read, inner) = http_gate::read(&name, written, catalogue, text, &taken);
+                mistakes.extend(inner.gate);
+                find(line, mistakes);
+                inner.routes.into_iter().for_each(|(line, mistakes)| find(line, mistakes));
+                match read {
+                    Some(api) => Behind::Api(api),
+                    None => continue,
+                }
+            }
+        };
+        gates.insert(name.clone(), Gate { name, behind });
     }
     if findings.is_empty() { Ok(gates) } else { Err(findings) }
+}
+
+/// Reads the tools of a gate; what is wrong with each, with its line.
+fn read_tools(
+    gate: &str,
+    written: Vec<Spanned<WrittenTool>>,
+    catalogue: &Catalogue,
+    text: &str,
+    tools: &mut BTreeMap<String, GateTool>,
+) -> Vec<(u32, Vec<Mistake>)> {
+    let mut found = Vec::new();
+    for spanned in written {
+        let line = tables::line_at(text, spanned.span().start);
+        let tool = spanned.into_inner();
+        let name = tool.name.clone();
+        let doubled = tools.contains_key(&name).then(|| {
+            let text = format!("tool \"{}\" stands twice", name.escape_default());
+            ("doubled", text, "take one of them out")
+        });
+        let read = read_tool(gate, tool, catalogue);
+        let (tool, mut mistakes) = read.map_or_else(|m| (None, m), |tool| (Some(tool), Vec::new()));
+        mistakes.extend(doubled);
+        found.push((line, mistakes));
+        tools.extend(tool.map(|tool| (name, tool)));
+    }
+    found
+}
+
+/// What is written and belongs to gates of another kind.
+fn strays(gate: &Written) -> Vec<Mistake> {
+    let shown = gate.name.escape_default();
+    let tools = [
+        ("command", !gate.command.is_empty()),
+        ("guards", !gate.guards.is_empty()),
+        ("tool", !gate.tool.is_empty()),
+    ];
+    let api = [
+        ("upstream", gate.upstream.is_some()),
+        ("env_var", gate.env_var.is_some()),
+        ("ca", gate.ca.is_some()),
+        ("secret_file", gate.secret_file.is_some()),
+        ("secret_header", gate.secret_header.is_some()),
+        ("secret_prefix", gate.secret_prefix.is_some()),
+        ("route", !gate.route.is_empty()),
+    ];
+    let caller = [("caller", gate.caller.is_some())];
+    let (wrong, what, next): (Vec<_>, _, _) = match gate.kind {
+        Kind::Mcp => (
+            caller.into_iter().chain(api).collect(),
+            "is no hook and no HTTP gate, and has no",
+            "take it out: who calls its tools is the run itself",
+        ),
+        Kind::Http => (
+            caller.into_iter().chain(tools).collect(),
+            "is an HTTP gate, and has no",
+            "take it out: what an HTTP gate has are upstream, env_var, ca, secret_file and routes",
+        ),
+        Kind::Hook => (
+            tools.into_iter().chain(api).collect(),
+            "starts nothing and has no",
+            "take it out: what a hook guards is in resources.toml",
+        ),
+    };
+    let noun = if gate.kind == Kind::Hook { "hook" } else { "gate" };
+    let there = wrong.into_iter().filter(|(_, there)| *there);
+    there.map(|(code, _)| (code, format!("{noun} \"{shown}\" {what} {code}"), next)).collect()
 }
 
 /// The workloads that are the hooks of a folder, by the gate's name; nothing of what can't be read.
@@ -154,7 +266,7 @@ pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Findi
 pub fn hooks(folder: &Folder, trust_domain: &TrustDomain) -> BTreeMap<String, SpiffeId> {
     let file = tables::read::<File>(GATES, folder.get(GATES).unwrap_or_default());
     let gates = file.map(|file| file.gate).unwrap_or_default().into_iter().map(Spanned::into_inner);
-    let hooks = gates.filter(|gate| gate.kind == GateKind::Hook).filter_map(|gate| {
+    let hooks = gates.filter(|gate| gate.kind == Kind::Hook).filter_map(|gate| {
         let caller = SpiffeId::new(trust_domain, &gate.caller?).ok()?;
         Some((gate.name, caller))
     });
@@ -173,15 +285,6 @@ fn hook_mistakes(gate: &Written, catalogue: &Catalogue) -> Vec<Mistake> {
         }
         Some(_) => {}
     }
-    let written = [
-        ("command", !gate.command.is_empty()),
-        ("guards", !gate.guards.is_empty()),
-        ("tool", !gate.tool.is_empty()),
-    ];
-    for (code, _) in written.into_iter().filter(|(_, there)| *there) {
-        let text = format!("hook \"{shown}\" starts nothing and has no {code}");
-        found.push((code, text, "take it out: what a hook guards is in resources.toml"));
-    }
     if !catalogue.iter().any(|resource| resource.gate() == Some(gate.name.as_str())) {
         let text = format!("resources.toml has nothing that begins with \"{shown}/\"");
         found.push(("unguarded", text, "add what it guards, or take the gate out"));
@@ -197,10 +300,6 @@ fn is_workload_path(path: &str) -> bool {
 
 fn mcp_mistakes(gate: &Written) -> Vec<Mistake> {
     let mut found = Vec::new();
-    if gate.caller.is_some() {
-        let text = format!("gate \"{}\" is no hook and has no caller", gate.name.escape_default());
-        found.push(("caller", text, "take it out: who calls its tools is the run itself"));
-    }
     let word = |word: &String| word.len() <= COMMAND_WORD_MAX && !word.contains('\0');
     let program = gate.command.first().is_some_and(|program| !program.is_empty());
     if !program || gate.command.len() > COMMAND_WORDS_MAX || !gate.command.iter().all(word) {
@@ -294,7 +393,7 @@ fn read_digest(text: &str) -> Option<[u8; 32]> {
     (hex::encode(digest) == digits).then_some(digest)
 }
 
-fn is_pointer(text: &str) -> bool {
+pub(crate) fn is_pointer(text: &str) -> bool {
     // Every ~ must be followed by 0 or 1 (RFC 6901, section 3).
     let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     text.len() > 1 && text.len() <= POINTER_MAX && text.starts_with('/') && escapes
@@ -315,7 +414,8 @@ mod tests {
     fn a_gate_has_its_command_its_folders_and_its_tools() {
         let gates = read(GOOD).unwrap();
         let gate = &gates["files"];
-        assert_eq!((gate.kind, gate.command.len()), (GateKind::Mcp, 2));
+        let Behind::Tools(gate) = &gate.behind else { panic!("{gate:?}") };
+        assert_eq!(gate.command.len(), 2);
         assert!(gate.guards.contains("/srv/pay"));
         assert_eq!(gate.tools["read"].digest, [0x11; 32]);
         assert_eq!(gate.tools["read"].pointers["path"], "/file/path");
@@ -326,7 +426,11 @@ mod tests {
     fn each_mistake_in_a_gate_has_its_line_and_what_to_do() {
         for (from, to, told) in [
             ("\"files\"", "\"Files\"", "gates.toml:1: \"Files\" is not a name of at most 64"),
-            ("\"mcp\"", "\"mpc\"", "gates.toml:3: unknown variant `mpc`, expected `mcp` or `hook`"),
+            (
+                "\"mcp\"",
+                "\"mpc\"",
+                "gates.toml:3: unknown variant `mpc`, expected one of `mcp`, `http`, `hook`",
+            ),
             ("[\"server\", \"pay\"]", "[]", "gates.toml:1: command needs 1 to 64 texts"),
             ("\"server\"", "\"\"", "command needs 1 to 64 texts"),
             ("\"pay\"", "\"p\\u0000y\"", "command needs 1 to 64 texts"),
@@ -361,7 +465,7 @@ mod tests {
         let gates = read(HOOK).unwrap();
         let gate = &gates["files"];
         assert_eq!(gate.hook(&domain).unwrap().as_str(), "spiffe://example.org/test/git");
-        assert!(gate.command.is_empty() && gate.tools.is_empty());
+        assert_eq!(gate.behind, Behind::Hook { caller: "/test/git".to_owned() });
         assert_eq!(read(GOOD).unwrap()["files"].hook(&domain), None, "a tool server is no hook");
     }
 
@@ -386,7 +490,7 @@ mod tests {
         let found = read(&format!("{HOOK}{tool}")).unwrap_err();
         assert!(found[0].text.contains("has no tool"), "{found:?}");
         let found = read(&GOOD.replace("command", "caller = \"/test/git\"\ncommand")).unwrap_err();
-        assert!(found[0].text.contains("is no hook and has no caller"), "{found:?}");
+        assert!(found[0].text.contains("is no hook and no HTTP gate, and has no caller"), "{found:?}");
     }
 
     #[test]

@@ -13,12 +13,14 @@ mod digest;
 mod examples;
 mod folder;
 mod gates;
+mod http_gate;
 mod limit;
 pub mod limits;
 mod lint;
 mod presets;
 mod reason;
 mod request;
+mod route;
 mod rule;
 mod schema;
 mod sketch;
@@ -26,6 +28,7 @@ mod slice;
 mod starter;
 mod statements;
 mod tables;
+mod upstream;
 mod words;
 
 #[cfg(test)]
@@ -33,15 +36,18 @@ mod props;
 #[cfg(test)]
 mod tests;
 
-pub use add_gate::{NewGate, add_hook_gate, add_mcp_gate};
+pub use add_gate::{NewGate, NewHttpGate, NewRoute, add_hook_gate, add_http_gate, add_mcp_gate, let_preset};
 pub use catalogue::{Catalogue, Resource, actions};
 pub use check::check;
 pub use decide::{Decision, Missing, Need, Outcome, Rules};
 pub use folder::{Finding, Folder};
-pub use gates::{Gate, GateKind, GateTool, TOOL_CALL, hooks};
+pub use gates::{Behind, Gate, GateTool, TOOL_CALL, ToolGate, hooks};
+pub use http_gate::{HTTP_READ, HTTP_WRITE, HttpGate, HttpRoute, SecretPlace};
 pub use limit::Limits;
 pub use reason::Reason;
 pub use request::{Act, BuildError, Caller, Grant, Identity, IdentityFacts, Param, Params, Task, Yes};
+pub use route::{HttpMethod, Path, Template};
 pub use sketch::Sketch;
 pub use starter::STARTER;
+pub use upstream::{Reach, Upstream};
 pub use words::{Alone, Environment, Kind, ParamKind, Standing, Who};

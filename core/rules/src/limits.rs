@@ -30,6 +30,22 @@ pub const COMMAND_WORDS_MAX: usize = 64;
 pub const COMMAND_WORD_MAX: usize = 4_096;
 /// Most folders that one gate guards.
 pub const GUARDS_MAX: usize = 32;
+/// Most routes of one HTTP gate.
+pub const ROUTES_MAX: usize = 256;
+/// Longest path of a route in bytes.
+pub const ROUTE_PATH_MAX: usize = 1_024;
+/// Most parts of a path between slashes, of a route and of a request.
+pub const ROUTE_PARTS_MAX: usize = 64;
+/// Most query parameters that a route names.
+pub const ROUTE_QUERY_MAX: usize = 32;
+/// Longest name of a query parameter in bytes.
+pub const QUERY_NAME_MAX: usize = 128;
+/// Longest URL of an upstream in bytes.
+pub const UPSTREAM_MAX: usize = 1_024;
+/// Biggest list of authorities that an HTTP gate trusts, in bytes of PEM: a handful of certificates.
+pub const GATE_CA_MAX: usize = 16 * 1024;
+/// Longest name of a variable or a header, and longest text before a secret, in bytes.
+pub const HEADER_NAME_MAX: usize = 64;
 /// Longest JSON pointer to an argument in bytes.
 pub const POINTER_MAX: usize = 256;
 /// Longest name of a rule, a preset, an action, a type, a domain or a parameter, in bytes.

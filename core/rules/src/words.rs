@@ -160,6 +160,13 @@ pub(crate) fn is_name(text: &str) -> bool {
         && text.bytes().all(inside)
 }
 
+/// A name that rules write after a dot: `context.params.max_rows`.
+pub(crate) fn is_word(text: &str) -> bool {
+    is_name(text)
+        && !text.contains(['.', '-'])
+        && !["if", "in", "is", "has", "like", "then", "else"].contains(&text)
+}
+
 /// What [`is_name`] expects, for messages.
 pub(crate) const NAME_FORM: &str =
     "a name of at most 64 lower-case letters, digits, dots, dashes and underscores that begins with a letter";

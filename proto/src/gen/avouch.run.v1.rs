@@ -79,7 +79,7 @@ pub struct Begun {
 pub struct Gate {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// The command of its tool server.
+    /// The command of its tool server; empty with api.
     #[prost(string, repeated, tag = "2")]
     pub command: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Absolute paths that only the gate may reach.
@@ -87,6 +87,71 @@ pub struct Gate {
     pub guards: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "4")]
     pub tools: ::prost::alloc::vec::Vec<Tool>,
+    /// The web API that stands behind it in place of a tool server.
+    #[prost(message, optional, tag = "5")]
+    pub api: ::core::option::Option<Api>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Api {
+    /// As gates.toml has it.
+    #[prost(string, tag = "1")]
+    pub upstream: ::prost::alloc::string::String,
+    /// The variable of the command that says where the gate is.
+    #[prost(string, tag = "2")]
+    pub env_var: ::prost::alloc::string::String,
+    /// Certificates in PEM that alone vouch for the upstream; empty: the system's.
+    #[prost(string, tag = "3")]
+    pub ca: ::prost::alloc::string::String,
+    /// What the gate adds to what it lets through; not set: nothing.
+    #[prost(message, optional, tag = "4")]
+    pub secret: ::core::option::Option<Secret>,
+    #[prost(message, repeated, tag = "5")]
+    pub routes: ::prost::alloc::vec::Vec<Route>,
+}
+/// The caller is who holds it: it never reaches the command.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Secret {
+    /// In lower case.
+    #[prost(string, tag = "1")]
+    pub header: ::prost::alloc::string::String,
+    /// What stands before the value.
+    #[prost(string, tag = "2")]
+    pub prefix: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub value: ::prost::alloc::string::String,
+    /// Why there is no value; then the gate lets nothing through.
+    #[prost(string, tag = "4")]
+    pub missing: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Route {
+    /// GET, which stands for HEAD as well, POST, PUT, PATCH or DELETE.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// A template.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// ID in the catalogue.
+    #[prost(string, tag = "3")]
+    pub resource: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub action: ::prost::alloc::string::String,
+    /// What rules look at, by name: long, string or set. A variable of the path, or a query parameter.
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub params: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Those of them that are query parameters.
+    #[prost(string, repeated, tag = "6")]
+    pub query: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Other query parameters go through.
+    #[prost(bool, tag = "7")]
+    pub other_query: bool,
+    /// Where in an answer the rows are: a JSON pointer; empty: the answer itself.
+    #[prost(string, tag = "8")]
+    pub rows_at: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Tool {

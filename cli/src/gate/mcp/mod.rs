@@ -18,7 +18,7 @@
 
 mod answers;
 mod handshake;
-mod json;
+pub(in crate::gate) mod json;
 mod look;
 mod message;
 mod params;

@@ -55,6 +55,7 @@ pub enum Effect {
 #[derive(Debug)]
 pub(super) struct Call {
     pub line: Vec<u8>,
+    pub tool: String,
     pub ask: Ask,
     /// The revision that the request names for itself.
     pub revision: Option<String>,
@@ -263,14 +264,12 @@ impl Proxy {
             return refuse(Some(&id), INTERNAL_ERROR, &text);
         }
         let ask = Ask {
-            gate: self.gate.name.clone(),
+            action: TOOL_CALL.into(),
             resource: self.gate.resource(&name),
-            tool: name,
-            action: TOOL_CALL,
             params,
             shown: shown(&Value::Object(arguments)),
         };
-        let call = Call { line: line.to_vec(), ask, revision: revision.clone() };
+        let call = Call { line: line.to_vec(), tool: name, ask, revision: revision.clone() };
         if self.seen.is_none() {
             self.wait(id, Pending::Held { call, allowed: false });
             return self.start_listing(revision);
@@ -289,19 +288,19 @@ impl Proxy {
 
     /// Takes a call on whose tool the server's present word is known: has it decided, or sends it if it was.
     pub(super) fn go_on(&mut self, id: Id, call: Call, allowed: bool) -> Vec<Effect> {
-        let tool = &call.ask.tool;
+        let tool = &call.tool;
         let pinned = self.gate.tools.get(tool).map(|tool| Seen::Once(tool.digest));
         match self.seen.as_ref().and_then(|seen| seen.get(tool)) {
             None => vec![Effect::ToClient(answers::unknown_tool(&id, tool))],
             Some(seen) if Some(*seen) != pinned => {
                 let seen = *seen;
                 let mut effects = vec![Effect::ToClient(answers::changed_tool(&id, &self.gate.name, tool))];
-                effects.extend(self.tell_changed(&call.ask.tool, seen));
+                effects.extend(self.tell_changed(&call.tool, seen));
                 effects
             }
             Some(_) if allowed => {
-                let Call { line, ask, revision } = call;
-                self.wait(id, Pending::Called { tool: ask.tool, revision });
+                let Call { line, tool, revision, .. } = call;
+                self.wait(id, Pending::Called { tool, revision });
                 vec![Effect::ToServer(line)]
             }
             Some(_) => {
@@ -334,8 +333,8 @@ impl Proxy {
             return self.start_listing(revision);
         };
         // A tool that was not on the list is no tool that could have been called.
-        if self.shown.as_ref().is_some_and(|shown| !shown.contains(&call.ask.tool)) {
-            return vec![Effect::ToClient(answers::unknown_tool(&id, &call.ask.tool))];
+        if self.shown.as_ref().is_some_and(|shown| !shown.contains(&call.tool)) {
+            return vec![Effect::ToClient(answers::unknown_tool(&id, &call.tool))];
         }
         vec![Effect::ToClient(answers::refusal(&id, call.revision.is_some(), &text))]
     }

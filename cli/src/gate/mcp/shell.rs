@@ -17,7 +17,7 @@ use crate::gate::limits::{
     DECISION_TIME_MAX, DRAIN_TIME_MAX, LINE_MAX, LISTING_TIME_MAX, QUEUE_END, QUEUE_MAX, TASKS_MAX,
 };
 use crate::gate::lines::{Line, Lines};
-use crate::gate::{Decider, Verdict};
+use crate::gate::{Decider, Verdict, decided, noted};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,17 +160,15 @@ where
                 Effect::ToClient(line) => self.client.line(&line),
                 Effect::ToServer(line) => self.server.line(&line),
                 Effect::Wait(number) => self.listing = Some((number, Box::pin(sleep(LISTING_TIME_MAX)))),
-                Effect::Decide(ticket, ask) => drop(self.tasks.spawn(async move {
-                    let verdict = timeout(DECISION_TIME_MAX, decider.decide(ask)).await;
-                    let late = || format!("nobody decided within {} s", DECISION_TIME_MAX.as_secs());
-                    Done::Decided(ticket, verdict.unwrap_or_else(|_| Verdict::Unavailable { text: late() }))
-                })),
+                Effect::Decide(ticket, ask) => drop(
+                    self.tasks.spawn(async move { Done::Decided(ticket, decided(&*decider, ask).await) }),
+                ),
                 Effect::May(ticket, resources) => drop(self.tasks.spawn(async move {
                     let may = timeout(DECISION_TIME_MAX, decider.may(resources)).await;
                     Done::May(ticket, may.unwrap_or_default())
                 })),
                 Effect::Note(event) => drop(self.tasks.spawn(async move {
-                    let _ = timeout(DECISION_TIME_MAX, decider.note(event)).await;
+                    noted(&*decider, event).await;
                     Done::Noted
                 })),
             }

@@ -268,7 +268,7 @@ fn a_call_waits_until_the_gate_has_seen_the_tool() {
     kit.call(2, "write");
     assert!(kit.asks.is_empty() && kit.server.len() == 1);
     kit.list(json!({ "tools": [tool("write"), tool("read")] }));
-    let tools: Vec<_> = kit.asks.iter().map(|(_, ask)| ask.tool.as_str()).collect();
+    let tools: Vec<_> = kit.asks.iter().map(|(_, ask)| ask.resource.trim_start_matches("files/")).collect();
     assert_eq!(tools, ["read", "write"]);
 }
 
