@@ -114,7 +114,6 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
     // The middle outlives the doors: open calls need it while the doors close.
     let shell_stop = CancellationToken::new();
-    let heard = Heard::default();
     let (recording, voucher) = Recording::start(&config, &metrics, &server, &shell_stop)?;
     let (shell, shell_task) = Shell::start(
         shell::Parts {
@@ -125,7 +124,6 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
             own_bundle: bundle_tx,
             refusals: refusals_tx,
             vault: vault.clone(),
-            heard: heard.clone(),
             metrics: metrics.clone(),
             clock: clock::now,
             version: VERSION.to_owned(),
@@ -134,7 +132,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
     let (runs, hooks) =
-        hold_runs(&config, &server, (&supply, heard), &recording.records, &metrics, &shell_stop)?;
+        hold_runs(&config, &server, (&supply, shell.heard()), &recording.records, &metrics, &shell_stop)?;
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -222,7 +220,7 @@ impl Recording {
 fn hold_runs(
     config: &AgentConfig,
     server: &Arc<Server>,
-    (supply, heard): (&Arc<dyn Supply>, Heard),
+    (supply, heard): (&Arc<dyn Supply>, &Heard),
     records: &Records,
     metrics: &Metrics,
     stop: &CancellationToken,
@@ -251,7 +249,7 @@ fn hold_runs(
         requests: server.clone(),
         tasks: server.clone(),
         rules,
-        heard,
+        heard: heard.clone(),
         scribe,
         own_folders: own_folders(config),
         gate_secrets: config.gate_secrets_dir.clone(),

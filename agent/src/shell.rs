@@ -66,8 +66,6 @@ pub struct Parts {
     pub refusals: mpsc::Sender<AgentRefusal>,
     /// Keeps what a later life needs.
     pub vault: Arc<Vault>,
-    /// Is told when the server was heard, and says whether anybody wants to know.
-    pub heard: Heard,
     pub metrics: Metrics,
     pub clock: fn() -> Now,
     pub version: String,
@@ -131,6 +129,7 @@ pub struct Shell {
     signs: Arc<Signs>,
     feeds: Arc<Feeds>,
     lent: Arc<Lent>,
+    heard: Heard,
     clock: fn() -> Now,
 }
 
@@ -158,11 +157,22 @@ impl Shell {
         let (feeds, sweeps) = Feeds::new();
         let (trust_domain, requests, clock) = (parts.trust_domain.clone(), Arc::default(), parts.clock);
         let queues = task::Queues { commands: queue, goners, sweeps };
-        let boards = task::Boards { feeds: feeds.clone(), lent: Arc::default(), signs: signs.clone() };
-        let lent = boards.lent.clone();
+        let boards = task::Boards {
+            feeds: feeds.clone(),
+            lent: Arc::default(),
+            signs: signs.clone(),
+            heard: Heard::default(),
+        };
+        let (lent, heard) = (boards.lent.clone(), boards.heard.clone());
         let task = task::Task::new(parts, queues, boards, ready_tx);
-        let shell = Self { trust_domain, commands, gone, requests, ready, signs, feeds, lent, clock };
+        let shell = Self { trust_domain, commands, gone, requests, ready, signs, feeds, lent, heard, clock };
         (shell, tokio::spawn(task.run(stop)))
+    }
+
+    /// When the server was last heard on the stream.
+    #[must_use]
+    pub fn heard(&self) -> &Heard {
+        &self.heard
     }
 
     /// The agent has an SVID (again): follow the server with it.

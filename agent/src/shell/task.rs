@@ -24,6 +24,7 @@ use super::lent::Lent;
 use super::signing::{Job, Mint, Mints, Outcome, Queue};
 use super::{Command, Granted, Parts, Signs};
 use crate::clock::ServerClock;
+use crate::heard::Heard;
 use crate::limits::{COMMANDS_WAITING, RENEW_EVERY, SLEEP_MAX, SUBSCRIPTION_LINGER};
 use crate::sealed::StoreError;
 use crate::supply::{AgentFacts, JwtQuestion};
@@ -70,6 +71,7 @@ pub(super) struct Boards {
     pub feeds: Arc<Feeds>,
     pub lent: Arc<Lent>,
     pub signs: Arc<Signs>,
+    pub heard: Heard,
 }
 
 pub(super) struct Task {
@@ -83,6 +85,7 @@ pub(super) struct Task {
     sweeps: mpsc::UnboundedReceiver<Sweep>,
     /// Runs while there may be subscriptions that nobody uses.
     sweep_timer: Timer,
+    heard: Heard,
     /// Whether anybody wants to know if the server is there, and when it is asked next.
     heard_wanted: watch::Receiver<bool>,
     renew_timer: Timer,
@@ -116,7 +119,7 @@ impl Task {
     pub fn new(
         parts: Parts,
         Queues { commands, goners, sweeps }: Queues,
-        Boards { feeds, lent, signs }: Boards,
+        Boards { feeds, lent, signs, heard }: Boards,
         ready: watch::Sender<bool>,
     ) -> Self {
         let (events_tx, events) = mpsc::channel(COMMANDS_WAITING);
@@ -136,7 +139,7 @@ impl Task {
             seed: seed(),
         });
         let now = (parts.clock)();
-        let heard_wanted = parts.heard.wanted();
+        let heard_wanted = heard.wanted();
         Self {
             now,
             parts,
@@ -148,6 +151,7 @@ impl Task {
             lent,
             sweeps,
             sweep_timer: Timer::default(),
+            heard,
             heard_wanted,
             renew_timer: Timer::default(),
             set_back: false,
@@ -460,7 +464,7 @@ impl Task {
             return;
         }
         if let Some(id) = self.stream.as_ref().map(|stream| stream.id) {
-            let number = self.parts.heard.asks((self.parts.clock)().mono);
+            let number = self.heard.asks((self.parts.clock)().mono);
             self.say(id, Said::Renew(number));
         }
         self.renew_timer.start(RENEW_EVERY);
@@ -480,7 +484,7 @@ impl Task {
             }
             // A later acknowledgement covers one that finds no room.
             Effect::Ack { stream, revision } => self.say(stream, Said::Applied(revision)),
-            Effect::Renewed(number) => self.parts.heard.answered(number),
+            Effect::Renewed(number) => self.heard.answered(number),
             Effect::FetchBundles { domains } => self.fetch_bundles(domains),
             Effect::Poll { whole, known } => self.poll(whole, known),
             Effect::Entries { upserts, removed } => {

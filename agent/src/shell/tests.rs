@@ -213,7 +213,6 @@ fn rig_with(push: bool, poison: Option<&str>, vault: Vault) -> Rig {
         own_bundle: watch::channel(None).0,
         refusals: refusals_tx,
         vault: Arc::new(vault),
-        heard: Heard::default(),
         metrics: Metrics::plain(),
         clock: clock::now,
         version: "0".into(),
