@@ -528,6 +528,7 @@ async fn without_its_secret_or_its_upstream_a_gate_lets_nothing_through_and_says
     });
     let answer = nowhere.await.get("/tickets/7").await;
     assert!(status(&answer) == "502" && answer.contains("can't be reached"), "{answer}");
+    assert!(answer.contains("nothing has been sent"), "{answer}");
 }
 
 #[tokio::test]
