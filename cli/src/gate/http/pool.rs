@@ -34,6 +34,15 @@ pub struct Pool {
     idle: Mutex<Vec<SendRequest<Body>>>,
 }
 
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Nothing was sent.
+    Unsent(String),
+    /// It may have been carried out.
+    Unknown(String),
+}
+
 /// A TLS configuration. Never printed.
 #[derive(Clone)]
 struct Tls(TlsConnector);
@@ -55,19 +64,26 @@ impl Pool {
     ///
     /// # Errors
     /// One sentence on what did not work.
-    pub async fn send(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Incoming>, String> {
+    pub async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, Unanswered> {
         loop {
             let idle = self.idle.lock().pop();
             let fresh = idle.is_none();
             let mut sender = match idle {
                 Some(sender) if sender.is_closed() => continue,
                 Some(sender) => sender,
-                None => self.connect().await.map_err(|e| format!("the upstream can't be reached: {e}"))?,
+                None => {
+                    let away = |e| Unanswered::Unsent(format!("the upstream can't be reached: {e}"));
+                    self.connect().await.map_err(away)?
+                }
             };
             match timeout(HTTP_ANSWER_TIME_MAX, sender.try_send_request(request)).await {
                 Err(_) => {
                     let seconds = HTTP_ANSWER_TIME_MAX.as_secs();
-                    return Err(format!("the upstream did not answer within {seconds} s"));
+                    let text = format!("the upstream did not answer within {seconds} s");
+                    return Err(Unanswered::Unknown(text));
                 }
                 Ok(Ok(response)) => {
                     let pool = self.clone();
@@ -82,7 +98,10 @@ impl Pool {
                 Ok(Err(mut error)) => match error.take_message() {
                     // It never left: the connection had ended while nobody used it.
                     Some(unsent) if !fresh => request = unsent,
-                    _ => return Err(format!("the upstream did not answer: {}", error.into_error())),
+                    _ => {
+                        let text = format!("the upstream did not answer: {}", error.into_error());
+                        return Err(Unanswered::Unknown(text));
+                    }
                 },
             }
         }

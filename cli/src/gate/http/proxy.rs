@@ -21,7 +21,7 @@ use super::asked::{Not, asked};
 use super::body::{Begun, Body, Watched, find, whole};
 use super::head::{self, Pass};
 use super::limit::{Form, Rows};
-use super::pool::Pool;
+use super::pool::{Pool, Unanswered};
 use super::target::{self, Target};
 use super::{Api, Held, Route, Secret};
 use crate::gate::limits::{
@@ -119,7 +119,7 @@ impl<D: Decider> Proxy<D> {
             })?;
         }
         let request = self.request(&wanted, &parts, body, pass)?;
-        let answer = self.pool.send(request).await.map_err(|e| Refusal::upstream("upstream", e))?;
+        let answer = self.pool.send(request).await.map_err(unanswered)?;
         self.let_through(answer, &wanted, limits).await
     }
 
@@ -317,6 +317,16 @@ impl<D: Decider> Proxy<D> {
             return Err(Refusal::limit(StatusCode::BAD_GATEWAY, error));
         }
         Ok(left)
+    }
+}
+
+fn unanswered(why: Unanswered) -> Refusal {
+    match why {
+        Unanswered::Unknown(text) => Refusal::upstream("upstream", text),
+        Unanswered::Unsent(text) => {
+            let next = "try again later; nothing has been sent";
+            Refusal::new(StatusCode::BAD_GATEWAY, "upstream", text, next)
+        }
     }
 }
 

@@ -392,8 +392,8 @@ async fn what_nobody_could_read_is_shown_to_nobody_and_goes_on_as_it_comes() {
     assert_eq!(status(&kit.post(&big).await), "200");
     let chunked = "transfer-encoding: chunked\r\n";
     assert_eq!(status(&kit.send("POST", "/tickets", chunked, "5\r\nhello\r\n0\r\n\r\n").await), "200");
-    let (first, second) = (kit.seen.lock()[0].1.clone(), kit.seen.lock()[1].1.clone());
-    assert_eq!((first.len(), second.as_str()), (big.len(), "hello"));
+    let seen = kit.seen.lock().clone();
+    assert_eq!((seen[0].1.len(), seen[1].1.as_str()), (big.len(), "hello"));
     let shown: Vec<_> = kit.decider.asked.lock().iter().map(|ask| ask.shown.clone()).collect();
     assert!(shown[0].is_empty() && shown[1].contains("hello"));
     let more = format!("content-length: {}\r\n", crate::gate::limits::HTTP_BODY_MAX + 1);
@@ -528,6 +528,7 @@ async fn without_its_secret_or_its_upstream_a_gate_lets_nothing_through_and_says
     });
     let answer = nowhere.await.get("/tickets/7").await;
     assert!(status(&answer) == "502" && answer.contains("can't be reached"), "{answer}");
+    assert!(answer.contains("nothing has been sent"), "{answer}");
 }
 
 #[tokio::test]
