@@ -373,7 +373,11 @@ impl AgentFeed {
                     let Span { before, present } = *span;
                     let wall = clock().wall;
                     let change = delta(&before, &present, &self.agent, wall);
-                    return Some(self.tell(&present, wall, change));
+                    // A drill changes nothing, and is told: what the agent acknowledges then is that it hears.
+                    let drilled = before.tried_identities(&present).next().is_some();
+                    if let Some(update) = self.tell(&present, wall, change, drilled) {
+                        return Some(update);
+                    }
                 }
                 Taken::Lost { present } => return Some(self.tell_all(&present, clock().wall)),
             }
@@ -461,11 +465,20 @@ impl AgentFeed {
         AgentUpdate { kind, resync, bundles, node, position: self.told }
     }
 
-    /// Also if nothing has changed for the agent after all: what it acknowledges then is that it follows.
-    fn tell(&mut self, present: &Registry, wall: Timestamp, change: Delta) -> AgentUpdate {
+    /// `anyway`: also if nothing has changed for the agent.
+    fn tell(
+        &mut self,
+        present: &Registry,
+        wall: Timestamp,
+        change: Delta,
+        anyway: bool,
+    ) -> Option<AgentUpdate> {
         let (bundles, node) = self.standing(present, wall);
+        if change.is_empty() && bundles.is_empty() && node.is_none() && !anyway {
+            return None;
+        }
         let kind = UpdateKind::Delta { upserts: change.upserts, removed: change.removed };
-        AgentUpdate { kind, resync: None, bundles, node, position: self.told }
+        Some(AgentUpdate { kind, resync: None, bundles, node, position: self.told })
     }
 
     /// What else there is to tell with a registry: changed bundles, and a changed standing of the node.

@@ -13,7 +13,7 @@ use avouch_proto::agent_v1::DeleteAgentRequest;
 use avouch_proto::bundle_v1::{BatchDeleteFederatedBundleRequest, BatchSetFederatedBundleRequest};
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use avouch_proto::governance_v1::{
-    InitRequest, ListRecordsRequest, PublishRulesRequest, RegisterIdentityRequest,
+    GiveGrantRequest, InitRequest, ListRecordsRequest, PublishRulesRequest, RegisterIdentityRequest,
 };
 use avouch_proto::localauthority_v1::{
     RevokeJwtAuthorityRequest, RevokeX509AuthorityRequest, TaintJwtAuthorityRequest,
@@ -215,6 +215,9 @@ async fn govern(server: &Server) {
     let files = avouch_rules::STARTER.into_iter().map(file).collect();
     let published = client.publish_rules(PublishRulesRequest { files, note: String::new() }).await.unwrap();
     assert_eq!(published.into_inner().findings, []);
+    let (name, resource) = ("coder".to_owned(), "telemetry/requests".to_owned());
+    let give = GiveGrantRequest { name, resource, uses: 1, seconds: 60, ..Default::default() };
+    eventually("the rules in force", async || client.clone().give_grant(give.clone()).await.ok()).await;
     client.list_records(ListRecordsRequest::default()).await.unwrap();
 }
 

@@ -94,7 +94,7 @@ async fn a_server_that_is_silent_stops_first_what_matters_most_and_one_that_star
     tokio::time::sleep(SILENT - RESTART).await;
     let silent = client.call("write_file").await;
     let text = silent["result"]["content"][0]["text"].as_str().unwrap();
-    assert!(text.contains("(server_silent)") && text.contains("10 s at most"), "{silent}");
+    assert!(text.contains("server_silent)") && text.contains("10 s at most"), "{silent}");
     assert!(allowed(client.call("read_file").await), "what can be taken back goes on");
     scene.world.server.restart().await;
     eventually("the server heard again", async || allowed(client.call("write_file").await).then_some(()))

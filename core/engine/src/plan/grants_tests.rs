@@ -168,7 +168,7 @@ fn a_pause_ends_a_grant_and_a_resume_does_not_bring_it_back() {
     let (plan, _) = identities::pause(&registry, NOW, &person_id("per_s"), &id("/test/ci"));
     commit(&mut registry, &plan);
     assert!(!uses(&mut registry, NOW, 1));
-    let (plan, resumed) = identities::resume(&registry, NOW, &person_id("per_owner"), &id("/test/ci"));
+    let (plan, resumed) = identities::resume(&registry, NOW, &person_id("per_s"), &id("/test/ci"));
     commit(&mut registry, &plan);
     assert!(resumed.is_ok(), "{resumed:?}");
     assert!(!uses(&mut registry, NOW, 1));
