@@ -86,8 +86,12 @@ fn missing(stop: &StopResponse) -> usize {
     (SIMULATED + REAL).saturating_sub(confirmed)
 }
 
+/// Milliseconds of each node that could confirm; who did not in time took as long as is waited.
 fn took(stop: &StopResponse) -> Vec<f64> {
-    stop.nodes.iter().filter(|node| node.confirmed).map(|node| f64::from(node.took_ms)).collect()
+    const WAITED: f64 = 1_000.0;
+    let confirmed = stop.nodes.iter().filter(|node| node.confirmed);
+    let took = confirmed.map(|node| f64::from(node.took_ms));
+    took.chain(std::iter::repeat_n(WAITED, missing(stop))).collect()
 }
 
 async fn quiet(report: &Report, people: &mut People, of: &str) {

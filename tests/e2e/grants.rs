@@ -69,14 +69,14 @@ async fn a_grant_of_a_second_person_lets_as_many_calls_through_as_it_has_uses() 
     let own = scene.run(&["grant", "give", "coder", "files/write_file"]).await;
     assert_eq!(own.code, 2, "{own:?}");
     assert!(own.err.contains("another person's"), "{own:?}");
-    for wrong in [
-        ["grant", "give", "coder", "files/nothing"].as_slice(),
-        &["grant", "give", "coder", "files/write_file", "--action", "read"],
-        &["grant", "give", "coder", "files/write_file", "--uses", "0"],
-        &["grant", "give", "coder", "files/write_file", "--for", "60d"],
+    for (wrong, code) in [
+        (["grant", "give", "coder", "files/nothing"].as_slice(), 1),
+        (&["grant", "give", "coder", "files/write_file", "--action", "read"], 64),
+        (&["grant", "give", "coder", "files/write_file", "--uses", "0"], 64),
+        (&["grant", "give", "coder", "files/write_file", "--for", "60d"], 64),
     ] {
         let said = as_user(server, BEN, wrong).await;
-        assert_eq!((said.code, said.out.as_str()), (1, ""), "{wrong:?}: {said:?}");
+        assert_eq!((said.code, said.out.as_str()), (code, ""), "{wrong:?}: {said:?}");
     }
     let given = as_user(server, BEN, &["grant", "give", "coder", "files/write_file", "--uses", "2"]).await;
     assert!(given.code == 0 && given.out.contains("may tool.call files/write_file 2 times"), "{given:?}");
