@@ -33,7 +33,7 @@ const REAL: usize = 20;
 /// Streams that nobody reads.
 const DEAF: usize = 1;
 /// How much of a folder of rules is delivered beside a stop, in bytes.
-const RULES: usize = 64 * 1024;
+const RULES: usize = 60 * 1024;
 
 type People = GovernanceClient<Channel>;
 
