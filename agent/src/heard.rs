@@ -1,7 +1,7 @@
 //! When the server was last heard, as far as what is decided here by itself rests on it.
 //!
 //! Counts from the moment a question was sent, never from its answer: the server said nothing later than that. An answer counts
-//! only behind everything that the server sent before it (`avouch_engine::sync`), so that no stop is overtaken.
+//! only behind everything that the server sent before it (`avouch_engine::sync`), so that it overtakes no stop that was sent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,20 +6,16 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command as StdCommand, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use avouch::gate::http::{Api, Door, Route, Secret, serve};
 use avouch_rules::{HTTP_READ, HttpMethod, Template, Upstream};
-use avouch_tests::eventually;
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
-use crate::gating::{CALLS, CONNECTIONS, Everything, Gated, RATE, SAMPLES, SECONDS, Took, took};
-use crate::report::{Bar, Report, Yard, median, quantile};
+use crate::gating::{Calls, Everything, Gated, Took, compare, measure, took};
+use crate::report::Report;
 
 /// This binary as the upstream.
 pub const API_WORD: &str = "gated-api";
@@ -76,7 +72,9 @@ impl Client {
         let request = format!("GET /{path}/things/7 HTTP/1.1\r\nhost: {place}\r\n\r\n").into_bytes();
         Self { stream, request, held: Vec::new() }
     }
+}
 
+impl Calls for Client {
     async fn call(&mut self) {
         self.stream.write_all(&self.request).await.expect("a gate");
         self.held.clear();
@@ -98,36 +96,13 @@ impl Client {
 /// Calls the gate that the environment names, and prints what it took.
 pub async fn client() {
     let url = std::env::var(VARIABLE).expect("the gate of a run");
-    let mut one = Client::open(&url).await;
-    for _ in 0..CALLS / 10 {
-        one.call().await;
-    }
-    let begun = Instant::now();
-    for _ in 0..CALLS {
-        one.call().await;
-    }
-    let micros = begun.elapsed().as_secs_f64() * 1e6 / CALLS as f64;
-    drop(one);
-    let mut all = JoinSet::new();
-    let begin = Instant::now() + Duration::from_millis(500);
-    for n in 0..CONNECTIONS {
+    measure(async || {
         let mut client = Client::open(&url).await;
         // Each has its connection to the upstream before it is measured.
         client.call().await;
-        let begin = begin + Duration::from_secs(1) * n / RATE;
-        all.spawn(async move {
-            let mut waits = Vec::new();
-            for n in 0..SECONDS * RATE / CONNECTIONS {
-                let due = begin + Duration::from_secs(1) * CONNECTIONS / RATE * n;
-                tokio::time::sleep_until(due.into()).await;
-                client.call().await;
-                waits.push(due.elapsed().as_secs_f64() * 1e3);
-            }
-            waits
-        });
-    }
-    let waits: Vec<f64> = all.join_all().await.into_iter().flatten().collect();
-    println!("{}", json!({ "micros": micros, "p99": quantile(&waits, 0.99) }));
+        client
+    })
+    .await;
 }
 
 /// The upstream, killed when it is dropped.
@@ -205,21 +180,16 @@ pub async fn run(report: &Report) {
     let itself = std::env::current_exe().expect("this binary");
     let (_upstream, url) = UpstreamProcess::start(&itself);
     let (bare, gated) = (Bare::start(&url), Gated::start().await);
-    gated.good(&format!("gate add http bench {url} --env-var {VARIABLE}")).await;
-    eventually("the rules at the node", async || {
-        let began = gated.run("run coder -- true").await;
-        (began.code == 0 && began.err.contains("rules 1")).then_some(())
-    })
+    gated.add(&format!("gate add http bench {url} --env-var {VARIABLE}")).await;
+    let whats = [
+        "HTTP request through the gate, one after the other",
+        "p99 added at 1,000 requests/s over 16 connections",
+    ];
+    compare(
+        report,
+        whats,
+        async || bare.took(&itself).await,
+        async || gated.took(&itself, CLIENT_WORD).await,
+    )
     .await;
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..SAMPLES {
-        without.push(bare.took(&itself).await);
-        with.push(gated.took(&itself, CLIENT_WORD).await);
-    }
-    let micros = |all: &[Took]| median(all.iter().map(|took| took.micros).collect());
-    let p99 = |all: &[Took]| median(all.iter().map(|took| took.p99).collect());
-    let yard = Yard { name: "allow-all proxy", value: micros(&without) };
-    report.ratio("HTTP request through the gate, one after the other", micros(&with), yard, Bar::AtMost(2.0));
-    let added = p99(&with) - p99(&without);
-    report.plain("p99 added at 1,000 requests/s over 16 connections", added, "ms", Bar::AtMost(2.0));
 }

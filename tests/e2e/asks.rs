@@ -1,9 +1,11 @@
 //! A call that takes a person's yes: with real daemons, a real tool server behind the gate, and several local users.
 
-use avouch_tests::daemon::binary;
-use serde_json::{Value, json};
+use std::path::Path;
 
-use crate::coder::{Client, Scene};
+use avouch_tests::daemon::binary;
+use serde_json::Value;
+
+use crate::coder::Scene;
 use crate::governed::{BEN, as_user, can_be_others, json as read};
 
 const RULE: &str = r#"
@@ -27,20 +29,12 @@ request = { kind = "ai_agent", preset = "coding-agent", action = "tool.call", re
 /// A scene where writing takes the yes of a person other than the owner.
 async fn scene() -> Scene {
     let scene = Scene::start().await;
-    let folder = scene.world.server.dir.path().join("rules");
-    let path = folder.to_str().unwrap();
-    scene.good(&["rules", "show", "--out", path]).await;
-    std::fs::write(folder.join("asks.cedar"), RULE).unwrap();
-    std::fs::write(folder.join("asks.examples.toml"), EXAMPLES).unwrap();
-    scene.good(&["rules", "publish", path]).await;
+    let change = |folder: &Path| {
+        std::fs::write(folder.join("asks.cedar"), RULE).unwrap();
+        std::fs::write(folder.join("asks.examples.toml"), EXAMPLES).unwrap();
+    };
+    scene.change_rules(change).await;
     scene
-}
-
-/// What a call of `write_file` comes to: the text of its result.
-async fn write(client: &mut Client, content: &str) -> String {
-    let arguments = json!({"path": "main.py", "content": content});
-    let answer = client.ask("tools/call", json!({"name": "write_file", "arguments": arguments})).await;
-    answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
 /// The request that a refusal names.
@@ -58,7 +52,7 @@ async fn the_owners_yes_is_refused_and_a_second_persons_fits_one_call_once() {
     let server = &scene.world.server;
     scene.good(&["person", "add", "Ben Example", "--uid", &BEN.to_string()]).await;
     let mut client = scene.client(&["--task", "fix-4711"]).await;
-    let waits = write(&mut client, "total = 0\n\u{1b}[2K").await;
+    let waits = client.write("total = 0\n\u{1b}[2K").await;
     assert!(waits.contains("(needs a yes)") && waits.contains("`avouch ask show req_"), "{waits}");
     let id = request_in(&waits);
     let listed = read(&scene.good(&["ask", "list", "--json"]).await);
@@ -77,12 +71,12 @@ async fn the_owners_yes_is_refused_and_a_second_persons_fits_one_call_once() {
     assert!(own.err.contains("the yes is another person's"), "{own:?}");
     let said = as_user(server, BEN, &["ask", "yes", &id]).await;
     assert_eq!(said.code, 0, "{said:?}");
-    let other = write(&mut client, "total = 1").await;
+    let other = client.write("total = 1").await;
     assert!(request_in(&other) != id && scene.calls() == 0, "a yes to one text fits no other: {other}");
-    assert_eq!(write(&mut client, "total = 0\n\u{1b}[2K").await, "done");
+    assert_eq!(client.write("total = 0\n\u{1b}[2K").await, "done");
     let sent = std::fs::read_to_string(&scene.calls).unwrap();
     assert!(sent.contains(r#""arguments":{"content":"total = 0\n\u001b[2K","path":"main.py"}"#), "{sent}");
-    let again = write(&mut client, "total = 0\n\u{1b}[2K").await;
+    let again = client.write("total = 0\n\u{1b}[2K").await;
     assert!(request_in(&again) != id && scene.calls() == 1, "it is used up: {again}");
     let events = avouch_tests::eventually("the decision in the log", async || {
         let log = scene.good(&["audit", "export", "--source", "all"]).await.out;
@@ -106,12 +100,12 @@ async fn the_owners_yes_is_refused_and_a_second_persons_fits_one_call_once() {
 async fn who_is_alone_says_yes_to_himself_in_test_and_a_no_rests() {
     let scene = scene().await;
     let mut client = scene.client(&[]).await;
-    let id = request_in(&write(&mut client, "x").await);
+    let id = request_in(&client.write("x").await);
     scene.good(&["ask", "yes", &id]).await;
-    assert_eq!(write(&mut client, "x").await, "done");
-    let id = request_in(&write(&mut client, "y").await);
+    assert_eq!(client.write("x").await, "done");
+    let id = request_in(&client.write("y").await);
     scene.good(&["ask", "no", &id]).await;
-    let rests = write(&mut client, "z").await;
+    let rests = client.write("z").await;
     assert!(
         rests.contains("(undecided)") && rests.contains(&format!("{id} was answered with no")),
         "{rests}"
@@ -129,7 +123,7 @@ async fn what_runs_as_an_ai_agent_answers_nothing_although_its_user_may() {
     let admin = binary("avouch-server");
     let dir = scene.world.server.dir.path();
     let mut client = scene.client(&[]).await;
-    let id = request_in(&write(&mut client, "x").await);
+    let id = request_in(&client.write("x").await);
     let people = ["--server-socket", scene.world.server.people.to_str().unwrap(), "ask", "yes", &id];
     let mut tries: Vec<Vec<&str>> = vec![vec![avouch.to_str().unwrap()], vec![avouch.to_str().unwrap()]];
     tries[0].extend(places.iter().map(String::as_str).chain(["ask", "yes", &id]));
@@ -156,5 +150,5 @@ async fn what_runs_as_an_ai_agent_answers_nothing_although_its_user_may() {
             assert!(said.out.contains("the caller descends from an `avouch run`"), "{command}: {said:?}");
         }
     }
-    assert!(request_in(&write(&mut client, "x").await) == id && scene.calls() == 0, "it still waits");
+    assert!(request_in(&client.write("x").await) == id && scene.calls() == 0, "it still waits");
 }

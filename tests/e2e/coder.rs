@@ -102,6 +102,15 @@ impl Scene {
         said
     }
 
+    /// Publishes the rules in force anew, changed in their folder.
+    pub async fn change_rules(&self, change: impl FnOnce(&Path)) {
+        let folder = self.world.server.dir.path().join("rules");
+        let path = folder.to_str().unwrap();
+        self.good(&["rules", "show", "--out", path]).await;
+        change(&folder);
+        self.good(&["rules", "publish", path]).await;
+    }
+
     pub fn calls(&self) -> usize {
         std::fs::read_to_string(&self.calls).map_or(0, |text| text.lines().count())
     }
@@ -145,6 +154,13 @@ impl Client {
                 return message;
             }
         }
+    }
+
+    /// What a call of `write_file` comes to: the text of its result.
+    pub async fn write(&mut self, content: &str) -> String {
+        let arguments = json!({"path": "main.py", "content": content});
+        let answer = self.ask("tools/call", json!({"name": "write_file", "arguments": arguments})).await;
+        answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
     pub async fn call(&mut self, tool: &str) -> Value {

@@ -1,8 +1,10 @@
 //! A call that takes a grant: with real daemons, a real tool server behind the gate, and several local users.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
-use crate::coder::{Client, Scene};
+use crate::coder::Scene;
 use crate::governed::{BEN, as_user, can_be_others, json as read};
 
 const PRESETS: &str = "[coding-agent]\nkind = \"ai_agent\"\nreach = [\"files\"]\n";
@@ -27,27 +29,20 @@ request = { kind = "ai_agent", preset = "coding-agent", action = "tool.call", re
 /// A scene where writing takes a grant, and nothing else is allowed.
 async fn scene() -> Scene {
     let scene = Scene::start().await;
-    let folder = scene.world.server.dir.path().join("rules");
-    let path = folder.to_str().unwrap();
-    scene.good(&["rules", "show", "--out", path]).await;
-    for file in std::fs::read_dir(&folder).unwrap() {
-        let file = file.unwrap().path();
-        let name = file.file_name().unwrap().to_str().unwrap();
-        if name.ends_with(".cedar") || name.ends_with("examples.toml") {
-            std::fs::remove_file(file).unwrap();
+    let change = |folder: &Path| {
+        for file in std::fs::read_dir(folder).unwrap() {
+            let file = file.unwrap().path();
+            let name = file.file_name().unwrap().to_str().unwrap();
+            if name.ends_with(".cedar") || name.ends_with("examples.toml") {
+                std::fs::remove_file(file).unwrap();
+            }
         }
-    }
-    for (name, text) in [("presets.toml", PRESETS), ("grants.cedar", RULE), ("examples.toml", EXAMPLES)] {
-        std::fs::write(folder.join(name), text).unwrap();
-    }
-    scene.good(&["rules", "publish", path]).await;
+        for (name, text) in [("presets.toml", PRESETS), ("grants.cedar", RULE), ("examples.toml", EXAMPLES)] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+    };
+    scene.change_rules(change).await;
     scene
-}
-
-/// What a call of `write_file` comes to: the text of its result.
-async fn write(client: &mut Client) -> String {
-    let answer = client.ask("tools/call", json!({"name": "write_file", "arguments": {"path": "a"}})).await;
-    answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
 /// The ID in what `avouch grant give` says.
@@ -64,7 +59,7 @@ async fn a_grant_of_a_second_person_lets_as_many_calls_through_as_it_has_uses() 
     let server = &scene.world.server;
     scene.good(&["person", "add", "Ben Example", "--uid", &BEN.to_string()]).await;
     let mut client = scene.client(&["--task", "fix-4711"]).await;
-    let refused = write(&mut client).await;
+    let refused = client.write("a").await;
     assert!(refused.contains("no_grant)") && refused.contains("`avouch grant give"), "{refused}");
     let own = scene.run(&["grant", "give", "coder", "files/write_file"]).await;
     assert_eq!(own.code, 2, "{own:?}");
@@ -81,8 +76,8 @@ async fn a_grant_of_a_second_person_lets_as_many_calls_through_as_it_has_uses() 
     let given = as_user(server, BEN, &["grant", "give", "coder", "files/write_file", "--uses", "2"]).await;
     assert!(given.code == 0 && given.out.contains("may tool.call files/write_file 2 times"), "{given:?}");
     let id = grant_in(&given.out);
-    assert_eq!((write(&mut client).await, write(&mut client).await), ("done".to_owned(), "done".to_owned()));
-    let spent = write(&mut client).await;
+    assert_eq!((client.write("a").await, client.write("a").await), ("done".to_owned(), "done".to_owned()));
+    let spent = client.write("a").await;
     assert!(spent.contains("no_grant)") && scene.calls() == 2, "{spent}");
     assert_eq!(read(&scene.good(&["grant", "list", "--json"]).await)["grants"], json!([]));
     let all = read(&scene.good(&["grant", "list", "coder", "--all", "--json"]).await);
@@ -117,17 +112,17 @@ async fn a_grant_that_is_taken_back_or_whose_identity_was_paused_lets_nothing_th
     };
     let mut client = scene.client(&[]).await;
     let id = give().await;
-    assert_eq!(write(&mut client).await, "done", "who is alone in test gives it to their own");
+    assert_eq!(client.write("a").await, "done", "who is alone in test gives it to their own");
     scene.good(&["grant", "end", &id]).await;
-    assert!(write(&mut client).await.contains("no_grant)"));
+    assert!(client.write("a").await.contains("no_grant)"));
     assert_eq!(scene.run(&["grant", "end", &id]).await.code, 1, "once");
     give().await;
-    assert_eq!(write(&mut client).await, "done");
+    assert_eq!(client.write("a").await, "done");
     drop(client);
     scene.good(&["pause", "coder"]).await;
     scene.good(&["resume", "coder"]).await;
     let mut client = scene.client(&[]).await;
-    assert!(write(&mut client).await.contains("no_grant)"), "the pause ended it");
+    assert!(client.write("a").await.contains("no_grant)"), "the pause ended it");
     assert_eq!(scene.calls(), 2);
 }
 
@@ -137,7 +132,7 @@ async fn of_two_gates_that_race_for_the_last_use_one_wins() {
     let (mut one, mut other) = (scene.client(&[]).await, scene.client(&[]).await);
     for round in 1..=10 {
         scene.good(&["grant", "give", "coder", "files/write_file"]).await;
-        let (a, b) = tokio::join!(write(&mut one), write(&mut other));
+        let (a, b) = tokio::join!(one.write("a"), other.write("a"));
         let through = [&a, &b].iter().filter(|text| **text == "done").count();
         assert_eq!((through, scene.calls()), (1, round), "{a} / {b}");
     }

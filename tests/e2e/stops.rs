@@ -1,5 +1,6 @@
 //! A stop: confirmed by the nodes, bounded where one is silent, and drilled beforehand. With the real daemons.
 
+use std::path::Path;
 use std::time::Duration;
 
 use avouch_tests::{eventually, within};
@@ -75,14 +76,13 @@ async fn a_server_that_is_silent_stops_first_what_matters_most_and_one_that_star
     /// Longer than what matters most is decided without the server.
     const SILENT: Duration = Duration::from_secs(11);
     let mut scene = Scene::start().await;
-    let folder = scene.world.server.dir.path().join("rules");
-    let path = folder.to_str().unwrap();
-    scene.good(&["rules", "show", "--out", path]).await;
-    let resources = std::fs::read_to_string(folder.join("resources.toml")).unwrap();
-    let (before, after) = resources.split_once("id = \"files/write_file\"").unwrap();
-    let critical = format!("{before}id = \"files/write_file\"\nalone = \"short\"{after}");
-    std::fs::write(folder.join("resources.toml"), critical).unwrap();
-    scene.good(&["rules", "publish", path]).await;
+    let critical = |folder: &Path| {
+        let file = folder.join("resources.toml");
+        let resources = std::fs::read_to_string(&file).unwrap();
+        let (before, after) = resources.split_once("id = \"files/write_file\"").unwrap();
+        std::fs::write(file, format!("{before}id = \"files/write_file\"\nalone = \"short\"{after}")).unwrap();
+    };
+    scene.change_rules(critical).await;
     let mut client = scene.client(&[]).await;
     let allowed = |answer: serde_json::Value| answer["result"]["isError"].is_null();
     assert!(allowed(client.call("write_file").await));

@@ -176,6 +176,14 @@ struct RunDecider {
     hold: Hold,
 }
 
+impl RunDecider {
+    /// Asked and denied like any other, so that there is a record of it.
+    async fn unknown(&self, action: &str, resource: String) {
+        let action = action.to_owned();
+        self.hold.ask(wire::Ask { action, resource, ..wire::Ask::default() }).await;
+    }
+}
+
 impl Decider for RunDecider {
     async fn admit(&self, connection: &UnixStream) -> Result<(), String> {
         let peer =
@@ -215,15 +223,10 @@ impl Decider for RunDecider {
             Happened::ChangedTool { tool, .. } | Happened::DoubledTool { tool } => {
                 self.hold.tell(wire::ToolChanged { gate, tool }).await;
             }
-            // Asked and denied like any other, so that there is a record of it.
             Happened::UnknownTool { tool } => {
-                let (action, resource) = (avouch_rules::TOOL_CALL.to_owned(), format!("{gate}/{tool}"));
-                self.hold.ask(wire::Ask { action, resource, ..wire::Ask::default() }).await;
+                self.unknown(avouch_rules::TOOL_CALL, format!("{gate}/{tool}")).await;
             }
-            Happened::UnknownRoute { action, resource } => {
-                let action = action.to_owned();
-                self.hold.ask(wire::Ask { action, resource, ..wire::Ask::default() }).await;
-            }
+            Happened::UnknownRoute { action, resource } => self.unknown(action, resource).await,
             other => tracing::debug!(gate, what = ?other, "A gate let something not through"),
         }
     }

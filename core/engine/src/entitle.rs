@@ -323,7 +323,11 @@ pub fn delta(before: &Registry, after: &Registry, agent: &SpiffeId, wall: Timest
     let mut upserts = BTreeMap::new();
     let mut removed = BTreeSet::new();
     let visible = |e: &Entry| now.contains(&e.parent_id) && counts(after, e, wall);
-    let switched = before.switched_identities(after).flat_map(|name| after.entries_by_spiffe_id(name));
+    // Of a switched name only what hangs where this agent looks: each of thousands of nodes may have an entry of it.
+    let parents: BTreeSet<_> = now.iter().chain(&most).collect();
+    let switched = before
+        .switched_identities(after)
+        .flat_map(|name| parents.iter().flat_map(move |parent| after.entries_giving_below(name, parent)));
     let switched = switched.map(|entry| (before.entry(&entry.id), Some(entry)));
     for (old, new) in before.changed_entries(after).chain(switched) {
         match (old, new) {

@@ -7,6 +7,7 @@ mod federations;
 mod governance;
 mod grants;
 mod index;
+mod passing;
 mod requests;
 mod rules;
 #[cfg(test)]
@@ -17,16 +18,16 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use avouch_domain::{
-    Authority, AuthorityKind, Bundle, Entry, EntryId, Holder, Image, JoinToken, LogPosition, Node, Plan,
-    PublishedRules, Row, RowKey, Selector, SelectorSet, Slot, SpiffeId, Timestamp, TrustDomain,
+    Authority, AuthorityKind, Bundle, Entry, EntryId, Grant, Holder, Image, JoinToken, LogPosition, Node,
+    Plan, PublishedRules, Request, Row, RowKey, Selector, SelectorSet, Slot, SpiffeId, Timestamp,
+    TrustDomain,
 };
 use imbl::{OrdMap, OrdSet};
 
 use federations::Federations;
 use governance::{Identities, People};
-use grants::Grants;
-use index::{BySpiffeId, Cards, Giving, Index, Similar};
-use requests::Requests;
+use index::{BySpiffeId, Cards, Giving, GivingBelow, Index, Similar};
+use passing::Rows;
 
 pub use index::Card;
 
@@ -58,8 +59,8 @@ pub struct Registry {
     people: People,
     identities: Identities,
     rules: OrdMap<u64, PublishedRules>,
-    requests: Requests,
-    grants: Grants,
+    requests: Rows<Request>,
+    grants: Rows<Grant>,
 }
 
 impl fmt::Debug for Registry {
@@ -364,6 +365,18 @@ impl Registry {
         spiffe_id: &'a SpiffeId,
     ) -> impl Iterator<Item = &'a Entry> + 'a {
         giving(&self.by_spiffe_id, spiffe_id)
+    }
+
+    /// Entries that give out `spiffe_id` and hang below `parent`.
+    pub fn entries_giving_below<'a>(
+        &'a self,
+        spiffe_id: &'a SpiffeId,
+        parent: &'a SpiffeId,
+    ) -> impl Iterator<Item = &'a Entry> + 'a {
+        let from = Bound::Excluded(GivingBelow(spiffe_id, parent));
+        let entries = self.by_spiffe_id.range::<_, GivingBelow<'a>>((from, Bound::Unbounded));
+        let entries = entries.map(|BySpiffeId(entry)| entry);
+        entries.take_while(move |entry| entry.spiffe_id == *spiffe_id && entry.parent_id == *parent)
     }
 
     /// Entries that give out a SPIFFE ID above `after`, ascending by it.

@@ -13,7 +13,9 @@ use tonic::{Request, Response, Status};
 
 use crate::api::call::{Call, open};
 use crate::api::caller::{LocalPeer, NOBODY, Peer};
-use crate::api::status::{bad, bad_token, identity_failed, name_failed, people_failed, write_failed};
+use crate::api::status::{
+    bad, bad_token, identity_failed, identity_written, name_failed, people_failed, write_failed,
+};
 use crate::limits::GOVERNANCE_PAGE_MAX;
 use crate::service::{
     Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Place, Services, Step, step,
@@ -64,6 +66,13 @@ impl GovernanceApi {
         })
     }
 
+    /// The person who calls, and the identity that a text means.
+    pub(super) fn person_and_name(&self, call: &Call, text: &str) -> Result<(PersonId, SpiffeId), Status> {
+        let actor = self.person(call)?;
+        let name = self.services.find_name(text).map_err(|e| name_failed(&e))?;
+        Ok((actor, name))
+    }
+
     async fn step(
         &self,
         request: Request<wire::IdentityRequest>,
@@ -73,11 +82,8 @@ impl GovernanceApi {
         let mut line = call.audit();
         line.text("identity", &request.name);
         let done = async {
-            let actor = self.person(&call)?;
-            let name = self.services.find_name(&request.name).map_err(|e| name_failed(&e))?;
-            let done = self.services.step_identity(call.now(), &actor, name, step).await;
-            let done = done.map_err(|e| write_failed("failed to write the identity", &e))?;
-            done.map_err(|e| identity_failed(&e))
+            let (actor, name) = self.person_and_name(&call, &request.name)?;
+            identity_written(self.services.step_identity(call.now(), &actor, name, step).await)
         };
         let done = line.conclude(done.await)?;
         Ok(Response::new(identity_to_wire(&done)))
@@ -111,8 +117,7 @@ impl GovernanceApi {
         call: &Call,
         request: &wire::ChangeIdentityRequest,
     ) -> Result<wire::Identity, Status> {
-        let actor = self.person(call)?;
-        let name = self.services.find_name(&request.name).map_err(|e| name_failed(&e))?;
+        let (actor, name) = self.person_and_name(call, &request.name)?;
         let patch = IdentityPatch {
             owner: optional_person(&request.owner).map_err(unreadable)?,
             successor: optional_person(&request.successor).map_err(unreadable)?,
@@ -128,8 +133,7 @@ impl GovernanceApi {
 
     /// Gives the ID of the entry.
     async fn place(&self, call: &Call, request: &wire::PlaceIdentityRequest) -> Result<String, Status> {
-        let actor = self.person(call)?;
-        let name = self.services.find_name(&request.name).map_err(|e| name_failed(&e))?;
+        let (actor, name) = self.person_and_name(call, &request.name)?;
         let node = SpiffeId::parse(&request.node).map_err(|e| bad(&format!("node: {e}")))?;
         let place = Place { node, uid: request.uid };
         let placed = self.services.place_identity(call.now(), &actor, name, place).await;

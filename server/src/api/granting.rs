@@ -19,9 +19,9 @@ impl GovernanceApi {
         call: &Call,
         request: wire::GiveGrantRequest,
     ) -> Result<wire::Grant, Status> {
-        let actor = self.person(call)?;
+        let (actor, identity) = self.person_and_name(call, &request.name)?;
         let giving = Giving {
-            identity: self.services.find_name(&request.name).map_err(|e| name_failed(&e))?,
+            identity,
             action: request.action,
             resource: request.resource,
             uses: request.uses,

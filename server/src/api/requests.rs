@@ -48,7 +48,10 @@ impl Requests for RequestsApi {
             Asked::Used(Used { request, grant }) => {
                 let answer = request.as_ref().map(|request| asked_to_wire(request, true, wall));
                 let answer = answer.unwrap_or_default();
-                grant.as_ref().map_or_else(|| answer.clone(), |grant| with_grant(answer.clone(), grant, wall))
+                match grant {
+                    Some(grant) => with_grant(answer, grant, wall),
+                    None => answer,
+                }
             }
         }))
     }

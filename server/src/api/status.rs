@@ -343,6 +343,15 @@ pub fn name_failed(error: &NameError) -> Status {
     Status::new(code, error.to_string())
 }
 
+/// What came of writing an identity.
+///
+/// # Errors
+/// The status of what kept it from being written.
+pub fn identity_written<T>(done: Result<Result<T, IdentityError>, WriteError>) -> Result<T, Status> {
+    let done = done.map_err(|e| write_failed("failed to write the identity", &e))?;
+    done.map_err(|e| identity_failed(&e))
+}
+
 /// Nothing was done to an identity.
 #[must_use]
 pub fn identity_failed(error: &IdentityError) -> Status {

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::call::open;
 use crate::api::governance::GovernanceApi;
-use crate::api::status::{identity_failed, name_failed, write_failed};
+use crate::api::status::identity_written;
 use crate::service::{Step, Stop, StopNode};
 
 impl GovernanceApi {
@@ -19,11 +19,8 @@ impl GovernanceApi {
         let mut line = call.audit();
         line.text("identity", &request.name);
         let done = async {
-            let actor = self.person(&call)?;
-            let name = self.services.find_name(&request.name).map_err(|e| name_failed(&e))?;
-            let done = self.services.stop_identity(call.now(), &actor, name, step).await;
-            let done = done.map_err(|e| write_failed("failed to write the identity", &e))?;
-            done.map_err(|e| identity_failed(&e))
+            let (actor, name) = self.person_and_name(&call, &request.name)?;
+            identity_written(self.services.stop_identity(call.now(), &actor, name, step).await)
         };
         let done = line.conclude(done.await)?;
         Ok(Response::new(stop_to_wire(&done)))

@@ -59,12 +59,7 @@ impl Feed {
             for agent in agents {
                 if state.applied.get(agent).is_some_and(|held| *held >= revision) {
                     answered.insert(agent.clone(), now);
-                } else if state
-                    .followers
-                    .range((agent.clone(), 0)..=(agent.clone(), u64::MAX))
-                    .next()
-                    .is_some()
-                {
+                } else if state.follows(agent) {
                     missing.insert(agent.clone());
                 }
             }

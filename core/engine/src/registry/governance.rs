@@ -267,6 +267,24 @@ mod tests {
     }
 
     #[test]
+    fn of_a_name_only_what_hangs_below_one_parent_is_found() {
+        let mut registry = Registry::new();
+        for (name, path, parent) in [
+            ("a", "/x", "/p"),
+            ("b", "/x", "/p/q"),
+            ("c", "/x", "/p"),
+            ("d", "/x/y", "/p"),
+            ("e", "/w", "/p"),
+        ] {
+            registry.put(Row::Entry(entry(name, path, parent, &[&format!("u:{name}")])));
+        }
+        let (name, parent, none) = (id("/x"), id("/p"), id("/o"));
+        let found: Vec<_> = registry.entries_giving_below(&name, &parent).map(|e| e.id.as_str()).collect();
+        assert_eq!(found, ["a", "c"]);
+        assert_eq!(registry.entries_giving_below(&name, &none).count(), 0);
+    }
+
+    #[test]
     fn only_identities_that_switch_are_named() {
         let mut before = Registry::new();
         before.put(Row::Identity(identity("/test/same", Kind::Service)));

@@ -161,6 +161,21 @@ impl Comparable<BySpiffeId> for Giving<'_> {
     }
 }
 
+/// Sorts before every entry that gives out this SPIFFE ID below this parent and after every smaller one.
+pub(super) struct GivingBelow<'a>(pub &'a SpiffeId, pub &'a SpiffeId);
+
+impl Equivalent<BySpiffeId> for GivingBelow<'_> {
+    fn equivalent(&self, _: &BySpiffeId) -> bool {
+        false
+    }
+}
+
+impl Comparable<BySpiffeId> for GivingBelow<'_> {
+    fn compare(&self, other: &BySpiffeId) -> Ordering {
+        (self.0, self.1).cmp(&(&other.0.spiffe_id, &other.0.parent_id)).then(Ordering::Less)
+    }
+}
+
 /// Sorts before every entry similar to this one and after every smaller one.
 pub(super) struct Similar<'a>(pub &'a Entry);
 
