@@ -105,6 +105,8 @@ struct Inner {
     state: Mutex<State>,
     /// An agent has acknowledged something.
     acknowledgement: Notify,
+    /// The last one that waited for acknowledgements waits no more.
+    unwaited: Notify,
 }
 
 impl State {
@@ -182,6 +184,7 @@ impl Feed {
             started: clock().mono,
             state: Mutex::new(state),
             acknowledgement: Notify::new(),
+            unwaited: Notify::new(),
         }));
         let (task, writer) = (feed.clone(), writer.clone());
         let handle = tokio::spawn(async move {

@@ -128,6 +128,10 @@ pub const NODE_PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 pub const HEAD_PAUSE: Duration = Duration::from_secs(1);
 /// Pause before the rules in force are signed again after a failure.
 pub const RULES_AGAIN: Duration = Duration::from_secs(5);
+/// Folders of rules that are handed out at one time: a stop finds few of them on the way.
+pub const RULES_TURNS: usize = 8;
+/// Longest that a node waits for its turn to fetch rules while others have theirs, or a stop goes first.
+pub const RULES_TURN_MAX: Duration = Duration::from_secs(10);
 /// Folders of rules that are checked at one time; each takes up to a second of a core.
 pub const RULES_CHECKS: usize = 1;
 /// Most identities or found names on one page.

@@ -1,6 +1,7 @@
 //! Rows about stops: from the call until the last node has confirmed, with thousands of streams open.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use avouch_proto::governance_v1::{
@@ -23,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use crate::issuing::production;
-use crate::process::{SAMPLES, allow_descriptors};
+use crate::process::{SAMPLES, allow_descriptors, cpu};
 use crate::report::{Bar, Report, median, quantile};
 
 /// Streams that are followed as agents follow them, by one process.
@@ -44,19 +45,16 @@ pub async fn run(report: &Report) {
     let mut people = GovernanceClient::new(uds(&server.socket).await.expect("the admin socket"));
     people.init(InitRequest { name: "Ada Example".into() }).await.expect("the first person");
     register(&mut people).await;
-    let (agents, nodes) = fleet(&server).await;
+    let fetched = Arc::new(AtomicUsize::new(0));
+    let (agents, nodes) = fleet(&server, &fetched).await;
     for node in &nodes {
         let place = PlaceIdentityRequest { name: "coder".into(), node: node.clone(), uid: 7 };
         people.place_identity(place).await.expect("a place");
     }
-    eventually("every stream", async || {
-        let stop = drill(&mut people).await;
-        (missing(&stop) == 0).then_some(())
-    })
-    .await;
+    settled(&mut people).await;
     let of = format!("{SIMULATED} streams, {REAL} agents, one that never reads");
-    quiet(report, &mut people, &of).await;
-    beside_rules(report, &mut people, &of).await;
+    quiet(report, &mut people, server.daemon().pid(), &of).await;
+    beside_rules(report, &mut people, &fetched, &of).await;
     drop(agents);
 }
 
@@ -80,6 +78,25 @@ async fn drill(people: &mut People) -> StopResponse {
     people.drill_stop(coder()).await.expect("a drill").into_inner()
 }
 
+/// Resolves when every node has applied all that came before.
+async fn settled(people: &mut People) {
+    const TRIES: usize = 60;
+    let mut left = SIMULATED + REAL;
+    for _ in 0..TRIES {
+        left = missing(&drill(people).await);
+        if left == 0 {
+            return;
+        }
+    }
+    panic!("{left} nodes did not confirm {TRIES} drills");
+}
+
+/// Back as before the pause, so that the next one finds nothing on its way.
+async fn resume(people: &mut People) {
+    people.resume_identity(coder()).await.expect("a resumption");
+    settled(people).await;
+}
+
 /// Nodes that did not confirm and could have.
 fn missing(stop: &StopResponse) -> usize {
     let confirmed = stop.nodes.iter().filter(|node| node.confirmed).count();
@@ -94,11 +111,13 @@ fn took(stop: &StopResponse) -> Vec<f64> {
     took.chain(std::iter::repeat_n(WAITED, missing(stop))).collect()
 }
 
-async fn quiet(report: &Report, people: &mut People, of: &str) {
-    let (mut p99, mut last, mut lost) = (Vec::new(), Vec::new(), 0);
+async fn quiet(report: &Report, people: &mut People, server: i32, of: &str) {
+    let (mut p99, mut last, mut each, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..SAMPLES {
+        let before = cpu(server);
         let stop = people.pause_identity(coder()).await.expect("a pause").into_inner();
-        people.resume_identity(coder()).await.expect("a resumption");
+        each.push((cpu(server) - before).as_secs_f64() * 1e6 / (SIMULATED + REAL) as f64);
+        resume(people).await;
         p99.push(quantile(&took(&stop), 0.99));
         last.push(quantile(&took(&stop), 1.0));
         lost += missing(&stop);
@@ -106,12 +125,17 @@ async fn quiet(report: &Report, people: &mut People, of: &str) {
     report.plain(&format!("pause confirmed ({of}): p99"), median(p99), "ms", Bar::AtMost(300.0));
     report.plain("the same: the last", median(last), "ms", Bar::AtMost(1000.0));
     report.plain("the same: missing in all", lost as f64, "", Bar::AtMost(0.0));
+    report.plain("the same: CPU of the server a node", median(each), "us", Bar::Free);
 }
 
-/// All agents fetch a folder of rules while the stop is on its way.
-async fn beside_rules(report: &Report, people: &mut People, of: &str) {
+/// All agents fetch a folder of rules while the stop is on its way; some have it already.
+async fn beside_rules(report: &Report, people: &mut People, fetched: &AtomicUsize, of: &str) {
     let (mut last, mut lost) = (Vec::new(), 0);
     for n in 0..SAMPLES {
+        eventually("the rules at all", async || {
+            (fetched.load(Ordering::Relaxed) >= n * SIMULATED).then_some(())
+        })
+        .await;
         let files = STARTER.iter().map(|(name, text)| {
             let more =
                 if *name == "rules.cedar" { format!("// {n}{}\n", " ".repeat(RULES)) } else { String::new() };
@@ -120,23 +144,27 @@ async fn beside_rules(report: &Report, people: &mut People, of: &str) {
         let publish = PublishRulesRequest { files: files.collect(), note: String::new() };
         let published = people.publish_rules(publish).await.expect("an answer").into_inner();
         assert!(published.rules.is_some(), "{published:?}");
+        let some = n * SIMULATED + SIMULATED / 10;
+        while fetched.load(Ordering::Relaxed) < some {
+            tokio::task::yield_now().await;
+        }
         let stop = people.pause_identity(coder()).await.expect("a pause").into_inner();
         last.push(quantile(&took(&stop), 1.0));
         lost += missing(&stop);
-        people.resume_identity(coder()).await.expect("a resumption");
+        resume(people).await;
     }
     let what = format!("pause while {} KiB of rules are delivered to all ({of}): the last", RULES / 1024);
     report.plain(&what, median(last), "ms", Bar::AtMost(1000.0));
-    report.plain("the same: missing in all", lost as f64, "", Bar::AtMost(0.0));
+    report.plain("while rules are delivered: missing in all", lost as f64, "", Bar::AtMost(0.0));
 }
 
 /// Everybody who follows; and the SPIFFE IDs of all nodes.
-async fn fleet(server: &Arc<Server>) -> (Vec<Agent>, Vec<String>) {
+async fn fleet(server: &Arc<Server>, fetched: &Arc<AtomicUsize>) -> (Vec<Agent>, Vec<String>) {
     const AT_ONCE: usize = 16;
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut joining = JoinSet::new();
     for n in 0..SIMULATED + DEAF {
-        let (server, turns) = (server.clone(), turns.clone());
+        let (server, turns, fetched) = (server.clone(), turns.clone(), fetched.clone());
         joining.spawn(async move {
             let _turn = turns.acquire().await.expect("a turn");
             let agent = BareAgent::join(&server).await;
@@ -155,8 +183,12 @@ async fn fleet(server: &Arc<Server>) -> (Vec<Agent>, Vec<String>) {
                         Some(Frame::Snapshot(chunk)) if chunk.last => chunk.position,
                         Some(Frame::Delta(delta)) => delta.position,
                         Some(Frame::Rules(notice)) if notice.number > 0 => {
-                            let mut rules = RulesClient::new(channel.clone());
-                            tokio::spawn(async move { rules.fetch(FetchRequest {}).await.map(|_| ()) });
+                            let (mut rules, fetched) = (RulesClient::new(channel.clone()), fetched.clone());
+                            tokio::spawn(async move {
+                                if rules.fetch(FetchRequest {}).await.is_ok() {
+                                    fetched.fetch_add(1, Ordering::Relaxed);
+                                }
+                            });
                             None
                         }
                         _ => None,

@@ -228,9 +228,10 @@ pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain)
             }
         }
     }
-    // A drill changes nothing for anybody, and goes to all the same.
+    // A drill changes nothing for anybody, and goes to all the same. Who could serve the name only before is found below,
+    // by the entry that changed.
     for name in before.switched_identities(after).chain(before.tried_identities(after)) {
-        collect_agents_of_identity([before, after], name, &mut agents);
+        collect_agents_of_identity([after], name, &mut agents);
     }
     for (old, new) in before.changed_entries(after) {
         for (registry, entry) in [(before, old), (after, new)] {

@@ -41,6 +41,8 @@ pub fn statement(signed: &SignedRules) -> Statement {
 impl Rules for RulesApi {
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
         let (call, _) = open(request)?;
+        // Announced to all nodes at once; read after the wait, so that it is the newest.
+        let _turn = self.services.rules_turn().await;
         let in_force = self.services.shown_rules();
         let Some(shown) = in_force.as_ref().and_then(|in_force| in_force.rules.as_ref()) else {
             call.audit().item(Code::NotFound, "no rules are in force");

@@ -38,7 +38,14 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.feed.0.state.lock().waiters.remove(&self.number);
+        let left = {
+            let mut state = self.feed.0.state.lock();
+            state.waiters.remove(&self.number);
+            state.waiters.len()
+        };
+        if left == 0 {
+            self.feed.0.unwaited.notify_waiters();
+        }
     }
 }
 
@@ -78,6 +85,18 @@ impl Feed {
             .get_mut(&waiting.number)
             .map(|waiter| std::mem::take(&mut waiter.answered))
             .unwrap_or_default()
+    }
+
+    /// Resolves as soon as nobody waits for agents to apply something.
+    pub async fn unwaited(&self) {
+        loop {
+            // Asked for before the look, so that an end in between is heard.
+            let notified = self.0.unwaited.notified();
+            if self.0.state.lock().waiters.is_empty() {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// An agent has applied everything of its stream up to `revision`.

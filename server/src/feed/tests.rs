@@ -10,6 +10,7 @@ use avouch_store::Store;
 use super::*;
 
 const AGENT: &str = "/spire/agent/t/1";
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn clock() -> Now {
     Now { wall: Timestamp(1_000), mono: Tick(0) }
@@ -145,7 +146,6 @@ async fn follow_to(stream: &mut AgentFeed, revision: u64) {
 
 #[tokio::test]
 async fn who_follows_confirms_what_it_has_applied_and_nobody_else_is_waited_for() {
-    const LONG: std::time::Duration = std::time::Duration::from_secs(60);
     let world = World::start();
     world.attest(AGENT).await;
     world.attest("/spire/agent/t/2").await;
@@ -220,6 +220,27 @@ async fn an_authority_is_known_everywhere_once_every_live_agent_has_said_so() {
         world.feed.known_everywhere(Timestamp(1_000_000), Revision(2)),
         "an ended agent is not waited for"
     );
+}
+
+#[tokio::test]
+async fn who_has_time_goes_on_as_soon_as_nobody_waits_for_agents() {
+    let world = World::start();
+    world.attest(AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    stream.next(clock).await.unwrap();
+    world.feed.unwaited().await;
+    let (feed, agents) = (world.feed.clone(), BTreeSet::from([id(AGENT)]));
+    let waits = tokio::spawn(async move { feed.confirmed(&agents, Revision(2), LONG).await });
+    while world.feed.0.state.lock().waiters.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let mut unwaited = Box::pin(world.feed.unwaited());
+    let at_once = tokio::time::timeout(std::time::Duration::ZERO, &mut unwaited).await;
+    assert!(at_once.is_err(), "somebody waits");
+    world.create("a", AGENT).await;
+    follow_to(&mut stream, 2).await;
+    assert_eq!(waits.await.unwrap().len(), 1);
+    unwaited.await;
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ use crate::datastore::Datastore;
 use crate::feed::Feed;
 use crate::keys::KeyManager;
 use crate::ledger;
-use crate::limits::RULES_CHECKS;
+use crate::limits::{RULES_CHECKS, RULES_TURNS};
 use crate::rules as shown;
 use crate::writer::Writer;
 
@@ -129,6 +129,7 @@ struct Inner {
     rules: shown::Receiver,
     /// Turns for checking folders of rules.
     rules_check: Semaphore,
+    rules_turns: Semaphore,
     receiver: node_records::Receiver,
     verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
     clock: Clock,
@@ -219,6 +220,7 @@ impl Services {
             orders,
             rules,
             rules_check: Semaphore::new(RULES_CHECKS),
+            rules_turns: Semaphore::new(RULES_TURNS),
             receiver,
             verifiers,
             clock,

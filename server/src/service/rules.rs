@@ -7,8 +7,11 @@ use std::sync::Arc;
 use avouch_domain::{Now, PersonId, PublishedRules, RulesFolder};
 use avouch_engine::plan::rules::{self, RulesError};
 use avouch_rules::{Finding, Folder};
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 use super::{Services, WriteError};
+use crate::limits::RULES_TURN_MAX;
 use crate::rules::{InForce, Receiver};
 
 /// What comes of a folder that somebody wants to publish.
@@ -106,6 +109,16 @@ impl Services {
     #[must_use]
     pub fn shown_rules(&self) -> Option<Arc<InForce>> {
         self.0.rules.borrow().clone()
+    }
+
+    /// Waits for a turn to hand rules out, at most [`RULES_TURN_MAX`]: few go at once, and none while a stop is on its way.
+    pub async fn rules_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let turn = async {
+            let turn = self.0.rules_turns.acquire().await.ok();
+            self.0.feed.unwaited().await;
+            turn
+        };
+        timeout(RULES_TURN_MAX, turn).await.ok().flatten()
     }
 
     /// Tells when other rules come into force.
