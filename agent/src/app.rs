@@ -4,10 +4,11 @@
 //! of the server and answer Unavailable until the first sync.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch::access_place;
 use avouch::data_lock::{DataLock, DataLockError};
 use avouch::health_http::{serve_health, serve_metrics};
 use avouch::logs::{self, LogHandle};
@@ -16,7 +17,7 @@ use avouch_attestors::workload::{WorkloadLooker, unix};
 use avouch_credential::random;
 use avouch_credential::tls::{IdentityCell, RootsCell, TlsError};
 use sd_notify::NotifyState;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -131,7 +132,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         shell_stop.clone(),
     );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let (runs, hooks) =
+    let deciding =
         hold_runs(&config, &server, (&supply, shell.heard()), &recording.records, &metrics, &shell_stop)?;
 
     let mut join = Join::new(join::Parts {
@@ -158,7 +159,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
-    let mut doors = open_doors(&config, &supply, (runs, hooks), &metrics, logs, started.mono, &stop)?;
+    let mut doors = open_doors(&config, &supply, deciding, &metrics, logs, started.mono, &stop)?;
     serve_http(&config, &supply, &metrics, &stop).await?;
     notify(&[NotifyState::Ready]);
 
@@ -237,6 +238,7 @@ fn hold_runs(
     let scribe = Arc::new(records.clone());
     let hooks = Hooks::new(hooks::Parts {
         supply: supply.clone(),
+        identities: server.clone(),
         tasks: server.clone(),
         requests: server.clone(),
         rules: rules.clone(),
@@ -376,6 +378,8 @@ fn open_doors(
 ) -> Result<JoinSet<Result<(), ServeError>>, AppError> {
     let descriptors = listener::raise_descriptor_limit().map_err(AppError::Descriptors)?;
     let workload = listener::bind_workload(&config.socket_path)?;
+    let access = bind_access(&config.socket_path);
+    let sockets = api::Sockets { workload, access };
     let lookers: Vec<Arc<dyn WorkloadLooker>> = vec![Arc::new(unix::Unix::new(config.unix))];
     let parts = WorkloadParts {
         attestor: Arc::new(
@@ -395,7 +399,7 @@ fn open_doors(
     };
     let mut doors = JoinSet::new();
     tracing::info!(subsystem_name = "endpoints", "Starting agent APIs");
-    doors.spawn(api::serve_workload(workload, supply.clone(), parts, stop.clone()));
+    doors.spawn(api::serve_workload(sockets, supply.clone(), parts, stop.clone()));
     tracing::info!(address = %config.socket_path.display(), network = "unix", subsystem_name = "endpoints", "Starting Workload API");
     if let Some(path) = &config.admin_socket_path {
         let admin = listener::bind_admin(path, &config.socket_path)?;
@@ -408,6 +412,21 @@ fn open_doors(
         tracing::info!(address = %path.display(), network = "unix", subsystem_name = "endpoints", "Starting Admin APIs");
     }
     Ok(doors)
+}
+
+/// The socket of the decision API. Workloads have their identities also where it can't be.
+fn bind_access(workload: &Path) -> Option<UnixListener> {
+    let path = access_place::beside(workload);
+    match listener::bind_workload(&path) {
+        Ok(listener) => {
+            tracing::info!(address = %path.display(), network = "unix", subsystem_name = "endpoints", "Starting decision API");
+            Some(listener)
+        }
+        Err(error) => {
+            tracing::warn!(%error, subsystem_name = "endpoints", "No decision API: its socket can't be served");
+            None
+        }
+    }
 }
 
 async fn serve_http(

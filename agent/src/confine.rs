@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use avouch::access_place;
 use nix::libc;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
@@ -104,6 +105,7 @@ fn written(config: &AgentConfig, runtime_dir: Option<&Path>) -> Vec<PathBuf> {
     }
     let sockets = [Some(&config.socket_path), config.admin_socket_path.as_ref()];
     all.extend(sockets.into_iter().flatten().chain(&config.log.file).cloned());
+    all.push(access_place::beside(&config.socket_path));
     all.extend(config.log.file.as_deref().and_then(Path::parent).map(Path::to_owned));
     all
 }

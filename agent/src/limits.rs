@@ -31,6 +31,14 @@ pub const LENT_AGE_MAX: Duration = Duration::from_secs(1);
 pub const CALLS_PER_CONNECTION: u32 = 128;
 /// Rounds in which a connection and its calls wake each other before others have the thread: a call takes two or three.
 pub const ROUNDS_MAX: usize = 64;
+/// Largest body of a question on the decision socket, in bytes.
+pub const ACCESS_BODY_MAX: usize = 64 << 10;
+/// Largest head of a request there: a path and a few headers.
+pub const ACCESS_HEAD_MAX: usize = 16 << 10;
+/// Most questions of one batch: each is decided and recorded in turn.
+pub const EVALUATIONS_MAX: usize = 64;
+/// Longest name of a request that is given back.
+pub const REQUEST_ID_MAX: usize = 128;
 /// Most attestations that wait or run at once.
 pub const ATTESTATIONS_WAITING_MAX: usize = 1024;
 /// Attestations that run at once: each reads a few files, or hashes one binary.

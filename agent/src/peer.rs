@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use avouch::authority::Mended;
@@ -32,6 +33,8 @@ pub struct Caller {
     pins: Arc<Pins>,
     pinned: Mutex<Pinned>,
     closing: CancellationToken,
+    /// It was found in a run before.
+    in_run: AtomicBool,
     _share: Option<Share>,
 }
 
@@ -55,6 +58,7 @@ impl Caller {
             pins,
             pinned: Mutex::new(Pinned::NotYet(Some(peer))),
             closing: CancellationToken::new(),
+            in_run: AtomicBool::new(false),
             _share: share,
         }
     }
@@ -115,6 +119,12 @@ impl Caller {
     /// Ends the connection once answers on their way are out.
     pub fn close(&self) {
         self.closing.cancel();
+    }
+
+    /// Notes that it was found in a run; true the first time. Once in a run, a process is in no other.
+    #[must_use]
+    pub fn enters_run(&self) -> bool {
+        !self.in_run.swap(true, Ordering::Relaxed)
     }
 
     /// True for the agent itself, whose own probes are not news.

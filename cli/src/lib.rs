@@ -3,6 +3,7 @@
 //!
 //! Talks to servers and agents only over their APIs; never decides, never keeps state.
 
+pub mod access_place;
 pub mod authority;
 mod children;
 pub mod clock;

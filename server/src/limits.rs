@@ -130,8 +130,9 @@ pub const HEAD_PAUSE: Duration = Duration::from_secs(1);
 pub const RULES_AGAIN: Duration = Duration::from_secs(5);
 /// Folders of rules that are handed out at one time: a stop finds few of them on the way.
 pub const RULES_TURNS: usize = 8;
-/// Longest that a node waits for its turn to fetch rules while others have theirs, or a stop goes first.
-pub const RULES_TURN_MAX: Duration = Duration::from_secs(10);
+/// Longest that a node waits for its turn to fetch rules while others have theirs, or a stop goes first: less than whoever
+/// waits for rules on a node does.
+pub const RULES_TURN_MAX: Duration = Duration::from_secs(2);
 /// Folders of rules that are checked at one time; each takes up to a second of a core.
 pub const RULES_CHECKS: usize = 1;
 /// Most identities or found names on one page.

@@ -164,7 +164,7 @@ async fn crowd(report: &Report) {
 /// An agent that holds a hundred thousand entries while nothing changes.
 async fn full(report: &Report) {
     /// Between two looks whether it still signs what came.
-    const SETTLE: Duration = Duration::from_secs(2);
+    const SETTLE: Duration = Duration::from_secs(10);
     const CALM: Duration = Duration::from_millis(20);
     let world = world().await;
     let pid = world.agent.daemon().pid();

@@ -27,13 +27,13 @@ pub const TOOLS_WORD: &str = "gated-tools";
 pub const CLIENT_WORD: &str = "gated-client";
 
 /// The gate's name.
-const GATE: &str = "bench";
+pub const GATE: &str = "bench";
 /// Calls one after the other.
-const CALLS: usize = 1_000;
+const CALLS: u32 = 1_000;
 /// Connections of the open loop.
 const CONNECTIONS: u32 = 16;
 /// Calls of the open loop in a second, all connections together.
-const RATE: u32 = 1_000;
+pub const RATE: u32 = 1_000;
 /// How long the open loop lasts.
 const SECONDS: u32 = 3;
 /// Samples of each kind; the middle one counts.
@@ -117,11 +117,16 @@ impl Calls for Client {
 /// Calls as it is told by the environment, and prints what it took.
 pub async fn client() {
     let socket = PathBuf::from(std::env::var_os(SOCKET_VARIABLE).expect("the gates of a run"));
-    measure(async || Client::open(&socket).await).await;
+    measure(RATE, async || Client::open(&socket).await).await;
+}
+
+/// How many calls [`measure`] makes, but for what `open` does.
+pub fn asked_at(rate: u32) -> u32 {
+    CALLS / 10 + CALLS + SECONDS * rate / CONNECTIONS * CONNECTIONS
 }
 
 /// Calls one after the other, then at a rate over many connections, and prints what it took.
-pub async fn measure<C: Calls>(open: impl AsyncFn() -> C) {
+pub async fn measure<C: Calls>(rate: u32, open: impl AsyncFn() -> C) {
     let mut one = open().await;
     for _ in 0..CALLS / 10 {
         one.call().await;
@@ -130,17 +135,17 @@ pub async fn measure<C: Calls>(open: impl AsyncFn() -> C) {
     for _ in 0..CALLS {
         one.call().await;
     }
-    let micros = begun.elapsed().as_secs_f64() * 1e6 / CALLS as f64;
+    let micros = begun.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS);
     drop(one);
     let mut all = JoinSet::new();
     let begin = Instant::now() + Duration::from_millis(500);
     for n in 0..CONNECTIONS {
         let mut client = open().await;
-        let begin = begin + Duration::from_secs(1) * n / RATE;
+        let begin = begin + Duration::from_secs(1) * n / rate;
         all.spawn(async move {
             let mut waits = Vec::new();
-            for n in 0..SECONDS * RATE / CONNECTIONS {
-                let due = begin + Duration::from_secs(1) * CONNECTIONS / RATE * n;
+            for n in 0..SECONDS * rate / CONNECTIONS {
+                let due = begin + Duration::from_secs(1) * CONNECTIONS / rate * n;
                 tokio::time::sleep_until(due.into()).await;
                 client.call().await;
                 // From when it was due: what waits behind another call has waited.
@@ -254,6 +259,11 @@ impl Gated {
             (began.code == 0 && began.err.contains("rules 1")).then_some(())
         })
         .await;
+    }
+
+    /// The process of the node agent.
+    pub fn agent(&self) -> i32 {
+        self.0.agent.daemon().pid()
     }
 
     pub async fn took(&self, itself: &Path, client: &str) -> Took {

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::oneshot;
 
-use crate::gating::{Calls, Everything, Gated, Took, compare, measure, took};
+use crate::gating::{Calls, Everything, Gated, RATE, Took, compare, measure, took};
 use crate::report::Report;
 
 /// This binary as the upstream.
@@ -96,7 +96,7 @@ impl Calls for Client {
 /// Calls the gate that the environment names, and prints what it took.
 pub async fn client() {
     let url = std::env::var(VARIABLE).expect("the gate of a run");
-    measure(async || {
+    measure(RATE, async || {
         let mut client = Client::open(&url).await;
         // Each has its connection to the upstream before it is measured.
         client.call().await;

@@ -6,6 +6,7 @@
 #![allow(clippy::indexing_slicing, clippy::cast_precision_loss, clippy::cast_possible_truncation)]
 #![allow(clippy::cast_sign_loss)] // counts and microseconds become ratios
 
+mod asking;
 mod deciding;
 mod echo;
 mod footprint;
@@ -29,10 +30,11 @@ use last::Last;
 use process::SAMPLES;
 use report::{Report, Sum};
 
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     "papers",
     "deciding",
     "gating",
+    "asking",
     "records",
     "issuing",
     "attestation",
@@ -46,7 +48,7 @@ const PARTS: [&str; 11] = [
 const HELP: &str = "\
 avouch-bench [PART...] [--check] [--keep]
 
-Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), gating (a call through an MCP gate and an HTTP gate), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
+Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), gating (a call through an MCP gate and an HTTP gate), asking (code asks for itself), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
 propagation (a change reaches a stream), registry (entries, durably), stopping (nodes confirm), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar, or worse than last time by three tenths. A part with processes in which a
         row came out otherwise than last time is run seven times, and its medians count.
@@ -84,6 +86,10 @@ fn main() -> ExitCode {
         }
         if *word == gating_http::CLIENT_WORD {
             runtime.block_on(gating_http::client());
+            return ExitCode::SUCCESS;
+        }
+        if *word == asking::CLIENT_WORD {
+            runtime.block_on(asking::client());
             return ExitCode::SUCCESS;
         }
     }
@@ -133,6 +139,7 @@ async fn measure(report: &Report, part: &str) {
             gating::run(report).await;
             gating_http::run(report).await;
         }
+        "asking" => asking::run(report).await,
         "records" => records::run(report).await,
         "issuing" => issuing::run(report).await,
         "attestation" => issuing::attestation(report).await,

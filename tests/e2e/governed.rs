@@ -292,7 +292,10 @@ async fn when_the_owner_leaves_what_nobody_takes_over_stops_at_once_and_the_rest
         assert!(seen.out.contains(wanted), "{wanted}: {seen:?}");
     }
     let begun = avouch::clock::now().mono;
-    good(server, &["person", "leave", "Olga Example", "--apply"]).await;
+    let told = good(server, &["person", "leave", "Olga Example", "--apply"]).await;
+    assert_eq!(told["nodes"].as_array().map(Vec::len), Some(1), "the node that ran what pauses: {told}");
+    assert_eq!(told["nodes"][0]["confirmed"], true, "{told}");
+    assert!(told["accepted_until"].is_string(), "{told}");
     let left = stream.until("the pause", |m| m.svids.len() == 1).await;
     println!("an owner left, which was seen in {:?}", avouch::clock::now().mono.since(begun));
     assert!(left.svids[0].spiffe_id.ends_with("/kept"), "it goes on without a break");

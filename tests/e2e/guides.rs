@@ -84,3 +84,9 @@ async fn the_guide_to_hooks_is_true() {
     let World { server, agent } = World::start().await;
     follow("hook-gate.md", 15, &server, Some(&agent));
 }
+
+#[tokio::test]
+async fn the_guide_to_own_code_is_true() {
+    let World { server, agent } = World::start().await;
+    follow("own-code.md", 8, &server, Some(&agent));
+}

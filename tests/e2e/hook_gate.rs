@@ -395,6 +395,42 @@ async fn a_hook_is_told_in_codes_and_in_json_and_what_it_only_asks_leaves_no_rec
 }
 
 #[tokio::test]
+async fn a_hook_asks_by_json_about_a_token_and_of_who_is_only_named_it_hears_what_would_be() {
+    let scene = Scene::start().await;
+    let token = scene.token("git/pay").await;
+    let socket = avouch::access_place::beside(&scene.world.agent.socket);
+    let ask = async |subject: Value| {
+        let body = serde_json::json!({
+            "subject": subject, "action": { "name": "repo.push" },
+            "resource": { "type": "Repository", "id": "git/pay", "properties": { "branch": "fix" } }
+        });
+        let curl = format!(
+            "curl -s --unix-socket {} -d '{body}' http://localhost/access/v1/evaluation",
+            socket.display()
+        );
+        let said = cli::run_program(Path::new("sh"), ["-c", &curl], |_| {}).await;
+        serde_json::from_str::<Value>(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))
+    };
+    let shown = ask(serde_json::json!({ "properties": { "token": token } })).await;
+    assert_eq!(
+        (&shown["decision"], &shown["context"]["outcome"]),
+        (&true.into(), &"allow".into()),
+        "{shown}"
+    );
+    assert!(shown["context"]["record"].as_u64().unwrap() > 0, "{shown}");
+    let name = "spiffe://example.org/test/coder";
+    let named = ask(serde_json::json!({ "type": "ai_agent", "id": name })).await;
+    assert_eq!((&named["decision"], &named["context"]["what_if"]), (&false.into(), &true.into()), "{named}");
+    assert_eq!(
+        (&named["context"]["reason"], named["context"].get("record")),
+        (&"task".into(), None),
+        "{named}"
+    );
+    let nobody = ask(serde_json::json!({ "type": "user", "id": "ada@example.org" })).await;
+    assert_eq!(nobody["context"]["reason"], "unknown_here", "{nobody}");
+}
+
+#[tokio::test]
 async fn a_hook_on_another_node_decides_for_who_runs_here_and_a_pause_counts_there_with_the_next_question() {
     let scene = Scene::start().await;
     let server = &scene.world.server;

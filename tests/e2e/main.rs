@@ -31,6 +31,7 @@ mod metrics;
 mod node_records;
 mod nodes;
 mod operations;
+mod own_code;
 mod processes;
 mod published;
 mod pushes;

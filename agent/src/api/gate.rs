@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use avouch_domain::{SelectorSet, SpiffeId};
 use avouch_proto::gate_v1 as wire;
 use avouch_proto::gate_v1::gate_server::Gate;
 use avouch_rules::limits::{NAME_MAX, RESOURCE_ID_MAX};
@@ -14,12 +15,13 @@ use zeroize::Zeroizing;
 
 use super::run::caller_of;
 use super::status::Refusal;
-use crate::hooks::{Asked, Checked, Hooks};
+use crate::hooks::{Asked, Checked, Hooks, NoHook};
 use crate::peer::Caller;
-use crate::runs::{Membership, Runs};
+use crate::runs::{Answer, Membership, Runs};
 use crate::workload::WorkloadAttestor;
 
 /// See the module.
+#[derive(Clone)]
 pub struct GateApi {
     pub hooks: Hooks,
     /// `None`: nothing is run here.
@@ -46,20 +48,47 @@ impl Gate for GateApi {
             return Err(Refusal::NotSynced.into());
         }
         let asked = asked(request.into_inner())?;
-        self.outside(&caller)?;
-        let selectors = self.attestor.attest(&caller).await.map_err(|error| {
-            tracing::debug!(subsystem_name = "hooks", pid = caller.pid, %error, "Attestation failed");
-            Refusal::AttestationFailed
-        })?;
-        let checked = self.hooks.check(&selectors, &asked).await;
-        let checked = checked.map_err(|e| Status::permission_denied(e.to_string()))?;
-        // Only who was attested hears what was decided for it, and only as long as it is in no run.
-        self.outside(&caller)?;
-        Ok(Response::new(response(checked)))
+        Ok(Response::new(response(self.checked(&caller, &asked).await?)))
     }
 }
 
 impl GateApi {
+    /// Decides for a hook about somebody who showed it a token.
+    pub(super) async fn checked(&self, caller: &Arc<Caller>, asked: &Asked) -> Result<Checked, Status> {
+        let selectors = self.selectors(caller).await?;
+        let checked = self.hooks.check(&selectors, asked).await;
+        self.told(caller, checked)
+    }
+
+    /// What would be decided for a hook about somebody who is only named.
+    pub(super) async fn what_if(
+        &self,
+        caller: &Arc<Caller>,
+        name: Option<&SpiffeId>,
+        asked: &Asked,
+    ) -> Result<Answer, Status> {
+        let selectors = self.selectors(caller).await?;
+        let answer = self.hooks.what_if(&selectors, name, asked).await;
+        self.told(caller, answer)
+    }
+
+    /// Those of a caller that is in no run.
+    async fn selectors(&self, caller: &Arc<Caller>) -> Result<SelectorSet, Status> {
+        self.outside(caller)?;
+        let attested = self.attestor.attest(caller).await.map_err(|error| {
+            tracing::debug!(subsystem_name = "hooks", pid = caller.pid, %error, "Attestation failed");
+            Refusal::AttestationFailed
+        })?;
+        Ok(attested)
+    }
+
+    /// Only who was attested hears what was decided for it, and only as long as it is in no run.
+    fn told<T>(&self, caller: &Arc<Caller>, decided: Result<T, NoHook>) -> Result<T, Status> {
+        let decided = decided.map_err(|e| Status::permission_denied(e.to_string()))?;
+        self.outside(caller)?;
+        Ok(decided)
+    }
+
     /// Still the process that connected, and of no run.
     fn outside(&self, caller: &Arc<Caller>) -> Result<(), Status> {
         let process = caller.process().map_err(|_| Refusal::ProcessChanged)?;
@@ -83,7 +112,8 @@ fn asked(request: wire::CheckRequest) -> Result<Asked, Status> {
         }
     }
     let params = params.into_iter().map(|param| (param.name, param.value)).collect();
-    Ok(Asked { token, action, resource, params, shown, what_if })
+    let (said, kind) = (Vec::new(), String::new());
+    Ok(Asked { token, action, resource, params, said, kind, shown, what_if, unlimited: false })
 }
 
 fn response(Checked { answer, identity }: Checked) -> wire::CheckResponse {

@@ -259,11 +259,11 @@ impl Incoming {
     pub fn new(
         listener: UnixListener,
         shares: Option<FairShare>,
-        pins: Pins,
+        pins: impl Into<Arc<Pins>>,
         metrics: Metrics,
         clock: fn() -> Now,
     ) -> Self {
-        let (pins, unnamed) = (Arc::new(pins), Refusals::default());
+        let (pins, unnamed) = (pins.into(), Refusals::default());
         Self { listener, pins, shares, metrics, pause: None, clock, unnamed }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Speaks gRPC and knows callers; decides nothing about identities: that is asked of [`crate::supply`].
 
+mod access;
 mod admin;
 mod answer;
 mod beside;
@@ -76,19 +77,34 @@ pub struct WorkloadParts {
     pub clock: fn() -> Now,
 }
 
-/// Serves Workload API, health and reflection until `stop`. Open streams then end with Unavailable.
+/// The sockets of workloads.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Of the Workload API.
+    pub workload: UnixListener,
+    /// Of the decision API, if it is served.
+    pub access: Option<UnixListener>,
+}
+
+/// Serves Workload API, health and reflection until `stop`, and beside them the decision API. Open streams then end with
+/// Unavailable.
 ///
 /// # Errors
 /// [`ServeError`] before anybody is served.
 pub async fn serve_workload(
-    listener: UnixListener,
+    sockets: Sockets,
     supply: Arc<dyn Supply>,
     parts: WorkloadParts,
     stop: Stop,
 ) -> Result<(), ServeError> {
     let shares = FairShare::new(parts.room.connections).and_for_each_process(DESCRIPTORS_PER_PROCESS);
-    let pins = Pins::new(parts.room.open_files);
-    let incoming = listener::Incoming::new(listener, Some(shares), pins, parts.metrics.clone(), parts.clock);
+    let pins = Arc::new(Pins::new(parts.room.open_files));
+    // What one caller has at both sockets is its share of one and the same room.
+    let incoming = |listener, pins| {
+        listener::Incoming::new(listener, Some(shares.clone()), pins, parts.metrics.clone(), parts.clock)
+    };
+    let workload = incoming(sockets.workload, pins.clone());
+    let access = sockets.access.map(|listener| incoming(listener, pins));
     let calls = FairShare::new(CALLS_MAX);
     let health = HealthServer::new(health::WorkloadHealth::new(supply.clone()));
     let failed = |e: tonic_reflection::server::Error| ServeError::Reflection(e.to_string());
@@ -105,10 +121,12 @@ pub async fn serve_workload(
     });
     let gate = parts.hooks.clone().map(|hooks| {
         let (runs, attestor) = (parts.runs.clone(), parts.attestor.clone());
-        let gate = gate::GateApi { hooks, runs, attestor, ready: supply.ready() };
-        Shared::new(&share, GateServer::new(gate).max_decoding_message_size(REQUEST_MAX))
+        gate::GateApi { hooks, runs, attestor, ready: supply.ready() }
     });
-    let mut routes = Routes::new(service(supply, parts, calls, stop.clone()))
+    let decides = gate.clone().zip(parts.runs.clone()).map(|(gate, runs)| access::Access { runs, gate });
+    let gate =
+        gate.map(|gate| Shared::new(&share, GateServer::new(gate).max_decoding_message_size(REQUEST_MAX)));
+    let mut routes = Routes::new(service(supply, parts, calls.clone(), stop.clone()))
         .add_service(Shared::new(&share, health.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(&share, v1.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(
@@ -121,7 +139,12 @@ pub async fn serve_workload(
     if let Some(gate) = gate {
         routes = routes.add_service(gate);
     }
-    conn::serve(incoming, routes, stop).await;
+    let decided = async {
+        if let Some((incoming, decides)) = access.zip(decides) {
+            access::serve(incoming, decides, calls, stop.clone()).await;
+        }
+    };
+    tokio::join!(conn::serve(workload, routes, stop.clone()), decided);
     Ok(())
 }
 

@@ -22,7 +22,9 @@ use super::status::Refusal;
 use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, REFUSALS_MAX, TASK_TOOLS_MAX};
 use crate::peer::Caller;
 use crate::rules::Held;
-use crate::runs::{Answer, BeginError, Membership, Question, Running, Runs, Secret, TokenError, Wanted};
+use crate::runs::{
+    Answer, BeginError, Membership, NoRun, Question, Running, Runs, Secret, TokenError, Wanted,
+};
 use crate::upstream::CallError;
 
 /// See the module.
@@ -111,17 +113,20 @@ impl Run for RunApi {
     }
 }
 
-fn no_token(error: &TokenError) -> Status {
+pub(super) fn no_token(error: &TokenError) -> Status {
     let text = error.to_string();
     match error {
-        TokenError::NoRun | TokenError::Unknown(_) | TokenError::Tools(_) | TokenError::NoCalls => {
-            Status::permission_denied(text)
-        }
+        TokenError::NoRun(NoRun::Outside)
+        | TokenError::Unknown(_)
+        | TokenError::Tools(_)
+        | TokenError::NoCalls => Status::permission_denied(text),
         // The server answered, and said no.
         TokenError::Server(CallError::Failed { code: Code::FailedPrecondition | Code::NotFound, .. }) => {
             Status::permission_denied(text)
         }
-        TokenError::Server(_) | TokenError::Record(_) | TokenError::Gone(_) => Status::unavailable(text),
+        TokenError::Server(_) | TokenError::Record(_) | TokenError::NoRun(NoRun::Gone(_)) => {
+            Status::unavailable(text)
+        }
     }
 }
 
@@ -164,7 +169,7 @@ fn begun(
 ) -> wire::Begun {
     let identity = running.identity();
     wire::Begun {
-        instance_id: running.instance.clone(),
+        instance_id: running.instance().to_owned(),
         spiffe_id: identity.name.to_string(),
         agent_id: agent.to_string(),
         code_digest: running.code.to_vec(),
@@ -277,12 +282,17 @@ async fn held(
 ) -> (&'static str, Result<wire::HoldResponse, Status>) {
     let name = running.identity().name.clone();
     let (why, last) = loop {
+        let worn_out = running.worn_out();
         let said = tokio::select! {
             biased;
             () = stop.cancelled() => break ("agent_stops", Err(Refusal::Stopping.into())),
             () = running.withdrawn() => {
                 let reason = format!("{name} may not run here any more: it was paused, stopped or moved");
                 break ("withdrawn", Ok(step(Say::Stopped(wire::Stopped { reason }))));
+            }
+            () = worn_out => {
+                let reason = format!("{name} was refused {REFUSALS_MAX} times in this run");
+                break ("worn_out", Ok(step(Say::Stopped(wire::Stopped { reason }))));
             }
             () = replies.closed() => break ("left", Err(Status::cancelled("the caller left"))),
             said = steps.message() => said,
@@ -300,10 +310,6 @@ async fn held(
                 };
                 if replies.send(Ok(step(Say::Answer(answer)))).await.is_err() {
                     break ("left", Err(Status::cancelled("the caller left")));
-                }
-                if running.is_worn_out() {
-                    let reason = format!("{name} was refused {REFUSALS_MAX} times in this run");
-                    break ("worn_out", Ok(step(Say::Stopped(wire::Stopped { reason }))));
                 }
             }
             Ok(Some(wire::HoldRequest { step: Some(Said::ToolChanged(changed)) })) => {
@@ -333,6 +339,7 @@ fn question(ask: wire::Ask) -> Option<Question> {
         params: params.collect::<Option<_>>()?,
         shown: ask.content,
         what_if: ask.what_if,
+        ..Question::default()
     })
 }
 

@@ -12,6 +12,7 @@ mod unproved;
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch_credential::jwt::task::TaskClaims;
 use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId};
 use avouch_rules::{Params, Task};
 use tokio::time::timeout;
@@ -20,16 +21,17 @@ use zeroize::Zeroizing;
 use crate::limits::RULES_WAIT;
 use crate::rules::{Book, Held};
 use crate::runs::asking::{Asking, Given};
-use crate::runs::deciding::Wearer;
+use crate::runs::deciding::{Said, Wearer, unkept};
 use crate::runs::{Answer, Question, Scribe};
 use crate::supply::{Supply, Want};
-use crate::upstream::{Governed, Requests, Tasks};
+use crate::upstream::{Governed, Identities, Requests, Tasks};
 use proof::Proof;
 use unproved::Unproved;
 
 /// What deciding for hooks works with.
 pub struct Parts {
     pub supply: Arc<dyn Supply>,
+    pub identities: Arc<dyn Identities>,
     pub tasks: Arc<dyn Tasks>,
     pub requests: Arc<dyn Requests>,
     pub rules: Book,
@@ -67,10 +69,16 @@ pub struct Asked {
     pub resource: String,
     /// In the text form; one that is a set stands once for each of its texts.
     pub params: Vec<(String, String)>,
+    /// Values beside them, of which the rules know some.
+    pub said: Vec<Said>,
+    /// Type of the resource, as the hook says; empty: not said.
+    pub kind: String,
     /// All that would be done, in the hook's words; empty: nothing can be shown.
     pub shown: String,
     /// Only to know: nothing is recorded.
     pub what_if: bool,
+    /// The hook would not keep limits.
+    pub unlimited: bool,
 }
 
 impl std::fmt::Debug for Asked {
@@ -133,10 +141,7 @@ impl Hooks {
     /// # Errors
     /// [`NoHook`] if the caller may not ask; then nothing is decided.
     pub async fn check(&self, selectors: &SelectorSet, asked: &Asked) -> Result<Checked, NoHook> {
-        let hook = self.hook(&asked.resource)?;
-        if !self.0.parts.supply.names(selectors).await.contains(&hook.caller) {
-            return Err(NoHook::Caller { resource: asked.resource.clone(), caller: hook.caller });
-        }
+        let hook = self.hook_of(selectors, &asked.resource).await?;
         let proof = match self.proof(selectors, &hook, asked).await {
             Ok(proof) => proof,
             Err(denied) => return Ok(self.unproved(&hook, asked, denied).await),
@@ -149,7 +154,7 @@ impl Hooks {
                 if now.caller != hook.caller {
                     return Err(NoHook::Caller { resource: asked.resource.clone(), caller: now.caller });
                 }
-                (self.decided(identity, &proof, asked, &now).await, now)
+                (self.decided(identity, proof.task.as_ref(), asked, &now).await, now)
             }
         };
         let answer = if asked.what_if {
@@ -159,6 +164,40 @@ impl Hooks {
             self.recorded(answer, note).await
         };
         Ok(Checked { answer, identity: Some(proof.identity) })
+    }
+
+    /// What would be decided for somebody who is only named, which proves nothing: nothing is used up, asked or recorded.
+    /// Known are those whose identity this node may give out. `name`: `None` if it is no SPIFFE ID.
+    ///
+    /// # Errors
+    /// [`NoHook`] if the caller may not ask.
+    pub async fn what_if(
+        &self,
+        selectors: &SelectorSet,
+        name: Option<&SpiffeId>,
+        asked: &Asked,
+    ) -> Result<Answer, NoHook> {
+        let hook = self.hook_of(selectors, &asked.resource).await?;
+        let unknown = |why: String| Answer::denied("unknown_here", why);
+        let Some(name) = name else {
+            return Ok(unknown("no identity is named like that: expected a SPIFFE ID".to_owned()));
+        };
+        Ok(match self.0.parts.identities.identity(name).await {
+            Err(e) => unknown(format!("the server does not say what {name} is, so it is denied: {e}")),
+            Ok(told) => match told.identity {
+                None => unknown(format!("{name} is not in force, or may not run on this node")),
+                Some(identity) => self.decided(identity, None, asked, &hook).await,
+            },
+        })
+    }
+
+    /// The hook that guards this, if the caller is it.
+    async fn hook_of(&self, selectors: &SelectorSet, resource: &str) -> Result<Hook, NoHook> {
+        let hook = self.hook(resource)?;
+        if self.0.parts.supply.names(selectors).await.contains(&hook.caller) {
+            return Ok(hook);
+        }
+        Err(NoHook::Caller { resource: resource.to_owned(), caller: hook.caller })
     }
 
     fn hook(&self, resource: &str) -> Result<Hook, NoHook> {
@@ -210,7 +249,13 @@ impl Hooks {
         Ok(identity)
     }
 
-    async fn decided(&self, identity: Governed, proof: &Proof, asked: &Asked, hook: &Hook) -> Answer {
+    async fn decided(
+        &self,
+        identity: Governed,
+        proved: Option<&TaskClaims>,
+        asked: &Asked,
+        hook: &Hook,
+    ) -> Answer {
         let params = match params(&hook.held, asked) {
             Ok(params) => params,
             Err(why) => return Answer::denied("params", format!("a parameter can't be read: {why}")),
@@ -221,15 +266,20 @@ impl Hooks {
             params,
             shown: asked.shown(),
             what_if: asked.what_if,
+            unlimited: asked.unlimited,
+            said: asked.said.clone(),
+            kind: asked.kind.clone(),
+            own_code: false,
         };
         // The token is for this one resource and this one step.
-        let task = proof.task.as_ref().map(|task| Task {
+        let task = proved.map(|task| Task {
             purpose: task.purpose.to_string(),
             tools: [asked.resource.clone()].into(),
             calls_left: 1,
         });
         // What shows a JWT-SVID has no task: then it is about what the identity is for.
-        let code = proof.task.as_ref().map_or(&identity.purpose, |task| &task.task).clone();
+        let code = proved.map_or(&identity.purpose, |task| &task.task).clone();
+        let name = identity.name.clone();
         let mut wearer = Wearer::new(identity);
         let mut judge = |given| {
             let now = (self.0.parts.clock)().wall;
@@ -240,12 +290,16 @@ impl Hooks {
         if asked.what_if || answer.needs.nothing() {
             return answer;
         }
+        if let Some(denied) = unkept(&question, answer.needs, &mut judge) {
+            return denied;
+        }
         if question.shown.is_empty() && !answer.needs.yes.nobodys() {
             answer.text.push_str("; a hook that shows what would be done (`--show FILE`) has a person asked");
             return answer;
         }
-        let (requests, identity) = (&*self.0.parts.requests, &proof.identity);
-        let asking = Asking { requests, identity, task: &code, question: &question, token: &asked.token };
+        let requests = &*self.0.parts.requests;
+        let asking =
+            Asking { requests, identity: &name, task: &code, question: &question, token: &asked.token };
         asking.settle(&mut answer, judge).await;
         answer
     }

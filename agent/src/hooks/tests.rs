@@ -100,6 +100,16 @@ impl Tasks for Server {
     }
 }
 
+#[tonic::async_trait]
+impl Identities for Server {
+    fn agent_id(&self) -> SpiffeId {
+        id("/spire/agent/x")
+    }
+    async fn identity(&self, _: &SpiffeId) -> Result<Told, CallError> {
+        Ok(Told { identity: self.says.lock().clone()?, rules_number: 3 })
+    }
+}
+
 /// Keeps what it is told, as long as it has room.
 #[derive(Default)]
 struct Kept {
@@ -212,6 +222,7 @@ fn rig() -> Rig {
     held.swap(Some(rules()));
     let hooks = Hooks::new(Parts {
         supply: Arc::new(Middle { own: Arc::new(own) }),
+        identities: server.clone(),
         tasks: server.clone(),
         requests: people.clone(),
         rules: held.clone(),
@@ -249,7 +260,10 @@ impl Rig {
             resource: "git/pay".into(),
             params: vec![("branch".into(), branch.into())],
             shown: String::new(),
+            said: Vec::new(),
+            kind: String::new(),
             what_if: false,
+            unlimited: false,
         }
     }
 
@@ -282,6 +296,22 @@ async fn what_the_rules_allow_within_the_task_is_allowed_and_recorded_with_its_r
     let asked = Asked { action: "repo.merge".into(), ..rig.push("fix") };
     assert_eq!(rig.outcome(asked).await, ("step_up", "asked"));
     assert!(rig.people.asked.lock().is_empty(), "nobody is asked what is not shown");
+}
+
+#[tokio::test]
+async fn who_is_only_named_is_answered_about_and_nothing_comes_of_it() {
+    let rig = rig();
+    let named = || Asked { token: String::new().into(), what_if: true, ..rig.push("fix") };
+    let hook = set(&["unix:uid:1"]);
+    let answer = rig.hooks.what_if(&hook, Some(&id(CODER)), &named()).await.unwrap();
+    // Without a task, an AI agent may nothing.
+    assert_eq!((answer.outcome, answer.reason, answer.record), ("deny", "task", 0), "{answer:?}");
+    *rig.server.says.lock() = Ok(None);
+    let unknown = rig.hooks.what_if(&hook, Some(&id(CODER)), &named()).await.unwrap();
+    assert_eq!((unknown.outcome, unknown.reason), ("deny", "unknown_here"));
+    let another = rig.hooks.what_if(&set(&["unix:uid:2"]), Some(&id(CODER)), &named()).await;
+    assert!(matches!(another, Err(NoHook::Caller { .. })), "only the hook hears of others: {another:?}");
+    assert!(rig.book.notes.lock().is_empty() && rig.people.asked.lock().is_empty());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use avouch_credential::random;
 use avouch_credential::request::text_of;
 use avouch_domain::{Code, Needs, RequestContent, RequestHash, SpiffeId};
-use avouch_rules::{Grant, Yes};
+use avouch_rules::{FRESH_GRANT, Grant, Yes};
 use tokio::time::timeout;
 
 use super::deciding::{Answer, Question};
@@ -18,6 +18,14 @@ use crate::upstream::{self, Asked, CallError, Requests, UsedGrant, UsedYes};
 pub(crate) struct Given {
     pub yes: Yes,
     pub grant: Option<Grant>,
+}
+
+impl Given {
+    /// What is needed, as it would be the moment somebody gives it.
+    pub(crate) fn all_of(needs: Needs) -> Self {
+        let yes = Yes { owner: needs.yes.owner, person: needs.yes.person, age: 0 };
+        Self { yes, grant: needs.grant.then_some(FRESH_GRANT) }
+    }
 }
 
 /// What came of an ask.

@@ -2,18 +2,26 @@
 //!
 //! Denies whatever is not clear. Never asks a clock.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_domain::{Needs, Timestamp};
 use avouch_rules::{
-    Act, Caller, Identity, IdentityFacts, Missing, Need, Outcome, Params, Reason, Standing, Task, Who,
+    Act, Caller, Identity, IdentityFacts, Missing, Need, Outcome, Param, Params, Reason, Standing, Task, Who,
 };
 
 use super::asking::Given;
 use crate::records::Durability;
 use crate::rules::Held;
 use crate::upstream::Governed;
+
+/// Values by name as whoever asks says them; `None`: nothing that a parameter can be. The rules know some of them.
+pub type Said = Arc<BTreeMap<String, Option<Param>>>;
+
+/// Why somebody is denied who would not keep limits.
+const LIMITS: &str = "limits";
 
 /// What a gate asks.
 #[derive(Clone, Debug, Default)]
@@ -22,10 +30,18 @@ pub struct Question {
     /// ID in the catalogue.
     pub resource: String,
     pub params: Params,
+    /// Values beside them, the first list that has a name counts; read by the very rules that decide.
+    pub said: Vec<Said>,
+    /// Type of the resource, as whoever asks says; empty: not said.
+    pub kind: String,
     /// All that would be done, in the gate's words; empty: it can't be shown.
     pub shown: String,
     /// Only to know.
     pub what_if: bool,
+    /// Whoever asks would not keep limits.
+    pub unlimited: bool,
+    /// A process asks for itself.
+    pub own_code: bool,
 }
 
 #[cfg(test)]
@@ -107,6 +123,10 @@ impl Answer {
         if !self.rules.is_empty() {
             detail.push(("by", self.rules.join(",")));
         }
+        if question.own_code {
+            // No gate held it to what was decided.
+            detail.push(("asked_by", "own_code".to_owned()));
+        }
         if !self.limits.is_empty() {
             detail.push(("limits", self.limits.clone()));
         }
@@ -131,10 +151,6 @@ impl Wearer {
         Self { identity, formed: None }
     }
 
-    pub(crate) fn identity(&self) -> &Governed {
-        &self.identity
-    }
-
     /// `alone`: how long ago the server was last heard.
     pub(crate) fn decide(
         &mut self,
@@ -152,12 +168,21 @@ impl Wearer {
             let text = "the identity can't be judged by these rules, so it is denied".to_owned();
             return Answer::denied(Reason::PolicyError.code(), text);
         };
+        let params = match meant(held, question) {
+            Ok(params) => params,
+            Err(denied) => return denied,
+        };
         let caller = Caller { task, yes: given.yes, grant: given.grant, ..Caller::new(identity) };
-        let Question { action, resource, params, .. } = question;
-        let decision = held.rules.decide(&caller, &Act { action, resource, params, now });
+        let Question { action, resource, .. } = question;
+        let decision = held.rules.decide(&caller, &Act { action, resource, params: &params, now });
         let most = held.rules.alone(resource, action, self.identity.kind);
         if let Some(most) = most.filter(|most| decision.outcome.goes_on() && alone > *most) {
             return silent(resource, alone, most);
+        }
+        if question.unlimited
+            && let Outcome::Limit(limits) = &decision.outcome
+        {
+            return unlimited(&limits.to_string());
         }
         let resource = held.rules.catalogue().get(resource);
         let irreversible = resource.is_some_and(|resource| resource.irreversible.contains(action));
@@ -203,6 +228,28 @@ impl Wearer {
     }
 }
 
+/// The parameters, by the catalogue of the rules that decide. Of a resource that it does not have, none.
+fn meant<'a>(held: &Held, question: &'a Question) -> Result<Cow<'a, Params>, Answer> {
+    let mut params = Cow::Borrowed(&question.params);
+    let Some(known) = held.rules.catalogue().get(&question.resource) else { return Ok(params) };
+    if !question.kind.is_empty() && question.kind != known.kind {
+        let (id, had, kind) = (&known.id, &question.kind, &known.kind);
+        return Err(Answer::denied(
+            "resource_type",
+            format!("\"{id}\" is of type \"{kind}\", not \"{had}\""),
+        ));
+    }
+    for name in known.params.keys() {
+        let Some(said) = question.said.iter().find_map(|said| said.get(name)) else { continue };
+        let Some(param) = said else {
+            let text = format!("property \"{name}\": expected a whole number, a text or a list of texts");
+            return Err(Answer::denied("params", text));
+        };
+        params.to_mut().insert(name.clone(), param.clone());
+    }
+    Ok(params)
+}
+
 /// Denied, because a stop may not have been heard.
 fn silent(resource: &str, alone: Duration, most: Duration) -> Answer {
     let (ago, most) = (alone.as_secs(), most.as_secs());
@@ -211,6 +258,25 @@ fn silent(resource: &str, alone: Duration, most: Duration) -> Answer {
          the node agent follows it again"
     );
     Answer::denied("server_silent", text)
+}
+
+/// What a grant or a yes would give that whoever asks would not keep to: then neither is used up for it.
+pub(crate) fn unkept(
+    question: &Question,
+    needs: Needs,
+    judge: impl FnOnce(Given) -> Answer,
+) -> Option<Answer> {
+    let would = question.unlimited.then(|| judge(Given::all_of(needs)))?;
+    (would.reason == LIMITS).then_some(would)
+}
+
+/// Denied, because the caller would take more than the rules give.
+fn unlimited(limits: &str) -> Answer {
+    let text = format!(
+        "it is allowed within limits only ({limits}), and the caller does not say that it keeps them; next: keep them, and \
+         say so with \"supported_obligations\": [\"custom\"] in the context"
+    );
+    Answer::denied(LIMITS, text)
 }
 
 /// What would allow it.

@@ -6,6 +6,8 @@
 
 pub(crate) mod asking;
 pub(crate) mod deciding;
+mod desk;
+mod own;
 mod roots;
 mod scribe;
 mod secrets;
@@ -13,38 +15,35 @@ mod secrets;
 mod tests;
 mod tokens;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use avouch_attestors::code::{CodeDigest, CodeError, code_of};
 use avouch_attestors::process::Link;
 use avouch_attestors::{PinnedProcess, ProcessGone};
-use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, Tick, run_selector};
+use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
-use avouch_rules::Task;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-pub use deciding::{Answer, Question};
+pub use deciding::{Answer, Question, Said};
+pub use own::{NoRun, OwnCode};
 pub use scribe::Scribe;
 pub use secrets::Secret;
 pub use tokens::TokenError;
 
 use crate::heard::Heard;
-use crate::limits::{REFUSALS_MAX, RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
+use crate::limits::{RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
-use asking::{Asking, Given};
-use deciding::Wearer;
+use desk::{Desk, Opening, Standing};
 use roots::{Roots, is_alive};
-use tokens::Ticket;
 
 /// What the runs of a node work with.
 pub struct Parts {
@@ -89,8 +88,8 @@ struct Table {
     runs: runs::Runs,
     /// Connections of processes of each run, by its root: they end with it.
     callers: BTreeMap<Process, Vec<Weak<Caller>>>,
-    /// What processes of a run may be given tokens for, by its root: from when its beginning is recorded to its end.
-    tickets: BTreeMap<Process, Arc<Ticket>>,
+    /// Where each run is decided for, by its root: from when its beginning is recorded to its end.
+    desks: BTreeMap<Process, Arc<Desk>>,
 }
 
 /// What a process is as far as runs are concerned.
@@ -219,11 +218,14 @@ impl Runs {
         if line.first().is_none_or(|itself| !table.runs.saw(root, *itself, is_alive)) {
             return Ok(Found::Left);
         }
-        let callers = table.callers.entry(root).or_default();
-        if callers.len().is_power_of_two() {
-            callers.retain(|caller| caller.strong_count() > 0);
+        // A connection asks many times.
+        if caller.enters_run() {
+            let callers = table.callers.entry(root).or_default();
+            if callers.len().is_power_of_two() {
+                callers.retain(|caller| caller.strong_count() > 0);
+            }
+            callers.push(Arc::downgrade(caller));
         }
-        callers.push(Arc::downgrade(caller));
         Ok(Found::In(root, run))
     }
 
@@ -287,26 +289,18 @@ impl Runs {
             return Err(BeginError::Record(e.to_string()));
         }
         let calls_left = if wanted.calls == 0 { TASK_CALLS } else { wanted.calls.min(TASK_CALLS_MAX) };
-        let instance = format!("ins_{}", uuid::Uuid::new_v4().simple());
-        let tools: BTreeSet<_> = wanted.tools.iter().cloned().collect();
-        let mut running = Running {
-            runs: self.clone(),
-            root,
-            uid,
-            ticket: Arc::new(Ticket::new(name, task.clone(), instance.clone(), tools.clone(), calls_left)),
-            instance,
-            code,
-            task_code: task,
-            task: Task { purpose: identity.purpose.to_string(), tools, calls_left },
-            refusals_left: REFUSALS_MAX,
-            wearer: Wearer::new(identity),
+        let opening = Opening {
+            task,
+            instance: format!("ins_{}", uuid::Uuid::new_v4().simple()),
+            tools: wanted.tools.iter().cloned().collect(),
+            calls: calls_left,
             asked_at,
-            feed,
-            gone: false,
-            told: false,
         };
+        let desk = Arc::new(Desk::new(identity.clone(), opening));
+        let mut running =
+            Running { runs: self.clone(), root, uid, desk, identity, code, feed, gone: false, told: false };
         running.record_start(uid, wanted.confined).await.map_err(BeginError::Record)?;
-        self.0.table.lock().tickets.insert(root, running.ticket.clone());
+        self.0.table.lock().desks.insert(root, running.desk.clone());
         Ok(running)
     }
 
@@ -335,7 +329,9 @@ impl Runs {
             table.runs.end(root, is_alive);
             self.0.any.store(!table.runs.is_empty(), Ordering::Release);
             self.0.parts.heard.want(table.runs.any_live());
-            table.tickets.remove(&root);
+            if let Some(desk) = table.desks.remove(&root) {
+                desk.ended.cancel();
+            }
             table.callers.remove(&root).unwrap_or_default()
         };
         self.0.roots.lock().ended(root);
@@ -343,10 +339,26 @@ impl Runs {
     }
 }
 
-/// Resolves when nothing matches any more; `gone` remembers it.
-async fn withdrawn(gone: &mut bool, feed: &mut dyn Feed) {
-    while !*gone {
-        *gone = feed.next().await.is_none_or(|update| update.matched == 0);
+/// Whether a run may go on, as the middle says.
+struct Followed<'a> {
+    feed: &'a mut dyn Feed,
+    /// Nothing matches any more.
+    gone: &'a mut bool,
+}
+
+impl Standing for Followed<'_> {
+    async fn is_over(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.over() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    async fn over(&mut self) {
+        while !*self.gone {
+            *self.gone = self.feed.next().await.is_none_or(|update| update.matched == 0);
+        }
     }
 }
 
@@ -383,17 +395,9 @@ pub struct Running {
     runs: Runs,
     root: Process,
     uid: u32,
-    /// ID of this one live process tree.
-    pub instance: String,
+    desk: Arc<Desk>,
+    identity: Governed,
     pub code: CodeDigest,
-    task_code: avouch_domain::Code,
-    task: Task,
-    /// Counts the calls of the task, also those for tokens.
-    ticket: Arc<Ticket>,
-    refusals_left: u32,
-    wearer: Wearer,
-    /// When the server was asked whether it may begin.
-    asked_at: Tick,
     feed: Box<dyn Feed>,
     /// The identity may not run here any more.
     gone: bool,
@@ -403,14 +407,20 @@ pub struct Running {
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("instance", &self.instance).finish_non_exhaustive()
+        f.debug_struct("Running").field("instance", &self.desk.instance).finish_non_exhaustive()
     }
 }
 
 impl Running {
     #[must_use]
     pub fn identity(&self) -> &Governed {
-        self.wearer.identity()
+        &self.identity
+    }
+
+    /// ID of this one live process tree.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.desk.instance
     }
 
     /// The rules that decide now.
@@ -436,87 +446,23 @@ impl Running {
 
     /// Resolves when the identity may not run here any more.
     pub async fn withdrawn(&mut self) {
-        withdrawn(&mut self.gone, &mut *self.feed).await;
-    }
-
-    /// Decides by the rules of now; where only a yes or a grant is missing, the server is asked for it.
-    async fn judged(&mut self, question: &Question) -> Answer {
-        let alone = self.alone();
-        let Self { runs, wearer, task, task_code, feed, gone, .. } = self;
-        let parts = &runs.0.parts;
-        // What was stopped before the call began is stopped for it, whoever hears of it first.
-        let stopped = tokio::select! {
-            biased;
-            () = withdrawn(gone, &mut **feed) => true,
-            () = std::future::ready(()) => false,
-        };
-        if stopped {
-            return Answer::denied("not_in_force", "the identity may not run here any more".to_owned());
-        }
-        let judge = |wearer: &mut Wearer, given| {
-            let rules = parts.rules.current();
-            // Who gave something at this moment was heard at this moment.
-            let alone = if given == Given::default() { alone } else { Duration::ZERO };
-            wearer.decide(rules.as_deref(), Some(task), question, given, ((parts.clock)().wall, alone))
-        };
-        let mut answer = judge(wearer, Given::default());
-        if question.what_if || answer.needs.nothing() {
-            return answer;
-        }
-        let name = wearer.identity().name.clone();
-        let asking =
-            Asking { requests: &*parts.requests, identity: &name, task: task_code, question, token: "" };
-        // A stop does not wait until somebody has been asked.
-        let stopped = tokio::select! {
-            biased;
-            () = withdrawn(gone, &mut **feed) => true,
-            () = asking.settle(&mut answer, |given| judge(wearer, given)) => false,
-        };
-        if stopped {
-            answer.unasked("the identity may not run here any more");
-        }
-        answer
-    }
-
-    /// How long ago the server was last heard.
-    fn alone(&self) -> Duration {
-        let parts = &self.runs.0.parts;
-        let heard = parts.heard.at().map_or(self.asked_at, |at| at.max(self.asked_at));
-        (parts.clock)().mono.since(heard)
+        Followed { feed: &mut *self.feed, gone: &mut self.gone }.over().await;
     }
 
     /// Decides, counts and records.
     pub async fn decide(&mut self, question: &Question) -> Answer {
-        let had = if question.what_if { self.ticket.calls_left() } else { self.ticket.take() };
-        self.task.calls_left = had;
-        let mut answer = self.judged(question).await;
-        if question.what_if {
-            return answer;
-        }
-        let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
-        match self.runs.0.parts.scribe.write(note, answer.durability()).await {
-            Ok(record) => answer.record = record,
-            Err(error) => {
-                self.ticket.give_back(had);
-                return Answer::unrecorded(&error);
-            }
-        }
-        if !answer.goes_on {
-            self.ticket.give_back(had);
-            self.refusals_left = self.refusals_left.saturating_sub(1);
-        }
-        answer
+        let Self { runs, desk, feed, gone, .. } = self;
+        desk.decide(&runs.0.parts, question, &mut Followed { feed: &mut **feed, gone }).await
     }
 
-    /// True if it was refused so often that it is to end: each refusal is a record.
-    #[must_use]
-    pub fn is_worn_out(&self) -> bool {
-        self.refusals_left == 0
+    /// Resolves when it was refused so often that it is to end.
+    pub fn worn_out(&self) -> impl Future<Output = ()> + use<> {
+        self.desk.worn_out.clone().cancelled_owned()
     }
 
     /// A gate found a tool that is not what it was.
     pub async fn tool_changed(&mut self, gate: &str, tool: &str) {
-        let note = self.note(NodeEvent::ToolChanged, shown(&format!("{gate}/{tool}")), Vec::new());
+        let note = self.desk.note(NodeEvent::ToolChanged, shown(&format!("{gate}/{tool}")), Vec::new());
         let _ = self.runs.0.parts.scribe.write(note, Durability::Soon).await;
     }
 
@@ -524,9 +470,9 @@ impl Running {
     pub async fn end(mut self, why: &'static str) {
         self.told = true;
         self.runs.end(self.root);
-        let left = ("calls_left", self.ticket.calls_left().to_string());
-        let task = self.note(NodeEvent::TaskEnd, self.task_code.to_string(), vec![left]);
-        let end = self.note(
+        let left = ("calls_left", self.desk.calls_left().to_string());
+        let task = self.desk.note(NodeEvent::TaskEnd, self.desk.task.to_string(), vec![left]);
+        let end = self.desk.note(
             NodeEvent::InstanceEnd,
             self.identity().name.to_string(),
             vec![("why", why.to_owned())],
@@ -545,17 +491,13 @@ impl Running {
             ("code", hex::encode(self.code)),
             ("confinement", if confined { "kernel" } else { "advisory" }.to_owned()),
         ];
-        let start = self.note(NodeEvent::InstanceStart, identity.name.to_string(), detail);
-        let calls = ("calls", self.task.calls_left.to_string());
-        let task = self.note(NodeEvent::TaskOpen, self.task_code.to_string(), vec![calls]);
+        let start = self.desk.note(NodeEvent::InstanceStart, identity.name.to_string(), detail);
+        let calls = ("calls", self.desk.calls_left().to_string());
+        let task = self.desk.note(NodeEvent::TaskOpen, self.desk.task.to_string(), vec![calls]);
         let scribe = &self.runs.0.parts.scribe;
         scribe.write(start, Durability::Synced).await?;
         scribe.write(task, Durability::Soon).await?;
         Ok(())
-    }
-
-    fn note(&self, event: NodeEvent, subject: String, detail: Vec<(&'static str, String)>) -> Note {
-        Note { event, actor: self.instance.clone(), subject, detail }
     }
 }
 

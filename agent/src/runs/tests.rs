@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use avouch_attestors::Peer;
 use avouch_domain::fixtures::{id, identity as governed_identity};
-use avouch_domain::{Code, GrantId, Kind, Needs, RequestContent, RequestId, Timestamp, TrustDomain, Whose};
+use avouch_domain::{
+    Code, GrantId, Kind, Needs, RequestContent, RequestId, Tick, Timestamp, TrustDomain, Whose,
+};
 
 use tokio::sync::watch;
 
@@ -71,7 +73,7 @@ impl Supply for Middle {
         [id("/test/coder")].into()
     }
     async fn names(&self, _: &SelectorSet) -> BTreeSet<SpiffeId> {
-        BTreeSet::new()
+        (0..*self.entitled.borrow()).map(|_| id("/test/coder")).collect()
     }
     async fn facts(&self) -> AgentFacts {
         AgentFacts::default()
@@ -330,10 +332,11 @@ async fn who_is_refused_again_and_again_is_worn_out() {
     let rig = rig();
     let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
     for _ in 0..crate::limits::REFUSALS_MAX {
-        assert!(!running.is_worn_out());
+        let at_once = tokio::time::timeout(std::time::Duration::ZERO, running.worn_out()).await;
+        assert!(at_once.is_err());
         running.decide(&question("payroll/read")).await;
     }
-    assert!(running.is_worn_out());
+    running.worn_out().await;
 }
 
 #[tokio::test]
@@ -362,7 +365,7 @@ async fn every_decision_is_recorded_before_it_is_told_and_counted_after() {
     let notes = rig.book.notes.lock().clone();
     let events: Vec<_> = notes.iter().map(|(note, _)| note.event).collect();
     assert_eq!(events[..3], [NodeEvent::InstanceStart, NodeEvent::TaskOpen, NodeEvent::Decision]);
-    assert!(notes.iter().all(|(note, _)| note.actor == running.instance));
+    assert!(notes.iter().all(|(note, _)| note.actor == running.instance()));
     assert_eq!(notes[0].1, Durability::Synced);
 }
 
@@ -576,7 +579,7 @@ async fn a_process_of_a_run_gets_tokens_for_resources_of_its_task_as_long_as_it_
     let mut child = waiting_child();
     let inside = caller_of(child.id());
     let outside = rig.runs.task_token(&inside, "git/pay").await.unwrap_err();
-    assert!(matches!(outside, TokenError::NoRun), "{outside}");
+    assert!(matches!(outside, TokenError::NoRun(NoRun::Outside)), "{outside}");
     let tools = vec!["git/pay".to_owned()];
     let mut running = rig.runs.begin(&myself(), Wanted { tools, calls: 3, ..wanted() }).await.unwrap();
     let given = rig.runs.task_token(&inside, "git/pay").await.unwrap();
@@ -598,7 +601,7 @@ async fn a_process_of_a_run_gets_tokens_for_resources_of_its_task_as_long_as_it_
     assert!(tokens[1].0.detail.contains(&("outcome", "deny".to_owned())));
     running.end("test").await;
     let ended = rig.runs.task_token(&inside, "git/pay").await.unwrap_err();
-    assert!(matches!(ended, TokenError::NoRun | TokenError::Gone(_)), "{ended}");
+    assert!(matches!(ended, TokenError::NoRun(_)), "{ended}");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -611,4 +614,82 @@ async fn a_token_that_cannot_be_recorded_is_not_given() {
     let refused = rig.runs.task_token(&myself(), "git/pay").await.unwrap_err();
     assert!(matches!(refused, TokenError::Record(_)), "{refused}");
     drop(running);
+}
+
+/// A process of a run that asks for itself.
+fn own(action: &str, resource: &str) -> Question {
+    Question { own_code: true, unlimited: true, ..Question::of(action, resource) }
+}
+
+#[tokio::test]
+async fn what_a_process_asks_for_itself_is_counted_and_recorded_as_what_gates_ask_and_says_so() {
+    let rig = rig();
+    let mut child = waiting_child();
+    let mut running = rig.runs.begin(&myself(), Wanted { calls: 2, ..wanted() }).await.unwrap();
+    let itself = rig.runs.own_code(&caller_of(child.id())).unwrap();
+    assert_eq!((itself.identity(), itself.task().as_str()), (&id("/test/coder"), "fix-4711"));
+    let read = own("tool.call", "files/read_file");
+    assert!(itself.decide(&read).await.unwrap().goes_on);
+    assert!(running.decide(&question("files/read_file")).await.goes_on, "the other call is the gate's");
+    let third = itself.decide(&read).await.unwrap();
+    assert_eq!((third.outcome, third.reason), ("deny", "task"), "there are no calls left");
+    let notes = rig.book.notes.lock().clone();
+    let own_code = ("asked_by", "own_code".to_owned());
+    let by_itself: Vec<_> = notes.iter().map(|(note, _)| note.detail.contains(&own_code)).collect();
+    assert_eq!(by_itself[by_itself.len() - 3..], [true, false, true]);
+    running.end("test").await;
+    assert!(matches!(itself.decide(&read).await, Err(NoRun::Outside)), "the run is over");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_counts_for_own_code_before_the_run_has_ended_by_it() {
+    let rig = rig();
+    let mut child = waiting_child();
+    let _running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let itself = rig.runs.own_code(&caller_of(child.id())).unwrap();
+    let read = own("tool.call", "files/read_file");
+    assert!(itself.decide(&read).await.unwrap().goes_on);
+    rig.middle.entitled.send_replace(0);
+    let stopped = itself.decide(&read).await.unwrap();
+    assert_eq!((stopped.outcome, stopped.reason), ("deny", "not_in_force"));
+    let (last, _) = rig.book.notes.lock().last().unwrap().clone();
+    assert!(last.detail.contains(&("reason", "not_in_force".to_owned())), "{last:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_grant_is_used_for_nobody_who_would_not_keep_its_limits() {
+    let rig = rig();
+    let mut child = waiting_child();
+    let _running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let itself = rig.runs.own_code(&caller_of(child.id())).unwrap();
+    *rig.people.uses.lock() = 1;
+    let read = own("telemetry.read", "telemetry/requests");
+    let denied = itself.decide(&read).await.unwrap();
+    assert_eq!((denied.outcome, denied.reason), ("deny", "limits"), "{denied:?}");
+    assert_eq!((*rig.people.uses.lock(), rig.people.asked.lock().len()), (1, 0));
+    let kept = itself.decide(&Question { unlimited: false, ..read }).await.unwrap();
+    assert_eq!((kept.outcome, *rig.people.uses.lock()), ("constrain", 0), "{kept:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn values_are_read_by_the_rules_that_decide_and_what_can_not_be_meant_is_denied() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let said = |value: Option<avouch_rules::Param>| {
+        let said: Said = Arc::new([("path".to_owned(), value), ("unknown".to_owned(), None)].into());
+        Question { said: vec![said], kind: "Tool".into(), ..question("files/read_file") }
+    };
+    let text = |text: &str| Some(avouch_rules::Param::String(text.into()));
+    assert!(running.decide(&said(text("pay/main.py"))).await.goes_on);
+    let secret = running.decide(&said(text("pay/secrets/key"))).await;
+    assert!(!secret.goes_on && secret.text.contains("files.secrets"), "{secret:?}");
+    assert_eq!(running.decide(&said(None)).await.reason, "params");
+    let other = Question { kind: "File".into(), ..question("files/read_file") };
+    assert_eq!(running.decide(&other).await.reason, "resource_type");
 }

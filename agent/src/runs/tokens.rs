@@ -3,82 +3,21 @@
 //! Each costs a call of the task, whether it is given or not, and is recorded before it is handed out. Never for a run that
 //! has ended meanwhile, and never kept here.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use avouch_attestors::ProcessGone;
-use avouch_domain::{Code, NodeEvent, Note, SpiffeId};
-use parking_lot::Mutex;
+use avouch_domain::{NodeEvent, Note};
 
-use super::{Found, Runs};
+use super::desk::Desk;
+use super::{NoRun, Runs};
 use crate::peer::Caller;
 use crate::records::Durability;
 use crate::upstream::{CallError, SignedToken, TokenAsk};
 
-/// A run's calls, and what tokens of it say.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    identity: SpiffeId,
-    task: Code,
-    instance: String,
-    /// IDs of resources; empty: any.
-    tools: BTreeSet<String>,
-    calls: Mutex<u32>,
-}
-
-impl Ticket {
-    pub(super) fn new(
-        identity: SpiffeId,
-        task: Code,
-        instance: String,
-        tools: BTreeSet<String>,
-        calls: u32,
-    ) -> Self {
-        Self { identity, task, instance, tools, calls: Mutex::new(calls) }
-    }
-
-    pub(super) fn calls_left(&self) -> u32 {
-        *self.calls.lock()
-    }
-
-    /// Takes a call; gives how many there were.
-    pub(super) fn take(&self) -> u32 {
-        let mut calls = self.calls.lock();
-        let had = *calls;
-        *calls = had.saturating_sub(1);
-        had
-    }
-
-    /// The call that was taken when there were `had` was none.
-    pub(super) fn give_back(&self, had: u32) {
-        if had > 0 {
-            *self.calls.lock() += 1;
-        }
-    }
-
-    fn has(&self, resource: &str) -> bool {
-        self.tools.is_empty() || self.tools.contains(resource)
-    }
-
-    fn note(&self, resource: &str, outcome: &str, more: Vec<(&'static str, String)>) -> Note {
-        let mut detail = vec![("outcome", outcome.to_owned()), ("task", self.task.to_string())];
-        detail.extend(more);
-        Note {
-            event: NodeEvent::TaskToken,
-            actor: self.instance.clone(),
-            subject: resource.to_owned(),
-            detail,
-        }
-    }
-}
-
 /// Why no token is given.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error(
-        "this process belongs to no run, so there is no task: start it with `avouch run IDENTITY -- CMD`"
-    )]
-    NoRun,
+    #[error(transparent)]
+    NoRun(#[from] NoRun),
     #[error(
         "the rules in force know no resource \"{0}\", so no gate would take a token for it: `avouch rules show` has what \
          there is"
@@ -94,8 +33,6 @@ pub enum TokenError {
     Server(CallError),
     #[error("the token can't be recorded, so it is not given: {0}")]
     Record(String),
-    #[error(transparent)]
-    Gone(#[from] ProcessGone),
 }
 
 impl Runs {
@@ -104,46 +41,42 @@ impl Runs {
     /// # Errors
     /// [`TokenError`]; then no token was given.
     pub async fn task_token(&self, caller: &Arc<Caller>, resource: &str) -> Result<SignedToken, TokenError> {
-        let ticket = self.ticket(caller)?;
+        let (desk, _) = self.desk(caller)?;
         let parts = &self.0.parts;
         let known = parts.rules.current().is_some_and(|held| held.rules.catalogue().get(resource).is_some());
         if !known {
             return Err(TokenError::Unknown(super::shown(resource)));
         }
-        let had = ticket.take();
+        let had = desk.take();
         if had == 0 {
             return Err(TokenError::NoCalls);
         }
-        if !ticket.has(resource) {
-            let note = ticket.note(resource, "deny", vec![("reason", "tools".to_owned())]);
+        if !desk.has(resource) {
+            let note = note(&desk, resource, "deny", vec![("reason", "tools".to_owned())]);
             // A refusal that can't be recorded still is one.
             let _ = parts.scribe.write(note, Durability::Soon).await;
             return Err(TokenError::Tools(resource.to_owned()));
         }
         let ask = TokenAsk {
-            identity: ticket.identity.clone(),
+            identity: desk.identity.clone(),
             resource: resource.to_owned(),
-            task: ticket.task.clone(),
-            instance: ticket.instance.clone(),
+            task: desk.task.clone(),
+            instance: desk.instance.clone(),
         };
         let signed = parts.tasks.sign(&ask).await.map_err(|e| {
-            ticket.give_back(had);
+            desk.give_back(had);
             TokenError::Server(e)
         })?;
         let more = vec![("token", signed.id.clone()), ("until", signed.expires_at.secs().to_string())];
-        let note = ticket.note(resource, "allow", more);
+        let note = note(&desk, resource, "allow", more);
         parts.scribe.write(note, Durability::Soon).await.map_err(TokenError::Record)?;
-        // Whoever asked must still be there, and its run.
-        if !Arc::ptr_eq(&ticket, &self.ticket(caller)?) {
-            return Err(TokenError::NoRun);
-        }
+        self.still_at(caller, &desk)?;
         Ok(signed)
     }
+}
 
-    /// That of the caller's run, which is live.
-    fn ticket(&self, caller: &Arc<Caller>) -> Result<Arc<Ticket>, TokenError> {
-        let process = caller.process()?;
-        let Found::In(root, _) = self.found(caller, &process)? else { return Err(TokenError::NoRun) };
-        self.0.table.lock().tickets.get(&root).cloned().ok_or(TokenError::NoRun)
-    }
+fn note(desk: &Desk, resource: &str, outcome: &str, more: Vec<(&'static str, String)>) -> Note {
+    let mut detail = vec![("outcome", outcome.to_owned()), ("task", desk.task.to_string())];
+    detail.extend(more);
+    desk.note(NodeEvent::TaskToken, resource.to_owned(), detail)
 }

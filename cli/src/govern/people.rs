@@ -3,6 +3,7 @@
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
+use super::stops::{bounds, bounds_json};
 use super::table::table;
 use super::{PersonVerb, Session};
 use crate::exit::PENDING;
@@ -70,7 +71,12 @@ async fn leave(session: &mut Session<'_>, person: &str, apply: bool) -> Result<(
         || {
             let passed: Vec<_> =
                 left.passed.iter().map(|p| json!({"spiffe_id": p.spiffe_id, "owner": p.owner})).collect();
-            json!({"person": id, "passed": passed, "paused": left.paused, "more": left.more, "dry_run": !apply})
+            let mut value = json!({"person": id, "passed": passed, "paused": left.paused, "more": left.more, "dry_run": !apply});
+            if let Some(fields) = value.as_object_mut() {
+                let bounds = bounds_json(&left.nodes, left.accepted_until);
+                fields.extend(bounds.map(|(name, value)| (name.to_owned(), value)));
+            }
+            value
         },
         || {
             let passed = left.passed.iter().map(|p| {
@@ -87,7 +93,8 @@ async fn leave(session: &mut Session<'_>, person: &str, apply: bool) -> Result<(
                 text.push_str("And more: these are the first.\n");
             }
             text.push_str(&match apply {
-                true => format!("{person} has left.\n"),
+                true if left.paused.is_empty() => format!("{person} has left.\n"),
+                true => format!("{person} has left.\n{}", bounds(&left.nodes, left.accepted_until)),
                 false => format!("Nothing was done yet: the same with --apply lets {person} leave.\n"),
             });
             text

@@ -24,6 +24,12 @@ pub(super) async fn stop(session: &mut Session<'_>, name: String, drill: bool) -
     if stop.nodes.iter().all(|node| node.confirmed) { Ok(()) } else { Err(Failure::new(FINDING, "")) }
 }
 
+/// What nodes said of what was stopped, in JSON: their list, and until when it is accepted outside.
+pub(super) fn bounds_json(nodes: &[wire::StopNode], accepted_until: i64) -> [(&'static str, Value); 2] {
+    let until = (accepted_until != 0).then(|| rfc3339(accepted_until));
+    [("nodes", nodes.iter().map(node).collect()), ("accepted_until", until.into())]
+}
+
 fn told(session: &mut Session<'_>, stop: &wire::StopResponse, what: &str) -> Result<(), Failure> {
     let identity = stop.identity.as_ref();
     let identity = identity.ok_or_else(|| Failure::new(FAILED, "the server shows no identity"))?;
@@ -31,13 +37,12 @@ fn told(session: &mut Session<'_>, stop: &wire::StopResponse, what: &str) -> Res
         || {
             let mut value = shown(identity);
             if let Some(fields) = value.as_object_mut() {
-                fields.insert("nodes".to_owned(), stop.nodes.iter().map(node).collect());
-                let until = (stop.accepted_until != 0).then(|| rfc3339(stop.accepted_until));
-                fields.insert("accepted_until".to_owned(), until.into());
+                let bounds = bounds_json(&stop.nodes, stop.accepted_until);
+                fields.extend(bounds.map(|(name, value)| (name.to_owned(), value)));
             }
             value
         },
-        || format!("{} {what}\n{}", identity.spiffe_id, bounds(stop)),
+        || format!("{} {what}\n{}", identity.spiffe_id, bounds(&stop.nodes, stop.accepted_until)),
     );
     Ok(())
 }
@@ -52,23 +57,23 @@ fn node(node: &wire::StopNode) -> Value {
 }
 
 /// How far it holds: what is confirmed, who is silent, and what others may still accept.
-fn bounds(stop: &wire::StopResponse) -> String {
-    let confirmed: Vec<_> = stop.nodes.iter().filter(|node| node.confirmed).collect();
+pub(super) fn bounds(nodes: &[wire::StopNode], accepted_until: i64) -> String {
+    let confirmed: Vec<_> = nodes.iter().filter(|node| node.confirmed).collect();
     let last = confirmed.iter().map(|node| node.took_ms).max();
     let after = last.map(|last| format!(", the last after {last} ms")).unwrap_or_default();
-    let mut text = match stop.nodes.len() {
+    let mut text = match nodes.len() {
         0 => "  confirmed  no node may run it\n".to_owned(),
         all => format!("  confirmed  {} of {all} nodes{after}\n", confirmed.len()),
     };
-    for node in stop.nodes.iter().filter(|node| !node.confirmed) {
+    for node in nodes.iter().filter(|node| !node.confirmed) {
         let until = rfc3339(node.decides_until);
         text.push_str(&format!(
             "  silent     {}: decides by what it knows until {until} at most\n",
             node.node
         ));
     }
-    if stop.accepted_until != 0 {
-        let until = rfc3339(stop.accepted_until);
+    if accepted_until != 0 {
+        let until = rfc3339(accepted_until);
         text.push_str(&format!(
             "  outside    who verifies by himself accepts its SVIDs until {until} at most\n"
         ));
@@ -88,17 +93,13 @@ mod tests {
             took_ms,
             decides_until: 600,
         };
-        let stop = wire::StopResponse {
-            nodes: vec![node("a", true, 3), node("b", true, 7), node("c", false, 0)],
-            accepted_until: 3_600,
-            ..Default::default()
-        };
+        let nodes = [node("a", true, 3), node("b", true, 7), node("c", false, 0)];
         assert_eq!(
-            bounds(&stop),
+            bounds(&nodes, 3_600),
             "  confirmed  2 of 3 nodes, the last after 7 ms\n  silent     c: decides by what it knows until \
              1970-01-01T00:10:00Z at most\n  outside    who verifies by himself accepts its SVIDs until \
              1970-01-01T01:00:00Z at most\n"
         );
-        assert_eq!(bounds(&wire::StopResponse::default()), "  confirmed  no node may run it\n");
+        assert_eq!(bounds(&[], 0), "  confirmed  no node may run it\n");
     }
 }

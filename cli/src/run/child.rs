@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use super::SUPERVISOR;
 use super::confine::Domain;
+use crate::access_place;
 use crate::children;
 use crate::gate::SOCKET_VARIABLE;
 use crate::sys;
@@ -77,6 +78,12 @@ impl Child {
             .env(TASK, task)
             .env(IDENTITY, &begun.spiffe_id)
             .envs(places.variables.iter().map(|(name, value)| (name, value)));
+        let access = access_place::beside(places.agent);
+        // A node agent of before it was has none, and that of another is none of its business.
+        match access.exists() {
+            true => command.env(access_place::VARIABLE, access),
+            false => command.env_remove(access_place::VARIABLE),
+        };
         match domain {
             Some(domain) => sys::end_with_parent_after(&mut command, domain.enter()),
             None => sys::end_with_parent(&mut command),

@@ -23,7 +23,7 @@ use crate::slice::{Guarded, Index, Slice, Target};
 use crate::words::{Kind, ParamKind, Who};
 
 /// A grant as it would be the moment it is given.
-const FRESH_GRANT: Grant = Grant { uses_left: 1, seconds_left: 900 };
+pub const FRESH_GRANT: Grant = Grant { uses_left: 1, seconds_left: 900 };
 
 /// Something that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

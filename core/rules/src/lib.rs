@@ -39,7 +39,7 @@ mod tests;
 pub use add_gate::{NewGate, NewHttpGate, NewRoute, add_hook_gate, add_http_gate, add_mcp_gate, let_preset};
 pub use catalogue::{Catalogue, Resource, actions};
 pub use check::check;
-pub use decide::{Decision, Missing, Need, Outcome, Rules};
+pub use decide::{Decision, FRESH_GRANT, Missing, Need, Outcome, Rules};
 pub use folder::{Finding, Folder};
 pub use gates::{Behind, Gate, GateTool, TOOL_CALL, ToolGate, hooks};
 pub use http_gate::{HTTP_READ, HTTP_WRITE, HttpGate, HttpRoute, SecretPlace};

@@ -149,6 +149,11 @@ pub struct LeavePersonResponse {
     /// There are more of them.
     #[prost(bool, tag = "4")]
     pub more: bool,
+    /// What nodes said of what pauses, and until when it may be accepted outside, as in StopResponse.
+    #[prost(message, repeated, tag = "5")]
+    pub nodes: ::prost::alloc::vec::Vec<StopNode>,
+    #[prost(int64, tag = "6")]
+    pub accepted_until: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Passed {

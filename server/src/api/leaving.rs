@@ -7,6 +7,8 @@ use tonic::Status;
 use crate::api::call::Call;
 use crate::api::governance::{GovernanceApi, unreadable};
 use crate::api::status::{leave_failed, write_failed};
+use crate::api::stopping::bounds_to_wire;
+use crate::service::Bounds;
 
 impl GovernanceApi {
     pub(super) async fn leave(
@@ -17,12 +19,13 @@ impl GovernanceApi {
         let actor = self.person(call)?;
         let leaver = person_id(&request.id).map_err(unreadable)?;
         let left = if request.dry_run {
-            self.services.departure(call.now(), &actor, &leaver)
+            self.services.departure(call.now(), &actor, &leaver).map(|left| (left, Bounds::default()))
         } else {
             let left = self.services.leave_person(call.now(), &actor, leaver).await;
             left.map_err(|e| write_failed("failed to let the person leave", &e))?
         };
-        let left = left.map_err(|e| leave_failed(&e))?;
+        let (left, bounds) = left.map_err(|e| leave_failed(&e))?;
+        let (nodes, accepted_until) = bounds_to_wire(&bounds);
         let passed = left
             .passed
             .iter()
@@ -32,6 +35,8 @@ impl GovernanceApi {
             passed: passed.collect(),
             paused: left.paused.iter().map(ToString::to_string).collect(),
             more: left.more,
+            nodes,
+            accepted_until,
         })
     }
 }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::api::call::open;
 use crate::api::governance::GovernanceApi;
 use crate::api::status::identity_written;
-use crate::service::{Step, Stop, StopNode};
+use crate::service::{Bounds, Step, Stop, StopNode};
 
 impl GovernanceApi {
     pub(super) async fn stopping(
@@ -28,15 +28,17 @@ impl GovernanceApi {
 }
 
 fn stop_to_wire(stop: &Stop) -> wire::StopResponse {
+    let (nodes, accepted_until) = bounds_to_wire(&stop.bounds);
+    wire::StopResponse { identity: Some(identity_to_wire(&stop.identity)), nodes, accepted_until }
+}
+
+/// The nodes, and the end outside of them.
+pub(super) fn bounds_to_wire(bounds: &Bounds) -> (Vec<wire::StopNode>, i64) {
     let node = |node: &StopNode| wire::StopNode {
         node: node.agent.to_string(),
         confirmed: node.took.is_some(),
         took_ms: node.took.map_or(0, |took| u32::try_from(took.as_millis()).unwrap_or(u32::MAX)),
         decides_until: node.decides_until.map_or(0, avouch_domain::Timestamp::secs),
     };
-    wire::StopResponse {
-        identity: Some(identity_to_wire(&stop.identity)),
-        nodes: stop.nodes.iter().map(node).collect(),
-        accepted_until: stop.accepted_until.map_or(0, avouch_domain::Timestamp::secs),
-    }
+    (bounds.nodes.iter().map(node).collect(), bounds.accepted_until.map_or(0, avouch_domain::Timestamp::secs))
 }

@@ -78,7 +78,7 @@ pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use node_records::ShipError;
 pub use requests::{Asking, AskingError};
 pub use rules::Publication;
-pub use stopping::{Stop, StopNode};
+pub use stopping::{Bounds, Stop, StopNode};
 pub use svids::{JwtError, MintX509Error, X509ItemError, X509Param};
 pub use tasks::{ShowError, TokenAsk};
 

@@ -9,7 +9,8 @@ use avouch_engine::Registry;
 use avouch_engine::plan::leaving::{self, Departure, LeaveError};
 use avouch_engine::plan::people::{self, NewPerson, PeopleError};
 
-use super::{Services, WriteError};
+use super::stopping::Before;
+use super::{Bounds, Services, WriteError};
 
 /// An ID nobody has had.
 pub(super) fn fresh_person_id() -> Option<PersonId> {
@@ -76,7 +77,8 @@ impl Services {
         leaving::leave(&self.registry(), now.wall, actor, leaver).1
     }
 
-    /// Lets somebody leave, in as many plans as it takes. Names what the first of them did.
+    /// Lets somebody leave, in as many plans as it takes, and waits until the nodes that follow have confirmed what pauses.
+    /// Names what the first plan did, and the nodes of all.
     ///
     /// # Errors
     /// [`WriteError`]; then the person is still there, and what was done stays done.
@@ -85,19 +87,29 @@ impl Services {
         now: Now,
         actor: &PersonId,
         leaver: PersonId,
-    ) -> Result<Result<Departure, LeaveError>, WriteError> {
-        let mut first: Option<Departure> = None;
+    ) -> Result<Result<(Departure, Bounds), LeaveError>, WriteError> {
+        let (mut first, mut before): (Option<Departure>, _) = (None, Before::default());
         loop {
-            let (by, who) = (actor.clone(), leaver.clone());
-            let step = move |registry: &Registry| leaving::leave(registry, now.wall, &by, &who);
-            let step = match self.0.writer.write(step).await? {
+            let (by, who, settings) = (actor.clone(), leaver.clone(), self.0.settings.clone());
+            let step = move |registry: &Registry| {
+                let (plan, done) = leaving::leave(registry, now.wall, &by, &who);
+                let known = done.map(|departure| {
+                    let mut before = Before::default();
+                    let paused = departure.paused.iter();
+                    paused.for_each(|name| before.read(registry, &settings, now.wall, name));
+                    (departure, before, registry.position().revision.next())
+                });
+                (plan, known)
+            };
+            let (step, known, revision) = match self.0.writer.write(step).await? {
                 Ok(step) => step,
                 Err(e) => return Ok(Err(e)),
             };
+            before.join(known);
             let (person, more) = (step.person.clone(), step.more);
             let so_far = Departure { person, ..first.take().unwrap_or(step) };
             if !more {
-                return Ok(Ok(so_far));
+                return Ok(Ok((so_far, self.bounds(now, before, revision).await)));
             }
             first = Some(so_far);
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use avouch_domain::limits::{ALONE_LONG, SELF_ACTING_SVID_MAX};
-use avouch_domain::{Identity, Kind, Now, PersonId, SpiffeId, StopTried, Tick, Timestamp};
+use avouch_domain::{Identity, Kind, Now, PersonId, Revision, SpiffeId, StopTried, Tick, Timestamp};
 use avouch_engine::Registry;
 use avouch_engine::entitle::agents_of_name;
 use avouch_engine::plan::identities::{self, IdentityError};
@@ -18,6 +18,12 @@ use crate::limits::STOP_CONFIRM_MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
     pub identity: Identity,
+    pub bounds: Bounds,
+}
+
+/// How far it holds that something is stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
     /// The nodes that might have served it, ascending.
     pub nodes: Vec<StopNode>,
     /// Until when somebody who verifies by himself may accept what was given out; `None`: nothing was.
@@ -34,21 +40,42 @@ pub struct StopNode {
     pub decides_until: Option<Timestamp>,
 }
 
-/// What is known of an identity at the moment of the write.
-struct Before {
-    /// Nodes that may serve it.
+/// What is known of identities at the moment of the write.
+#[derive(Default)]
+pub(super) struct Before {
+    /// Nodes that may serve them.
     agents: BTreeSet<SpiffeId>,
     /// Those of them whose SVID has ended, or that were banned, and that may not know it.
     gone: BTreeSet<SpiffeId>,
     /// The longest life of an SVID that is out; `None`: no entry gives one.
     longest: Option<Duration>,
+    /// One of them is a service, which nodes go on with however long the server is silent.
+    endless: bool,
 }
 
 impl Before {
-    fn read(registry: &Registry, settings: &Settings, wall: Timestamp, name: &SpiffeId) -> Self {
+    /// Takes in one more.
+    pub(super) fn read(
+        &mut self,
+        registry: &Registry,
+        settings: &Settings,
+        wall: Timestamp,
+        name: &SpiffeId,
+    ) {
         let alive = |agent: &SpiffeId| registry.node(agent).is_some_and(|node| node.is_alive(wall));
-        let (agents, gone) = agents_of_name(registry, name).into_iter().partition(alive);
-        Self { agents, gone, longest: longest_svid(registry, settings, wall, name) }
+        let (agents, gone): (Vec<_>, Vec<_>) = agents_of_name(registry, name).into_iter().partition(alive);
+        self.agents.extend(agents);
+        self.gone.extend(gone);
+        self.longest = self.longest.max(longest_svid(registry, settings, wall, name));
+        self.endless |= registry.identity(name).is_some_and(|identity| identity.kind == Kind::Service);
+    }
+
+    /// Takes in what was known at a write before.
+    pub(super) fn join(&mut self, other: Self) {
+        self.agents.extend(other.agents);
+        self.gone.extend(other.gone);
+        self.longest = self.longest.max(other.longest);
+        self.endless |= other.endless;
     }
 }
 
@@ -68,7 +95,8 @@ impl Services {
         let (actor, of, settings) = (actor.clone(), name.clone(), self.0.settings.clone());
         let write = move |registry: &Registry| {
             // What it was until this very write, and what the write is committed as.
-            let before = Before::read(registry, &settings, now.wall, &of);
+            let mut before = Before::default();
+            before.read(registry, &settings, now.wall, &of);
             let revision = registry.position().revision.next();
             let (plan, done) = step(registry, now.wall, &actor, &of);
             (plan, done.map(|identity| (identity, revision, before)))
@@ -77,12 +105,18 @@ impl Services {
             Ok(done) => done,
             Err(refused) => return Ok(Err(refused)),
         };
+        let bounds = self.bounds(now, before, revision).await;
+        let identity = self.keep_tried(now, &name, &bounds.nodes).await.unwrap_or(identity);
+        Ok(Ok(Stop { identity, bounds }))
+    }
+
+    /// Waits until the nodes that follow have confirmed a write, at most [`STOP_CONFIRM_MAX`].
+    pub(super) async fn bounds(&self, now: Now, before: Before, revision: Revision) -> Bounds {
         let answered = self.0.feed.confirmed(&before.agents, revision, STOP_CONFIRM_MAX).await;
         let ended = (self.0.clock)();
-        let endless = identity.kind == Kind::Service;
         let node = |agent: SpiffeId| StopNode {
             took: answered.get(&agent).map(|at| at.since(now.mono)),
-            decides_until: (!endless).then(|| decides_until(self.0.feed.renewed(&agent), ended)),
+            decides_until: (!before.endless).then(|| decides_until(self.0.feed.renewed(&agent), ended)),
             agent,
         };
         // Who was shut out hears nothing, and goes on as long as somebody who is cut off.
@@ -92,10 +126,9 @@ impl Services {
         });
         let mut nodes: Vec<_> = before.agents.into_iter().map(node).chain(cut_off).collect();
         nodes.sort_by(|a, b| a.agent.cmp(&b.agent));
-        let identity = self.keep_tried(now, &name, &nodes).await.unwrap_or(identity);
         // What was signed until the commit is out as long as what was signed just then.
         let accepted_until = before.longest.map(|longest| ended.wall + longest);
-        Ok(Ok(Stop { identity, nodes, accepted_until }))
+        Bounds { nodes, accepted_until }
     }
 
     /// Keeps how it went; `None` if that fails: what was stopped is stopped all the same.

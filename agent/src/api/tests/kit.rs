@@ -24,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 use zeroize::Zeroizing;
 
-use super::super::{Stop, WorkloadOptions, WorkloadParts, listener, serve_workload};
+use super::super::{Sockets, Stop, WorkloadOptions, WorkloadParts, listener, serve_workload};
 use crate::fair::FairShare;
 use crate::limits::CALLS_MAX;
 use crate::metrics::Metrics;
@@ -199,7 +199,12 @@ impl World {
         let stop = Stop::new();
         let bound = listener::bind_workload(&path).unwrap();
         let parts = parts(&looker, &metrics, setup.options);
-        tokio::spawn(serve_workload(bound, supply.clone(), parts, stop.clone()));
+        tokio::spawn(serve_workload(
+            Sockets { workload: bound, access: None },
+            supply.clone(),
+            parts,
+            stop.clone(),
+        ));
         Self { supply, looker, metrics, stop, path, _dir: dir }
     }
 
