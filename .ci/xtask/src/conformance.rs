@@ -39,17 +39,11 @@ pub fn run(check: bool) -> Outcome {
     if !faults.is_empty() {
         return Err(format!("conformance:\n{}", faults.join("\n")));
     }
-    let page = page(&rules.rule, &named);
-    if !check {
-        return std::fs::write(files::root().join(PAGE), page)
-            .map_err(|e| format!("cannot write {PAGE}: {e}"));
-    }
-    if files::read(PAGE).unwrap_or_default() == page {
+    files::write_or_compare(PAGE, &page(&rules.rule, &named), check, "cargo xtask conformance")?;
+    if check {
         println!("conformance: {} rules, page fresh", rules.rule.len());
-        Ok(())
-    } else {
-        Err(format!("{PAGE} is stale: run `cargo xtask conformance`"))
     }
+    Ok(())
 }
 
 /// Rule id -> files whose tests say `conforms!("ID")`.
@@ -110,7 +104,7 @@ fn page(rules: &[Rule], named: &BTreeMap<String, BTreeSet<String>>) -> String {
             "| {} | {} | {} | {} | {proof} |",
             rule.id,
             rule.level,
-            rule.rule.replace('|', "\\|"),
+            files::cell(&rule.rule),
             rule.section
         );
     }

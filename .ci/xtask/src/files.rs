@@ -32,6 +32,24 @@ pub fn read(path: &str) -> Result<String, String> {
     std::fs::read_to_string(root().join(path)).map_err(|e| format!("cannot read {path}: {e}"))
 }
 
+/// Writes a generated page, or with `check` fails when it is not what it would be now.
+pub fn write_or_compare(path: &str, text: &str, check: bool, command: &str) -> Outcome {
+    if !check {
+        return std::fs::write(root().join(path), text).map_err(|e| format!("cannot write {path}: {e}"));
+    }
+    // A page that is not there is as stale as one that differs.
+    if read(path).unwrap_or_default() == text {
+        Ok(())
+    } else {
+        Err(format!("{path} is stale: run `{command}`"))
+    }
+}
+
+/// A text as one cell of a table.
+pub fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
 /// Runs a program in the top folder with inherited output; a non-zero exit is an error.
 pub fn run(program: &str, args: &[&str]) -> Outcome {
     eprintln!("+ {program} {}", args.join(" "));

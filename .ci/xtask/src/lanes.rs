@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::{Outcome, conformance, files, integration, tidy};
+use crate::{Outcome, claims, conformance, files, integration, tidy};
 
 /// How much of the pyramid a test run climbs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,7 +179,10 @@ pub fn ci() -> Outcome {
         )
     })?;
     lane("dependencies", &dependencies)?;
-    lane("conformance page", &|| conformance::run(true))?;
+    lane("pages", &|| {
+        conformance::run(true)?;
+        claims::run(true)
+    })?;
     lane("instructions", &instructions)?;
     lane("integration", &|| integration::run(None))?;
     println!("ci: ok in {} min", start.elapsed().as_secs() / 60);

@@ -4,12 +4,14 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods)] // a tool for the terminal that times its own lanes
 
+mod claims;
 mod conformance;
 mod files;
 mod fuzz;
 mod r#gen;
 mod integration;
 mod lanes;
+mod proofs;
 mod tidy;
 
 use std::process::ExitCode;
@@ -22,6 +24,7 @@ cargo xtask COMMAND
   tidy                   house rules, arrows, generated files
   gen [--check]          write (or compare) the code generated from proto/spec
   conformance [--check]  write (or compare) docs/CONFORMANCE.md
+  claims [--check]       write (or compare) docs/CLAIMS.md
   integration [SUITE]    suites with real foreign parts; without a name lists and runs all
   sim [OPTIONS]          the whole system under virtual time: replay, trace, shrink a seed, or run many (sim --help)
   fuzz TARGET            one parser of outside bytes under libFuzzer, by hand
@@ -49,6 +52,8 @@ fn main() -> ExitCode {
         ["gen", "--check"] => r#gen::run(true),
         ["conformance"] => conformance::run(false),
         ["conformance", "--check"] => conformance::run(true),
+        ["claims"] => claims::run(false),
+        ["claims", "--check"] => claims::run(true),
         ["integration"] => integration::run(None),
         ["integration", suite] => integration::run(Some(suite)),
         ["bench", rest @ ..] => lanes::bench(rest),

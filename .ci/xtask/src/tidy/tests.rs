@@ -55,10 +55,3 @@ fn a_promise_has_a_number_and_its_proofs() {
     assert_eq!(promises::promise("| SEC-08 | Nothing proves it | |"), Some(("SEC-08", vec![])));
     assert_eq!(promises::promise("| An actor | can | must not |"), None);
 }
-
-#[test]
-fn only_a_test_proves_a_promise() {
-    let text = "#[tokio::test]\n#[cfg(unix)]\nasync fn good() {}\nfn helper() {}\n#[test]\nfn other() {}\n";
-    assert!(promises::has_test(text, "good") && promises::has_test(text, "other"));
-    assert!(!promises::has_test(text, "helper") && !promises::has_test(text, "go"));
-}
