@@ -170,7 +170,7 @@ impl Wearer {
         };
         let params = match meant(held, question) {
             Ok(params) => params,
-            Err(denied) => return denied,
+            Err((reason, text)) => return Answer::denied(reason, text),
         };
         let caller = Caller { task, yes: given.yes, grant: given.grant, ..Caller::new(identity) };
         let Question { action, resource, .. } = question;
@@ -228,22 +228,20 @@ impl Wearer {
     }
 }
 
-/// The parameters, by the catalogue of the rules that decide. Of a resource that it does not have, none.
-fn meant<'a>(held: &Held, question: &'a Question) -> Result<Cow<'a, Params>, Answer> {
+/// The parameters, by the catalogue of the rules that decide; of a resource that it does not have, none. Or why it is denied, as
+/// a word and a sentence.
+fn meant<'a>(held: &Held, question: &'a Question) -> Result<Cow<'a, Params>, (&'static str, String)> {
     let mut params = Cow::Borrowed(&question.params);
     let Some(known) = held.rules.catalogue().get(&question.resource) else { return Ok(params) };
     if !question.kind.is_empty() && question.kind != known.kind {
         let (id, had, kind) = (&known.id, &question.kind, &known.kind);
-        return Err(Answer::denied(
-            "resource_type",
-            format!("\"{id}\" is of type \"{kind}\", not \"{had}\""),
-        ));
+        return Err(("resource_type", format!("\"{id}\" is of type \"{kind}\", not \"{had}\"")));
     }
     for name in known.params.keys() {
         let Some(said) = question.said.iter().find_map(|said| said.get(name)) else { continue };
         let Some(param) = said else {
             let text = format!("property \"{name}\": expected a whole number, a text or a list of texts");
-            return Err(Answer::denied("params", text));
+            return Err(("params", text));
         };
         params.to_mut().insert(name.clone(), param.clone());
     }
