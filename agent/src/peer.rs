@@ -7,13 +7,13 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use avouch::authority::Mended;
 use avouch_attestors::process::{Look, Pins};
 use avouch_attestors::{Peer, PinnedProcess, ProcessGone};
+use avouch_engine::runs::Process;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
@@ -33,8 +33,8 @@ pub struct Caller {
     pins: Arc<Pins>,
     pinned: Mutex<Pinned>,
     closing: CancellationToken,
-    /// It was found in a run before.
-    in_run: AtomicBool,
+    /// Itself and the root of its run, once it was found in one.
+    in_run: OnceLock<[Process; 2]>,
     _share: Option<Share>,
 }
 
@@ -58,7 +58,7 @@ impl Caller {
             pins,
             pinned: Mutex::new(Pinned::NotYet(Some(peer))),
             closing: CancellationToken::new(),
-            in_run: AtomicBool::new(false),
+            in_run: OnceLock::new(),
             _share: share,
         }
     }
@@ -121,10 +121,17 @@ impl Caller {
         self.closing.cancel();
     }
 
-    /// Notes that it was found in a run; true the first time. Once in a run, a process is in no other.
+    /// Itself and the root of its run, if it was found in one: what is below a root stays below it, so that its ancestors
+    /// need not be read again.
     #[must_use]
-    pub fn enters_run(&self) -> bool {
-        !self.in_run.swap(true, Ordering::Relaxed)
+    pub fn in_run(&self) -> Option<&[Process]> {
+        self.in_run.get().map(<[Process; 2]>::as_slice)
+    }
+
+    /// Notes that it was found in a run; true the first time.
+    #[must_use]
+    pub fn enters_run(&self, itself: Process, root: Process) -> bool {
+        self.in_run.set([itself, root]).is_ok()
     }
 
     /// True for the agent itself, whose own probes are not news.

@@ -208,18 +208,27 @@ impl Runs {
         if !self.0.any.load(Ordering::Acquire) {
             return Ok(Found::Nobody);
         }
-        let line = line_of(process)?;
+        let read;
+        let line = match caller.in_run() {
+            Some(known) => known,
+            None => {
+                read = line_of(process)?;
+                &read
+            }
+        };
         let table = &mut *self.0.table.lock();
-        let (root, run) = match table.runs.belongs(&line) {
+        let (root, run) = match table.runs.belongs(line) {
+            // Below a root that is neither live nor known as ended: it has left its run.
+            Belongs::Nobody if caller.in_run().is_some() => return Ok(Found::Left),
             Belongs::Nobody => return Ok(Found::Nobody),
             Belongs::Left => return Ok(Found::Left),
             Belongs::To(root, run) => (root, run.clone()),
         };
-        if line.first().is_none_or(|itself| !table.runs.saw(root, *itself, is_alive)) {
+        let Some(itself) = line.first().filter(|itself| table.runs.saw(root, **itself, is_alive)) else {
             return Ok(Found::Left);
-        }
+        };
         // A connection asks many times.
-        if caller.enters_run() {
+        if caller.enters_run(*itself, root) {
             let callers = table.callers.entry(root).or_default();
             if callers.len().is_power_of_two() {
                 callers.retain(|caller| caller.strong_count() > 0);
