@@ -66,8 +66,10 @@ impl OwnCode {
     /// Decides; counted, recorded and stopped as what the run's gates ask.
     ///
     /// # Errors
-    /// [`NoRun`] if the run has ended meanwhile; then nothing may be told.
+    /// [`NoRun`] if the caller or the run is gone, or has gone meanwhile; then nothing may be told.
     pub async fn decide(&self, question: &Question) -> Result<Answer, NoRun> {
+        // Nothing is counted or used up for whoever is not there to hear it.
+        self.runs.still_at(&self.caller, &self.desk)?;
         let mut standing = LookedUp { inner: &self.runs.0, desk: &self.desk, uid: self.uid };
         let answer = self.desk.decide(&self.runs.0.parts, question, &mut standing).await;
         self.runs.still_at(&self.caller, &self.desk)?;

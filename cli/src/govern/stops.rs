@@ -66,11 +66,11 @@ pub(super) fn bounds(nodes: &[wire::StopNode], accepted_until: i64) -> String {
         all => format!("  confirmed  {} of {all} nodes{after}\n", confirmed.len()),
     };
     for node in nodes.iter().filter(|node| !node.confirmed) {
-        let until = rfc3339(node.decides_until);
-        text.push_str(&format!(
-            "  silent     {}: decides by what it knows until {until} at most\n",
-            node.node
-        ));
+        let until = match node.decides_until {
+            0 => "it hears of the server again".to_owned(),
+            until => format!("{} at most", rfc3339(until)),
+        };
+        text.push_str(&format!("  silent     {}: decides by what it knows until {until}\n", node.node));
     }
     if accepted_until != 0 {
         let until = rfc3339(accepted_until);
@@ -99,6 +99,11 @@ mod tests {
             "  confirmed  2 of 3 nodes, the last after 7 ms\n  silent     c: decides by what it knows until \
              1970-01-01T00:10:00Z at most\n  outside    who verifies by himself accepts its SVIDs until \
              1970-01-01T01:00:00Z at most\n"
+        );
+        let service = wire::StopNode { node: "d".into(), ..Default::default() };
+        assert!(
+            bounds(&[service], 0)
+                .ends_with("d: decides by what it knows until it hears of the server again\n")
         );
         assert_eq!(bounds(&[], 0), "  confirmed  no node may run it\n");
     }

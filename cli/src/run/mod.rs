@@ -181,11 +181,12 @@ impl Watch {
                     told = true;
                     let Lost { reason } = lost;
                     out.complain(&format!("avouch run: {reason}\n"));
-                    host.stop();
+                    // Told first: a command that stands in for a tool server ends also when its gate does, and otherwise.
                     if !self.keep_running {
                         child.end();
                         kill_at = Some(Instant::now() + END_GRACE);
                     }
+                    host.stop();
                 }
                 () = due(kill_at) => {
                     children::kill_once();

@@ -107,9 +107,12 @@ impl Runs {
         if self.left.get(&root).is_some_and(|left| left.identity != run.identity) {
             return Err(Refusal::Left);
         }
-        // A root that lost its line takes up what it had, and nothing else.
+        // A root that lost its line takes up what it had, and nothing else. What was seen in it stays known: its parents gone,
+        // nothing else would say where it came from.
+        let had = self.left.iter().filter(|(process, left)| left.root == root && **process != root);
+        let seen = had.map(|(process, _)| *process).collect();
         self.left.retain(|_, left| left.root != root);
-        self.live.insert(root, Live { run, seen: BTreeSet::new() });
+        self.live.insert(root, Live { run, seen });
         Ok(())
     }
 
@@ -248,6 +251,21 @@ mod tests {
         assert_eq!(runs.begin(&line(&[10, 2, 1]), other), Err(Refusal::Left));
         runs.begin(&line(&[10, 2, 1]), coder()).unwrap();
         assert_eq!(runs.belongs(&line(&[11, 10, 2, 1])), Belongs::To(process(10), &coder()));
+    }
+
+    #[test]
+    fn what_was_seen_before_a_root_began_again_never_becomes_somebody_else_either() {
+        let mut runs = begun();
+        assert!(runs.saw(process(10), process(11), |_| true));
+        runs.end(process(10), |_| true);
+        runs.begin(&line(&[10, 2, 1]), coder()).unwrap();
+        assert_eq!(runs.belongs(&line(&[11, 10, 2, 1])), Belongs::To(process(10), &coder()));
+        runs.end(process(10), |process| process.pid != 10);
+        assert_eq!(
+            runs.belongs(&line(&[11, 1])),
+            Belongs::Left,
+            "an orphan that asked in the first life only"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use avouch_domain::{Now, Person, PersonId};
+use avouch_domain::{Now, Person, PersonId, SpiffeId};
 use avouch_engine::Registry;
 use avouch_engine::plan::leaving::{self, Departure, LeaveError};
 use avouch_engine::plan::people::{self, NewPerson, PeopleError};
@@ -88,30 +88,43 @@ impl Services {
         actor: &PersonId,
         leaver: PersonId,
     ) -> Result<Result<(Departure, Bounds), LeaveError>, WriteError> {
-        let (mut first, mut before): (Option<Departure>, _) = (None, Before::default());
+        let mut first: Option<Departure> = None;
+        // What was known at each write: of a thousand identities at most, looked up after it.
+        let mut writes = Vec::new();
         loop {
-            let (by, who, settings) = (actor.clone(), leaver.clone(), self.0.settings.clone());
+            let (by, who) = (actor.clone(), leaver.clone());
             let step = move |registry: &Registry| {
                 let (plan, done) = leaving::leave(registry, now.wall, &by, &who);
-                let known = done.map(|departure| {
-                    let mut before = Before::default();
-                    let paused = departure.paused.iter();
-                    paused.for_each(|name| before.read(registry, &settings, now.wall, name));
-                    (departure, before, registry.position().revision.next())
-                });
-                (plan, known)
+                (plan, done.map(|departure| (departure, registry.clone())))
             };
-            let (step, known, revision) = match self.0.writer.write(step).await? {
+            let (step, registry) = match self.0.writer.write(step).await? {
                 Ok(step) => step,
                 Err(e) => return Ok(Err(e)),
             };
-            before.join(known);
+            writes.push((registry, step.paused.clone()));
             let (person, more) = (step.person.clone(), step.more);
             let so_far = Departure { person, ..first.take().unwrap_or(step) };
             if !more {
-                return Ok(Ok((so_far, self.bounds(now, before, revision).await)));
+                return Ok(Ok((so_far, self.bounds_of(now, writes).await)));
             }
             first = Some(so_far);
         }
+    }
+
+    /// What nodes say of what these writes paused.
+    async fn bounds_of(&self, now: Now, writes: Vec<(Registry, Vec<SpiffeId>)>) -> Bounds {
+        let mut all = Bounds::default();
+        for (registry, paused) in writes {
+            let (settings, revision) = (self.0.settings.clone(), registry.position().revision.next());
+            let read = tokio::task::spawn_blocking(move || {
+                let mut before = Before::default();
+                paused.iter().for_each(|name| before.read(&registry, &settings, now.wall, name));
+                before
+            });
+            // Fails only if the process is ending.
+            let Ok(before) = read.await else { continue };
+            all = all.and(self.bounds(now, before, revision).await);
+        }
+        all
     }
 }

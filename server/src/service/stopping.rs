@@ -2,7 +2,7 @@
 //!
 //! Never says that a node has stopped something before the node says so, and never waits for one that does not follow.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use avouch_domain::limits::{ALONE_LONG, SELF_ACTING_SVID_MAX};
@@ -28,6 +28,22 @@ pub struct Bounds {
     pub nodes: Vec<StopNode>,
     /// Until when somebody who verifies by himself may accept what was given out; `None`: nothing was.
     pub accepted_until: Option<Timestamp>,
+}
+
+impl Bounds {
+    /// What holds of both: a node has confirmed when it has confirmed both.
+    pub(super) fn and(self, other: Self) -> Self {
+        let mut nodes: BTreeMap<_, _> =
+            self.nodes.into_iter().map(|node| (node.agent.clone(), node)).collect();
+        for node in other.nodes {
+            let held = nodes.entry(node.agent.clone()).or_insert_with(|| node.clone());
+            held.took = held.took.zip(node.took).map(|(one, two)| one.max(two));
+            // None is longer than any time.
+            held.decides_until = held.decides_until.zip(node.decides_until).map(|(one, two)| one.max(two));
+        }
+        let accepted_until = self.accepted_until.max(other.accepted_until);
+        Self { nodes: nodes.into_values().collect(), accepted_until }
+    }
 }
 
 /// What one node said.
@@ -68,14 +84,6 @@ impl Before {
         self.gone.extend(gone);
         self.longest = self.longest.max(longest_svid(registry, settings, wall, name));
         self.endless |= registry.identity(name).is_some_and(|identity| identity.kind == Kind::Service);
-    }
-
-    /// Takes in what was known at a write before.
-    pub(super) fn join(&mut self, other: Self) {
-        self.agents.extend(other.agents);
-        self.gone.extend(other.gone);
-        self.longest = self.longest.max(other.longest);
-        self.endless |= other.endless;
     }
 }
 
@@ -180,6 +188,19 @@ fn longest_svid(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_has_confirmed_two_stops_when_it_has_confirmed_both() {
+        let node = |name: &str, took: Option<u64>| StopNode {
+            agent: avouch_domain::fixtures::id(name),
+            took: took.map(Duration::from_millis),
+            decides_until: Some(Timestamp::from_secs(7)),
+        };
+        let bounds = |nodes, until| Bounds { nodes, accepted_until: Some(Timestamp::from_secs(until)) };
+        let one = bounds(vec![node("/a", Some(3)), node("/b", Some(5))], 10);
+        let both = one.and(bounds(vec![node("/b", None), node("/c", Some(9))], 4));
+        assert_eq!(both, bounds(vec![node("/a", Some(3)), node("/b", None), node("/c", Some(9))], 10));
+    }
 
     #[test]
     fn a_node_that_was_heard_long_ago_decides_nothing_any_more() {

@@ -89,7 +89,7 @@ async fn answer(
     };
     let (status, kind, value) = match answered {
         Ok(value) => (StatusCode::OK, JSON, value),
-        Err(Problem { status, detail }) => {
+        Err(Problem { status, detail, .. }) => {
             let title = status.canonical_reason().unwrap_or_default();
             (status, PROBLEM, json!({ "title": title, "status": status.as_u16(), "detail": detail }))
         }

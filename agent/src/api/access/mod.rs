@@ -36,11 +36,13 @@ pub(super) struct Access {
 struct Problem {
     status: ::http::StatusCode,
     detail: String,
+    /// Whoever asks is gone: nothing after it is decided either.
+    last: bool,
 }
 
 impl Problem {
     fn new(status: ::http::StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), last: false }
     }
 }
 
@@ -88,9 +90,9 @@ impl Access {
         let mut verdicts = Vec::with_capacity(asked.list.len());
         for one in &asked.list {
             let verdict = match self.verdict(caller, &asker, one).await {
-                Err(problem) if asked.alone => return Err(problem),
+                Err(problem) if asked.alone || problem.last => return Err(problem),
                 // What others of the batch came to is told all the same.
-                Err(Problem { status, detail }) => Verdict::failed(status.as_u16(), &detail),
+                Err(Problem { status, detail, .. }) => Verdict::failed(status.as_u16(), &detail),
                 Ok(verdict) => verdict,
             };
             let ends = asked.ends_with(verdict.decision);
@@ -154,7 +156,8 @@ impl Access {
                     own_code: true,
                     ..Question::default()
                 };
-                let answer = own.decide(&question).await.map_err(|e| no_token(&e.into()))?;
+                let answer = own.decide(&question).await;
+                let answer = answer.map_err(|e| Problem { last: true, ..no_token(&e.into()).into() })?;
                 Ok(Verdict::of(&answer, false))
             }
             Asker::Other => self.of_another(caller, asked).await,
