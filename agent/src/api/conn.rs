@@ -35,15 +35,23 @@ use crate::peer::PeerStream;
 const HOLD: &str = "/avouch.run.v1.Run/Hold";
 
 /// Accepts and serves until `stop`; then callers have a while to take their last answer, but not for ever.
-pub async fn serve(mut incoming: Incoming, routes: Routes, stop: Stop) {
+pub async fn serve(incoming: Incoming, routes: Routes, stop: Stop) {
     let routes = routes.prepare();
+    accept(incoming, &stop, |stream| connection(stream, routes.clone(), stop.clone())).await;
+}
+
+/// The same for connections of any kind.
+pub async fn accept<F>(mut incoming: Incoming, stop: &Stop, connection: impl Fn(PeerStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut open = JoinSet::new();
     let mut ebb = Ebb::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(Ok(stream)) = incoming.next() => {
-                open.spawn(connection(stream, routes.clone(), stop.clone()));
+                open.spawn(connection(stream));
             }
             Some(_) = open.join_next() => {}
             () = ebb.due() => ebb.give_back(open.len()),
@@ -84,10 +92,14 @@ pub async fn connection(stream: PeerStream, routes: Routes, stop: Stop) {
             poll_fn(|cx| beside.poll(cx, |cx| served.as_mut().poll(cx))).await
         }
     };
+    ended(outcome);
+}
+
+/// A connection that breaks is daily life; the reason is for whoever looks closely.
+pub fn ended(outcome: hyper::Result<()>) {
     if let Err(error) = outcome
         && !rpc::peer_left(&error)
     {
-        // A connection that breaks is daily life; the reason is for whoever looks closely.
         tracing::debug!(subsystem_name = "endpoints", %error, "Connection ended");
     }
 }

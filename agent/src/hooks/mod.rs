@@ -24,7 +24,7 @@ use crate::runs::asking::{Asking, Given};
 use crate::runs::deciding::{Said, Wearer, unkept};
 use crate::runs::{Answer, Question, Scribe};
 use crate::supply::{Supply, Want};
-use crate::upstream::{Governed, Identities, Requests, Tasks};
+use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
 use proof::Proof;
 use unproved::Unproved;
 
@@ -183,7 +183,7 @@ impl Hooks {
             return Ok(unknown("no identity is named like that: expected a SPIFFE ID".to_owned()));
         };
         Ok(match self.0.parts.identities.identity(name).await {
-            Err(e) => unknown(format!("the server does not say what {name} is, so it is denied: {e}")),
+            Err(e) => unknown(unsaid(name, &e)),
             Ok(told) => match told.identity {
                 None => unknown(format!("{name} is not in force, or may not run on this node")),
                 Some(identity) => self.decided(identity, None, asked, &hook).await,
@@ -231,12 +231,11 @@ impl Hooks {
     /// What the identity is now, as the server says.
     async fn facts(&self, proof: &Proof, asked: &Asked) -> Result<Governed, Denied> {
         let (parts, name) = (&self.0.parts, &proof.identity);
-        let told = parts.tasks.shown(name, &asked.resource, &asked.token).await.map_err(|e| {
-            Denied::new(
-                "unknown_here",
-                format!("the server does not say what {name} is, so it is denied: {e}"),
-            )
-        })?;
+        let told = parts
+            .tasks
+            .shown(name, &asked.resource, &asked.token)
+            .await
+            .map_err(|e| Denied::new("unknown_here", unsaid(name, &e)))?;
         let identity = told.identity.ok_or_else(|| {
             Denied::new("not_in_force", format!("{name} is not in force: `avouch identity show` says why"))
         })?;
@@ -356,6 +355,11 @@ impl Asked {
     fn question(&self) -> Question {
         Question { action: self.action.clone(), resource: self.resource.clone(), ..Question::default() }
     }
+}
+
+/// Why somebody is denied of whom the server says nothing.
+fn unsaid(name: &SpiffeId, error: &CallError) -> String {
+    format!("the server does not say what {name} is, so it is denied: {error}")
 }
 
 /// What is not in the catalogue is left to the decision, which denies it.

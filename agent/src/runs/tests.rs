@@ -256,6 +256,26 @@ fn caller_of(pid: u32) -> Arc<Caller> {
     ))
 }
 
+/// A process below this one, ended with the test.
+struct Child(std::process::Child);
+
+impl Child {
+    fn start() -> Self {
+        Self(waiting_child())
+    }
+
+    fn caller(&self) -> Arc<Caller> {
+        caller_of(self.0.id())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn myself() -> Arc<Caller> {
     caller_of(std::process::id())
 }
@@ -280,8 +300,8 @@ fn question(resource: &str) -> Question {
 #[tokio::test]
 async fn what_descends_from_a_run_is_the_identity_and_nothing_else_until_it_ends() {
     let rig = rig();
-    let mut child = waiting_child();
-    let inside = caller_of(child.id());
+    let child = Child::start();
+    let inside = child.caller();
     assert_eq!(membership(&rig, &inside), Membership::Nobody);
     let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
     let uid = nix::unistd::geteuid().as_raw();
@@ -291,18 +311,16 @@ async fn what_descends_from_a_run_is_the_identity_and_nothing_else_until_it_ends
     assert!(matches!(begun_inside, BeginError::Refused(Refusal::Inside(_))), "{begun_inside}");
     running.end("test").await;
     assert_eq!(membership(&rig, &inside), Membership::Left, "it never becomes somebody else");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[tokio::test]
 async fn after_a_restart_of_the_agent_a_run_is_nobody_else_before_it_has_begun_again() {
     let first = rig();
-    let mut child = waiting_child();
+    let child = Child::start();
     // Killed: nothing is put in order.
     std::mem::forget(first.runs.begin(&myself(), wanted()).await.unwrap());
     let rig = rig_in(first.folder);
-    let inside = caller_of(child.id());
+    let inside = child.caller();
     assert_eq!(membership(&rig, &inside), Membership::Left);
     assert_eq!(membership(&rig, &myself()), Membership::Left);
     let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
@@ -310,8 +328,6 @@ async fn after_a_restart_of_the_agent_a_run_is_nobody_else_before_it_has_begun_a
         matches!(membership(&rig, &inside), Membership::Of(_, identity) if identity == id("/test/coder"))
     );
     running.end("test").await;
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[tokio::test]
@@ -576,8 +592,8 @@ async fn who_only_wants_to_know_asks_nobody() {
 #[tokio::test]
 async fn a_process_of_a_run_gets_tokens_for_resources_of_its_task_as_long_as_it_has_calls() {
     let rig = rig();
-    let mut child = waiting_child();
-    let inside = caller_of(child.id());
+    let child = Child::start();
+    let inside = child.caller();
     let outside = rig.runs.task_token(&inside, "git/pay").await.unwrap_err();
     assert!(matches!(outside, TokenError::NoRun(NoRun::Outside)), "{outside}");
     let tools = vec!["git/pay".to_owned()];
@@ -602,8 +618,6 @@ async fn a_process_of_a_run_gets_tokens_for_resources_of_its_task_as_long_as_it_
     running.end("test").await;
     let ended = rig.runs.task_token(&inside, "git/pay").await.unwrap_err();
     assert!(matches!(ended, TokenError::NoRun(_)), "{ended}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[tokio::test]
@@ -624,9 +638,9 @@ fn own(action: &str, resource: &str) -> Question {
 #[tokio::test]
 async fn what_a_process_asks_for_itself_is_counted_and_recorded_as_what_gates_ask_and_says_so() {
     let rig = rig();
-    let mut child = waiting_child();
+    let child = Child::start();
     let mut running = rig.runs.begin(&myself(), Wanted { calls: 2, ..wanted() }).await.unwrap();
-    let itself = rig.runs.own_code(&caller_of(child.id())).unwrap();
+    let itself = rig.runs.own_code(&child.caller()).unwrap();
     assert_eq!((itself.identity(), itself.task().as_str()), (&id("/test/coder"), "fix-4711"));
     let read = own("tool.call", "files/read_file");
     assert!(itself.decide(&read).await.unwrap().goes_on);
@@ -639,16 +653,14 @@ async fn what_a_process_asks_for_itself_is_counted_and_recorded_as_what_gates_as
     assert_eq!(by_itself[by_itself.len() - 3..], [true, false, true]);
     running.end("test").await;
     assert!(matches!(itself.decide(&read).await, Err(NoRun::Outside)), "the run is over");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[tokio::test]
 async fn a_stop_counts_for_own_code_before_the_run_has_ended_by_it() {
     let rig = rig();
-    let mut child = waiting_child();
+    let child = Child::start();
     let _running = rig.runs.begin(&myself(), wanted()).await.unwrap();
-    let itself = rig.runs.own_code(&caller_of(child.id())).unwrap();
+    let itself = rig.runs.own_code(&child.caller()).unwrap();
     let read = own("tool.call", "files/read_file");
     assert!(itself.decide(&read).await.unwrap().goes_on);
     rig.middle.entitled.send_replace(0);
@@ -656,16 +668,14 @@ async fn a_stop_counts_for_own_code_before_the_run_has_ended_by_it() {
     assert_eq!((stopped.outcome, stopped.reason), ("deny", "not_in_force"));
     let (last, _) = rig.book.notes.lock().last().unwrap().clone();
     assert!(last.detail.contains(&("reason", "not_in_force".to_owned())), "{last:?}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[tokio::test]
 async fn a_grant_is_used_for_nobody_who_would_not_keep_its_limits() {
     let rig = rig();
-    let mut child = waiting_child();
+    let child = Child::start();
     let _running = rig.runs.begin(&myself(), wanted()).await.unwrap();
-    let itself = rig.runs.own_code(&caller_of(child.id())).unwrap();
+    let itself = rig.runs.own_code(&child.caller()).unwrap();
     *rig.people.uses.lock() = 1;
     let read = own("telemetry.read", "telemetry/requests");
     let denied = itself.decide(&read).await.unwrap();
@@ -673,8 +683,6 @@ async fn a_grant_is_used_for_nobody_who_would_not_keep_its_limits() {
     assert_eq!((*rig.people.uses.lock(), rig.people.asked.lock().len()), (1, 0));
     let kept = itself.decide(&Question { unlimited: false, ..read }).await.unwrap();
     assert_eq!((kept.outcome, *rig.people.uses.lock()), ("constrain", 0), "{kept:?}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
-use super::stops::{bounds, bounds_json};
+use super::stops::{bounds, with_bounds};
 use super::table::table;
 use super::{PersonVerb, Session};
 use crate::exit::PENDING;
@@ -71,12 +71,8 @@ async fn leave(session: &mut Session<'_>, person: &str, apply: bool) -> Result<(
         || {
             let passed: Vec<_> =
                 left.passed.iter().map(|p| json!({"spiffe_id": p.spiffe_id, "owner": p.owner})).collect();
-            let mut value = json!({"person": id, "passed": passed, "paused": left.paused, "more": left.more, "dry_run": !apply});
-            if let Some(fields) = value.as_object_mut() {
-                let bounds = bounds_json(&left.nodes, left.accepted_until);
-                fields.extend(bounds.map(|(name, value)| (name.to_owned(), value)));
-            }
-            value
+            let value = json!({"person": id, "passed": passed, "paused": left.paused, "more": left.more, "dry_run": !apply});
+            with_bounds(value, &left.nodes, left.accepted_until)
         },
         || {
             let passed = left.passed.iter().map(|p| {

@@ -24,24 +24,21 @@ pub(super) async fn stop(session: &mut Session<'_>, name: String, drill: bool) -
     if stop.nodes.iter().all(|node| node.confirmed) { Ok(()) } else { Err(Failure::new(FINDING, "")) }
 }
 
-/// What nodes said of what was stopped, in JSON: their list, and until when it is accepted outside.
-pub(super) fn bounds_json(nodes: &[wire::StopNode], accepted_until: i64) -> [(&'static str, Value); 2] {
-    let until = (accepted_until != 0).then(|| rfc3339(accepted_until));
-    [("nodes", nodes.iter().map(node).collect()), ("accepted_until", until.into())]
+/// A JSON object, and in it what nodes said of what was stopped and until when it is accepted outside.
+pub(super) fn with_bounds(mut object: Value, nodes: &[wire::StopNode], accepted_until: i64) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("nodes".to_owned(), nodes.iter().map(node).collect());
+        let until = (accepted_until != 0).then(|| rfc3339(accepted_until));
+        fields.insert("accepted_until".to_owned(), until.into());
+    }
+    object
 }
 
 fn told(session: &mut Session<'_>, stop: &wire::StopResponse, what: &str) -> Result<(), Failure> {
     let identity = stop.identity.as_ref();
     let identity = identity.ok_or_else(|| Failure::new(FAILED, "the server shows no identity"))?;
     session.print(
-        || {
-            let mut value = shown(identity);
-            if let Some(fields) = value.as_object_mut() {
-                let bounds = bounds_json(&stop.nodes, stop.accepted_until);
-                fields.extend(bounds.map(|(name, value)| (name.to_owned(), value)));
-            }
-            value
-        },
+        || with_bounds(shown(identity), &stop.nodes, stop.accepted_until),
         || format!("{} {what}\n{}", identity.spiffe_id, bounds(&stop.nodes, stop.accepted_until)),
     );
     Ok(())

@@ -199,7 +199,11 @@ pub fn concerned(before: &Registry, after: &Registry, change: &Change, own: &Tru
                 }
             }
         }
-        RowKey::Identity(name) => collect_agents_of_identity([before, after], name, &mut agents),
+        RowKey::Identity(name) => {
+            for registry in [before, after] {
+                collect_agents_of_name(registry, name, &mut agents);
+            }
+        }
         RowKey::JoinToken(_)
         | RowKey::Authority(..)
         | RowKey::Person(_)
@@ -231,7 +235,7 @@ pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain)
     // A drill changes nothing for anybody, and goes to all the same. Who could serve the name only before is found below,
     // by the entry that changed.
     for name in before.switched_identities(after).chain(before.tried_identities(after)) {
-        collect_agents_of_identity([after], name, &mut agents);
+        collect_agents_of_name(after, name, &mut agents);
     }
     for (old, new) in before.changed_entries(after) {
         for (registry, entry) in [(before, old), (after, new)] {
@@ -247,19 +251,13 @@ pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain)
 #[must_use]
 pub fn agents_of_name(registry: &Registry, name: &SpiffeId) -> BTreeSet<SpiffeId> {
     let mut agents = BTreeSet::new();
-    collect_agents_of_identity([registry], name, &mut agents);
+    collect_agents_of_name(registry, name, &mut agents);
     agents
 }
 
-fn collect_agents_of_identity<const N: usize>(
-    registries: [&Registry; N],
-    name: &SpiffeId,
-    agents: &mut BTreeSet<SpiffeId>,
-) {
-    for registry in registries {
-        for entry in registry.entries_by_spiffe_id(name) {
-            collect_agents_of_entry(registry, entry, agents);
-        }
+fn collect_agents_of_name(registry: &Registry, name: &SpiffeId, agents: &mut BTreeSet<SpiffeId>) {
+    for entry in registry.entries_by_spiffe_id(name) {
+        collect_agents_of_entry(registry, entry, agents);
     }
 }
 

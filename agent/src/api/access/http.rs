@@ -4,22 +4,19 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use avouch::rpc;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming as Received};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_stream::StreamExt as _;
 
 use super::{Access, Problem};
-use crate::api::Stop;
 use crate::api::listener::Incoming;
+use crate::api::{Stop, conn};
 use crate::fair::{FairShare, Share};
-use crate::limits::{ACCESS_BODY_MAX, ACCESS_HEAD_MAX, DRAIN_MAX, REQUEST_ID_MAX, REQUEST_TIME_MAX};
+use crate::limits::{ACCESS_BODY_MAX, ACCESS_HEAD_MAX, REQUEST_ID_MAX, REQUEST_TIME_MAX};
 use crate::peer::{Caller, PeerStream};
 
 const EVALUATION: &str = "/access/v1/evaluation";
@@ -33,19 +30,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Accepts and serves until `stop`; then callers have a while to take their last answer. `calls`: shared with the other
 /// doors of workloads.
-pub async fn serve(mut incoming: Incoming, access: Access, calls: FairShare, stop: Stop) {
-    let mut open = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(Ok(stream)) = incoming.next() => {
-                open.spawn(connection(stream, access.clone(), calls.clone(), stop.clone()));
-            }
-            Some(_) = open.join_next() => {}
-        }
-    }
-    drop(incoming);
-    let _ = timeout(DRAIN_MAX, async { while open.join_next().await.is_some() {} }).await;
+pub async fn serve(incoming: Incoming, access: Access, calls: FairShare, stop: Stop) {
+    conn::accept(incoming, &stop, |stream| connection(stream, access.clone(), calls.clone(), stop.clone()))
+        .await;
 }
 
 async fn connection(stream: PeerStream, access: Access, calls: FairShare, stop: Stop) {
@@ -69,11 +56,7 @@ async fn connection(stream: PeerStream, access: Access, calls: FairShare, stop: 
             served.await
         }
     };
-    if let Err(error) = outcome
-        && !rpc::peer_left(&error)
-    {
-        tracing::debug!(subsystem_name = "access", %error, "Connection ended");
-    }
+    conn::ended(outcome);
 }
 
 async fn answer(
