@@ -203,3 +203,13 @@ pub const SHIP_UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
 pub const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// Such questions whose answers are waited for.
 pub const RENEWALS_WAITING: usize = 8;
+/// Processes of one run that are looked at to find what they are refused: each look costs as an attestation does.
+pub const LOOKS_PER_RUN: usize = 64;
+/// Identities whose refusal to one run is recorded.
+pub const REFUSED_NAMES_MAX: usize = 64;
+/// Refused beginnings of one user that are recorded in a period: a record takes disk on the node and at the server.
+pub const TURNED_AWAY_MAX: u32 = 20;
+/// The period.
+pub const TURNED_AWAY_PERIOD: Duration = Duration::from_secs(60);
+/// Users of whom that is counted at a time.
+pub const TURNED_AWAY_USERS_MAX: usize = 1_024;

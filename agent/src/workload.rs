@@ -131,7 +131,12 @@ impl WorkloadAttestor {
         }
         let process = caller.process()?;
         match self.runs.as_ref().map(|runs| runs.membership(caller, &process)).transpose()? {
-            Some(Membership::Of(selectors, _)) => return Ok(selectors),
+            Some(Membership::Of(selectors, _)) => {
+                if let Some(runs) = &self.runs {
+                    runs.refuse(caller, &process, self.worn(process.clone())).await;
+                }
+                return Ok(selectors);
+            }
             Some(Membership::Left) => return Err(AttestationFailed::LeftOver),
             Some(Membership::Nobody) | None => {}
         }
@@ -142,6 +147,13 @@ impl WorkloadAttestor {
         let selectors = found?;
         self.metrics.discovered_selectors(selectors.len());
         Ok(selectors)
+    }
+
+    /// The selectors of a process as if it were in no run. Never remembered: what is remembered is handed out.
+    async fn worn(&self, process: Arc<PinnedProcess>) -> Option<SelectorSet> {
+        let _turn = self.running.acquire().await.ok();
+        let looked = tokio::time::timeout(self.deadline, look_all(&self.lookers, process)).await;
+        looked.ok()?.ok().map(|(selectors, _)| selectors)
     }
 
     async fn look(

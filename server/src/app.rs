@@ -17,6 +17,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::authz::method_names;
@@ -24,6 +25,7 @@ use crate::api::gate::{Gate, Limits};
 use crate::api::listen::{
     Door, ListenError, TcpTerms, bind_tcp, bind_unix, connections_for, serve_tcp, serve_unix,
 };
+use crate::api::pages::Pages;
 use crate::api::{admin_stack, people_stack, tcp_stack};
 use crate::clock;
 use crate::config::{KeyManagerConfig, NodeAttestorConfig, ServerConfig};
@@ -37,6 +39,7 @@ use crate::keys::memory::MemoryKeys;
 use crate::keys::{KeyError, KeyManager};
 use crate::limits::GAUGE_INTERVAL;
 use crate::metrics::Metrics;
+use crate::people_file;
 use crate::service::{Parts, Services, Settings, StartError};
 
 /// Version of this program, for logs and metrics.
@@ -130,12 +133,9 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     let admin_ids = Arc::new(gate.admin_ids.clone());
     let connections = connections_for(descriptor_limit());
     let terms = TcpTerms { tls, trust_domain: config.trust_domain.clone(), admin_ids, connections };
-    let Doors { tcp, admin, people } = Doors::open(&config)?;
-    let mut doors = tokio::task::JoinSet::new();
-    doors.spawn(serve_tcp(tcp, terms, tcp_stack(&gate)));
-    doors.spawn(serve_unix(admin, admin_stack(&gate, logs, started.mono)));
-    if let Some(people) = people {
-        doors.spawn(serve_unix(people, people_stack(&gate)));
+    let mut doors = open_doors(&config, &gate, terms, logs, started.mono)?;
+    if let Some(file) = config.people_file.clone() {
+        tokio::spawn(people_file::follow(file, services.clone(), clock::now, stop.clone()));
     }
     tracing::info!(subsystem_name = "endpoints", address = %config.bind, network = "tcp", "Starting Server APIs");
     tracing::info!(subsystem_name = "endpoints", address = %config.socket_path.display(), network = "unix", "Starting Server APIs");
@@ -163,6 +163,7 @@ struct Doors {
     tcp: tokio::net::TcpListener,
     admin: tokio::net::UnixListener,
     people: Option<tokio::net::UnixListener>,
+    console: Option<tokio::net::TcpListener>,
 }
 
 impl Doors {
@@ -171,16 +172,40 @@ impl Doors {
         let admin = bind_unix(&config.socket_path, Door::Admin)?;
         let people =
             config.people_socket_path.as_ref().map(|path| bind_unix(path, Door::People)).transpose()?;
+        let console = config.console_address.map(bind_tcp).transpose()?;
         if crate::sys::unclaimed() > 0 {
             tracing::warn!(
                 subsystem_name = "endpoints",
                 unclaimed = crate::sys::unclaimed(),
-                "The service manager passed sockets that are neither bind_address and bind_port, nor socket_path, nor \
-                 people_socket_path"
+                "The service manager passed sockets that are neither bind_address and bind_port, nor socket_path, \
+                 people_socket_path or console_address"
             );
         }
-        Ok(Self { tcp, admin, people })
+        Ok(Self { tcp, admin, people, console })
     }
+}
+
+/// Serves on everything that the configuration names, until the drain begins.
+fn open_doors(
+    config: &ServerConfig,
+    gate: &Arc<Gate>,
+    terms: TcpTerms,
+    logs: LogHandle,
+    started: Tick,
+) -> Result<JoinSet<()>, ListenError> {
+    let Doors { tcp, admin, people, console } = Doors::open(config)?;
+    let pages = console.as_ref().and_then(|listener| listener.local_addr().ok()).map(Pages::at);
+    let mut doors = JoinSet::new();
+    doors.spawn(serve_tcp(tcp, terms, tcp_stack(gate)));
+    doors.spawn(serve_unix(admin, admin_stack(gate, logs, started, pages.as_ref())));
+    if let Some(people) = people {
+        doors.spawn(serve_unix(people, people_stack(gate, pages.as_ref())));
+    }
+    if let (Some(listener), Some(pages)) = (console, &pages) {
+        tracing::info!(address = %pages.address, "Serving the pages for people");
+        doors.spawn(avouch_console::serve(listener, pages.console(gate), gate.drain.begun().clone()));
+    }
+    Ok(doors)
 }
 
 /// Refreshes the gauges until `stop`.

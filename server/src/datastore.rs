@@ -177,6 +177,16 @@ impl Datastore {
         done
     }
 
+    /// As [`Store::last_record`].
+    ///
+    /// # Errors
+    /// As [`Store::last_record`].
+    pub async fn last_record(&self) -> Result<u64, StoreError> {
+        let (done, elapsed) = timed(self.clock, self.store.last_record()).await;
+        self.metrics.store_called(StoreCall::Records, code(&done), elapsed);
+        done
+    }
+
     /// As [`Store::rules_folder`].
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub mod keys;
 mod ledger;
 pub mod limits;
 pub mod metrics;
+mod people_file;
 pub mod rules;
 pub mod service;
 pub mod settings;

@@ -157,3 +157,7 @@ pub const NODE_RECORDS_PER_COMMIT: usize = 2_048;
 pub const HEAD_CERTIFICATE_MAX: usize = 8 << 10;
 /// How long the answer to a stop waits for the nodes that follow.
 pub const STOP_CONFIRM_MAX: Duration = Duration::from_secs(1);
+/// Bytes of the file of people: some tens of thousands of them.
+pub const PEOPLE_FILE_MAX: u64 = 1024 * 1024;
+/// Pause before a file of people that can't be watched is tried again.
+pub const PEOPLE_FILE_RETRY: Duration = Duration::from_secs(5);

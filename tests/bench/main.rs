@@ -14,6 +14,7 @@ mod gating;
 mod gating_http;
 mod issuing;
 mod last;
+mod looking;
 mod papers;
 mod process;
 mod propagation;
@@ -30,7 +31,7 @@ use last::Last;
 use process::SAMPLES;
 use report::{Report, Sum};
 
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "papers",
     "deciding",
     "gating",
@@ -42,6 +43,7 @@ const PARTS: [&str; 12] = [
     "propagation",
     "registry",
     "stopping",
+    "looking",
     "footprint",
 ];
 
@@ -49,7 +51,7 @@ const HELP: &str = "\
 avouch-bench [PART...] [--check] [--keep]
 
 Measures all parts, or those named: papers (in process, counted by valgrind), deciding (rules, in process), gating (a call through an MCP gate and an HTTP gate), asking (code asks for itself), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
-propagation (a change reaches a stream), registry (entries, durably), stopping (nodes confirm), footprint (start, memory, idle CPU).
+propagation (a change reaches a stream), registry (entries, durably), stopping (nodes confirm), looking (a person opens a page), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar, or worse than last time by three tenths. A part with processes in which a
         row came out otherwise than last time is run seven times, and its medians count.
 --keep  writes down what the rows came to (tests/bench/last.tsv), for the machine that they are compared on.
@@ -147,6 +149,7 @@ async fn measure(report: &Report, part: &str) {
         "propagation" => propagation::run(report).await,
         "registry" => registry::run(report).await,
         "stopping" => stopping::run(report).await,
+        "looking" => looking::run(report).await,
         _ => footprint::run(report).await,
     }
 }

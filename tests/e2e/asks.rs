@@ -27,7 +27,7 @@ request = { kind = "ai_agent", preset = "coding-agent", action = "tool.call", re
 "#;
 
 /// A scene where writing takes the yes of a person other than the owner.
-async fn scene() -> Scene {
+pub(super) async fn scene() -> Scene {
     let scene = Scene::start().await;
     let change = |folder: &Path| {
         std::fs::write(folder.join("asks.cedar"), RULE).unwrap();

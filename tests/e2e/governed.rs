@@ -6,7 +6,7 @@ use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use avouch_proto::{governance_v1 as wire, svid_v1, types};
 use avouch_tests::cli::{self, Said};
 use avouch_tests::daemon::binary;
-use avouch_tests::{Server, World, entry, eventually};
+use avouch_tests::{Server, ServerOptions, World, entry, eventually};
 use serde_json::Value;
 use tonic::Code;
 
@@ -414,4 +414,42 @@ async fn a_wrong_word_is_answered_with_the_right_ones() {
     );
     let nowhere = cli::run("avouch", ["found", "--server-socket", "/nonexistent/api.sock"]).await;
     assert_eq!(nowhere.code, 4, "{nowhere:?}");
+}
+
+#[tokio::test]
+async fn whoever_the_list_names_no_more_leaves_at_once_and_half_a_list_lets_nobody_leave() {
+    let place = tempfile::tempdir().unwrap();
+    let list = place.path().join("people");
+    let write = |text: String| {
+        let new = place.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &list).unwrap();
+    };
+    let me = nix::unistd::geteuid().as_raw();
+    write(format!("{me} # who owns the data\n{BEN}\nend\n"));
+    let more = format!("people_file = \"{}\"", list.display());
+    let server = Server::start_with(ServerOptions { server: more, ..ServerOptions::default() }).await;
+    first_person(&server).await;
+    good(&server, &["person", "add", "Ben Example", "--uid", &BEN.to_string()]).await;
+    good(&server, CODER).await;
+    good(&server, &["identity", "set", "coder", "--owner", "Ben Example"]).await;
+    write(format!("{me}\n"));
+    server.daemon().line("The file of people is not believed").await;
+    let states = async || {
+        let people = good(&server, &["person", "list"]).await["people"].clone();
+        let states: Vec<_> = people.as_array().unwrap().iter().map(|p| p["state"].clone()).collect();
+        states
+    };
+    assert!(states().await.iter().all(|state| state == "active"), "half a list");
+    write(format!("{me}\nend\n"));
+    server.daemon().line("A person who is not in the file of people has left").await;
+    assert!(states().await.iter().any(|state| state == "left"));
+    let shown = good(&server, &["identity", "show", "coder"]).await;
+    assert_eq!((&shown["standing"], &shown["cause"]), (&"paused".into(), &"owner_left".into()));
+    let log = avouch(&server, &["audit", "export", "--source", "server"]).await.out;
+    let left = log.lines().find(|line| line.contains("\"person_left\"")).unwrap();
+    assert!(left.contains("\"actor\":\"people_file\""), "{left}");
+    write("4099\nend\n".to_owned());
+    server.daemon().line("A person who is not in the file of people stays").await;
+    assert!(states().await.iter().any(|state| state == "active"), "the last security person stays");
 }

@@ -90,3 +90,9 @@ async fn the_guide_to_own_code_is_true() {
     let World { server, agent } = World::start().await;
     follow("own-code.md", 8, &server, Some(&agent));
 }
+
+#[tokio::test]
+async fn the_guide_to_the_pages_is_true() {
+    let World { server, agent } = World::start().await;
+    follow("pages.md", 4, &server, Some(&agent));
+}

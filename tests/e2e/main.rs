@@ -16,6 +16,7 @@ mod clocks;
 mod coder;
 mod command_line;
 mod confine;
+mod console;
 mod explain;
 mod faults;
 mod first_contact;

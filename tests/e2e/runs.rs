@@ -75,6 +75,20 @@ async fn a_run_gets_its_own_identity_and_never_that_of_a_service_of_the_same_use
     let seen = seen_in_a_run(&scene, &fetch).await;
     assert!(seen.out.contains("spiffe://example.org/test/coder"), "{seen:?}");
     assert!(!seen.out.contains("billing"), "{seen:?}");
+    let refused = eventually("the refusal in the log", async || {
+        let log = scene.good(&["audit", "export", "--source", "all"]).await.out;
+        let of = |line: &&str| line.contains("\"svid.refused\"");
+        let refused: Vec<Value> =
+            log.lines().filter(of).map(|line| serde_json::from_str(line).unwrap()).collect();
+        (!refused.is_empty()).then_some(refused)
+    })
+    .await;
+    assert_eq!(refused.len(), 1, "once for each run: {refused:?}");
+    assert_eq!(
+        (&refused[0]["subject"], &refused[0]["detail"]["worn_by"]),
+        (&"spiffe://example.org/billing".into(), &"spiffe://example.org/test/coder".into())
+    );
+    assert!(refused[0]["actor"].as_str().unwrap().starts_with("ins_"), "{refused:?}");
     // Nor does a process that forks twice and leaves its session.
     let place = tempfile::tempdir().unwrap();
     let out = place.path().join("orphan");

@@ -112,6 +112,7 @@ impl Server {
   data_dir = "{data}"
   socket_path = "{socket}"
   people_socket_path = "{people}"
+  console_address = "127.0.0.1:0"
   log_level = "{log_level}"
   ratelimit {{
     {rate_limits}

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use super::asking::{Asking, Given};
 use super::deciding::{Answer, Question, Wearer, unkept};
+use super::refused::Refused;
 use crate::limits::REFUSALS_MAX;
 use crate::upstream::Governed;
 
@@ -41,6 +42,8 @@ pub(super) struct Desk {
     purpose: String,
     calls: Mutex<u32>,
     refusals: Mutex<u32>,
+    /// Identities that its processes would have outside of it.
+    pub refused: Mutex<Refused>,
     /// It was refused so often that it is to end: each refusal is a record.
     pub worn_out: CancellationToken,
     /// The run is over.
@@ -75,6 +78,7 @@ impl Desk {
             wearer: Mutex::new(Wearer::new(identity)),
             calls: Mutex::new(calls),
             refusals: Mutex::new(0),
+            refused: Mutex::default(),
             worn_out: CancellationToken::new(),
             ended: CancellationToken::new(),
         }

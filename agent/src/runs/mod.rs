@@ -8,12 +8,14 @@ pub(crate) mod asking;
 pub(crate) mod deciding;
 mod desk;
 mod own;
+mod refused;
 mod roots;
 mod scribe;
 mod secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod turned_away;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,6 +46,7 @@ use crate::supply::{Feed, Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
 use desk::{Desk, Opening, Standing};
 use roots::{Roots, is_alive};
+use turned_away::TurnedAway;
 
 /// What the runs of a node work with.
 pub struct Parts {
@@ -81,6 +84,7 @@ struct Inner {
     roots: Mutex<Roots>,
     /// False while no process can belong to a run: then nobody looks at anybody's ancestors.
     any: AtomicBool,
+    turned_away: Mutex<TurnedAway>,
 }
 
 #[derive(Default)]
@@ -176,7 +180,13 @@ impl Runs {
         let mut table = Table::default();
         live.into_iter().for_each(|(root, identity)| table.runs.was_root(root, identity));
         let any = AtomicBool::new(!table.runs.is_empty());
-        Ok(Self(Arc::new(Inner { parts, table: Mutex::new(table), roots: Mutex::new(roots), any })))
+        Ok(Self(Arc::new(Inner {
+            parts,
+            table: Mutex::new(table),
+            roots: Mutex::new(roots),
+            any,
+            turned_away: Mutex::default(),
+        })))
     }
 
     /// The agent's own SPIFFE ID.
@@ -238,6 +248,19 @@ impl Runs {
         Ok(Found::In(root, run))
     }
 
+    /// Records that a user was let run nothing, unless that was recorded often enough.
+    async fn turned_away(&self, uid: u32, identity: &str, why: &'static str) {
+        let Some(silent) = self.0.turned_away.lock().take(uid, (self.0.parts.clock)().mono) else { return };
+        let mut detail = vec![("why", why.to_owned())];
+        if silent > 0 {
+            detail.push(("not_recorded", silent.to_string()));
+        }
+        let (actor, subject) = (format!("uid:{uid}"), shown(identity));
+        let note = Note { event: NodeEvent::InstanceRefused, actor, subject, detail };
+        // A refusal that can't be recorded still is one.
+        let _ = self.0.parts.scribe.write(note, Durability::Soon).await;
+    }
+
     /// Begins a run whose root is the caller.
     ///
     /// # Errors
@@ -248,14 +271,7 @@ impl Runs {
             error @ (BeginError::Refused(_) | BeginError::NotPlaced { .. } | BeginError::NotInForce(_)),
         ) = &begun
         {
-            let note = Note {
-                event: NodeEvent::InstanceRefused,
-                actor: format!("uid:{}", caller.uid),
-                subject: shown(&wanted.identity),
-                detail: vec![("why", error.word().to_owned())],
-            };
-            // A refusal that can't be recorded still is one.
-            let _ = self.0.parts.scribe.write(note, Durability::Soon).await;
+            self.turned_away(caller.uid, &wanted.identity, error.word()).await;
         }
         begun
     }

@@ -421,6 +421,10 @@ async fn who_may_not_run_it_here_hears_what_may_run() {
         )
     );
     assert_eq!(rig.book.notes.lock()[0].0.event, NodeEvent::InstanceRefused);
+    for _ in 0..200 {
+        rig.runs.begin(&myself(), Wanted { identity: "payroll".into(), ..wanted() }).await.unwrap_err();
+    }
+    assert_eq!(rig.book.notes.lock().len(), 20, "nobody fills a disk with what he may not do");
 }
 
 /// A call that takes the yes of a person other than the owner.

@@ -76,6 +76,14 @@ const TRACE: &str = "Examples:
   avouch trace 12 --offline records.jsonl --key records.pem
 
 The log is verified first. Exit codes: 0 every hop is proven, 3 one is unknown or the log does not hold.";
+const CONSOLE: &str = "\
+Examples:
+  avouch console                         open the link that it prints in a browser on this machine
+  xdg-open \"$(avouch --json console | jq -r .url)\"
+
+The server serves the pages if its configuration says where: console_address = \"127.0.0.1:8090\".
+Say yes to a request within five minutes of signing in; a new link signs you in anew.";
+
 const VERIFY: &str = "Examples:
   avouch verify --require owner,end,stop
 
@@ -154,6 +162,9 @@ pub enum Command {
         #[arg(long, value_delimiter = ',', required = true)]
         require: Vec<String>,
     },
+    #[command(after_help = CONSOLE)]
+    /// A link to the pages of the server, which signs you in once, within a minute
+    Console,
 }
 
 /// Verbs on people.

@@ -21,8 +21,9 @@ mod trace;
 
 use std::path::PathBuf;
 
+use avouch_proto::governance_v1 as wire;
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 pub use arguments::{AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, PersonVerb, RulesVerb};
@@ -33,6 +34,7 @@ pub use known::{Known, known};
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::verbs::channel::{REPLY_MAX, connect};
+use crate::verbs::text::rfc3339;
 
 /// Where to ask, and how to answer.
 #[derive(Clone, Debug)]
@@ -107,5 +109,21 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
             trace::run(session, &trace::What::read(&what)?, source.as_deref()).await
         }
         Command::Verify { require } => requirements::verify(session, &require).await,
+        Command::Console => console(session).await,
     }
+}
+
+/// Prints a link to the pages.
+async fn console(session: &mut Session<'_>) -> Result<(), Failure> {
+    let link = session.client.open_pages(wire::OpenPagesRequest {}).await?.into_inner();
+    session.print(
+        || json!({"url": link.url, "ends_at": rfc3339(link.ends_at)}),
+        || {
+            format!(
+                "{}\nOpen it within a minute, in a browser on this machine: it signs you in, once.\n",
+                link.url
+            )
+        },
+    );
+    Ok(())
 }

@@ -190,6 +190,7 @@ fn next_steps(world: &World, agent_id: &SpiffeId) -> String {
 or govern an AI agent (docs/guides/first-agent.md):
   export SPIRE_SERVER_PRIVATE_SOCKET={server} SPIRE_AGENT_PUBLIC_SOCKET={agent}
   {bin}/avouch init 'Your Name'
+  {bin}/avouch console    # a link to the pages, in your browser
 "
     )
 }

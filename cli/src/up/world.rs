@@ -68,7 +68,7 @@ impl World {
     pub fn start_server(&self) -> Result<Daemon, UpError> {
         let dir = self.dir.display();
         let text = format!(
-            "server {{\n  bind_address = \"127.0.0.1\"\n  bind_port = \"{}\"\n  trust_domain = \"{}\"\n  data_dir = \"{dir}/server\"\n  socket_path = \"{}\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  DataStore \"sql\" {{ plugin_data {{ database_type = \"sqlite3\" connection_string = \"{dir}/server/datastore.sqlite3\" }} }}\n  KeyManager \"disk\" {{ plugin_data {{ keys_path = \"{dir}/server/keys.json\" }} }}\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n}}\n",
+            "server {{\n  bind_address = \"127.0.0.1\"\n  bind_port = \"{}\"\n  trust_domain = \"{}\"\n  data_dir = \"{dir}/server\"\n  socket_path = \"{}\"\n  console_address = \"127.0.0.1:0\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  DataStore \"sql\" {{ plugin_data {{ database_type = \"sqlite3\" connection_string = \"{dir}/server/datastore.sqlite3\" }} }}\n  KeyManager \"disk\" {{ plugin_data {{ keys_path = \"{dir}/server/keys.json\" }} }}\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n}}\n",
             self.port,
             self.trust_domain,
             self.server_socket.display(),

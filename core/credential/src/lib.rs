@@ -16,6 +16,7 @@ pub mod random;
 pub mod request;
 pub mod rules;
 pub mod sealing;
+pub mod shown;
 pub mod signer;
 pub mod statement;
 pub mod tls;

@@ -63,6 +63,15 @@ pub fn found<'a>(
     })
 }
 
+/// How many names [`found`] finds.
+#[must_use]
+pub fn count(registry: &Registry) -> usize {
+    let mut last = None;
+    let entries = registry.entries_giving_after(None).filter(|e| !e.is_node_alias());
+    let names = entries.map(|e| &e.spiffe_id).filter(|name| last.replace(*name) != Some(*name));
+    names.filter(|name| registry.identity(name).is_none()).count()
+}
+
 fn runs_as(registry: &Registry, entry: &Entry) -> Option<Suggestion> {
     let uids = entry.selector_set().iter().filter_map(|s| s.as_str().strip_prefix("unix:uid:"));
     uids.filter_map(|uid| uid.parse().ok()).find_map(|uid| {
@@ -110,6 +119,7 @@ mod tests {
         assert_eq!(all, [(id("/a"), 2), (id("/c"), 1)]);
         let later: Vec<_> = found(&registry, Some(&id("/a"))).map(|f| f.name).collect();
         assert_eq!(later, [id("/c")], "a page goes on after the name before");
+        assert_eq!(count(&registry), 2);
     }
 
     #[test]

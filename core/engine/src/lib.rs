@@ -11,6 +11,7 @@ pub mod found;
 pub mod history;
 pub mod invariants;
 pub mod machine;
+pub mod overview;
 pub mod plan;
 pub mod registry;
 pub mod renew;

@@ -652,6 +652,58 @@ pub struct Head {
     #[prost(bytes = "vec", tag = "7")]
     pub node_signature: ::prost::alloc::vec::Vec<u8>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OverviewRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OverviewResponse {
+    /// Identities by standing.
+    #[prost(uint32, tag = "1")]
+    pub proposed: u32,
+    #[prost(uint32, tag = "2")]
+    pub active: u32,
+    #[prost(uint32, tag = "3")]
+    pub paused: u32,
+    #[prost(uint32, tag = "4")]
+    pub stopped: u32,
+    /// Names that entries give out and no identity has.
+    #[prost(uint32, tag = "5")]
+    pub found: u32,
+    /// Active identities: whose owner is to confirm, whose end is less than a week away, whose stop was not tried within
+    /// the days for which a drill counts.
+    #[prost(uint32, tag = "6")]
+    pub not_confirmed: u32,
+    #[prost(uint32, tag = "7")]
+    pub ending: u32,
+    #[prost(uint32, tag = "8")]
+    pub stop_untried: u32,
+    /// Requests that wait for a person.
+    #[prost(uint32, tag = "9")]
+    pub waiting: u32,
+    /// Active people, and those of them who are security people.
+    #[prost(uint32, tag = "10")]
+    pub people: u32,
+    #[prost(uint32, tag = "11")]
+    pub security_people: u32,
+    /// Attested nodes that are not banned, and the agents that follow this server now.
+    #[prost(uint32, tag = "12")]
+    pub nodes: u32,
+    #[prost(uint32, tag = "13")]
+    pub following: u32,
+    /// The newest record of the server's log; 0: none.
+    #[prost(uint64, tag = "14")]
+    pub last_record: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenPagesRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenPagesResponse {
+    /// A secret until it is used.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(int64, tag = "2")]
+    pub ends_at: i64,
+}
 /// Generated client implementations.
 pub mod governance_client {
     #![allow(
@@ -1507,6 +1559,56 @@ pub mod governance_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What there is, what it lacks and what waits, in numbers.
+        pub async fn overview(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OverviewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OverviewResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/Overview",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.governance.v1.Governance", "Overview"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a link that signs the caller in to the pages of this server, once, within a minute.
+        pub async fn open_pages(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OpenPagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OpenPagesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/OpenPages",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.governance.v1.Governance", "OpenPages"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1710,6 +1812,22 @@ pub mod governance_server {
             request: tonic::Request<super::ListChainsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListChainsResponse>,
+            tonic::Status,
+        >;
+        /// What there is, what it lacks and what waits, in numbers.
+        async fn overview(
+            &self,
+            request: tonic::Request<super::OverviewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OverviewResponse>,
+            tonic::Status,
+        >;
+        /// Makes a link that signs the caller in to the pages of this server, once, within a minute.
+        async fn open_pages(
+            &self,
+            request: tonic::Request<super::OpenPagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OpenPagesResponse>,
             tonic::Status,
         >;
     }
@@ -3159,6 +3277,96 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListChainsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/Overview" => {
+                    #[allow(non_camel_case_types)]
+                    struct OverviewSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::OverviewRequest>
+                    for OverviewSvc<T> {
+                        type Response = super::OverviewResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OverviewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::overview(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OverviewSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/OpenPages" => {
+                    #[allow(non_camel_case_types)]
+                    struct OpenPagesSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::OpenPagesRequest>
+                    for OpenPagesSvc<T> {
+                        type Response = super::OpenPagesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OpenPagesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::open_pages(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OpenPagesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -243,6 +243,6 @@ impl Agent for AgentApi {
 pub(super) fn peer_address(call: &Arc<Call>) -> Option<IpAddr> {
     match &*call.connection.peer {
         Peer::Remote { address, .. } => Some(address.ip()),
-        Peer::Local(_) => None,
+        Peer::Local(_) | Peer::Page(_) => None,
     }
 }

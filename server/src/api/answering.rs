@@ -7,6 +7,7 @@ use tonic::Status;
 
 use crate::api::call::Call;
 use crate::api::governance::{GovernanceApi, unreadable};
+use crate::api::pages::freshly;
 use crate::api::status::{answer_failed, write_failed};
 use crate::limits::GOVERNANCE_PAGE_MAX;
 use crate::service::AnswerError;
@@ -38,6 +39,9 @@ impl GovernanceApi {
         call: &Call,
         request: &wire::AnswerRequestRequest,
     ) -> Result<wire::Request, Status> {
+        if request.yes {
+            freshly(call)?;
+        }
         let actor = self.person(call)?;
         let id = request_id(&request.id).map_err(unreadable)?;
         let hash = request_hash(&request.hash).map_err(unreadable)?;

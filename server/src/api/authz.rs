@@ -214,6 +214,8 @@ pub const METHODS: &[Method] = &[
     local(GOVERNANCE, "ListGrants"),
     local(GOVERNANCE, "ListRecords"),
     local(GOVERNANCE, "ListChains"),
+    local(GOVERNANCE, "Overview"),
+    local(GOVERNANCE, "OpenPages"),
 ];
 
 /// Service and name of every method, as logs and metrics have them.
@@ -247,6 +249,7 @@ pub fn find(path: &str, is_local: bool) -> Found {
 pub enum Role {
     Nobody,
     Local,
+    Person,
     AdminByConfig,
     AdminByEntry,
     Downstream,
@@ -260,6 +263,7 @@ impl Role {
         match self {
             Self::Nobody => ("nobody", ""),
             Self::Local => ("local", "transport"),
+            Self::Person => ("person", "session"),
             Self::AdminByConfig => ("admin", "config"),
             Self::AdminByEntry => ("admin", "entries"),
             Self::Downstream => ("downstream", "entries"),
@@ -298,6 +302,9 @@ pub fn judge(method: &Method, peer: &Peer, known: &impl Known, wall: Timestamp) 
     let svid = match peer {
         Peer::Remote { leaf: Leaf::Unusable(why), .. } => return Verdict::Unauthenticated(why.clone()),
         _ if may(ANY) => return Verdict::Allowed(Role::Nobody),
+        // Whoever is signed in to the pages is a person, and nothing else.
+        Peer::Page(_) if method.service == GOVERNANCE => return Verdict::Allowed(Role::Person),
+        Peer::Page(_) => return Verdict::Denied,
         Peer::Local(local) if local.standing == Standing::OfARun => return Verdict::OfARun,
         Peer::Local(local) if local.standing == Standing::Hidden && method.service == GOVERNANCE => {
             return Verdict::Hidden;

@@ -1,5 +1,6 @@
 //! The authorization matrix as a table.
 
+use avouch_console::sessions::Visitor;
 use avouch_domain::fixtures::{entry_parts, id};
 
 use super::*;
@@ -158,6 +159,8 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/ListGrants", "L"),
     ("governance.v1.Governance/ListRecords", "L"),
     ("governance.v1.Governance/ListChains", "L"),
+    ("governance.v1.Governance/Overview", "L"),
+    ("governance.v1.Governance/OpenPages", "L"),
 ];
 
 #[test]
@@ -210,6 +213,20 @@ fn who_cannot_be_told_from_a_run_is_no_person_and_still_an_admin() {
     for method in METHODS.iter().filter(|method| method.who & LOCAL != 0) {
         let expected =
             if method.service == GOVERNANCE { Verdict::Hidden } else { Verdict::Allowed(Role::Local) };
+        assert_eq!(judge(method, &peer, &world(), NOW), expected, "{}", method.path());
+    }
+}
+
+#[test]
+fn who_is_signed_in_to_the_pages_reaches_the_governance_service_alone() {
+    let person = avouch_domain::fixtures::person_id("per_a");
+    let peer = Peer::Page(Visitor { person, signed_in_at: NOW });
+    for method in METHODS {
+        let expected = match method.service {
+            GOVERNANCE => Verdict::Allowed(Role::Person),
+            _ if method.who & ANY != 0 => Verdict::Allowed(Role::Nobody),
+            _ => Verdict::Denied,
+        };
         assert_eq!(judge(method, &peer, &world(), NOW), expected, "{}", method.path());
     }
 }

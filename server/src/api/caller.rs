@@ -9,6 +9,7 @@ use std::sync::Arc;
 use avouch::run::SUPERVISOR;
 use avouch_attestors::peer::Peer as ProcessPeer;
 use avouch_attestors::process::{Link, PinnedProcess};
+use avouch_console::sessions::Visitor;
 use avouch_credential::x509::facts::CertFacts;
 use avouch_credential::x509::verify::svid_id;
 use avouch_domain::{SpiffeId, Timestamp};
@@ -19,6 +20,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 pub enum Peer {
     /// A process on the admin socket.
     Local(LocalPeer),
+    /// Somebody who is signed in to the pages of this server.
+    Page(Visitor),
     /// Somebody over TCP.
     Remote { address: SocketAddr, leaf: Leaf },
 }
@@ -91,7 +94,7 @@ impl Peer {
 
     #[must_use]
     pub fn is_local(&self) -> bool {
-        matches!(self, Self::Local(_))
+        matches!(self, Self::Local(_) | Self::Page(_))
     }
 
     /// How the audit rows name the caller.
@@ -103,6 +106,7 @@ impl Peer {
                 let pid = peer.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
                 format!("local uid={} gid={} pid={pid} exe={exe}", peer.uid, peer.gid)
             }
+            Self::Page(visitor) => format!("page person={}", visitor.person.as_str()),
             Self::Remote { leaf: Leaf::Svid(svid), .. } => svid.id.to_string(),
             Self::Remote { address, .. } => format!("address {}", address.ip()),
         }

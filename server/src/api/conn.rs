@@ -33,7 +33,7 @@ where
     let drain = stack.gate().drain.clone();
     let caller = match &peer {
         Peer::Remote { address, .. } => Some(address.to_string()),
-        Peer::Local(_) => None,
+        Peer::Local(_) | Peer::Page(_) => None,
     };
     let note = |result| note(caller, result);
     let leaving = CancellationToken::new();

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::call::{Call, open};
 use crate::api::caller::{LocalPeer, NOBODY, Peer};
+use crate::api::pages::Pages;
 use crate::api::status::{
     bad, bad_token, identity_failed, identity_written, name_failed, people_failed, write_failed,
 };
@@ -25,6 +26,8 @@ use crate::service::{
 #[derive(Clone)]
 pub struct GovernanceApi {
     pub services: Services,
+    /// `None`: there are no pages.
+    pub pages: Option<Pages>,
 }
 
 impl std::fmt::Debug for GovernanceApi {
@@ -38,7 +41,7 @@ pub(super) fn unreadable(error: ConvertError) -> Status {
 }
 
 /// The local user who calls.
-fn local_user(call: &Call) -> Result<u32, Status> {
+pub(super) fn local_user(call: &Call) -> Result<u32, Status> {
     match &*call.connection.peer {
         Peer::Local(LocalPeer { uid, .. }) if *uid != NOBODY => Ok(*uid),
         _ => {
@@ -56,6 +59,9 @@ fn page(size: i32, token: String) -> PageRequest {
 impl GovernanceApi {
     /// The person who calls.
     pub(super) fn person(&self, call: &Call) -> Result<PersonId, Status> {
+        if let Peer::Page(visitor) = &*call.connection.peer {
+            return self.visitor(call, visitor);
+        }
         let uid = local_user(call)?;
         let person = self.services.person_of_uid(uid).filter(avouch_domain::Person::is_active);
         person.map(|person| person.id).ok_or_else(|| {
@@ -556,5 +562,22 @@ impl Governance for GovernanceApi {
         line.text("source", &request.source);
         let read = self.read_chains(&call, &request).await;
         line.conclude(read).map(Response::new)
+    }
+
+    async fn overview(
+        &self,
+        request: Request<wire::OverviewRequest>,
+    ) -> Result<Response<wire::OverviewResponse>, Status> {
+        let (call, _) = open(request)?;
+        let counted = self.counted(&call).await;
+        call.audit().conclude(counted).map(Response::new)
+    }
+
+    async fn open_pages(
+        &self,
+        request: Request<wire::OpenPagesRequest>,
+    ) -> Result<Response<wire::OpenPagesResponse>, Status> {
+        let (call, _) = open(request)?;
+        call.audit().conclude(self.invited(&call)).map(Response::new)
     }
 }

@@ -8,7 +8,7 @@ use crate::api::call::Call;
 use crate::api::governance::{GovernanceApi, unreadable};
 use crate::api::status::{leave_failed, write_failed};
 use crate::api::stopping::bounds_to_wire;
-use crate::service::Bounds;
+use crate::service::{Bounds, Word};
 
 impl GovernanceApi {
     pub(super) async fn leave(
@@ -16,12 +16,12 @@ impl GovernanceApi {
         call: &Call,
         request: &wire::LeavePersonRequest,
     ) -> Result<wire::LeavePersonResponse, Status> {
-        let actor = self.person(call)?;
+        let by = Word::Person(self.person(call)?);
         let leaver = person_id(&request.id).map_err(unreadable)?;
         let left = if request.dry_run {
-            self.services.departure(call.now(), &actor, &leaver).map(|left| (left, Bounds::default()))
+            self.services.departure(call.now(), &by, &leaver).map(|left| (left, Bounds::default()))
         } else {
-            let left = self.services.leave_person(call.now(), &actor, leaver).await;
+            let left = self.services.leave_person(call.now(), by, leaver).await;
             left.map_err(|e| write_failed("failed to let the person leave", &e))?
         };
         let (left, bounds) = left.map_err(|e| leave_failed(&e))?;

@@ -23,6 +23,7 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::gate::{Gate, Stack};
+use crate::api::pages::Pages;
 use crate::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
 pub mod agent;
@@ -44,6 +45,7 @@ mod leaving;
 pub mod listen;
 pub mod localauthority;
 pub mod logger;
+pub mod pages;
 mod published;
 pub mod rate;
 mod reading;
@@ -95,19 +97,20 @@ pub fn tcp_stack(gate: &Arc<Gate>) -> Stack {
 
 /// What is served to people: nothing but what a person may do.
 #[must_use]
-pub fn people_stack(gate: &Arc<Gate>) -> Stack {
-    let services = gate.services.clone();
-    Stack::new(gate.clone(), Routes::new(limited!(GovernanceServer, governance::GovernanceApi { services })))
+pub fn people_stack(gate: &Arc<Gate>, pages: Option<&Pages>) -> Stack {
+    let api = governance::GovernanceApi { services: gate.services.clone(), pages: pages.cloned() };
+    Stack::new(gate.clone(), Routes::new(limited!(GovernanceServer, api)))
 }
 
 /// What is served on the admin socket.
 #[must_use]
-pub fn admin_stack(gate: &Arc<Gate>, logs: LogHandle, started: Tick) -> Stack {
+pub fn admin_stack(gate: &Arc<Gate>, logs: LogHandle, started: Tick, pages: Option<&Pages>) -> Stack {
     let services = &gate.services;
+    let governance = governance::GovernanceApi { services: services.clone(), pages: pages.cloned() };
     let routes = shared(gate)
         .add_service(limited!(DebugServer, debug::DebugApi::new(services.clone(), started)))
         .add_service(limited!(LoggerServer, logger::LoggerApi { logs }))
-        .add_service(limited!(GovernanceServer, governance::GovernanceApi { services: services.clone() }))
+        .add_service(limited!(GovernanceServer, governance))
         .add_service(limited!(HealthServer, health::HealthApi { services: services.clone() }));
     Stack::new(gate.clone(), routes)
 }

@@ -52,6 +52,10 @@ pub struct ServerConfig {
     pub socket_path: PathBuf,
     /// `None`: people come through the admin socket alone.
     pub people_socket_path: Option<PathBuf>,
+    /// `None`: there are no pages. Always on loopback.
+    pub console_address: Option<SocketAddr>,
+    /// `None`: people leave by a person's word alone.
+    pub people_file: Option<PathBuf>,
     pub trust_domain: TrustDomain,
     pub data_dir: PathBuf,
     pub admin_ids: Vec<SpiffeId>,
@@ -205,6 +209,8 @@ impl Reader<'_> {
             people_socket_path: self
                 .path("people_socket_path", None)
                 .filter(|path| !path.as_os_str().is_empty()),
+            console_address: self.console_address()?,
+            people_file: self.path("people_file", None),
             trust_domain: self.trust_domain()?,
             data_dir: self
                 .path("data_dir", self.flags.data_dir.as_ref())
@@ -259,6 +265,18 @@ impl Reader<'_> {
         })?;
         let number = self.flags.server_port.or_else(|| self.server.int("bind_port")).unwrap_or(8081);
         Ok(SocketAddr::new(address, port("bind_port", number)?))
+    }
+
+    /// Links that sign in by themselves go to loopback alone, where no TLS is needed.
+    fn console_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let Some(text) = self.text("console_address", None) else { return Ok(None) };
+        let address: Option<SocketAddr> =
+            text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+        address.map(Some).ok_or_else(|| ConfigError::Value {
+            key: "console_address",
+            value: text,
+            problem: "expected an address of loopback and a port, such as 127.0.0.1:8090".into(),
+        })
     }
 
     fn trust_domain(&self) -> Result<TrustDomain, ConfigError> {

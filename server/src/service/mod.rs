@@ -35,6 +35,7 @@ use avouch_attestors::node::NodeVerifier;
 use avouch_credential::x509::facts::CertFacts;
 use avouch_domain::{AuthorityKind, Holder, Image, LogPosition, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
+use avouch_engine::overview::{Overview, overview};
 use avouch_store::Stretch;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,7 @@ pub use avouch_engine::plan::consent::ConsentError;
 pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};
 pub use avouch_engine::plan::grants::{EndError, GiveError, NewGrant};
 pub use avouch_engine::plan::identities::{IdentityError, IdentityPatch, NewIdentity, Place};
-pub use avouch_engine::plan::leaving::LeaveError;
+pub use avouch_engine::plan::leaving::{LeaveError, Word};
 pub use avouch_engine::plan::nodes::{AgentRefusal, NodeError};
 pub use avouch_engine::plan::operator::{ActivateError, RevokeError, TaintError};
 pub use avouch_engine::plan::people::PeopleError;
@@ -266,6 +267,15 @@ impl Services {
     /// [`WriteError::Store`] if the store can't be read.
     pub async fn records(&self, after: u64, limit: usize) -> Result<Stretch, WriteError> {
         self.0.store.records(after, limit).await.map_err(|e| WriteError::Store(e.to_string()))
+    }
+
+    /// What there is and what it lacks, and the number of the log's last record.
+    ///
+    /// # Errors
+    /// [`WriteError::Store`] if the store can't be read.
+    pub async fn overview(&self, wall: Timestamp) -> Result<(Overview, u64), WriteError> {
+        let last = self.0.store.last_record().await.map_err(|e| WriteError::Store(e.to_string()))?;
+        Ok((overview(&self.registry(), wall), last))
     }
 
     /// Opens the stream of changes for one agent. `resume` = the position it stands at, `known` = what it holds.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use avouch_domain::{Now, Person, PersonId, SpiffeId};
 use avouch_engine::Registry;
-use avouch_engine::plan::leaving::{self, Departure, LeaveError};
+use avouch_engine::plan::leaving::{self, Departure, LeaveError, Word};
 use avouch_engine::plan::people::{self, NewPerson, PeopleError};
 
 use super::stopping::Before;
@@ -73,8 +73,8 @@ impl Services {
     ///
     /// # Errors
     /// [`LeaveError`].
-    pub fn departure(&self, now: Now, actor: &PersonId, leaver: &PersonId) -> Result<Departure, LeaveError> {
-        leaving::leave(&self.registry(), now.wall, actor, leaver).1
+    pub fn departure(&self, now: Now, by: &Word, leaver: &PersonId) -> Result<Departure, LeaveError> {
+        leaving::leave(&self.registry(), now.wall, by, leaver).1
     }
 
     /// Lets somebody leave, in as many plans as it takes, and waits until the nodes that follow have confirmed what pauses.
@@ -85,14 +85,14 @@ impl Services {
     pub async fn leave_person(
         &self,
         now: Now,
-        actor: &PersonId,
+        by: Word,
         leaver: PersonId,
     ) -> Result<Result<(Departure, Bounds), LeaveError>, WriteError> {
         let mut first: Option<Departure> = None;
         // What was known at each write: of a thousand identities at most, looked up after it.
         let mut writes = Vec::new();
         loop {
-            let (by, who) = (actor.clone(), leaver.clone());
+            let (by, who) = (by.clone(), leaver.clone());
             let step = move |registry: &Registry| {
                 let (plan, done) = leaving::leave(registry, now.wall, &by, &who);
                 (plan, done.map(|departure| (departure, registry.clone())))

@@ -144,6 +144,14 @@ impl Db {
         records::read(&self.conn, after, limit)
     }
 
+    /// The number of the last record; 0: there is none.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn last_record(&self) -> Result<u64, StoreError> {
+        commit::last_record(&self.conn).map(|(seq, _)| seq)
+    }
+
     /// The number and hash of the last record, if no head names it yet.
     ///
     /// # Errors

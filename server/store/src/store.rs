@@ -97,6 +97,14 @@ impl Store {
         run(&self.reader, move |db| db.records(after, limit)).await?
     }
 
+    /// The number of the last record; 0: there is none.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn last_record(&self) -> Result<u64, StoreError> {
+        run(&self.reader, |db| db.last_record()).await?
+    }
+
     /// The number and hash of the last record, if no head names it yet.
     ///
     /// # Errors

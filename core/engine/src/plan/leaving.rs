@@ -15,6 +15,8 @@ use crate::registry::Registry;
 
 /// As many security people stay: with fewer, nobody could say yes for production.
 const SECURITY_MIN: usize = 2;
+/// Who did it, in records of what a list said.
+const LIST: &str = "people_file";
 
 /// What one plan does; the next goes on until somebody has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,23 @@ pub struct Departure {
     pub paused: Vec<SpiffeId>,
     /// There are more of both: another plan goes on.
     pub more: bool,
+}
+
+/// At whose word somebody leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    Person(PersonId),
+    /// The list of the people who are there does not name them any more.
+    List,
+}
+
+impl Word {
+    fn actor(&self) -> &str {
+        match self {
+            Self::Person(id) => id.as_str(),
+            Self::List => LIST,
+        }
+    }
 }
 
 /// Why nobody left.
@@ -45,27 +64,25 @@ pub enum LeaveError {
     LastSecurity(PersonId),
 }
 
-/// Lets somebody leave, at their own word or that of any security person. Each identity goes to its successor, who is to
+/// Lets somebody leave, at their own word, that of any security person, or that of the list. Each identity goes to its successor, who is to
 /// confirm it within [`ADOPTED_FOR`]; one without an active successor pauses at once. At most [`PAUSE_BATCH`] of them.
 pub fn leave(
     registry: &Registry,
     at: Timestamp,
-    actor: &PersonId,
+    by: &Word,
     leaver: &PersonId,
 ) -> (Plan, Result<Departure, LeaveError>) {
-    let mut draft = Draft::new(registry, at, actor.as_str());
-    let outcome = may_leave(registry, actor, leaver).map(|person| depart(&mut draft, at, person));
+    let mut draft = Draft::new(registry, at, by.actor());
+    let outcome = may_leave(registry, by, leaver).map(|person| depart(&mut draft, at, person));
     (draft.finish(), outcome)
 }
 
-fn may_leave<'a>(
-    registry: &'a Registry,
-    actor: &PersonId,
-    leaver: &PersonId,
-) -> Result<&'a Person, LeaveError> {
-    let by = registry.person(actor).filter(|by| by.is_active() && (by.security || actor == leaver));
-    if by.is_none() {
-        return Err(LeaveError::NotYours { actor: actor.clone(), leaver: leaver.clone() });
+fn may_leave<'a>(registry: &'a Registry, by: &Word, leaver: &PersonId) -> Result<&'a Person, LeaveError> {
+    if let Word::Person(actor) = by {
+        let person = registry.person(actor);
+        if person.is_none_or(|by| !by.is_active() || !(by.security || actor == leaver)) {
+            return Err(LeaveError::NotYours { actor: actor.clone(), leaver: leaver.clone() });
+        }
     }
     let person = registry.person(leaver).ok_or_else(|| LeaveError::Unknown(leaver.clone()))?;
     if person.state == PersonState::Left {
@@ -152,8 +169,12 @@ mod tests {
         registry
     }
 
+    fn says(id: &str) -> Word {
+        Word::Person(person_id(id))
+    }
+
     fn gone(registry: &mut Registry, actor: &str, leaver: &str) -> Departure {
-        let (plan, left) = leave(registry, NOW, &person_id(actor), &person_id(leaver));
+        let (plan, left) = leave(registry, NOW, &says(actor), &person_id(leaver));
         commit(registry, &plan);
         left.unwrap()
     }
@@ -184,22 +205,35 @@ mod tests {
         assert_eq!((left.state, left.uid), (PersonState::Left, None));
         assert!(registry.person_of_uid(4).is_none());
         let owner = person_id("per_owner");
-        let (plan, again) = leave(&registry, NOW, &person_id("per_s"), &owner);
+        let (plan, again) = leave(&registry, NOW, &says("per_s"), &owner);
         assert_eq!((again, plan.is_empty()), (Err(LeaveError::Gone(owner.clone())), true));
-        let (_, by_itself) = leave(&registry, NOW, &owner, &person_id("per_other"));
+        let (_, by_itself) = leave(&registry, NOW, &says("per_owner"), &person_id("per_other"));
         assert!(matches!(by_itself, Err(LeaveError::NotYours { .. })));
     }
 
     #[test]
     fn only_the_person_or_a_security_person_says_so_and_two_of_these_stay() {
         let mut registry = team([]);
-        let (_, other) = leave(&registry, NOW, &person_id("per_other"), &person_id("per_owner"));
+        let (_, other) = leave(&registry, NOW, &says("per_other"), &person_id("per_owner"));
         assert!(matches!(other, Err(LeaveError::NotYours { .. })));
         gone(&mut registry, "per_u", "per_u");
-        let (_, last) = leave(&registry, NOW, &person_id("per_s"), &person_id("per_t"));
+        let (_, last) = leave(&registry, NOW, &says("per_s"), &person_id("per_t"));
         assert_eq!(last, Err(LeaveError::LastSecurity(person_id("per_t"))));
-        let (_, unknown) = leave(&registry, NOW, &person_id("per_s"), &person_id("per_x"));
+        let (_, unknown) = leave(&registry, NOW, &says("per_s"), &person_id("per_x"));
         assert_eq!(unknown, Err(LeaveError::Unknown(person_id("per_x"))));
+    }
+
+    #[test]
+    fn at_the_word_of_the_list_anybody_leaves_but_the_last_security_people() {
+        let mut registry = team([identity("/test/a", Kind::Service)]);
+        let (plan, left) = leave(&registry, NOW, &Word::List, &person_id("per_owner"));
+        assert_eq!(left.unwrap().paused, [id("/test/a")]);
+        assert!(!plan.audit.is_empty() && plan.audit.iter().all(|row| row.actor == LIST));
+        commit(&mut registry, &plan);
+        let (plan, _) = leave(&registry, NOW, &Word::List, &person_id("per_u"));
+        commit(&mut registry, &plan);
+        let (_, last) = leave(&registry, NOW, &Word::List, &person_id("per_t"));
+        assert_eq!(last, Err(LeaveError::LastSecurity(person_id("per_t"))));
     }
 
     #[test]
@@ -256,7 +290,7 @@ mod tests {
             });
             let mut registry = team(made);
             for leaver in leavers {
-                let (plan, _) = leave(&registry, NOW, &person_id("per_s"), &names[leaver]);
+                let (plan, _) = leave(&registry, NOW, &says("per_s"), &names[leaver]);
                 commit(&mut registry, &plan);
                 for identity in registry.identities().filter(|identity| identity.is_in_force(NOW)) {
                     prop_assert!(registry.person(&identity.owner).unwrap().is_active(), "{:?}", identity);

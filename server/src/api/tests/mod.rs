@@ -43,6 +43,7 @@ mod bundles;
 mod entries;
 mod grants;
 mod local;
+mod pages;
 mod records;
 mod rules;
 mod streams;
@@ -130,7 +131,7 @@ impl World {
             clock: clock::now,
             drain: Drain::of(&stop),
         });
-        let admin = admin_stack(&gate, LogHandle::detached(Level::Info), clock::now().mono);
+        let admin = admin_stack(&gate, LogHandle::detached(Level::Info), clock::now().mono, None);
         Self { tcp: tcp_stack(&gate), admin, gate, store, stop }
     }
 

@@ -1,0 +1,64 @@
+//! Identities that a process of a run would have outside of it: each is refused, and recorded once for the run.
+//!
+//! Never in the way of the answer that the caller gets: what can't be looked at or recorded is refused all the same.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use avouch_attestors::{PinnedProcess, ProcessKey};
+use avouch_domain::{NodeEvent, SelectorSet, SpiffeId};
+
+use super::desk::Desk;
+use super::{Found, Runs};
+use crate::limits::{LOOKS_PER_RUN, REFUSED_NAMES_MAX};
+use crate::peer::Caller;
+use crate::records::Durability;
+
+/// What was refused to one run.
+#[derive(Default)]
+pub(super) struct Refused {
+    looked: HashSet<ProcessKey>,
+    names: BTreeSet<SpiffeId>,
+}
+
+impl Refused {
+    /// True once for each process, as long as there are not too many.
+    fn is_new(&mut self, key: &ProcessKey) -> bool {
+        self.looked.len() < LOOKS_PER_RUN && self.looked.insert(key.clone())
+    }
+
+    /// True once for each name, as long as there are not too many.
+    fn is_first(&mut self, name: &SpiffeId) -> bool {
+        self.names.len() < REFUSED_NAMES_MAX && self.names.insert(name.clone())
+    }
+}
+
+impl Runs {
+    /// Records which identities a process of a run is refused. `look`: its selectors as if it were in no run; they must not be
+    /// remembered for it.
+    pub async fn refuse(
+        &self,
+        caller: &Arc<Caller>,
+        process: &PinnedProcess,
+        look: impl Future<Output = Option<SelectorSet>>,
+    ) {
+        let Some(desk) = self.desk_of_new(caller, process) else { return };
+        let Some(selectors) = look.await else { return };
+        for name in self.0.parts.supply.names(&selectors).await {
+            if name == desk.identity || !desk.refused.lock().is_first(&name) {
+                continue;
+            }
+            let worn_by = vec![("worn_by", desk.identity.to_string())];
+            let note = desk.note(NodeEvent::SvidRefused, name.to_string(), worn_by);
+            let _ = self.0.parts.scribe.write(note, Durability::Soon).await;
+        }
+    }
+
+    /// The desk of the caller's run, if nobody has looked at this process yet.
+    fn desk_of_new(&self, caller: &Arc<Caller>, process: &PinnedProcess) -> Option<Arc<Desk>> {
+        let Found::In(root, _) = self.found(caller, process).ok()? else { return None };
+        let desk = self.0.table.lock().desks.get(&root).cloned()?;
+        let new = desk.refused.lock().is_new(process.key());
+        new.then_some(desk)
+    }
+}

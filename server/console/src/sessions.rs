@@ -1,0 +1,289 @@
+//! Who is signed in: links that are used once, and the sessions they begin.
+//!
+//! Never keeps what it gave out: of a link's code and of a session's cookie only digests are here. In memory alone, so a
+//! server that starts anew asks everybody to sign in again. Time comes from outside.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use avouch_credential::random::{self, RandomError};
+use avouch_domain::{Now, PersonId, Tick, Timestamp};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use crate::limits::{
+    KEPT_MAX, LINK_LIFE, LINKS_PER_PERSON, SESSION_LIFE, SESSION_PAUSE, SESSIONS_PER_PERSON,
+};
+
+/// What a digest is made over, so that no secret can stand for another.
+const CODE: &[u8] = b"avouch pages link\n";
+const COOKIE: &[u8] = b"avouch pages session\n";
+const FORM: &[u8] = b"avouch pages form\n";
+
+type Digest = [u8; 32];
+
+/// A link that was given out.
+pub struct Invitation {
+    /// 64 hexadecimal digits; a secret until it is used.
+    pub code: Zeroizing<String>,
+    pub ends_at: Timestamp,
+}
+
+impl std::fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invitation").field("ends_at", &self.ends_at).finish_non_exhaustive()
+    }
+}
+
+/// Somebody who is signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visitor {
+    pub person: PersonId,
+    pub signed_in_at: Timestamp,
+}
+
+struct Link {
+    person: PersonId,
+    made: Tick,
+}
+
+struct Session {
+    visitor: Visitor,
+    began: Tick,
+    seen: Tick,
+}
+
+#[derive(Default)]
+struct State {
+    links: HashMap<Digest, Link>,
+    sessions: HashMap<Digest, Session>,
+}
+
+/// All links and sessions of a server.
+#[derive(Default)]
+pub struct Sessions(Mutex<State>);
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+impl Sessions {
+    /// A link for a person. The oldest of theirs that wait gives way.
+    ///
+    /// # Errors
+    /// [`RandomError`].
+    pub fn invite(&self, person: &PersonId, now: Now) -> Result<Invitation, RandomError> {
+        let code = secret()?;
+        let mut state = self.0.lock();
+        state.links.retain(|_, link| now.mono.since(link.made) < LINK_LIFE);
+        make_room(&mut state.links, LINKS_PER_PERSON, |link| link.person == *person, |link| link.made);
+        state.links.insert(digest_of(CODE, &code), Link { person: person.clone(), made: now.mono });
+        let life = i64::try_from(LINK_LIFE.as_secs()).unwrap_or(0);
+        Ok(Invitation { code, ends_at: Timestamp::from_secs(now.wall.secs() + life) })
+    }
+
+    /// Uses a link up and gives the cookie of the session that begins; `None` if it is no link any more.
+    ///
+    /// # Errors
+    /// [`RandomError`]; then the link is used up all the same.
+    pub fn redeem(&self, code: &str, now: Now) -> Result<Option<Zeroizing<String>>, RandomError> {
+        let mut state = self.0.lock();
+        let Some(link) = state.links.remove(&digest_of(CODE, code)) else { return Ok(None) };
+        if now.mono.since(link.made) >= LINK_LIFE {
+            return Ok(None);
+        }
+        let cookie = secret()?;
+        state.sessions.retain(|_, session| session.lives(now.mono));
+        let theirs = |session: &Session| session.visitor.person == link.person;
+        make_room(&mut state.sessions, SESSIONS_PER_PERSON, theirs, |session| session.began);
+        let visitor = Visitor { person: link.person.clone(), signed_in_at: now.wall };
+        let session = Session { visitor, began: now.mono, seen: now.mono };
+        state.sessions.insert(digest_of(COOKIE, &cookie), session);
+        Ok(Some(cookie))
+    }
+
+    /// Whose session it is.
+    #[must_use]
+    pub fn find(&self, cookie: &str, now: Now) -> Option<Visitor> {
+        let mut state = self.0.lock();
+        let key = digest_of(COOKIE, cookie);
+        if !state.sessions.get(&key)?.lives(now.mono) {
+            state.sessions.remove(&key);
+            return None;
+        }
+        let session = state.sessions.get_mut(&key)?;
+        session.seen = now.mono;
+        Some(session.visitor.clone())
+    }
+
+    /// Whether it is a session still; does not prolong it.
+    #[must_use]
+    pub fn lives(&self, cookie: &str, now: Now) -> bool {
+        let key = digest_of(COOKIE, cookie);
+        self.0.lock().sessions.get(&key).is_some_and(|session| session.lives(now.mono))
+    }
+
+    /// Ends a session.
+    pub fn end(&self, cookie: &str) {
+        self.0.lock().sessions.remove(&digest_of(COOKIE, cookie));
+    }
+}
+
+impl Session {
+    fn lives(&self, now: Tick) -> bool {
+        now.since(self.began) < SESSION_LIFE && now.since(self.seen) < SESSION_PAUSE
+    }
+}
+
+/// What each form of a session holds: a page of somebody else can't know it.
+#[must_use]
+pub fn form_token(cookie: &str) -> String {
+    hex::encode(digest_of(FORM, cookie))
+}
+
+/// Whether a form came from a page of this session.
+#[must_use]
+pub fn fits(cookie: &str, token: &str) -> bool {
+    verify_slices_are_equal(form_token(cookie).as_bytes(), token.as_bytes()).is_ok()
+}
+
+fn secret() -> Result<Zeroizing<String>, RandomError> {
+    let bytes = Zeroizing::new(random::bytes::<32>()?);
+    Ok(Zeroizing::new(hex::encode(*bytes)))
+}
+
+fn digest_of(what: &[u8], secret: &str) -> Digest {
+    let mut whole = Zeroizing::new(Vec::with_capacity(what.len() + secret.len()));
+    whole.extend_from_slice(what);
+    whole.extend_from_slice(secret.as_bytes());
+    let mut key = [0; 32];
+    key.copy_from_slice(digest(&SHA256, &whole).as_ref());
+    key
+}
+
+/// Removes the oldest of a person's until one more has a place, and the oldest of all where there is none left.
+fn make_room<K: Eq + Hash + Clone, V>(
+    kept: &mut HashMap<K, V>,
+    each: usize,
+    theirs: impl Fn(&V) -> bool,
+    age: impl Fn(&V) -> Tick,
+) {
+    while kept.values().filter(|value| theirs(value)).count() >= each {
+        remove_oldest(kept, &theirs, &age);
+    }
+    if kept.len() >= KEPT_MAX {
+        remove_oldest(kept, |_| true, &age);
+    }
+}
+
+fn remove_oldest<K: Eq + Hash + Clone, V>(
+    kept: &mut HashMap<K, V>,
+    which: impl Fn(&V) -> bool,
+    age: impl Fn(&V) -> Tick,
+) {
+    let oldest = kept.iter().filter(|(_, value)| which(value)).min_by_key(|(_, value)| age(value));
+    if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+        kept.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Now {
+        let wall = Timestamp::from_secs(1_000_000 + i64::try_from(seconds).unwrap());
+        Now { wall, mono: Tick(seconds * 1000) }
+    }
+
+    fn person(name: &str) -> PersonId {
+        PersonId::new(&format!("per_{name}")).unwrap()
+    }
+
+    fn signed_in(sessions: &Sessions, who: &str, seconds: u64) -> Zeroizing<String> {
+        let link = sessions.invite(&person(who), at(seconds)).unwrap();
+        sessions.redeem(&link.code, at(seconds)).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_link_signs_in_once() {
+        let sessions = Sessions::default();
+        let link = sessions.invite(&person("a"), at(0)).unwrap();
+        let cookie = sessions.redeem(&link.code, at(1)).unwrap().unwrap();
+        assert_eq!(sessions.redeem(&link.code, at(1)).unwrap(), None);
+        let visitor = sessions.find(&cookie, at(2)).unwrap();
+        assert_eq!((visitor.person, visitor.signed_in_at), (person("a"), at(1).wall));
+    }
+
+    #[test]
+    fn a_link_lasts_a_minute() {
+        let sessions = Sessions::default();
+        let link = sessions.invite(&person("a"), at(0)).unwrap();
+        assert_eq!(link.ends_at, at(60).wall);
+        assert_eq!(sessions.redeem(&link.code, at(60)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_fourth_link_takes_the_place_of_the_first() {
+        let sessions = Sessions::default();
+        let links: Vec<_> = (0..4).map(|n| sessions.invite(&person("a"), at(n)).unwrap()).collect();
+        let other = sessions.invite(&person("b"), at(4)).unwrap();
+        assert_eq!(sessions.redeem(&links[0].code, at(5)).unwrap(), None);
+        for link in links[1..].iter().chain([&other]) {
+            assert!(sessions.redeem(&link.code, at(5)).unwrap().is_some());
+        }
+    }
+
+    #[test]
+    fn a_session_ends_with_the_day_and_with_a_long_pause() {
+        let sessions = Sessions::default();
+        let cookie = signed_in(&sessions, "a", 0);
+        let (day, pause) = (SESSION_LIFE.as_secs(), SESSION_PAUSE.as_secs());
+        for seconds in (0..day).step_by(1800) {
+            assert!(sessions.find(&cookie, at(seconds)).is_some(), "after {seconds} s");
+        }
+        assert_eq!(sessions.find(&cookie, at(day)), None);
+        let cookie = signed_in(&sessions, "a", 0);
+        assert_eq!(sessions.find(&cookie, at(pause)), None);
+        assert_eq!(sessions.find(&cookie, at(1)), None, "what has ended stays so");
+    }
+
+    #[test]
+    fn who_signs_out_is_out() {
+        let sessions = Sessions::default();
+        let (one, other) = (signed_in(&sessions, "a", 0), signed_in(&sessions, "a", 0));
+        sessions.end(&one);
+        assert!(sessions.find(&one, at(1)).is_none() && sessions.find(&other, at(1)).is_some());
+    }
+
+    #[test]
+    fn a_person_has_eight_sessions() {
+        let sessions = Sessions::default();
+        let first = signed_in(&sessions, "a", 0);
+        let others: Vec<_> = (1..=8).map(|n| signed_in(&sessions, "a", n)).collect();
+        assert_eq!(sessions.find(&first, at(9)), None);
+        assert!(others.iter().all(|cookie| sessions.find(cookie, at(9)).is_some()));
+    }
+
+    #[test]
+    fn no_secret_stands_for_another() {
+        let sessions = Sessions::default();
+        let link = sessions.invite(&person("a"), at(0)).unwrap();
+        assert_eq!(sessions.find(&link.code, at(0)), None);
+        let cookie = signed_in(&sessions, "a", 0);
+        assert_eq!(sessions.find(&form_token(&cookie), at(0)), None);
+        assert!(fits(&cookie, &form_token(&cookie)) && !fits(&cookie, &cookie) && !fits(&cookie, ""));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_prolongs_nothing() {
+        let sessions = Sessions::default();
+        let cookie = signed_in(&sessions, "a", 0);
+        let later = Now { wall: Timestamp::from_secs(0), ..at(SESSION_LIFE.as_secs()) };
+        assert_eq!(sessions.find(&cookie, later), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! The pages of this server, as its API sees them: a caller who is signed in, and the link that signs in.
+//!
+//! Never believes a page more than a socket: what a visitor may do is decided where it is for everybody. What a page gives
+//! away takes a fresh sign-in.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use avouch_console::sessions::{Sessions, Visitor};
+use avouch_console::{Console, FRESH};
+use avouch_domain::{Person, PersonId};
+use avouch_proto::governance_v1 as wire;
+use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+use tower::util::BoxCloneSyncService;
+
+use crate::api::call::{Call, Connection};
+use crate::api::caller::Peer;
+use crate::api::gate::{Gate, Stack};
+use crate::api::governance::{GovernanceApi, local_user};
+use crate::api::people_stack;
+use crate::api::status::write_failed;
+
+/// Methods that say yes for a person, or give something away.
+const YESES: [&str; 4] = ["ApproveIdentity", "ApprovePerson", "ApproveRules", "GiveGrant"];
+
+/// Where the pages are, and who is signed in. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    pub address: SocketAddr,
+    pub sessions: Arc<Sessions>,
+}
+
+impl Pages {
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, sessions: Arc::default() }
+    }
+
+    /// The pages, on top of this API.
+    #[must_use]
+    pub fn console(&self, gate: &Arc<Gate>) -> Console {
+        let stack = people_stack(gate, None);
+        let api = move |visitor| {
+            let connection =
+                Connection { peer: Arc::new(Peer::Page(visitor)), leaving: CancellationToken::new() };
+            BoxCloneSyncService::new(Within { stack: stack.clone(), connection })
+        };
+        let services = &gate.services;
+        let domain = services.trust_domain().as_str();
+        Console::new(domain, self.sessions.clone(), api, services.subscribe(), gate.clock)
+    }
+}
+
+/// The API without a wire, in the name of one visitor.
+#[derive(Clone)]
+struct Within {
+    stack: Stack,
+    connection: Connection,
+}
+
+impl Service<Request<Body>> for Within {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.stack.clone().answer(request, self.connection.clone()))
+    }
+}
+
+/// Refuses a yes from a page to which somebody signed in a while ago.
+pub(super) fn freshly(call: &Call) -> Result<(), Status> {
+    match &*call.connection.peer {
+        Peer::Page(visitor) if call.now().wall.since(visitor.signed_in_at) >= FRESH => {
+            Err(Status::failed_precondition(format!(
+                "you signed in more than {} minutes ago, and a yes takes a fresh sign-in: open a new link of `avouch \
+                 console`, then say it again",
+                FRESH.as_secs() / 60
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl GovernanceApi {
+    /// The person who is signed in.
+    pub(super) fn visitor(&self, call: &Call, visitor: &Visitor) -> Result<PersonId, Status> {
+        if YESES.contains(&call.method.name) {
+            freshly(call)?;
+        }
+        let registry = self.services.registry();
+        let active = registry.person(&visitor.person).is_some_and(Person::is_active);
+        let gone = || Status::permission_denied("whoever is signed in is no active person here any more");
+        active.then(|| visitor.person.clone()).ok_or_else(gone)
+    }
+
+    /// A link for the person who calls on a socket.
+    pub(super) fn invited(&self, call: &Call) -> Result<wire::OpenPagesResponse, Status> {
+        // Who is on a page already makes no links: they would outlast the session.
+        local_user(call)?;
+        let person = self.person(call)?;
+        let pages = self.pages.as_ref().ok_or_else(|| {
+            Status::failed_precondition(
+                "this server serves no pages: set `console_address = \"127.0.0.1:8090\"` in its configuration",
+            )
+        })?;
+        let invitation = pages.sessions.invite(&person, call.now());
+        let invitation = invitation.map_err(|e| Status::internal(format!("failed to make a link: {e}")))?;
+        let url = format!("http://{}/sign-in?code={}", pages.address, *invitation.code);
+        Ok(wire::OpenPagesResponse { url, ends_at: invitation.ends_at.secs() })
+    }
+
+    pub(super) async fn counted(&self, call: &Call) -> Result<wire::OverviewResponse, Status> {
+        self.person(call)?;
+        let counted = self.services.overview(call.now().wall).await;
+        let (counts, last_record) = counted.map_err(|e| write_failed("failed to count", &e))?;
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(wire::OverviewResponse {
+            proposed: number(counts.proposed),
+            active: number(counts.active),
+            paused: number(counts.paused),
+            stopped: number(counts.stopped),
+            found: number(counts.found),
+            not_confirmed: number(counts.not_confirmed),
+            ending: number(counts.ending),
+            stop_untried: number(counts.stop_untried),
+            waiting: number(counts.waiting),
+            people: number(counts.people),
+            security_people: number(counts.security_people),
+            nodes: number(counts.nodes),
+            following: number(self.services.followers()),
+            last_record,
+        })
+    }
+}
