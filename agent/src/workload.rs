@@ -45,7 +45,7 @@ pub struct WorkloadAttestor {
     /// One look at a process at a time: whoever waits for it finds what it brought.
     turns: Mutex<HashMap<ProcessKey, Weak<Turn<()>>>>,
     waiting: FairShare,
-    running: Semaphore,
+    running: Arc<Semaphore>,
     runs: Option<Runs>,
     metrics: Metrics,
     clock: fn() -> Tick,
@@ -99,7 +99,7 @@ impl WorkloadAttestor {
             known: Mutex::default(),
             turns: Mutex::default(),
             waiting: FairShare::new(ATTESTATIONS_WAITING_MAX),
-            running: Semaphore::new(ATTESTATIONS_RUNNING_MAX),
+            running: Arc::new(Semaphore::new(ATTESTATIONS_RUNNING_MAX)),
             runs: None,
             metrics,
             clock,
@@ -133,7 +133,7 @@ impl WorkloadAttestor {
         match self.runs.as_ref().map(|runs| runs.membership(caller, &process)).transpose()? {
             Some(Membership::Of(selectors, _)) => {
                 if let Some(runs) = &self.runs {
-                    runs.refuse(caller, &process, self.worn(process.clone())).await;
+                    runs.refuse(caller, &process, self.worn(caller, process.clone()));
                 }
                 return Ok(selectors);
             }
@@ -149,11 +149,21 @@ impl WorkloadAttestor {
         Ok(selectors)
     }
 
-    /// The selectors of a process as if it were in no run. Never remembered: what is remembered is handed out.
-    async fn worn(&self, process: Arc<PinnedProcess>) -> Option<SelectorSet> {
-        let _turn = self.running.acquire().await.ok();
-        let looked = tokio::time::timeout(self.deadline, look_all(&self.lookers, process)).await;
-        looked.ok()?.ok().map(|(selectors, _)| selectors)
+    /// The selectors of a process as if it were in no run; `None` if others wait for their own. Never remembered: what is
+    /// remembered is handed out.
+    fn worn(
+        &self,
+        caller: &Caller,
+        process: Arc<PinnedProcess>,
+    ) -> impl Future<Output = Option<SelectorSet>> + Send + use<> {
+        let (lookers, running, deadline) = (self.lookers.clone(), self.running.clone(), self.deadline);
+        let place = self.waiting.take(caller.pid, caller.uid);
+        async move {
+            let _place = place.ok()?;
+            let _turn = running.try_acquire().ok()?;
+            let looked = tokio::time::timeout(deadline, look_all(&lookers, process)).await;
+            looked.ok()?.ok().map(|(selectors, _)| selectors)
+        }
     }
 
     async fn look(

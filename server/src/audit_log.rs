@@ -28,9 +28,6 @@ impl AuditLine {
     pub fn new(call_fields: Map<String, Value>, peer: &Peer) -> Self {
         let mut line = Self(Some(call_fields));
         line.text("type", "audit");
-        if let Peer::Page(visitor) = peer {
-            line.text("caller_person", visitor.person.as_str());
-        }
         if let Peer::Local(local) = peer {
             line.number("caller_uid", i64::from(local.uid));
             line.number("caller_gid", i64::from(local.gid));

@@ -159,5 +159,11 @@ pub const HEAD_CERTIFICATE_MAX: usize = 8 << 10;
 pub const STOP_CONFIRM_MAX: Duration = Duration::from_secs(1);
 /// Bytes of the file of people: some tens of thousands of them.
 pub const PEOPLE_FILE_MAX: u64 = 1024 * 1024;
-/// Pause before a file of people that can't be watched is tried again.
+/// Pause before a file of people is tried again that can't be watched, or that somebody could not leave by.
 pub const PEOPLE_FILE_RETRY: Duration = Duration::from_secs(5);
+/// Longest time in which a file of people is not read: what changes elsewhere (links, shared disks) tells nobody.
+pub const PEOPLE_FILE_AGE_MAX: Duration = Duration::from_secs(60);
+/// Shortest time between two reads of it: others may write in its folder.
+pub const PEOPLE_FILE_PAUSE: Duration = Duration::from_millis(250);
+/// Age of counts that are shown again while nothing was written: ends are reached by time alone.
+pub const OVERVIEW_AGE_MAX: Duration = Duration::from_secs(5);

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use avouch_domain::{Person, PersonId};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::net::unix::pipe;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::limits::{PEOPLE_FILE_MAX, PEOPLE_FILE_RETRY};
+use crate::limits::{PEOPLE_FILE_AGE_MAX, PEOPLE_FILE_MAX, PEOPLE_FILE_PAUSE, PEOPLE_FILE_RETRY};
 use crate::service::{Services, Word};
 
 /// The last line.
@@ -45,6 +45,8 @@ enum ListError {
     NoEnd,
     #[error("it names nobody")]
     Nobody,
+    #[error("it names no security person who is there: it may be the list of others")]
+    Strange,
 }
 
 impl Present {
@@ -99,30 +101,46 @@ impl Present {
 fn watch(path: &Path) -> io::Result<pipe::Receiver> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-    let events =
-        WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ATTRIB | WatchFlags::DELETE_SELF;
+    let events = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ATTRIB;
+    let events = events | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
     inotify::add_watch(&inotify, folder, events | WatchFlags::ONLYDIR)?;
     // Read as a pipe is: how much there is to read does not matter, only that there is something.
     pipe::Receiver::from_owned_fd_unchecked(inotify)
 }
 
+/// What became of a file that was read.
+enum Obeyed {
+    /// It says this, and nobody is left to leave.
+    Done(Present),
+    /// It is not believed, or says what was done before.
+    Nothing,
+    /// Somebody stays who should leave: to be tried again.
+    Again,
+}
+
 /// Lets whoever the file does not name leave, now and after each change of it, until `stop`.
 pub async fn follow(path: PathBuf, services: Services, clock: Clock, stop: CancellationToken) {
     let work = async {
+        let mut done = None;
         loop {
             // Watched before it is read: what changes meanwhile is read again.
-            match watch(&path) {
-                Ok(events) => {
-                    obey(&path, &services, clock).await;
-                    if events.readable().await.is_ok() {
-                        continue;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(people_file = %path.display(), %error, "Unable to watch the file of people");
-                }
+            let events = watch(&path);
+            if let Err(error) = &events {
+                tracing::error!(people_file = %path.display(), %error, "Unable to watch the file of people");
             }
-            sleep(PEOPLE_FILE_RETRY).await;
+            let patience = match obey(&path, &services, clock, done.as_ref()).await {
+                Obeyed::Again => PEOPLE_FILE_RETRY,
+                Obeyed::Nothing => PEOPLE_FILE_AGE_MAX,
+                Obeyed::Done(present) => {
+                    done = Some(present);
+                    PEOPLE_FILE_AGE_MAX
+                }
+            };
+            sleep(PEOPLE_FILE_PAUSE).await;
+            match events {
+                Ok(events) => drop(timeout(patience, events.readable()).await),
+                Err(_) => sleep(PEOPLE_FILE_RETRY).await,
+            }
         }
     };
     tokio::select! {
@@ -131,33 +149,59 @@ pub async fn follow(path: PathBuf, services: Services, clock: Clock, stop: Cance
     }
 }
 
-/// Does what the file says now.
-async fn obey(path: &Path, services: &Services, clock: Clock) {
-    let read = {
-        let path = path.to_owned();
-        tokio::task::spawn_blocking(move || Present::read(&path)).await
-    };
-    let present = match read {
-        Ok(Ok(present)) => present,
-        Ok(Err(error)) => {
-            return tracing::warn!(people_file = %path.display(), %error, "The file of people is not believed: nobody leaves");
-        }
-        Err(_) => return,
-    };
-    let missing = services.people().into_iter().filter(|person| person.is_active() && !present.names(person));
-    for person in missing {
-        let id = person.id.clone();
-        match services.leave_person(clock(), Word::List, id.clone()).await {
-            Ok(Ok((left, bounds))) => {
-                let silent = bounds.nodes.iter().filter(|node| node.took.is_none()).count();
-                tracing::info!(person = %id, paused = left.paused.len(), passed = left.passed.len(), nodes = bounds.nodes.len(), silent, "A person who is not in the file of people has left");
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(person = %id, %error, "A person who is not in the file of people stays")
-            }
+/// Reads the file, and refuses to believe one that names no security person who is there: that is another list.
+async fn read(path: &Path, services: &Services) -> Result<Present, ListError> {
+    let place = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || Present::read(&place)).await;
+    let present = read.unwrap_or_else(|error| Err(io::Error::other(error).into()))?;
+    let known = services.people().iter().any(|p| p.is_active() && p.security && present.names(p));
+    if known { Ok(present) } else { Err(ListError::Strange) }
+}
+
+/// Lets people leave one by one; the file is read again before each, so that a mended one holds at once. `done`: what was
+/// obeyed before.
+async fn obey(path: &Path, services: &Services, clock: Clock, done: Option<&Present>) -> Obeyed {
+    let mut stays = BTreeSet::new();
+    loop {
+        let present = match read(path, services).await {
+            Ok(present) => present,
+            // Nobody is there yet who could be in it.
+            Err(ListError::Strange) if services.people().is_empty() => return Obeyed::Nothing,
             Err(error) => {
-                tracing::error!(person = %id, %error, "A person who is not in the file of people could not leave")
+                let path = path.display();
+                tracing::warn!(people_file = %path, %error, "The file of people is not believed: nobody leaves");
+                return Obeyed::Nothing;
             }
+        };
+        if done == Some(&present) {
+            return Obeyed::Nothing;
+        }
+        let leaves = |p: &Person| p.is_active() && !present.names(p) && !stays.contains(&p.id);
+        let Some(person) = services.people().into_iter().find(leaves) else {
+            return if stays.is_empty() { Obeyed::Done(present) } else { Obeyed::Again };
+        };
+        if !leave(services, clock, &person.id).await {
+            stays.insert(person.id);
+        }
+    }
+}
+
+/// True if the person has left.
+async fn leave(services: &Services, clock: Clock, id: &PersonId) -> bool {
+    match services.leave_person(clock(), Word::List, id.clone()).await {
+        Ok(Ok((left, bounds))) => {
+            let silent = bounds.nodes.iter().filter(|node| node.took.is_none()).count();
+            let (paused, passed, nodes) = (left.paused.len(), left.passed.len(), bounds.nodes.len());
+            tracing::info!(person = %id, paused, passed, nodes, silent, "A person who is not in the file of people has left");
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(person = %id, %error, "A person who is not in the file of people stays");
+            false
+        }
+        Err(error) => {
+            tracing::error!(person = %id, %error, "A person who is not in the file of people could not leave");
+            false
         }
     }
 }

@@ -26,7 +26,7 @@ const CODER: &[&str] = &[
 /// Somebody's browser: one jar of cookies.
 struct Browser {
     home: tempfile::TempDir,
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT/ROOM`.
     base: String,
 }
 
@@ -34,6 +34,8 @@ struct Browser {
 #[derive(Debug)]
 struct Seen {
     status: u16,
+    /// Where it was at last.
+    url: String,
     page: String,
 }
 
@@ -60,9 +62,9 @@ impl Browser {
     async fn open(link: &Said) -> (Self, Seen) {
         assert_eq!(link.code, 0, "{link:?}");
         let url = read(link)["url"].as_str().unwrap().to_owned();
-        let base = url.split("/sign-in").next().unwrap().to_owned();
-        let browser = Self { home: tempfile::tempdir().unwrap(), base };
-        let seen = browser.curl(&url, &["-L"]).await;
+        let mut browser = Self { home: tempfile::tempdir().unwrap(), base: String::new() };
+        let seen = browser.curl(&url, &["-L", "-H", "Sec-Fetch-Site: none"]).await;
+        browser.base = seen.url.trim_end_matches('/').to_owned();
         (browser, seen)
     }
 
@@ -73,20 +75,26 @@ impl Browser {
     async fn curl(&self, url: &str, more: &[&str]) -> Seen {
         let jar = self.home.path().join("jar");
         let jar = jar.to_str().unwrap();
-        let plain = ["-s", "-b", jar, "-c", jar, "-w", "\n%{http_code}", url];
+        let plain = ["-s", "-b", jar, "-c", jar, "-w", "\n%{http_code} %{url_effective}", url];
         let said =
             cli::run_program(Path::new("curl"), plain.into_iter().chain(more.iter().copied()), |_| {}).await;
-        let (page, status) = said.out.rsplit_once('\n').unwrap_or_else(|| panic!("{said:?}"));
-        Seen { status: status.trim().parse().unwrap(), page: page.to_owned() }
+        let (page, last) = said.out.rsplit_once('\n').unwrap_or_else(|| panic!("{said:?}"));
+        let (status, url) = last.split_once(' ').unwrap();
+        Seen { status: status.parse().unwrap(), url: url.to_owned(), page: page.to_owned() }
     }
 
     async fn get(&self, path: &str) -> Seen {
         self.curl(&format!("{}{path}", self.base), &[]).await
     }
 
+    /// Sends a form as a browser does that stands on a page of this session.
     async fn post(&self, path: &str, fields: &[&str], more: &[&str]) -> Seen {
+        let host = self.base.rsplit_once('/').unwrap().0;
+        let origin = format!("Origin: {host}");
+        let own = ["-H", &origin, "-H", "Sec-Fetch-Site: same-origin"];
+        let own = if more.iter().any(|word| word.starts_with("Origin:")) { &own[2..] } else { &own[..] };
         let fields = fields.iter().flat_map(|field| ["--data-urlencode", field]);
-        let all: Vec<_> = fields.chain(more.iter().copied()).collect();
+        let all: Vec<_> = own.iter().copied().chain(fields).chain(more.iter().copied()).collect();
         self.curl(&format!("{}{path}", self.base), &all).await
     }
 }
@@ -120,6 +128,13 @@ async fn a_link_signs_its_person_in_once_and_nobody_else_sees_a_page() {
     let again = browser.stranger().curl(&url, &["-L"]).await;
     assert_eq!(again.status, 410, "{again:?}");
     assert_eq!(browser.get("/nothing").await.status, 404);
+    let host = browser.base.rsplit_once('/').unwrap().0.to_owned();
+    assert_eq!(browser.curl(&host, &[]).await.status, 401, "the cookie is for its room alone");
+    // A page elsewhere that leads here signs nobody in, and uses no link up.
+    let url = read(&link(&world.server).await)["url"].as_str().unwrap().to_owned();
+    let led = browser.stranger().curl(&url, &["-H", "Sec-Fetch-Site: cross-site"]).await;
+    assert_eq!(led.status, 403, "{led:?}");
+    assert_eq!(browser.stranger().curl(&url, &["-L"]).await.status, 200);
 }
 
 #[tokio::test]
@@ -140,7 +155,7 @@ async fn a_form_is_taken_from_its_own_page_alone() {
     assert_eq!(send("token=", &[]).await, 403);
     assert_eq!(send(&theirs, &[]).await, 403, "a token of another session");
     assert_eq!(send(&token, &["-H", "Origin: http://evil.example.org"]).await, 421);
-    assert_eq!(send(&token, &["-H", "Sec-Fetch-Site: cross-site"]).await, 421);
+    assert_eq!(send(&token, &["-H", "Origin: null"]).await, 421);
     assert_eq!(send(&token, &["-H", "Host: evil.example.org"]).await, 421, "a name that leads here");
     assert_eq!(send(&token, &["-H", "Content-Type: text/plain"]).await, 415);
     let shown = good(&world.server, &["identity", "show", "coder"]).await;

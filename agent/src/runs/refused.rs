@@ -1,6 +1,7 @@
 //! Identities that a process of a run would have outside of it: each is refused, and recorded once for the run.
 //!
-//! Never in the way of the answer that the caller gets: what can't be looked at or recorded is refused all the same.
+//! Never in the way of the answer that the caller gets, nor of other callers: what can't be looked at or recorded now is
+//! refused all the same.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -34,24 +35,31 @@ impl Refused {
 }
 
 impl Runs {
-    /// Records which identities a process of a run is refused. `look`: its selectors as if it were in no run; they must not be
-    /// remembered for it.
-    pub async fn refuse(
+    /// Records which identities a process of a run is refused, beside the answer that it gets. `look`: its selectors as if it
+    /// were in no run.
+    pub fn refuse(
         &self,
         caller: &Arc<Caller>,
         process: &PinnedProcess,
-        look: impl Future<Output = Option<SelectorSet>>,
+        look: impl Future<Output = Option<SelectorSet>> + Send + 'static,
     ) {
         let Some(desk) = self.desk_of_new(caller, process) else { return };
-        let Some(selectors) = look.await else { return };
-        for name in self.0.parts.supply.names(&selectors).await {
-            if name == desk.identity || !desk.refused.lock().is_first(&name) {
-                continue;
+        let (runs, key) = (self.clone(), process.key().clone());
+        tokio::spawn(async move {
+            let Some(selectors) = look.await else {
+                // The next call of this process is looked at.
+                desk.refused.lock().looked.remove(&key);
+                return;
+            };
+            for name in runs.0.parts.supply.names(&selectors).await {
+                if name == desk.identity || !desk.refused.lock().is_first(&name) {
+                    continue;
+                }
+                let worn_by = vec![("worn_by", desk.identity.to_string())];
+                let note = desk.note(NodeEvent::SvidRefused, name.to_string(), worn_by);
+                let _ = runs.0.parts.scribe.write(note, Durability::Soon).await;
             }
-            let worn_by = vec![("worn_by", desk.identity.to_string())];
-            let note = desk.note(NodeEvent::SvidRefused, name.to_string(), worn_by);
-            let _ = self.0.parts.scribe.write(note, Durability::Soon).await;
-        }
+        });
     }
 
     /// The desk of the caller's run, if nobody has looked at this process yet.

@@ -6,6 +6,9 @@ use avouch_domain::Tick;
 
 use crate::limits::{TURNED_AWAY_MAX, TURNED_AWAY_PERIOD, TURNED_AWAY_USERS_MAX};
 
+/// Nobody's number: users for whom there is no room count together.
+const OTHERS: u32 = u32::MAX;
+
 /// What was recorded of each user in the period that runs.
 #[derive(Debug, Default)]
 pub(super) struct TurnedAway(BTreeMap<u32, Period>);
@@ -24,11 +27,13 @@ impl TurnedAway {
         let over = |period: &Period| now.since(period.began) >= TURNED_AWAY_PERIOD;
         if !self.0.contains_key(&uid) && self.0.len() >= TURNED_AWAY_USERS_MAX {
             self.0.retain(|_, period| !over(period));
-            if self.0.len() >= TURNED_AWAY_USERS_MAX {
-                return None;
-            }
         }
-        let period = self.0.entry(uid).or_insert(Period { began: now, recorded: 0, silent: 0 });
+        let room = self.0.len() < TURNED_AWAY_USERS_MAX || self.0.contains_key(&uid);
+        let period = self.0.entry(if room { uid } else { OTHERS }).or_insert(Period {
+            began: now,
+            recorded: 0,
+            silent: 0,
+        });
         if over(period) {
             *period = Period { began: now, recorded: 0, silent: period.silent };
         }
@@ -67,7 +72,9 @@ mod tests {
         let mut away = TurnedAway::default();
         let users = u32::try_from(TURNED_AWAY_USERS_MAX).unwrap();
         assert!((0..users).all(|uid| away.take(uid, at(Duration::ZERO)).is_some()));
-        assert_eq!(away.take(users, at(Duration::ZERO)), None);
+        let more: Vec<_> = (users..3 * users).filter_map(|uid| away.take(uid, at(Duration::ZERO))).collect();
+        assert_eq!(more.len(), TURNED_AWAY_MAX as usize, "those without room count together");
+        assert_eq!(away.0.len(), TURNED_AWAY_USERS_MAX + 1);
         assert_eq!(away.take(users, at(TURNED_AWAY_PERIOD)), Some(0), "who was long ago makes room");
     }
 }

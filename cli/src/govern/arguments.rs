@@ -78,9 +78,9 @@ const TRACE: &str = "Examples:
 The log is verified first. Exit codes: 0 every hop is proven, 3 one is unknown or the log does not hold.";
 const CONSOLE: &str = "\
 Examples:
-  avouch console                         open the link that it prints in a browser on this machine
-  xdg-open \"$(avouch --json console | jq -r .url)\"
+  avouch console     open the link that it prints in a browser on this machine
 
+The link is yours: another user's browser can't use it. Don't make it an argument of a command, where all users see it.
 The server serves the pages if its configuration says where: console_address = \"127.0.0.1:8090\".
 Say yes to a request within five minutes of signing in; a new link signs you in anew.";
 

@@ -19,6 +19,15 @@ pub struct Now {
     pub mono: Tick,
 }
 
+impl Now {
+    /// Time from `earlier` to `self` by the clock that says more: neither one that was set back nor one that stood still while
+    /// the machine slept makes something younger than it is.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.wall.since(earlier.wall).max(self.mono.since(earlier.mono))
+    }
+}
+
 /// Length of a validity in whole seconds; zero means "the default of the server".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(pub i32);

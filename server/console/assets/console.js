@@ -6,7 +6,7 @@
   const last = document.body.dataset.last;
   const count = (number, one, more) => number + ' ' + (number === 1 ? one : more);
   if (fresh && last !== undefined && window.EventSource) {
-    const live = new EventSource('/live?after=' + encodeURIComponent(last));
+    const live = new EventSource('live?after=' + encodeURIComponent(last));
     live.addEventListener('new', (event) => {
       let told;
       try { told = JSON.parse(event.data); } catch { return; }

@@ -3,7 +3,7 @@
 //! Never without the token of the session in the form, and never a yes to more than one thing at a time.
 
 use hyper::StatusCode;
-use hyper::header::{self, HeaderMap};
+use hyper::header;
 use tokio::task::JoinSet;
 use tonic::Status;
 
@@ -11,39 +11,33 @@ use avouch_proto::governance_v1 as wire;
 
 use crate::ask::Visit;
 use crate::forms::{Fields, url};
-use crate::http::{Answer, Place, html, problem, see};
+use crate::http::{Answer, Asked, html, problem, see};
 use crate::limits::ROWS;
-use crate::routes::{identities, refused, visit};
+use crate::routes::{filter, identities, refused, visit};
 use crate::sessions::fits;
 use crate::{Console, Governance, pages};
 
 const DAY: i64 = 86_400;
 
 /// Does what a form says.
-pub(crate) async fn take(
-    console: &Console,
-    place: &Place,
-    headers: &HeaderMap,
-    path: &str,
-    form: Fields,
-) -> Answer {
-    let mut visit = match visit(console, place, headers).await {
+pub(crate) async fn take(console: &Console, asked: &Asked<'_>, query: &Fields, form: Fields) -> Answer {
+    let mut visit = match visit(console, asked).await {
         Ok(visit) => visit,
         Err(answer) => return answer,
     };
-    let Some(cookie) = place.cookie_of(headers).filter(|cookie| fits(cookie, form.get("token"))) else {
+    let Some(cookie) = asked.cookie().filter(|cookie| fits(cookie, form.get("token"))) else {
         let text = "The form is of another session. Open the page again, and send it from there.";
         return problem(StatusCode::FORBIDDEN, "Not from this session", text);
     };
     let domain = &console.trust_domain;
-    let done = match path {
-        "/identity" => step(&mut visit, domain, &form).await,
-        "/identities" => bulk(&mut visit, domain, &form).await,
-        "/requests" => answer(&mut visit, &form).await,
-        "/sign-out" => {
+    let done = match asked.path {
+        "identity" => step(&mut visit, domain, &form).await,
+        "identities" => bulk(&mut visit, domain, &filter(query), &form).await,
+        "requests" => answer(&mut visit, &form).await,
+        "sign-out" => {
             console.sessions.end(cookie);
             let mut answer = see("/");
-            if let Some(gone) = place.cookie("") {
+            if let Some(gone) = asked.place.no_cookie(asked.room) {
                 answer.headers_mut().insert(header::SET_COOKIE, gone);
             }
             Ok(answer)
@@ -75,9 +69,11 @@ async fn step(visit: &mut Visit, domain: &str, form: &Fields) -> Result<Answer, 
                 _ => return Err(unknown()),
             };
             let name = &identity.get_ref().spiffe_id;
-            return Ok(see(&url("/identity", &[("name", name), ("done", word)])));
+            return Ok(see(&url("identity", &[("name", name), ("done", word)])));
         }
     };
+    // What this did is no news on the page that tells of it.
+    visit.count_anew().await?;
     Ok(html(StatusCode::OK, pages::stopped(&visit.frame(domain), word, stopped.get_ref())))
 }
 
@@ -124,7 +120,12 @@ impl Bulk {
     }
 }
 
-async fn bulk(visit: &mut Visit, domain: &str, form: &Fields) -> Result<Answer, Status> {
+async fn bulk(
+    visit: &mut Visit,
+    domain: &str,
+    filter: &pages::Filter,
+    form: &Fields,
+) -> Result<Answer, Status> {
     let bulk = Bulk::read(form, visit.now.wall.secs())?;
     let names: std::collections::BTreeSet<_> = form.all("name").map(str::to_owned).collect();
     if names.is_empty() || names.len() > ROWS.unsigned_abs() as usize {
@@ -141,7 +142,8 @@ async fn bulk(visit: &mut Visit, domain: &str, form: &Fields) -> Result<Answer, 
     }
     let mut done = running.join_all().await;
     done.sort_by(|a, b| a.spiffe_id.cmp(&b.spiffe_id));
-    let made = identities(visit, domain, &pages::Filter::default(), &done).await?;
+    visit.count_anew().await?;
+    let made = identities(visit, domain, filter, &done).await?;
     Ok(html(StatusCode::OK, made))
 }
 
@@ -155,5 +157,5 @@ async fn answer(visit: &mut Visit, form: &Fields) -> Result<Answer, Status> {
     let hash = hex::decode(form.get("hash")).map_err(|_| unknown())?;
     let asked = wire::AnswerRequestRequest { id: form.get("id").to_owned(), hash, yes };
     visit.governance.answer_request(asked).await?;
-    Ok(see(&url("/requests", &[("done", form.get("answer"))])))
+    Ok(see(&url("requests", &[("done", form.get("answer"))])))
 }

@@ -43,11 +43,17 @@ impl Visit {
         Ok(Self { governance, visitor, me, people, names, overview, form_token, now })
     }
 
+    /// Counts again, after something was done.
+    pub(crate) async fn count_anew(&mut self) -> Result<(), Status> {
+        self.overview = self.governance.overview(wire::OverviewRequest {}).await?.into_inner();
+        Ok(())
+    }
+
     pub(crate) fn frame<'a>(&'a self, trust_domain: &'a str) -> Frame<'a> {
         Frame {
             trust_domain,
             me: &self.me,
-            signed_in_at: self.visitor.signed_in_at,
+            signed_in_at: self.visitor.signed_in.wall,
             names: &self.names,
             form_token: &self.form_token,
             now: self.now.wall,

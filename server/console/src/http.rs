@@ -1,10 +1,10 @@
-//! The listener of the pages: HTTP/1.1 on loopback, within limits, with the headers that keep a browser honest.
+//! The listener of the pages: HTTP/1.1 on loopback, within limits, with the headers that keep a browser honest. What a session
+//! sees lies in a room of its own, `/ROOM/identities`: see [`crate::sessions::room`].
 //!
 //! Never answers under another name than its own (a name of somebody else that leads here is an attack), and never takes a
 //! form that another site sent.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http_body_util::combinators::UnsyncBoxBody;
@@ -22,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::forms::Fields;
-use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, FORM_MAX, HEAD_MAX, REQUEST_TIME};
+use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, CONNECTIONS_PER_USER, FORM_MAX, HEAD_MAX, REQUEST_TIME};
+use crate::places::Places;
+use crate::sessions::room;
+use crate::whose::owner_of;
 use crate::{Console, actions, live, pages, routes};
 
 /// What goes back.
@@ -30,66 +33,73 @@ pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
+const COOKIE: &str = "avouch_session";
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// A browser that fetches ahead says so.
+const PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
 /// On every answer: nothing from elsewhere, nothing kept, nothing framed, nothing told to others.
 const HEADERS: [(HeaderName, HeaderValue); 7] = [
     (
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(
-            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; \
-             base-uri 'none'; frame-ancestors 'none'",
+            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
+             form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
         ),
     ),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    // None at all would make browsers hide the origin of a form from this server, too.
+    (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// Where the pages are, as a browser names it.
+/// Where the pages are, as a browser names it, and who is at the other end.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     port: u16,
+    /// The local user whose connection it is.
+    user: u32,
     stop: CancellationToken,
 }
 
 impl Place {
     #[cfg(test)]
     pub(crate) fn at(port: u16) -> Self {
-        Self { port, stop: CancellationToken::new() }
+        Self { port, user: 0, stop: CancellationToken::new() }
+    }
+
+    pub(crate) fn user(&self) -> u32 {
+        self.user
     }
 
     pub(crate) fn is_host(&self, host: &str) -> bool {
-        let name = host.strip_suffix(&format!(":{}", self.port));
+        // Browsers leave out the port that HTTP has by itself.
+        let name = host.strip_suffix(&format!(":{}", self.port)).or((self.port == 80).then_some(host));
         name.is_some_and(|name| ["127.0.0.1", "localhost", "[::1]"].contains(&name))
-    }
-
-    /// Its own for each port: browsers share cookies between the ports of a machine.
-    fn cookie_name(&self) -> String {
-        format!("avouch_session_{}", self.port)
     }
 
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// The header that gives a browser its cookie. An empty one takes it away.
+    /// The header that gives a browser its cookie, for the room of its session alone.
     pub(crate) fn cookie(&self, value: &str) -> Option<HeaderValue> {
-        let gone = if value.is_empty() { "; Max-Age=0" } else { "" };
-        let text = format!("{}={value}; Path=/; HttpOnly; SameSite=Lax{gone}", self.cookie_name());
+        self.set_cookie(value, &room(value), "")
+    }
+
+    /// The header that takes the cookie away again.
+    pub(crate) fn no_cookie(&self, room: &str) -> Option<HeaderValue> {
+        self.set_cookie("", room, "; Max-Age=0")
+    }
+
+    fn set_cookie(&self, value: &str, room: &str, more: &str) -> Option<HeaderValue> {
+        let text = format!("{COOKIE}={value}; Path=/{room}/; HttpOnly; SameSite=Lax{more}");
         let mut header = HeaderValue::from_str(&text).ok()?;
         header.set_sensitive(true);
         Some(header)
-    }
-
-    /// The cookie that a browser shows.
-    pub(crate) fn cookie_of<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let name = self.cookie_name();
-        let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     /// Why a request is none that a page of this server made.
@@ -104,44 +114,89 @@ impl Place {
         }
         let origin = text(header::ORIGIN)
             .is_none_or(|origin| origin.strip_prefix("http://").is_some_and(|host| self.is_host(host)));
-        let site = text(HeaderName::from_static("sec-fetch-site")).is_none_or(|site| site == "same-origin");
+        let site = text(FETCH_SITE).is_none_or(|site| site == "same-origin");
         (!origin || !site).then_some("A page of another site sent this form.")
     }
+}
+
+/// A request as far as it is read, within the room of a session.
+pub(crate) struct Asked<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) headers: &'a HeaderMap,
+    /// The first part of its path.
+    pub(crate) room: &'a str,
+    /// What follows.
+    pub(crate) path: &'a str,
+}
+
+impl Asked<'_> {
+    /// The cookie that a browser shows, if this is its room.
+    pub(crate) fn cookie(&self) -> Option<&str> {
+        let texts = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(name, value)| *name == COOKIE && room(value) == self.room).map(|(_, value)| value)
+    }
+}
+
+/// Whether somebody follows a link of their own: typed, pasted or opened by a program, and no page's and no browser's guess.
+fn is_own_step(headers: &HeaderMap) -> bool {
+    let says = |name: HeaderName, what: &[u8]| headers.get(name).is_none_or(|value| value.as_bytes() == what);
+    says(FETCH_SITE, b"none") && !headers.contains_key(PURPOSE)
 }
 
 /// Serves the pages until `stop`; then runs out what was asked before.
 pub async fn serve(listener: TcpListener, console: Console, stop: CancellationToken) {
     let Ok(address) = listener.local_addr() else { return };
-    let place = Place { port: address.port(), stop: stop.clone() };
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let users = Places::new(CONNECTIONS_PER_USER, CONNECTIONS_MAX);
     let running = TaskTracker::new();
     loop {
-        let Ok(turn) = free.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, caller)) => {
-                let (console, place) = (console.clone(), place.clone());
-                running.spawn(async move {
-                    let _turn = turn;
-                    connection(stream, caller, console, place).await;
-                });
-            }
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "Unable to accept a connection to the pages");
                 sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let Ok(turn) = free.clone().try_acquire_owned() else {
+            tracing::warn!(limit = CONNECTIONS_MAX, "Too many connections to the pages: one is closed");
+            continue;
+        };
+        let (console, users, stop) = (console.clone(), users.clone(), stop.clone());
+        running.spawn(async move {
+            let _turn = turn;
+            let served = async {
+                let Some(user) = owner_of(&stream).await else {
+                    return tracing::warn!(
+                        "The kernel does not say whose connection to the pages it is: it is closed"
+                    );
+                };
+                let Some(_share) = users.open(user) else {
+                    return tracing::warn!(
+                        user,
+                        limit = CONNECTIONS_PER_USER,
+                        "Too many connections of a user to the pages: one is closed"
+                    );
+                };
+                connection(stream, console, Place { port: address.port(), user, stop: stop.clone() }).await;
+            };
+            // A browser that does not read holds nobody up.
+            tokio::select! {
+                () = served => {}
+                () = async { stop.cancelled().await; sleep(REQUEST_TIME).await } => {}
+            }
+        });
     }
     running.close();
-    if timeout(REQUEST_TIME, running.wait()).await.is_err() {
-        tracing::debug!("Connections to the pages were cut");
-    }
+    running.wait().await;
 }
 
-async fn connection(stream: TcpStream, caller: SocketAddr, console: Console, place: Place) {
+async fn connection(stream: TcpStream, console: Console, place: Place) {
     let stop = place.stop.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (console, place) = (console.clone(), place.clone());
@@ -161,7 +216,7 @@ async fn connection(stream: TcpStream, caller: SocketAddr, console: Console, pla
         }
     };
     if let Err(error) = outcome {
-        tracing::debug!(caller_addr = %caller, %error, "Connection to the pages ended");
+        tracing::debug!(%error, "Connection to the pages ended");
     }
 }
 
@@ -179,13 +234,24 @@ async fn guarded(console: &Console, place: &Place, request: Request<Incoming>) -
 async fn routed(console: &Console, place: &Place, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let query = Fields::read(head.uri.query().unwrap_or_default().as_bytes());
-    match (&head.method, head.uri.path()) {
+    let whole_path = head.uri.path();
+    let (room, path) = whole_path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    let asked = Asked { place, headers: &head.headers, room, path };
+    match (&head.method, whole_path) {
         (&Method::GET, "/assets/console.css") => asset("text/css; charset=utf-8", pages::STYLE),
         (&Method::GET, "/assets/console.js") => asset("text/javascript; charset=utf-8", pages::SCRIPT),
-        (&Method::GET, "/sign-in") => routes::sign_in(console, place, query.get("code")),
-        (&Method::GET, "/live") => live::stream(console, place, &head.headers, query.number("after")),
-        (&Method::GET, path) => routes::page(console, place, &head.headers, path, &query).await,
-        (&Method::POST, path) => {
+        // Browsers ask for a picture of every site.
+        (&Method::GET, "/favicon.ico") => whole(StatusCode::NO_CONTENT, HTML, ""),
+        (&Method::GET, "/sign-in") if is_own_step(&head.headers) => {
+            routes::sign_in(console, place, query.get("code"))
+        }
+        (&Method::GET, "/sign-in") => {
+            let text = "Copy the link that `avouch console` printed into the address bar.";
+            problem(StatusCode::FORBIDDEN, "A page of another site leads here", text)
+        }
+        (&Method::GET, _) if path == "live" => live::stream(console, &asked, query.number("after")),
+        (&Method::GET, _) => routes::page(console, &asked, &query).await,
+        (&Method::POST, _) => {
             let kind = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
             if !kind.is_some_and(|kind| kind.starts_with(FORM)) {
                 return problem(
@@ -197,7 +263,7 @@ async fn routed(console: &Console, place: &Place, request: Request<Incoming>) ->
             match timeout(REQUEST_TIME, Limited::new(body, FORM_MAX).collect()).await {
                 Ok(Ok(form)) => {
                     let form = Fields::read(&form.to_bytes());
-                    actions::take(console, place, &head.headers, path, form).await
+                    actions::take(console, &asked, &query, form).await
                 }
                 Ok(Err(_)) => problem(
                     StatusCode::PAYLOAD_TOO_LARGE,

@@ -10,8 +10,10 @@ mod http;
 mod limits;
 mod live;
 pub mod pages;
+mod places;
 mod routes;
 pub mod sessions;
+mod whose;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,8 @@ use tower::util::BoxCloneSyncService;
 
 pub use crate::http::serve;
 pub use crate::limits::FRESH;
+use crate::limits::{STREAMS_MAX, STREAMS_PER_SESSION};
+use crate::places::Places;
 use crate::sessions::{Sessions, Visitor};
 
 /// The API of this server, for calls without a wire.
@@ -45,7 +49,8 @@ pub struct Console {
     /// Tells that something was written.
     pub changes: watch::Receiver<LogPosition>,
     pub clock: fn() -> Now,
-    streams: live::Streams,
+    /// Streams of news, by the form token of their session.
+    streams: Places<String>,
 }
 
 impl std::fmt::Debug for Console {
@@ -69,7 +74,7 @@ impl Console {
             api: Arc::new(api),
             changes,
             clock,
-            streams: live::Streams::default(),
+            streams: Places::new(STREAMS_PER_SESSION, STREAMS_MAX),
         }
     }
 

@@ -17,7 +17,9 @@ pub const KEPT_MAX: usize = 10_000;
 /// Age from which on a sign-in is too old for a yes.
 pub const FRESH: Duration = Duration::from_secs(300);
 /// Connections at a time: each is a task and a few KiB.
-pub const CONNECTIONS_MAX: usize = 256;
+pub const CONNECTIONS_MAX: usize = 512;
+/// Connections of one user: a browser opens six, and nobody is to take the places of the others.
+pub const CONNECTIONS_PER_USER: usize = 32;
 /// Streams of news at a time.
 pub const STREAMS_MAX: usize = 64;
 /// Streams of one session: a browser opens six connections to a server, and the pages need some of them.
@@ -52,7 +54,7 @@ pub const CHAIN_PAGES: usize = 16;
 pub const CARDS: usize = 20;
 /// Decisions shown of one identity.
 pub const USED: usize = 20;
-/// Shortest time between two pieces of news on one stream.
-pub const NEWS_PAUSE: Duration = Duration::from_millis(250);
+/// Shortest time between two pieces of news on one stream: each counts anew what there is.
+pub const NEWS_PAUSE: Duration = Duration::from_secs(2);
 /// Longest silence of a stream: a proxy or a browser thinks it dead otherwise.
 pub const NEWS_SILENCE: Duration = Duration::from_secs(20);

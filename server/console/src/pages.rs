@@ -127,6 +127,8 @@ pub struct Card {
 pub struct Requests<'a> {
     /// Those that wait, and yeses that were not used yet.
     pub cards: &'a [Card],
+    /// How many more there are, or are not shown because their text is not the one that was hashed.
+    pub more: usize,
     /// Those that ended in the last day.
     pub past: &'a [wire::Request],
     /// What was just said or refused, in one sentence; empty: nothing.

@@ -3,25 +3,25 @@
 //! Never changes anything; that is `actions.rs`.
 
 use hyper::StatusCode;
-use hyper::header::{self, HeaderMap};
+use hyper::header;
 use tonic::{Code, Status};
 
 use avouch_proto::governance_v1 as wire;
 
 use crate::ask::Visit;
 use crate::forms::Fields;
-use crate::http::{Answer, Place, html, problem, see};
+use crate::http::{Answer, Asked, Place, html, problem, see};
 use crate::limits::{CHAINS, CHAINS_SHOWN, FIRST_FEW, FRESH, PAST, RECORDS, ROWS, USED};
-use crate::sessions::form_token;
+use crate::sessions::{form_token, room};
 use crate::{Console, pages};
 
 /// Uses a link.
 pub(crate) fn sign_in(console: &Console, place: &Place, code: &str) -> Answer {
-    let begun = console.sessions.redeem(code, (console.clock)());
-    let cookie = match begun {
-        Ok(Some(cookie)) => place.cookie(&cookie),
+    let begun = console.sessions.redeem(code, place.user(), (console.clock)());
+    let begun = match begun {
+        Ok(Some(cookie)) => place.cookie(&cookie).map(|header| (header, room(&cookie))),
         Ok(None) => {
-            let text = "A link signs in once, within a minute. `avouch console` makes a new one.";
+            let text = "A link signs in once, within a minute, and nobody but who asked for it. `avouch console` makes a new one.";
             return problem(StatusCode::GONE, "This link has been used, or is too old", text);
         }
         Err(error) => {
@@ -29,21 +29,22 @@ pub(crate) fn sign_in(console: &Console, place: &Place, code: &str) -> Answer {
             None
         }
     };
-    let Some(cookie) = cookie else {
+    let Some((cookie, room)) = begun else {
         let text = "The server could not make a session. Its log says why.";
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "Not signed in", text);
     };
-    let mut answer = see("/");
+    let mut answer = see(&format!("/{room}/"));
     answer.headers_mut().insert(header::SET_COOKIE, cookie);
     answer
 }
 
 /// Who asks, with what every page needs; or what somebody sees who is not signed in.
-pub(crate) async fn visit(console: &Console, place: &Place, headers: &HeaderMap) -> Result<Visit, Answer> {
+pub(crate) async fn visit(console: &Console, asked: &Asked<'_>) -> Result<Visit, Answer> {
     let now = (console.clock)();
     let signed_out = || html(StatusCode::UNAUTHORIZED, pages::signed_out(&console.trust_domain));
-    let Some(cookie) = place.cookie_of(headers) else { return Err(signed_out()) };
-    let Some(visitor) = console.sessions.find(cookie, now) else { return Err(signed_out()) };
+    let Some(cookie) = asked.cookie() else { return Err(signed_out()) };
+    let visitor = console.sessions.find(cookie, asked.place.user(), now);
+    let Some(visitor) = visitor else { return Err(signed_out()) };
     let governance = console.governance(&visitor);
     match Visit::begin(governance, visitor, form_token(cookie), now).await {
         Ok(visit) => Ok(visit),
@@ -58,27 +59,21 @@ pub(crate) async fn visit(console: &Console, place: &Place, headers: &HeaderMap)
 }
 
 /// Shows a page.
-pub(crate) async fn page(
-    console: &Console,
-    place: &Place,
-    headers: &HeaderMap,
-    path: &str,
-    query: &Fields,
-) -> Answer {
-    let mut visit = match visit(console, place, headers).await {
+pub(crate) async fn page(console: &Console, asked: &Asked<'_>, query: &Fields) -> Answer {
+    let mut visit = match visit(console, asked).await {
         Ok(visit) => visit,
         Err(answer) => return answer,
     };
     let domain = &console.trust_domain;
-    let shown = match path {
-        "/" => home(&mut visit, domain).await,
-        "/identities" => {
+    let shown = match asked.path {
+        "" => home(&mut visit, domain).await,
+        "identities" => {
             let filter = filter(query);
             identities(&mut visit, domain, &filter, &[]).await
         }
-        "/identity" => identity(&mut visit, domain, query.get("name"), said(query.get("done"))).await,
-        "/requests" => requests(&mut visit, domain, said(query.get("done"))).await,
-        "/log" => log(&mut visit, domain, query.number("chain"), query.number("before")).await,
+        "identity" => identity(&mut visit, domain, query.get("name"), said(query.get("done"))).await,
+        "requests" => requests(&mut visit, domain, said(query.get("done"))).await,
+        "log" => log(&mut visit, domain, query.number("chain"), query.number("before")).await,
         _ => Err(Status::not_found("There is no such page.")),
     };
     match shown {
@@ -118,7 +113,8 @@ fn said(word: &str) -> &'static str {
     }
 }
 
-fn filter(query: &Fields) -> pages::Filter {
+/// What the table is narrowed to.
+pub(crate) fn filter(query: &Fields) -> pages::Filter {
     let text = |name| query.get(name).to_owned();
     pages::Filter {
         standing: text("standing"),
@@ -225,8 +221,9 @@ async fn requests(visit: &mut Visit, domain: &str, notice: &str) -> Made {
     let (open, mut past): (Vec<_>, Vec<_>) = all.into_iter().partition(open);
     past.truncate(PAST);
     let cards = visit.cards(&open).await?;
-    let stale = visit.now.wall.since(visit.visitor.signed_in_at) >= FRESH;
-    let shown = pages::Requests { cards: &cards, past: &past, notice, stale };
+    let stale = visit.now.since(visit.visitor.signed_in) >= FRESH;
+    let more = open.len() - cards.len();
+    let shown = pages::Requests { cards: &cards, more, past: &past, notice, stale };
     Ok(pages::requests(&visit.frame(domain), &shown))
 }
 

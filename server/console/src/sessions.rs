@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use avouch_credential::random::{self, RandomError};
-use avouch_domain::{Now, PersonId, Tick, Timestamp};
+use avouch_domain::{Now, PersonId, Timestamp};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ use crate::limits::{
 const CODE: &[u8] = b"avouch pages link\n";
 const COOKIE: &[u8] = b"avouch pages session\n";
 const FORM: &[u8] = b"avouch pages form\n";
+const ROOM: &[u8] = b"avouch pages room\n";
 
 type Digest = [u8; 32];
 
@@ -41,18 +42,20 @@ impl std::fmt::Debug for Invitation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visitor {
     pub person: PersonId,
-    pub signed_in_at: Timestamp,
+    pub signed_in: Now,
 }
 
 struct Link {
     person: PersonId,
-    made: Tick,
+    /// The local user who asked for it, and alone may use it.
+    user: u32,
+    made: Now,
 }
 
 struct Session {
     visitor: Visitor,
-    began: Tick,
-    seen: Tick,
+    user: u32,
+    seen: Now,
 }
 
 #[derive(Default)]
@@ -72,59 +75,58 @@ impl std::fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    /// A link for a person. The oldest of theirs that wait gives way.
+    /// A link for a person who is this local user. The oldest of theirs that wait gives way.
     ///
     /// # Errors
     /// [`RandomError`].
-    pub fn invite(&self, person: &PersonId, now: Now) -> Result<Invitation, RandomError> {
+    pub fn invite(&self, person: &PersonId, user: u32, now: Now) -> Result<Invitation, RandomError> {
         let code = secret()?;
         let mut state = self.0.lock();
-        state.links.retain(|_, link| now.mono.since(link.made) < LINK_LIFE);
+        state.links.retain(|_, link| now.since(link.made) < LINK_LIFE);
         make_room(&mut state.links, LINKS_PER_PERSON, |link| link.person == *person, |link| link.made);
-        state.links.insert(digest_of(CODE, &code), Link { person: person.clone(), made: now.mono });
+        state.links.insert(digest_of(CODE, &code), Link { person: person.clone(), user, made: now });
         let life = i64::try_from(LINK_LIFE.as_secs()).unwrap_or(0);
         Ok(Invitation { code, ends_at: Timestamp::from_secs(now.wall.secs() + life) })
     }
 
-    /// Uses a link up and gives the cookie of the session that begins; `None` if it is no link any more.
+    /// Uses a link up and gives the cookie of the session that begins; `None` if it is no link any more, or not this user's.
     ///
     /// # Errors
     /// [`RandomError`]; then the link is used up all the same.
-    pub fn redeem(&self, code: &str, now: Now) -> Result<Option<Zeroizing<String>>, RandomError> {
+    pub fn redeem(&self, code: &str, user: u32, now: Now) -> Result<Option<Zeroizing<String>>, RandomError> {
         let mut state = self.0.lock();
         let Some(link) = state.links.remove(&digest_of(CODE, code)) else { return Ok(None) };
-        if now.mono.since(link.made) >= LINK_LIFE {
+        if now.since(link.made) >= LINK_LIFE || !is_user(link.user, user) {
             return Ok(None);
         }
         let cookie = secret()?;
-        state.sessions.retain(|_, session| session.lives(now.mono));
+        state.sessions.retain(|_, session| session.lives(now));
         let theirs = |session: &Session| session.visitor.person == link.person;
-        make_room(&mut state.sessions, SESSIONS_PER_PERSON, theirs, |session| session.began);
-        let visitor = Visitor { person: link.person.clone(), signed_in_at: now.wall };
-        let session = Session { visitor, began: now.mono, seen: now.mono };
+        make_room(&mut state.sessions, SESSIONS_PER_PERSON, theirs, |session| session.visitor.signed_in);
+        let visitor = Visitor { person: link.person.clone(), signed_in: now };
+        let session = Session { visitor, user: link.user, seen: now };
         state.sessions.insert(digest_of(COOKIE, &cookie), session);
         Ok(Some(cookie))
     }
 
-    /// Whose session it is.
+    /// Whose session it is; it lives on.
     #[must_use]
-    pub fn find(&self, cookie: &str, now: Now) -> Option<Visitor> {
+    pub fn find(&self, cookie: &str, user: u32, now: Now) -> Option<Visitor> {
         let mut state = self.0.lock();
-        let key = digest_of(COOKIE, cookie);
-        if !state.sessions.get(&key)?.lives(now.mono) {
-            state.sessions.remove(&key);
+        let session = state.sessions.get_mut(&digest_of(COOKIE, cookie))?;
+        if !session.lives(now) || !is_user(session.user, user) {
             return None;
         }
-        let session = state.sessions.get_mut(&key)?;
-        session.seen = now.mono;
+        session.seen = now;
         Some(session.visitor.clone())
     }
 
-    /// Whether it is a session still; does not prolong it.
+    /// Whose session it is; it does not live longer for being asked about.
     #[must_use]
-    pub fn lives(&self, cookie: &str, now: Now) -> bool {
-        let key = digest_of(COOKIE, cookie);
-        self.0.lock().sessions.get(&key).is_some_and(|session| session.lives(now.mono))
+    pub fn peek(&self, cookie: &str, user: u32, now: Now) -> Option<Visitor> {
+        let state = self.0.lock();
+        let session = state.sessions.get(&digest_of(COOKIE, cookie))?;
+        (session.lives(now) && is_user(session.user, user)).then(|| session.visitor.clone())
     }
 
     /// Ends a session.
@@ -134,9 +136,21 @@ impl Sessions {
 }
 
 impl Session {
-    fn lives(&self, now: Tick) -> bool {
-        now.since(self.began) < SESSION_LIFE && now.since(self.seen) < SESSION_PAUSE
+    fn lives(&self, now: Now) -> bool {
+        now.since(self.visitor.signed_in) < SESSION_LIFE && now.since(self.seen) < SESSION_PAUSE
     }
+}
+
+/// Whether a connection of `user` may use what belongs to `owner`. Root can be anybody.
+fn is_user(owner: u32, user: u32) -> bool {
+    user == owner || user == 0
+}
+
+/// The first part of the paths of a session's pages. The browser sends the cookie there alone: browsers share cookies between
+/// all ports of a machine, and what listens at another does not know this path.
+#[must_use]
+pub fn room(cookie: &str) -> String {
+    hex::encode(digest_of(ROOM, cookie).first_chunk::<16>().unwrap_or(&[0; 16]))
 }
 
 /// What each form of a session holds: a page of somebody else can't know it.
@@ -170,7 +184,7 @@ fn make_room<K: Eq + Hash + Clone, V>(
     kept: &mut HashMap<K, V>,
     each: usize,
     theirs: impl Fn(&V) -> bool,
-    age: impl Fn(&V) -> Tick,
+    age: impl Fn(&V) -> Now,
 ) {
     while kept.values().filter(|value| theirs(value)).count() >= each {
         remove_oldest(kept, &theirs, &age);
@@ -183,9 +197,9 @@ fn make_room<K: Eq + Hash + Clone, V>(
 fn remove_oldest<K: Eq + Hash + Clone, V>(
     kept: &mut HashMap<K, V>,
     which: impl Fn(&V) -> bool,
-    age: impl Fn(&V) -> Tick,
+    age: impl Fn(&V) -> Now,
 ) {
-    let oldest = kept.iter().filter(|(_, value)| which(value)).min_by_key(|(_, value)| age(value));
+    let oldest = kept.iter().filter(|(_, value)| which(value)).min_by_key(|(_, value)| age(value).mono);
     if let Some(key) = oldest.map(|(key, _)| key.clone()) {
         kept.remove(&key);
     }
@@ -193,7 +207,11 @@ fn remove_oldest<K: Eq + Hash + Clone, V>(
 
 #[cfg(test)]
 mod tests {
+    use avouch_domain::Tick;
+
     use super::*;
+
+    const ME: u32 = 1000;
 
     fn at(seconds: u64) -> Now {
         let wall = Timestamp::from_secs(1_000_000 + i64::try_from(seconds).unwrap());
@@ -205,36 +223,36 @@ mod tests {
     }
 
     fn signed_in(sessions: &Sessions, who: &str, seconds: u64) -> Zeroizing<String> {
-        let link = sessions.invite(&person(who), at(seconds)).unwrap();
-        sessions.redeem(&link.code, at(seconds)).unwrap().unwrap()
+        let link = sessions.invite(&person(who), ME, at(seconds)).unwrap();
+        sessions.redeem(&link.code, ME, at(seconds)).unwrap().unwrap()
     }
 
     #[test]
     fn a_link_signs_in_once() {
         let sessions = Sessions::default();
-        let link = sessions.invite(&person("a"), at(0)).unwrap();
-        let cookie = sessions.redeem(&link.code, at(1)).unwrap().unwrap();
-        assert_eq!(sessions.redeem(&link.code, at(1)).unwrap(), None);
-        let visitor = sessions.find(&cookie, at(2)).unwrap();
-        assert_eq!((visitor.person, visitor.signed_in_at), (person("a"), at(1).wall));
+        let link = sessions.invite(&person("a"), ME, at(0)).unwrap();
+        let cookie = sessions.redeem(&link.code, ME, at(1)).unwrap().unwrap();
+        assert_eq!(sessions.redeem(&link.code, ME, at(1)).unwrap(), None);
+        let visitor = sessions.find(&cookie, ME, at(2)).unwrap();
+        assert_eq!((visitor.person, visitor.signed_in), (person("a"), at(1)));
     }
 
     #[test]
     fn a_link_lasts_a_minute() {
         let sessions = Sessions::default();
-        let link = sessions.invite(&person("a"), at(0)).unwrap();
+        let link = sessions.invite(&person("a"), ME, at(0)).unwrap();
         assert_eq!(link.ends_at, at(60).wall);
-        assert_eq!(sessions.redeem(&link.code, at(60)).unwrap(), None);
+        assert_eq!(sessions.redeem(&link.code, ME, at(60)).unwrap(), None);
     }
 
     #[test]
     fn a_fourth_link_takes_the_place_of_the_first() {
         let sessions = Sessions::default();
-        let links: Vec<_> = (0..4).map(|n| sessions.invite(&person("a"), at(n)).unwrap()).collect();
-        let other = sessions.invite(&person("b"), at(4)).unwrap();
-        assert_eq!(sessions.redeem(&links[0].code, at(5)).unwrap(), None);
+        let links: Vec<_> = (0..4).map(|n| sessions.invite(&person("a"), ME, at(n)).unwrap()).collect();
+        let other = sessions.invite(&person("b"), ME, at(4)).unwrap();
+        assert_eq!(sessions.redeem(&links[0].code, ME, at(5)).unwrap(), None);
         for link in links[1..].iter().chain([&other]) {
-            assert!(sessions.redeem(&link.code, at(5)).unwrap().is_some());
+            assert!(sessions.redeem(&link.code, ME, at(5)).unwrap().is_some());
         }
     }
 
@@ -244,12 +262,11 @@ mod tests {
         let cookie = signed_in(&sessions, "a", 0);
         let (day, pause) = (SESSION_LIFE.as_secs(), SESSION_PAUSE.as_secs());
         for seconds in (0..day).step_by(1800) {
-            assert!(sessions.find(&cookie, at(seconds)).is_some(), "after {seconds} s");
+            assert!(sessions.find(&cookie, ME, at(seconds)).is_some(), "after {seconds} s");
         }
-        assert_eq!(sessions.find(&cookie, at(day)), None);
+        assert_eq!(sessions.find(&cookie, ME, at(day)), None);
         let cookie = signed_in(&sessions, "a", 0);
-        assert_eq!(sessions.find(&cookie, at(pause)), None);
-        assert_eq!(sessions.find(&cookie, at(1)), None, "what has ended stays so");
+        assert_eq!(sessions.find(&cookie, ME, at(pause)), None);
     }
 
     #[test]
@@ -257,7 +274,7 @@ mod tests {
         let sessions = Sessions::default();
         let (one, other) = (signed_in(&sessions, "a", 0), signed_in(&sessions, "a", 0));
         sessions.end(&one);
-        assert!(sessions.find(&one, at(1)).is_none() && sessions.find(&other, at(1)).is_some());
+        assert!(sessions.find(&one, ME, at(1)).is_none() && sessions.find(&other, ME, at(1)).is_some());
     }
 
     #[test]
@@ -265,25 +282,51 @@ mod tests {
         let sessions = Sessions::default();
         let first = signed_in(&sessions, "a", 0);
         let others: Vec<_> = (1..=8).map(|n| signed_in(&sessions, "a", n)).collect();
-        assert_eq!(sessions.find(&first, at(9)), None);
-        assert!(others.iter().all(|cookie| sessions.find(cookie, at(9)).is_some()));
+        assert_eq!(sessions.find(&first, ME, at(9)), None);
+        assert!(others.iter().all(|cookie| sessions.find(cookie, ME, at(9)).is_some()));
     }
 
     #[test]
     fn no_secret_stands_for_another() {
         let sessions = Sessions::default();
-        let link = sessions.invite(&person("a"), at(0)).unwrap();
-        assert_eq!(sessions.find(&link.code, at(0)), None);
+        let link = sessions.invite(&person("a"), ME, at(0)).unwrap();
+        assert_eq!(sessions.find(&link.code, ME, at(0)), None);
         let cookie = signed_in(&sessions, "a", 0);
-        assert_eq!(sessions.find(&form_token(&cookie), at(0)), None);
+        assert_eq!(sessions.find(&form_token(&cookie), ME, at(0)), None);
         assert!(fits(&cookie, &form_token(&cookie)) && !fits(&cookie, &cookie) && !fits(&cookie, ""));
     }
 
     #[test]
-    fn a_clock_that_is_set_back_prolongs_nothing() {
+    fn neither_a_clock_that_is_set_back_nor_one_that_slept_prolongs_anything() {
         let sessions = Sessions::default();
         let cookie = signed_in(&sessions, "a", 0);
-        let later = Now { wall: Timestamp::from_secs(0), ..at(SESSION_LIFE.as_secs()) };
-        assert_eq!(sessions.find(&cookie, later), None);
+        let set_back = Now { wall: Timestamp::from_secs(0), ..at(SESSION_LIFE.as_secs()) };
+        assert_eq!(sessions.peek(&cookie, ME, set_back), None);
+        let slept = Now { mono: at(1).mono, ..at(SESSION_PAUSE.as_secs()) };
+        assert_eq!(sessions.peek(&cookie, ME, slept), None);
+    }
+
+    #[test]
+    fn a_link_and_a_session_are_their_users_and_roots() {
+        let sessions = Sessions::default();
+        let link = sessions.invite(&person("a"), ME, at(0)).unwrap();
+        assert_eq!(sessions.redeem(&link.code, ME + 1, at(0)).unwrap(), None, "a link that somebody saw");
+        assert_eq!(
+            sessions.redeem(&link.code, ME, at(0)).unwrap(),
+            None,
+            "it is used up, so its person notices"
+        );
+        let cookie = signed_in(&sessions, "a", 0);
+        assert_eq!(sessions.find(&cookie, ME + 1, at(1)), None);
+        assert!(sessions.find(&cookie, ME, at(1)).is_some() && sessions.peek(&cookie, 0, at(1)).is_some());
+    }
+
+    #[test]
+    fn looking_at_a_session_does_not_prolong_it() {
+        let sessions = Sessions::default();
+        let cookie = signed_in(&sessions, "a", 0);
+        let pause = SESSION_PAUSE.as_secs();
+        assert!(sessions.peek(&cookie, ME, at(pause - 1)).is_some());
+        assert_eq!(sessions.peek(&cookie, ME, at(pause)), None);
     }
 }

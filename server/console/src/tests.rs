@@ -3,9 +3,9 @@
 use hyper::header::{COOKIE, HeaderMap};
 
 use crate::forms::{Fields, url};
-use crate::http::Place;
-use crate::limits::{FIELDS_MAX, STREAMS_MAX, STREAMS_PER_SESSION};
-use crate::live::Streams;
+use crate::http::{Asked, Place};
+use crate::limits::FIELDS_MAX;
+use crate::sessions::room;
 
 fn place() -> Place {
     Place::at(8090)
@@ -28,16 +28,32 @@ fn a_page_has_loopback_s_names_and_its_own_port_alone() {
 }
 
 #[test]
-fn a_cookie_is_found_among_others_and_each_port_has_its_own() {
-    let mut headers = HeaderMap::new();
-    headers.append(COOKIE, "a=b; avouch_session_8091=x".parse().unwrap());
-    assert_eq!(place().cookie_of(&headers), None);
-    headers.append(COOKIE, "c; avouch_session_8090=y".parse().unwrap());
-    assert_eq!(place().cookie_of(&headers), Some("y"));
-    let cookie = place().cookie("z").unwrap();
-    assert_eq!(cookie.to_str().unwrap(), "avouch_session_8090=z; Path=/; HttpOnly; SameSite=Lax");
-    assert!(cookie.is_sensitive(), "no log shows it");
-    assert!(place().cookie("").unwrap().to_str().unwrap().ends_with("; Max-Age=0"));
+fn a_cookie_counts_in_its_own_room_alone() {
+    let (place, mut headers) = (place(), HeaderMap::new());
+    headers.append(COOKIE, "a=b; avouch_session=x".parse().unwrap());
+    headers.append(COOKIE, "c; avouch_session=y".parse().unwrap());
+    let cookie =
+        |room: &str| Asked { place: &place, headers: &headers, room, path: "" }.cookie().map(str::to_owned);
+    assert_eq!((cookie(&room("x")).as_deref(), cookie(&room("y")).as_deref()), (Some("x"), Some("y")));
+    assert_eq!((cookie(""), cookie(&room("z")), cookie("x")), (None, None, None));
+    let header = place.cookie("z").unwrap();
+    let expected = format!("avouch_session=z; Path=/{}/; HttpOnly; SameSite=Lax", room("z"));
+    assert_eq!(header.to_str().unwrap(), expected);
+    assert!(header.is_sensitive(), "no log shows it");
+    assert!(
+        place
+            .no_cookie("r")
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .ends_with("Path=/r/; HttpOnly; SameSite=Lax; Max-Age=0")
+    );
+}
+
+#[test]
+fn the_port_that_http_has_by_itself_may_be_left_out() {
+    assert!(Place::at(80).is_host("127.0.0.1") && Place::at(80).is_host("localhost:80"));
+    assert!(!Place::at(80).is_host("example.org"));
 }
 
 #[test]
@@ -52,20 +68,4 @@ fn fields_are_decoded_and_bounded() {
     assert_eq!(Fields::read(many.as_bytes()).all("n").count(), FIELDS_MAX);
     let there = url("/identity", &[("name", "spiffe://example.org/a b&c")]);
     assert_eq!(there, "/identity?name=spiffe%3A%2F%2Fexample.org%2Fa+b%26c");
-}
-
-#[test]
-fn a_session_has_few_streams_and_all_together_have_a_limit() {
-    let streams = Streams::default();
-    let open = |session: &str| streams.open(session.to_owned());
-    let mut held: Vec<_> = (0..STREAMS_PER_SESSION).map(|_| open("a").unwrap()).collect();
-    assert!(open("a").is_none());
-    held.pop();
-    held.push(open("a").unwrap());
-    for n in held.len()..STREAMS_MAX {
-        held.push(open(&n.to_string()).unwrap());
-    }
-    assert!(open("another").is_none());
-    held.clear();
-    assert!(open("another").is_some(), "what has ended takes no place");
 }

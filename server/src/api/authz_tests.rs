@@ -220,7 +220,7 @@ fn who_cannot_be_told_from_a_run_is_no_person_and_still_an_admin() {
 #[test]
 fn who_is_signed_in_to_the_pages_reaches_the_governance_service_alone() {
     let person = avouch_domain::fixtures::person_id("per_a");
-    let peer = Peer::Page(Visitor { person, signed_in_at: NOW });
+    let peer = Peer::Page(Visitor { person, signed_in: avouch_domain::Now::default() });
     for method in METHODS {
         let expected = match method.service {
             GOVERNANCE => Verdict::Allowed(Role::Person),

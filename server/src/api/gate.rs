@@ -37,6 +37,9 @@ use crate::limits::{ATTEST_PER_SECOND, POST_STATUS_PER_SECOND, SIGN_JWT_PER_SECO
 use crate::metrics::Metrics;
 use crate::service::{AgentRefusal, Services};
 
+/// How methods begin that only read: one page makes many of these.
+const READS: [&str; 3] = ["List", "Get", "Overview"];
+
 /// The limiters, one per bucket; `None` = switched off by the configuration.
 #[derive(Debug)]
 pub struct Limits {
@@ -122,6 +125,9 @@ impl Gate {
         if let Peer::Remote { address, .. } = peer {
             put("caller_addr", address.to_string());
         }
+        if let Peer::Page(visitor) = peer {
+            put("caller_person", visitor.person.to_string());
+        }
         if let Some(id) = peer.id() {
             put("caller_id", id.to_string());
         }
@@ -169,10 +175,15 @@ impl Gate {
         })
     }
 
-    /// Calls on the admin socket leave a line even if the audit log, which says the same, is off.
+    /// What people and admins do here leaves a line even if the audit log, which says the same, is off.
     fn log_local(&self, call: &Call) {
         if self.audit_log {
             return;
+        }
+        if let Peer::Page(_) = &*call.connection.peer
+            && !READS.iter().any(|word| call.method.name.starts_with(word))
+        {
+            log_fields(call.fields(), "Done on a page");
         }
         if let Peer::Local(local) = &*call.connection.peer
             && call.method.short_service() != "Health"

@@ -28,8 +28,27 @@ use crate::api::governance::{GovernanceApi, local_user};
 use crate::api::people_stack;
 use crate::api::status::write_failed;
 
-/// Methods that say yes for a person, or give something away.
-const YESES: [&str; 4] = ["ApproveIdentity", "ApprovePerson", "ApproveRules", "GiveGrant"];
+/// Methods for which a sign-in is never too old: they read, or they make less possible. What answers a request looks itself.
+const ANYTIME: [&str; 18] = [
+    "ListPeople",
+    "GetIdentity",
+    "ListIdentities",
+    "ListFound",
+    "ListRules",
+    "GetRules",
+    "ListRequests",
+    "GetRequest",
+    "ListGrants",
+    "ListRecords",
+    "ListChains",
+    "Overview",
+    "PauseIdentity",
+    "StopIdentity",
+    "DrillStop",
+    "EndGrant",
+    "WithdrawRules",
+    "AnswerRequest",
+];
 
 /// Where the pages are, and who is signed in. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -80,13 +99,13 @@ impl Service<Request<Body>> for Within {
     }
 }
 
-/// Refuses a yes from a page to which somebody signed in a while ago.
+/// Refuses what makes more possible, and a yes, from a page to which somebody signed in a while ago.
 pub(super) fn freshly(call: &Call) -> Result<(), Status> {
     match &*call.connection.peer {
-        Peer::Page(visitor) if call.now().wall.since(visitor.signed_in_at) >= FRESH => {
+        Peer::Page(visitor) if call.now().since(visitor.signed_in) >= FRESH => {
             Err(Status::failed_precondition(format!(
-                "you signed in more than {} minutes ago, and a yes takes a fresh sign-in: open a new link of `avouch \
-                 console`, then say it again",
+                "you signed in more than {} minutes ago, and this takes a fresh sign-in: open a new link of `avouch \
+                 console`, then do it again",
                 FRESH.as_secs() / 60
             )))
         }
@@ -97,7 +116,7 @@ pub(super) fn freshly(call: &Call) -> Result<(), Status> {
 impl GovernanceApi {
     /// The person who is signed in.
     pub(super) fn visitor(&self, call: &Call, visitor: &Visitor) -> Result<PersonId, Status> {
-        if YESES.contains(&call.method.name) {
+        if !ANYTIME.contains(&call.method.name) {
             freshly(call)?;
         }
         let registry = self.services.registry();
@@ -109,14 +128,14 @@ impl GovernanceApi {
     /// A link for the person who calls on a socket.
     pub(super) fn invited(&self, call: &Call) -> Result<wire::OpenPagesResponse, Status> {
         // Who is on a page already makes no links: they would outlast the session.
-        local_user(call)?;
+        let user = local_user(call)?;
         let person = self.person(call)?;
         let pages = self.pages.as_ref().ok_or_else(|| {
             Status::failed_precondition(
                 "this server serves no pages: set `console_address = \"127.0.0.1:8090\"` in its configuration",
             )
         })?;
-        let invitation = pages.sessions.invite(&person, call.now());
+        let invitation = pages.sessions.invite(&person, user, call.now());
         let invitation = invitation.map_err(|e| Status::internal(format!("failed to make a link: {e}")))?;
         let url = format!("http://{}/sign-in?code={}", pages.address, *invitation.code);
         Ok(wire::OpenPagesResponse { url, ends_at: invitation.ends_at.secs() })
@@ -124,7 +143,7 @@ impl GovernanceApi {
 
     pub(super) async fn counted(&self, call: &Call) -> Result<wire::OverviewResponse, Status> {
         self.person(call)?;
-        let counted = self.services.overview(call.now().wall).await;
+        let counted = self.services.overview(call.now()).await;
         let (counts, last_record) = counted.map_err(|e| write_failed("failed to count", &e))?;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Ok(wire::OverviewResponse {
@@ -143,5 +162,39 @@ impl GovernanceApi {
             following: number(self.services.followers()),
             last_record,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::authz::METHODS;
+
+    #[test]
+    fn what_makes_more_possible_takes_a_fresh_sign_in() {
+        let governance = METHODS.iter().filter(|method| method.service.ends_with(".Governance"));
+        let (free, fresh): (Vec<_>, Vec<_>) =
+            governance.map(|method| method.name).partition(|name| ANYTIME.contains(name));
+        assert_eq!(free.len(), ANYTIME.len(), "each is a method: {free:?}");
+        assert_eq!(
+            fresh,
+            [
+                "Init",
+                "AddPerson",
+                "ApprovePerson",
+                "LeavePerson",
+                "RegisterIdentity",
+                "ApproveIdentity",
+                "ChangeIdentity",
+                "ConfirmIdentity",
+                "ResumeIdentity",
+                "PlaceIdentity",
+                "Adopt",
+                "PublishRules",
+                "ApproveRules",
+                "GiveGrant",
+                "OpenPages",
+            ]
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Never starts anything and never creates a file; `validate` is the same reading without a server behind it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -270,12 +270,12 @@ impl Reader<'_> {
     /// Links that sign in by themselves go to loopback alone, where no TLS is needed.
     fn console_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
         let Some(text) = self.text("console_address", None) else { return Ok(None) };
-        let address: Option<SocketAddr> =
-            text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+        let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let address = text.parse().ok().filter(|address: &SocketAddr| own.contains(&address.ip()));
         address.map(Some).ok_or_else(|| ConfigError::Value {
             key: "console_address",
             value: text,
-            problem: "expected an address of loopback and a port, such as 127.0.0.1:8090".into(),
+            problem: "expected 127.0.0.1 or [::1] and a port, such as 127.0.0.1:8090".into(),
         })
     }
 

@@ -22,7 +22,7 @@ static SERVER: Table = Table {
         KeySpec::text("socket_path", "\"/tmp/spire-server/private/api.sock\"", "Unix socket of the API for local admins; mode 0770, at most 107 bytes."),
         KeySpec::text("people_socket_path", "\"\"", "Unix socket for local users who are people (avouch init, avouch person); mode 0666, at most 107 bytes, serves nothing else; empty = none."),
         KeySpec::text("console_address", "\"\"", "Address and port of the pages for people (avouch console), on loopback, such as 127.0.0.1:8090; empty = none."),
-        KeySpec::text("people_file", "\"\"", "File with the people who are there, one a line: a local user's number or a person's ID; its last line is `end`. Who is not in it leaves when it changes; empty = none."),
+        KeySpec::text("people_file", "\"\"", "File with the people who are there, one a line: a local user's number or a person's ID; its last line is `end`. Who is not in it leaves when it changes, and at the start; empty = none."),
         KeySpec::text("trust_domain", "\"example.org\"", "Name of the trust domain. Required; has no default.").live(),
         KeySpec::text("data_dir", "\"/var/lib/avouch/server\"", "Directory for what the server keeps; made if missing, used by one server only. Required; has no default.").live(),
         KeySpec::texts("admin_ids", "[]", "SPIFFE IDs that may use the admin API with their X509-SVID, also from foreign trust domains."),

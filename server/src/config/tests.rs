@@ -35,6 +35,30 @@ fn error_of(rest: &str) -> String {
 }
 
 #[test]
+fn pages_are_on_loopback_or_nowhere() {
+    let at = |address: &str| {
+        parse(&format!("console_address = \"{address}\"")).map(|config| config.console_address)
+    };
+    assert_eq!(at("").unwrap(), None);
+    for good in ["127.0.0.1:8090", "[::1]:0"] {
+        assert_eq!(at(good).unwrap().unwrap().to_string(), good);
+    }
+    for wrong in [
+        "0.0.0.0:8090",
+        "127.0.0.2:8090",
+        "192.0.2.1:8090",
+        "[::ffff:127.0.0.1]:8090",
+        "localhost:8090",
+        "8090",
+    ] {
+        assert!(
+            at(wrong).unwrap_err().to_string().contains("expected 127.0.0.1 or [::1] and a port"),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
 fn a_short_file_gives_the_defaults() {
     let config = parse("").unwrap();
     assert_eq!(config.bind.to_string(), "0.0.0.0:8081");

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use avouch_attestors::node::NodeVerifier;
 use avouch_credential::x509::facts::CertFacts;
-use avouch_domain::{AuthorityKind, Holder, Image, LogPosition, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{AuthorityKind, Holder, Image, LogPosition, Now, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::Registry;
 use avouch_engine::overview::{Overview, overview};
 use avouch_store::Stretch;
@@ -47,7 +47,7 @@ use crate::datastore::Datastore;
 use crate::feed::Feed;
 use crate::keys::KeyManager;
 use crate::ledger;
-use crate::limits::{RULES_CHECKS, RULES_TURNS};
+use crate::limits::{OVERVIEW_AGE_MAX, RULES_CHECKS, RULES_TURNS};
 use crate::rules as shown;
 use crate::writer::Writer;
 
@@ -134,6 +134,8 @@ struct Inner {
     receiver: node_records::Receiver,
     verifiers: BTreeMap<String, Arc<dyn NodeVerifier>>,
     clock: Clock,
+    /// What was counted last: of which registry, when, and the log's last record then.
+    counted: tokio::sync::Mutex<Option<(LogPosition, Now, Overview, u64)>>,
     /// Those that still need the store after `stop`.
     tasks: TaskTracker,
 }
@@ -225,6 +227,7 @@ impl Services {
             receiver,
             verifiers,
             clock,
+            counted: tokio::sync::Mutex::default(),
             tasks,
         })))
     }
@@ -273,9 +276,22 @@ impl Services {
     ///
     /// # Errors
     /// [`WriteError::Store`] if the store can't be read.
-    pub async fn overview(&self, wall: Timestamp) -> Result<(Overview, u64), WriteError> {
+    pub async fn overview(&self, now: Now) -> Result<(Overview, u64), WriteError> {
+        // One counts at a time, and whoever waited takes what was counted of the same registry.
+        let mut counted = self.0.counted.lock().await;
+        let registry = self.registry();
+        let position = registry.position();
+        if let Some((at, when, counts, last)) = &*counted
+            && *at == position
+            && now.since(*when) < OVERVIEW_AGE_MAX
+        {
+            return Ok((*counts, *last));
+        }
         let last = self.0.store.last_record().await.map_err(|e| WriteError::Store(e.to_string()))?;
-        Ok((overview(&self.registry(), wall), last))
+        let counts = tokio::task::spawn_blocking(move || overview(&registry, now.wall)).await;
+        let counts = counts.map_err(|_| WriteError::Stopped)?;
+        *counted = Some((position, now, counts, last));
+        Ok((counts, last))
     }
 
     /// Opens the stream of changes for one agent. `resume` = the position it stands at, `known` = what it holds.

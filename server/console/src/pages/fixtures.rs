@@ -256,7 +256,7 @@ impl World {
     }
 
     pub(super) fn requests(&self, stale: bool) -> String {
-        let page = Requests { cards: &self.cards, past: &self.past, notice: &self.text, stale };
+        let page = Requests { cards: &self.cards, more: 0, past: &self.past, notice: &self.text, stale };
         requests(&self.frame(), &page).unwrap()
     }
 

@@ -69,7 +69,7 @@ pub fn home(frame: &Frame<'_>, home: &Home<'_>) -> Result<String, askama::Error>
     let overview = frame.overview;
     let waiting: Vec<_> = home.waiting.iter().map(|request| waits(frame, request)).collect();
     HomePage {
-        shell: Shell::new(frame, Page::Home, "/".to_owned()),
+        shell: Shell::new(frame, Page::Home, "./".to_owned()),
         clauses: sentence(overview),
         empty: [overview.proposed, overview.active, overview.paused, overview.stopped, overview.found]
             == [0; 5],
@@ -96,10 +96,10 @@ fn sentence(overview: &wire::OverviewResponse) -> Vec<Clause> {
         number => format!("{number} are {standing}"),
     };
     let standing = |text, href| Clause { before: ", ", text, href };
-    let mut clauses = vec![Clause { before: "", text: first, href: "/identities?standing=active" }];
-    clauses.push(standing(is(overview.paused, "paused"), "/identities?standing=paused"));
+    let mut clauses = vec![Clause { before: "", text: first, href: "identities?standing=active" }];
+    clauses.push(standing(is(overview.paused, "paused"), "identities?standing=paused"));
     if overview.proposed > 0 {
-        clauses.push(standing(is(overview.proposed, "proposed"), "/identities?standing=proposed"));
+        clauses.push(standing(is(overview.proposed, "proposed"), "identities?standing=proposed"));
     }
     clauses.push(Clause {
         before: "; ",
@@ -109,7 +109,7 @@ fn sentence(overview: &wire::OverviewResponse) -> Vec<Clause> {
     clauses.push(Clause {
         before: "; ",
         text: count(overview.waiting, "request waits for a yes", "requests wait for a yes"),
-        href: "/requests",
+        href: "requests",
     });
     clauses
 }
@@ -127,25 +127,25 @@ fn lacks(frame: &Frame<'_>, found: &[wire::Found]) -> Vec<Lack> {
     let numbers = [
         (
             frame.overview.proposed,
-            "/identities?standing=proposed",
+            "identities?standing=proposed",
             "a yes: they are proposed",
             "avouch identity approve NAME",
         ),
         (
             frame.overview.not_confirmed,
-            "/identities?standing=active",
+            "identities?standing=active",
             "owner not confirmed",
             "avouch verify --require owner",
         ),
         (
             frame.overview.ending,
-            "/identities?standing=active",
+            "identities?standing=active",
             "an end that is more than a week away",
             "avouch identity set NAME --ends 90d",
         ),
         (
             frame.overview.stop_untried,
-            "/identities?standing=active",
+            "identities?standing=active",
             "stop never tried, or too long ago",
             "avouch verify --require stop",
         ),

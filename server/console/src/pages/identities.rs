@@ -79,8 +79,8 @@ pub fn identities(frame: &Frame<'_>, page: &Identities<'_>) -> Result<String, as
     let filter = page.filter;
     let narrowed = Filter { page: String::new(), ..filter.clone() } != Filter::default();
     let start = match narrowed {
-        true => format!("/identities?{}", Query { filter }.render()?),
-        false => "/identities".to_owned(),
+        true => format!("identities?{}", Query { filter }.render()?),
+        false => "identities".to_owned(),
     };
     let at = |token: &str| -> Result<String, askama::Error> {
         let sign = if narrowed { '&' } else { '?' };

@@ -102,7 +102,7 @@ pub fn identity(frame: &Frame<'_>, view: &IdentityView<'_>) -> Result<String, as
 }
 
 #[derive(Template)]
-#[template(source = "/identity?name={{ id|urlencode_strict }}", ext = "txt")]
+#[template(source = "identity?name={{ id|urlencode_strict }}", ext = "txt")]
 struct Here<'a> {
     id: &'a str,
 }

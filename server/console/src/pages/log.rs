@@ -57,7 +57,7 @@ pub fn log(frame: &Frame<'_>, log: &Log<'_>) -> Result<String, askama::Error> {
     };
     let records: Vec<_> = log.records.iter().map(|record| row(frame, record)).collect();
     LogPage {
-        shell: Shell::new(frame, Page::Log, format!("/log?chain={}", log.chain)),
+        shell: Shell::new(frame, Page::Log, format!("log?chain={}", log.chain)),
         chains: chains(frame, log, &whose),
         whose,
         chain: log.chain,

@@ -88,16 +88,21 @@ fn seconds_of(text: &str) -> Option<i64> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
 }
 
+/// How many units that is, rounded.
+fn nearest(apart: u64, unit: u64) -> u64 {
+    apart.saturating_add(unit / 2) / unit
+}
+
 /// How far away it is, in words.
 fn far(seconds: i64, now: Timestamp) -> String {
     let apart = seconds.abs_diff(now.secs());
     let (number, unit) = match apart {
         0 => return "now".to_owned(),
         1..MINUTE => (apart, "second"),
-        MINUTE..HOUR => (apart / MINUTE, "minute"),
-        HOUR..=172_799 => (apart / HOUR, "hour"),
-        172_800..=63_071_999 => (apart / DAY, "day"),
-        _ => (apart / (365 * DAY), "year"),
+        MINUTE..HOUR => (nearest(apart, MINUTE), "minute"),
+        HOUR..=172_799 => (nearest(apart, HOUR), "hour"),
+        172_800..=63_071_999 => (nearest(apart, DAY), "day"),
+        _ => (nearest(apart, 365 * DAY), "year"),
     };
     let many = if number == 1 { "" } else { "s" };
     if seconds > now.secs() {
@@ -142,11 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn how_far_away_it_is_is_said_in_the_largest_whole_unit() {
+    fn how_far_away_it_is_is_said_in_the_largest_unit_rounded() {
         let far = |apart: i64| far(1_000_000 + apart, Timestamp::from_secs(1_000_000));
         assert_eq!((far(0), far(1), far(-59)), ("now".into(), "in 1 second".into(), "59 seconds ago".into()));
         assert_eq!((far(60), far(-7_200)), ("in 1 minute".into(), "2 hours ago".into()));
         assert_eq!((far(47 * 3_600), far(12 * 86_400)), ("in 47 hours".into(), "in 12 days".into()));
+        assert_eq!(far(30 * 86_400 - 5), "in 30 days", "a page takes a moment to be made");
         assert_eq!(far(-800 * 86_400), "2 years ago");
     }
 }

@@ -53,10 +53,10 @@ impl<'a> Shell<'a> {
 
     pub(super) fn items(&self) -> [(&'static str, &'static str, bool); 4] {
         [
-            ("/", "Home", self.page == Page::Home),
-            ("/identities", "Identities", self.page == Page::Identities),
-            ("/requests", "Requests", self.page == Page::Requests),
-            ("/log", "Log", self.page == Page::Log),
+            ("./", "Home", self.page == Page::Home),
+            ("identities", "Identities", self.page == Page::Identities),
+            ("requests", "Requests", self.page == Page::Requests),
+            ("log", "Log", self.page == Page::Log),
         ]
     }
 }
@@ -68,7 +68,7 @@ pub(super) fn who(frame: &Frame<'_>, id: &str) -> String {
 
 /// An identity's name, which leads to its page.
 #[derive(Debug, Template)]
-#[template(source = r#"<a href="/identity?name={{ id|urlencode }}">{{ path }}</a>"#, ext = "html")]
+#[template(source = r#"<a href="identity?name={{ id|urlencode }}">{{ path }}</a>"#, ext = "html")]
 pub(super) struct Named<'a> {
     id: &'a str,
     path: String,

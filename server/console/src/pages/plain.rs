@@ -52,7 +52,7 @@ pub fn failed(
     let (what, text) = (shown::plain(title), spoken(text));
     match frame {
         Some(frame) => {
-            let shell = Shell::new(frame, Page::Other, "/".to_owned());
+            let shell = Shell::new(frame, Page::Other, "./".to_owned());
             Failed { shell, status, what, text }.render()
         }
         None => FailedBare { status, what, text }.render(),

@@ -17,6 +17,7 @@ struct RequestsPage<'a> {
     shell: Shell<'a>,
     notice: Spoken,
     cards: Vec<Shown<'a>>,
+    more: usize,
     past: Vec<Past<'a>>,
     stale: bool,
 }
@@ -39,7 +40,8 @@ struct Shown<'a> {
     said: Vec<String>,
     hash: String,
     short: String,
-    text: &'a str,
+    /// Each in a block of its own: where a narrow window breaks a line, no part of it looks like another.
+    lines: Vec<&'a str>,
     waits: bool,
     /// Why this person gets no yes here; empty: they get one.
     why_not: String,
@@ -61,9 +63,10 @@ struct Past<'a> {
 /// The page could not be written.
 pub fn requests(frame: &Frame<'_>, page: &Requests<'_>) -> Result<String, askama::Error> {
     RequestsPage {
-        shell: Shell::new(frame, Page::Requests, "/requests".to_owned()),
+        shell: Shell::new(frame, Page::Requests, "requests".to_owned()),
         notice: spoken(page.notice),
         cards: page.cards.iter().map(|card| shown(frame, card, page.stale)).collect(),
+        more: page.more,
         past: page.past.iter().map(|request| past(frame, request)).collect(),
         stale: page.stale,
     }
@@ -99,7 +102,7 @@ fn shown<'a>(frame: &Frame<'_>, card: &'a Card, stale: bool) -> Shown<'a> {
         said: said(frame, request),
         short: hash.chars().take(12).collect(),
         hash,
-        text: &card.shown,
+        lines: card.shown.lines().collect(),
         waits: request.standing == "waiting",
         why_not,
     }

@@ -261,7 +261,7 @@ fn an_answer_carries_the_hash_of_what_was_shown() {
     let tags = read(&World { me: person("per_b", "Bob", true), ..World::full() }.requests(false));
     let hashes = tags.iter().filter(|tag| tag.get("name") == Some("hash")).map(|tag| tag.get("value"));
     assert!(hashes.into_iter().all(|hash| hash == Some("ab".repeat(32).as_str())));
-    let forms = tags.iter().filter(|tag| tag.get("action") == Some("/requests"));
+    let forms = tags.iter().filter(|tag| tag.get("action") == Some("requests"));
     assert_eq!(forms.count(), 5, "each is answered by itself");
 }
 
@@ -387,7 +387,7 @@ fn the_next_page_is_narrowed_as_this_one() {
     let tags = read(&world.identities());
     let next =
         tags.iter().find(|tag| tag.get("rel") == Some("next")).and_then(|tag| tag.get("href")).unwrap();
-    assert_eq!(next.replace("&#38;", "&"), "/identities?standing=&kind=&env=prod&owner=per_a%26x&page=a%26b");
+    assert_eq!(next.replace("&#38;", "&"), "identities?standing=&kind=&env=prod&owner=per_a%26x&page=a%26b");
     let chosen = tags.iter().filter(|tag| tag.get("selected").is_some() && tag.get("value") == Some("prod"));
     assert_eq!(chosen.count(), 1);
 }

@@ -65,7 +65,7 @@ pub(super) fn reason(wire: &str) -> Cow<'_, str> {
 
 /// The outcome of a decision.
 pub(super) fn outcome(wire: &str) -> Cow<'_, str> {
-    word(&[("allow", "allowed"), ("constrain", "limited"), ("step_up", "ask"), ("deny", "denied")], wire)
+    word(&[("allow", "allowed"), ("constrain", "limited"), ("step_up", "asked"), ("deny", "denied")], wire)
 }
 
 /// The class of the style sheet for a standing or an outcome; none for words of a newer server.

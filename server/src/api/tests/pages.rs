@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use avouch_console::FRESH;
 use avouch_console::sessions::Visitor;
-use avouch_domain::{PersonId, Timestamp};
+use avouch_domain::{Now, PersonId, Timestamp};
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use avouch_proto::governance_v1::{
     AnswerRequestRequest, IdentityRequest, InitRequest, ListPeopleRequest, OpenPagesRequest, OverviewRequest,
@@ -21,8 +21,9 @@ async fn visitor(
     ago: Duration,
 ) -> GovernanceClient<Channel> {
     let me = people.list_people(ListPeopleRequest {}).await.unwrap().into_inner().caller;
-    let signed_in_at = Timestamp(clock::now().wall.0 - i64::try_from(ago.as_millis()).unwrap());
-    let visitor = Visitor { person: PersonId::new(&me).unwrap(), signed_in_at };
+    let now = clock::now();
+    let wall = Timestamp(now.wall.0 - i64::try_from(ago.as_millis()).unwrap());
+    let visitor = Visitor { person: PersonId::new(&me).unwrap(), signed_in: Now { wall, ..now } };
     GovernanceClient::new(channel(world.admin.clone(), Peer::Page(visitor)))
 }
 
