@@ -71,7 +71,11 @@ impl Caller {
         self.looked_at(Look::Whole)
     }
 
-    fn looked_at(&self, look: Look) -> Result<Arc<PinnedProcess>, ProcessGone> {
+    /// The pinned process, still the one that connected as far as `look` goes.
+    ///
+    /// # Errors
+    /// As [`Caller::process`].
+    pub fn looked_at(&self, look: Look) -> Result<Arc<PinnedProcess>, ProcessGone> {
         let result = self.pin_or_find().and_then(|(process, just_checked)| {
             if !just_checked {
                 process.still_same(look)?;

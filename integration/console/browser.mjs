@@ -69,8 +69,9 @@ export async function signIn(page, name = '127.0.0.1') {
   url.hostname = name;
   page.home = url.host;
   const answer = await page.goto(url.href);
-  equal(`a link signs in at ${name}`, [answer.status(), new URL(page.url()).pathname], [200, '/']);
-  return url.origin;
+  const room = new URL(page.url()).pathname;
+  equal(`a link signs in at ${name}`, [answer.status(), /^\/[0-9a-f]{32}\/$/.test(room)], [200, true]);
+  return url.origin + room.slice(0, -1);
 }
 
 /** Everything that holds for each page, at every width and in both schemes. */

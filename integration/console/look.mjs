@@ -118,9 +118,9 @@ async function full({ page, base }) {
   await look(page, 'Drilled', await press(page, button('do', 'drill')));
   check('a drill names the nodes that confirmed', (await text(page)).includes('1 of 1 nodes'), '"1 of 1 nodes"', await text(page));
   await look(page, 'Not found', await page.goto(`${base}/nothing`), 404);
-  await page.goto(base);
+  await page.goto(`${base}/`);
   await look(page, 'Signed out', await press(page, '.me button').then(() => page.reload()), 401);
-  await look(page, 'Used link', await page.goto(`${base}/sign-in?code=used`), 410);
+  await look(page, 'Used link', await page.goto(`${new URL(base).origin}/sign-in?code=used`), 410);
 }
 
 async function hostile(page) {
@@ -181,7 +181,7 @@ async function elsewhere({ page, base }) {
   const site = createServer((_, answer) => answer.setHeader('content-type', 'text/html').end(html));
   await new Promise((done) => site.listen(0, '127.0.0.1', done));
   const { port } = site.address();
-  // A browser takes another port for the same site, so the cookie goes along; another name is another site.
+  // A browser takes another port for the same site; another name is another site.
   const others = [`http://127.0.0.1:${port}/`, `http://evil.example.org:${port}/`, `data:text/html,${encodeURIComponent(html)}`];
   delete page.home;
   for (const other of others) {

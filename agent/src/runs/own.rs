@@ -3,8 +3,10 @@
 //! Never for a process that is in no run, nor for a run that has ended meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use avouch_attestors::ProcessGone;
+use avouch_attestors::process::Look;
 use avouch_domain::{Code, SpiffeId};
 
 use super::desk::{Desk, Standing};
@@ -48,6 +50,8 @@ pub struct OwnCode {
     caller: Arc<Caller>,
     desk: Arc<Desk>,
     uid: u32,
+    /// Nothing was decided since it was looked at.
+    fresh: AtomicBool,
 }
 
 impl OwnCode {
@@ -69,7 +73,9 @@ impl OwnCode {
     /// [`NoRun`] if the caller or the run is gone, or has gone meanwhile; then nothing may be told.
     pub async fn decide(&self, question: &Question) -> Result<Answer, NoRun> {
         // Nothing is counted or used up for whoever is not there to hear it.
-        self.runs.still_at(&self.caller, &self.desk)?;
+        if !self.fresh.swap(false, Ordering::Relaxed) {
+            self.runs.still_at(&self.caller, &self.desk)?;
+        }
         let mut standing = LookedUp { inner: &self.runs.0, desk: &self.desk, uid: self.uid };
         let answer = self.desk.decide(&self.runs.0.parts, question, &mut standing).await;
         self.runs.still_at(&self.caller, &self.desk)?;
@@ -84,12 +90,13 @@ impl Runs {
     /// [`NoRun`].
     pub fn own_code(&self, caller: &Arc<Caller>) -> Result<OwnCode, NoRun> {
         let (desk, uid) = self.desk(caller)?;
-        Ok(OwnCode { runs: self.clone(), caller: caller.clone(), desk, uid })
+        Ok(OwnCode { runs: self.clone(), caller: caller.clone(), desk, uid, fresh: AtomicBool::new(true) })
     }
 
     /// The desk of the caller's run, which is live, and who runs it.
     pub(super) fn desk(&self, caller: &Arc<Caller>) -> Result<(Arc<Desk>, u32), NoRun> {
-        let process = caller.process()?;
+        // Which run it belongs to rests on no groups.
+        let process = caller.looked_at(Look::ButGroups)?;
         let Found::In(root, run) = self.found(caller, &process)? else { return Err(NoRun::Outside) };
         let desk = self.0.table.lock().desks.get(&root).cloned().ok_or(NoRun::Outside)?;
         Ok((desk, run.uid))
