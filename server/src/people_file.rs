@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn half_a_list_or_one_of_nobody_is_not_believed() {
-        for half in ["", "1001\n", "1001\nen", "end\n1001\n"] {
+        for half in ["", "1001\n", "1001\n100", "end\n1001\n"] {
             assert!(why(half).contains("half of a list"), "{half:?}: {}", why(half));
         }
         assert!(why("end\n").contains("names nobody"));

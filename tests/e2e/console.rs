@@ -173,7 +173,8 @@ async fn an_identity_is_paused_resumed_and_stopped_from_its_page() {
     stream.until("its SVID", |m| m.svids.len() == 1).await;
     let (browser, _) = Browser::open(&link(&world.server).await).await;
     let page = browser.get("/identity?name=coder").await;
-    page.has(&["fix-bugs", "Ada Example", world.agent.id.as_str()]);
+    let node = world.agent.id.strip_prefix("spiffe://example.org").unwrap();
+    page.has(&["fix-bugs", "Ada Example", node]);
     let token = format!("token={}", page.field("token"));
     let step = async |fields: &[&str]| {
         let fields: Vec<_> =
@@ -181,8 +182,8 @@ async fn an_identity_is_paused_resumed_and_stopped_from_its_page() {
         browser.post("/identity", &fields, &["-L"]).await
     };
     let drill = step(&["do=drill"]).await;
-    drill.has(&[world.agent.id.as_str()]);
-    step(&["do=pause"]).await.has(&[world.agent.id.as_str(), " ms"]);
+    drill.has(&[node]);
+    step(&["do=pause"]).await.has(&[node, " ms"]);
     stream.next().await.unwrap_err();
     step(&["do=resume"]).await.has(&["It goes on."]);
     let unsure = step(&["do=stop"]).await;
@@ -319,14 +320,17 @@ async fn nothing_of_a_page_comes_from_elsewhere_or_stays() {
     let world = World::start().await;
     first_person(&world.server).await;
     let (browser, _) = Browser::open(&link(&world.server).await).await;
-    for path in ["/", "/sign-in?code=x", "/assets/console.css", "/assets/console.js", "/nothing"] {
-        let seen = browser.curl(&format!("{}{path}", browser.base), &["-D", "-", "-o", "/dev/null"]).await;
+    let host = browser.base.rsplit_once('/').unwrap().0.to_owned();
+    let pages = [format!("{}/", browser.base), format!("{host}/sign-in?code=x"), format!("{host}/nothing")];
+    let assets = ["css", "js"].map(|kind| format!("{host}/assets/console.{kind}"));
+    for url in pages.iter().chain(&assets) {
+        let seen = browser.curl(url, &["-D", "-", "-o", "/dev/null"]).await;
         let headers = seen.page.to_lowercase();
-        for header in
-            ["content-security-policy: default-src 'none'", "nosniff", "no-referrer", "x-frame-options: deny"]
-        {
-            assert!(headers.contains(header), "{path}: {header}: {headers}");
+        let policy = "content-security-policy: default-src 'none'";
+        for header in [policy, "nosniff", "referrer-policy: same-origin", "x-frame-options: deny"] {
+            assert!(headers.contains(header), "{url}: {header}: {headers}");
         }
+        assert!(assets.contains(url) || headers.contains("cache-control: no-store"), "{url}: {headers}");
     }
     let jar = std::fs::read_to_string(browser.home.path().join("jar")).unwrap();
     assert!(jar.contains("#HttpOnly_127.0.0.1"), "no script reads the cookie: {jar}");

@@ -126,7 +126,7 @@ async fn what_it_says_to_try_next_works_as_it_stands() {
     up.line("Ctrl-C stops").await;
     let log = up.log();
     let commands: Vec<_> = log.lines().filter_map(|l| l.strip_prefix("  ")).collect();
-    assert_eq!(commands.len(), 6, "{log}");
+    assert_eq!(commands.len(), 7, "{log}");
     let mut exports = String::new();
     for command in &commands {
         // The commands are told to a shell of the same user, as they stand on the screen.

@@ -7,6 +7,7 @@ use avouch_domain::Timestamp;
 use avouch_proto::governance_v1 as wire;
 
 use super::*;
+use crate::limits::{PAST, RECORDS, ROWS};
 
 /// 2026-11-29T02:00:00Z.
 pub(super) const NOW: i64 = 1_795_917_600;
@@ -91,10 +92,10 @@ impl World {
         }
     }
 
-    /// A hundred rows of each kind, as they are in a server of some size.
+    /// As many rows of each kind as a page has.
     pub(super) fn full() -> Self {
         let mut world = Self::empty();
-        let ids = (0..100).map(|n| format!("spiffe://example.org/prod/payments/worker-{n:03}"));
+        let ids = (0..ROWS).map(|n| format!("spiffe://example.org/prod/payments/worker-{n:03}"));
         world.identities = ids
             .map(|spiffe_id| wire::Identity {
                 spiffe_id,
@@ -102,11 +103,11 @@ impl World {
                 ..coder()
             })
             .collect();
-        world.past = vec![wire::Request { standing: "no".into(), no_by: "per_b".into(), ..waiting() }; 100];
+        world.past = vec![wire::Request { standing: "no".into(), no_by: "per_b".into(), ..waiting() }; PAST];
         let shown = laid_out("-let limit = 1;\n+let limit = 2;\n");
         world.cards =
             vec![Card { request: waiting(), identity: Some(coder()), task: "fix-4711".into(), shown }; 5];
-        world.records = vec![decision(); 100];
+        world.records = vec![decision(); usize::try_from(RECORDS).unwrap()];
         world.grants = vec![grant(); 5];
         world.stop = wire::StopResponse {
             identity: Some(coder()),

