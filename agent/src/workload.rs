@@ -133,7 +133,7 @@ impl WorkloadAttestor {
         match self.runs.as_ref().map(|runs| runs.membership(caller, &process)).transpose()? {
             Some(Membership::Of(selectors, _)) => {
                 if let Some(runs) = &self.runs {
-                    runs.refuse(caller, &process, self.worn(caller, process.clone()));
+                    runs.refuse(caller, &process, || self.worn(caller, process.clone()));
                 }
                 return Ok(selectors);
             }

@@ -7,21 +7,7 @@ use avouch_tests::{Server, World, eventually, within};
 use serde_json::Value;
 
 use crate::asks::{request_in, scene};
-use crate::governed::{BEN, as_user, can_be_others, first_person, good, json as read};
-
-const CODER: &[&str] = &[
-    "identity",
-    "new",
-    "coder",
-    "--kind",
-    "ai-agent",
-    "--env",
-    "test",
-    "--purpose",
-    "fix-bugs",
-    "--ends",
-    "30d",
-];
+use crate::governed::{BEN, CODER, as_user, avouch, can_be_others, first_person, good, json as read};
 
 /// Somebody's browser: one jar of cookies.
 struct Browser {
@@ -100,8 +86,7 @@ impl Browser {
 }
 
 async fn link(server: &Server) -> Said {
-    let socket = ["--server-socket", server.socket.to_str().unwrap()];
-    cli::run("avouch", ["console", "--json"].into_iter().chain(socket)).await
+    avouch(server, &["console", "--json"]).await
 }
 
 const PAGES: [&str; 5] = ["/", "/identities", "/identity?name=coder", "/requests", "/log"];
@@ -191,11 +176,7 @@ async fn an_identity_is_paused_resumed_and_stopped_from_its_page() {
     assert_eq!(step(&["do=stop", "sure=on"]).await.status, 200);
     let shown = good(&world.server, &["identity", "show", "coder"]).await;
     assert_eq!(shown["standing"], "stopped");
-    let log = cli::run(
-        "avouch",
-        ["audit", "export", "--source", "server", "--server-socket", world.server.socket.to_str().unwrap()],
-    )
-    .await;
+    let log = avouch(&world.server, &["audit", "export", "--source", "server"]).await;
     let stops: Vec<_> = log.out.lines().filter(|line| line.contains("\"identity_stopped\"")).collect();
     assert!(stops.len() == 1 && stops[0].contains(&ada), "{stops:?}");
     browser.get("/log").await.has(&["identity_stopped"]);

@@ -65,7 +65,7 @@ pub(super) async fn first_person(server: &Server) -> String {
     good(server, &["init", "Ada Example"]).await["id"].as_str().unwrap().to_owned()
 }
 
-const CODER: &[&str] = &[
+pub(super) const CODER: &[&str] = &[
     "identity",
     "new",
     "coder",

@@ -248,6 +248,11 @@ impl Runs {
         Ok(Found::In(root, run))
     }
 
+    /// Where the live run of a root is decided for.
+    fn desk_of(&self, root: &Process) -> Option<Arc<Desk>> {
+        self.0.table.lock().desks.get(root).cloned()
+    }
+
     /// Records that a user was let run nothing, unless that was recorded often enough.
     async fn turned_away(&self, uid: u32, identity: &str, why: &'static str) {
         let Some(silent) = self.0.turned_away.lock().take(uid, (self.0.parts.clock)().mono) else { return };

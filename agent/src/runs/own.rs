@@ -98,7 +98,7 @@ impl Runs {
         // Which run it belongs to rests on no groups.
         let process = caller.looked_at(Look::ButGroups)?;
         let Found::In(root, run) = self.found(caller, &process)? else { return Err(NoRun::Outside) };
-        let desk = self.0.table.lock().desks.get(&root).cloned().ok_or(NoRun::Outside)?;
+        let desk = self.desk_of(&root).ok_or(NoRun::Outside)?;
         Ok((desk, run.uid))
     }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use avouch_attestors::{PinnedProcess, ProcessKey};
 use avouch_domain::{NodeEvent, SelectorSet, SpiffeId};
 
+use super::Runs;
 use super::desk::Desk;
-use super::{Found, Runs};
 use crate::limits::{LOOKS_PER_RUN, REFUSED_NAMES_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
@@ -35,16 +35,14 @@ impl Refused {
 }
 
 impl Runs {
-    /// Records which identities a process of a run is refused, beside the answer that it gets. `look`: its selectors as if it
-    /// were in no run.
-    pub fn refuse(
-        &self,
-        caller: &Arc<Caller>,
-        process: &PinnedProcess,
-        look: impl Future<Output = Option<SelectorSet>> + Send + 'static,
-    ) {
+    /// Records which identities a process that was found in a run is refused, beside the answer that it gets. `look`: its
+    /// selectors as if it were in no run; asked for once for each process.
+    pub fn refuse<L>(&self, caller: &Caller, process: &PinnedProcess, look: impl FnOnce() -> L)
+    where
+        L: Future<Output = Option<SelectorSet>> + Send + 'static,
+    {
         let Some(desk) = self.desk_of_new(caller, process) else { return };
-        let (runs, key) = (self.clone(), process.key().clone());
+        let (runs, key, look) = (self.clone(), process.key().clone(), look());
         tokio::spawn(async move {
             let Some(selectors) = look.await else {
                 // The next call of this process is looked at.
@@ -63,9 +61,8 @@ impl Runs {
     }
 
     /// The desk of the caller's run, if nobody has looked at this process yet.
-    fn desk_of_new(&self, caller: &Arc<Caller>, process: &PinnedProcess) -> Option<Arc<Desk>> {
-        let Found::In(root, _) = self.found(caller, process).ok()? else { return None };
-        let desk = self.0.table.lock().desks.get(&root).cloned()?;
+    fn desk_of_new(&self, caller: &Caller, process: &PinnedProcess) -> Option<Arc<Desk>> {
+        let desk = self.desk_of(caller.in_run()?.last()?)?;
         let new = desk.refused.lock().is_new(process.key());
         new.then_some(desk)
     }

@@ -61,10 +61,6 @@ impl Visit {
         }
     }
 
-    pub(crate) fn active_people(&self) -> Vec<wire::Person> {
-        self.people.iter().filter(|person| person.state == "active").cloned().collect()
-    }
-
     /// The chains of a node, or of all, those that began last first.
     pub(crate) async fn chains(&mut self, source: &str) -> Result<Vec<wire::NodeChain>, Status> {
         let mut chains: Vec<wire::NodeChain> = Vec::new();

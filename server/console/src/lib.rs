@@ -42,13 +42,13 @@ pub type Governance = GovernanceClient<Api>;
 /// What the pages are made of. Cheap to clone.
 #[derive(Clone)]
 pub struct Console {
-    pub trust_domain: Arc<str>,
-    pub sessions: Arc<Sessions>,
+    trust_domain: Arc<str>,
+    sessions: Arc<Sessions>,
     /// The API in the name of a visitor.
-    pub api: Arc<dyn Fn(Visitor) -> Api + Send + Sync>,
+    api: Arc<dyn Fn(Visitor) -> Api + Send + Sync>,
     /// Tells that something was written.
-    pub changes: watch::Receiver<LogPosition>,
-    pub clock: fn() -> Now,
+    changes: watch::Receiver<LogPosition>,
+    clock: fn() -> Now,
     /// Streams of news, by the form token of their session.
     streams: Places<String>,
 }

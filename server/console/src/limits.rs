@@ -14,7 +14,7 @@ pub const SESSION_PAUSE: Duration = Duration::from_secs(3600);
 pub const SESSIONS_PER_PERSON: usize = 8;
 /// Links and sessions in all: memory.
 pub const KEPT_MAX: usize = 10_000;
-/// Age from which on a sign-in is too old for a yes.
+/// Age from which on a sign-in is too old for what makes more possible.
 pub const FRESH: Duration = Duration::from_secs(300);
 /// Connections at a time: each is a task and a few KiB.
 pub const CONNECTIONS_MAX: usize = 512;

@@ -174,9 +174,8 @@ pub(crate) async fn identities(
         page_token: filter.page.clone(),
     };
     let got = visit.governance.list_identities(asked).await?.into_inner();
-    let people = visit.active_people();
     let (rows, next_page_token) = (&got.identities, &got.next_page_token);
-    let shown = pages::Identities { rows, filter, next_page_token, people: &people, done };
+    let shown = pages::Identities { rows, filter, next_page_token, people: &visit.people, done };
     Ok(pages::identities(&visit.frame(domain), &shown))
 }
 
@@ -193,14 +192,13 @@ async fn identity(visit: &mut Visit, domain: &str, name: &str, notice: &str) -> 
         chains.extend(visit.chains(agent).await?.into_iter().next());
     }
     let used = used(visit.recent(&chains).await?, &identity.spiffe_id);
-    let people = visit.active_people();
     let shown = pages::IdentityView {
         identity: &identity,
         entry_ids: &got.entry_ids,
         agent_ids: &got.agent_ids,
         grants: &grants,
         used: &used,
-        people: &people,
+        people: &visit.people,
         notice,
     };
     Ok(pages::identity(&visit.frame(domain), &shown))

@@ -4,11 +4,12 @@
 
 use askama::Template;
 use avouch_credential::shown::plain;
+use avouch_domain::{Environment, Kind, Standing};
 use avouch_proto::governance_v1 as wire;
 
 use super::moment::{Day, Far, day, words_of};
 use super::parts::{Choice, Named, Page, Shell, Spoken, active, choices, named, spoken, who};
-use super::words::{ENVIRONMENTS, KINDS, STANDINGS, cause, class, kind};
+use super::words::{cause, class, kind};
 use super::{Done, Filter, Frame, Identities};
 
 /// So many are named one by one although all went well.
@@ -87,15 +88,17 @@ pub fn identities(frame: &Frame<'_>, page: &Identities<'_>) -> Result<String, as
         Ok(format!("{start}{sign}page={}", Token { token }.render()?))
     };
     let next = if page.next_page_token.is_empty() { String::new() } else { at(page.next_page_token)? };
+    let kinds = Kind::ALL.map(|it| (it.name(), kind(it.name())));
+    let as_it_is = |name: &'static str| (name, name);
     let here = if filter.page.is_empty() { start.clone() } else { at(&filter.page)? };
     IdentitiesPage {
         shell: Shell::new(frame, Page::Identities, here),
         rows: page.rows.iter().map(|identity| row(frame, identity)).collect(),
         narrowed,
         selects: [
-            ("standing", "Standing", choices(STANDINGS, &filter.standing)),
-            ("kind", "Kind", choices(KINDS, &filter.kind)),
-            ("env", "Environment", choices(ENVIRONMENTS, &filter.env)),
+            ("standing", "Standing", choices(Standing::NAMES.map(as_it_is), &filter.standing)),
+            ("kind", "Kind", choices(kinds.iter().map(|(name, word)| (*name, &**word)), &filter.kind)),
+            ("env", "Environment", choices(Environment::ALL.map(|it| as_it_is(it.name())), &filter.env)),
             ("owner", "Owner", choices(active(page.people), &filter.owner)),
         ],
         people: active(page.people).map(|(id, name)| (id, plain(name))).collect(),

@@ -8,19 +8,6 @@ use avouch_credential::shown::plain;
 use avouch_proto::governance_v1 as wire;
 use avouch_rules::Reason;
 
-/// Kinds on the wire, and in words.
-pub(super) const KINDS: [(&str, &str); 5] = [
-    ("service", "service"),
-    ("machine", "machine"),
-    ("pipeline", "pipeline"),
-    ("ai_agent", "AI agent"),
-    ("helper", "helper"),
-];
-pub(super) const STANDINGS: [(&str, &str); 4] =
-    [("proposed", "proposed"), ("active", "active"), ("paused", "paused"), ("stopped", "stopped")];
-pub(super) const ENVIRONMENTS: [(&str, &str); 3] =
-    [("test", "test"), ("staging", "staging"), ("prod", "prod")];
-
 const CAUSES: [(&str, &str); 4] = [
     ("person", "by a person"),
     ("end_reached", "its end is reached"),
@@ -47,7 +34,7 @@ fn word<'a>(words: &[(&str, &'static str)], wire: &'a str) -> Cow<'a, str> {
 
 /// The kind of an identity.
 pub(super) fn kind(wire: &str) -> Cow<'_, str> {
-    word(&KINDS, wire)
+    word(&[("ai_agent", "AI agent")], wire)
 }
 
 /// Why it is paused or stopped.
