@@ -19,16 +19,18 @@ const env = {
 };
 const children = [];
 
+async function endOne(child) {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise((done) => child.once('exit', done));
+  child.kill('SIGTERM');
+  const killer = setTimeout(() => child.kill('SIGKILL'), 12_000);
+  await ended;
+  clearTimeout(killer);
+}
+
 /** Ends what was started, by its own handle, the latest first. */
 export async function end() {
-  for (const child of children.splice(0).reverse()) {
-    if (child.exitCode !== null || child.signalCode !== null) continue;
-    const ended = new Promise((done) => child.once('exit', done));
-    child.kill('SIGTERM');
-    const killer = setTimeout(() => child.kill('SIGKILL'), 12_000);
-    await ended;
-    clearTimeout(killer);
-  }
+  for (const child of children.splice(0).reverse()) await endOne(child);
 }
 
 /** Waits until `look` gives something, and gives it. */
@@ -68,13 +70,14 @@ function daemon(name, program) {
   const log = openSync(`${here}/${name}.log`, 'a');
   const child = spawn(program, ['run', '-config', `${here}/${name}.conf`], { env, cwd: here, stdio: ['ignore', log, log] });
   children.push(child);
+  child.daemon = name;
   return eventually(`${name} that is healthy`, async () => {
     if (child.exitCode !== null) throw new Error(readFileSync(`${here}/${name}.log`, 'utf8').split('\n').slice(-8).join('\n'));
     return run(program, ['healthcheck', '-socketPath', name === 'server' ? server : agent]);
   });
 }
 
-function freePort() {
+export function freePort() {
   return new Promise((done) => {
     const listener = createServer().listen(0, '127.0.0.1', () => {
       const { port } = listener.address();
@@ -83,17 +86,14 @@ function freePort() {
   });
 }
 
-/** A server with one person and nothing else. */
-export async function startServer() {
-  for (const folder of ['home', 'data', 'node']) mkdirSync(`${here}/${folder}`, { mode: 0o700 });
-  const port = await freePort();
+function configureServer(port, more) {
   writeFileSync('server.conf', `server {
   bind_address = "127.0.0.1"
   bind_port = "${port}"
   trust_domain = "example.org"
   data_dir = "${here}/data"
   socket_path = "${server}"
-  console_address = "127.0.0.1:0"
+  ${more}
 }
 plugins {
   DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "${here}/data/store.sqlite3" } }
@@ -101,9 +101,26 @@ plugins {
   NodeAttestor "join_token" { plugin_data {} }
 }
 `);
+}
+
+let serverPort;
+
+/** A server with one person and nothing else; `more` are lines of its configuration. */
+export async function startServer(more = 'console_address = "127.0.0.1:0"') {
+  for (const folder of ['home', 'data', 'node']) mkdirSync(`${here}/${folder}`, { mode: 0o700 });
+  serverPort = await freePort();
+  configureServer(serverPort, more);
   await daemon('server', SERVER_BIN);
   await avouch('init', 'Ada Example');
-  return port;
+  return serverPort;
+}
+
+/** The same server with other lines. */
+export async function restartServer(more) {
+  const at = children.findIndex((child) => child.daemon === 'server');
+  await endOne(...children.splice(at, 1));
+  configureServer(serverPort, more);
+  await daemon('server', SERVER_BIN);
 }
 
 /** A node on this machine; gives its SPIFFE ID. */

@@ -64,6 +64,8 @@ pub enum AppError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("unable to set up the sign-in to the pages: {0}")]
+    SignIn(String),
     #[error("unable to listen on {address}: {source}")]
     Http { address: String, source: io::Error },
     #[error("unable to wait for signals: {0}")]
@@ -192,9 +194,10 @@ fn open_doors(
     terms: TcpTerms,
     logs: LogHandle,
     started: Tick,
-) -> Result<JoinSet<()>, ListenError> {
+) -> Result<JoinSet<()>, AppError> {
     let Doors { tcp, admin, people, console } = Doors::open(config)?;
-    let pages = console.as_ref().and_then(|listener| listener.local_addr().ok()).map(Pages::at);
+    let pages = console.as_ref().and_then(|listener| listener.local_addr().ok());
+    let pages = pages.map(|address| Pages::at(address, config.console_sign_in.clone()));
     let mut doors = JoinSet::new();
     doors.spawn(serve_tcp(tcp, terms, tcp_stack(gate)));
     doors.spawn(serve_unix(admin, admin_stack(gate, logs, started, pages.as_ref())));
@@ -203,7 +206,8 @@ fn open_doors(
     }
     if let (Some(listener), Some(pages)) = (console, &pages) {
         tracing::info!(address = %pages.address, "Serving the pages for people");
-        doors.spawn(avouch_console::serve(listener, pages.console(gate), gate.drain.begun().clone()));
+        let console = pages.console(gate).map_err(AppError::SignIn)?;
+        doors.spawn(avouch_console::serve(listener, console, gate.drain.begun().clone()));
     }
     Ok(doors)
 }

@@ -21,6 +21,7 @@ mod people_file;
 pub mod rules;
 pub mod service;
 pub mod settings;
+pub mod sign_in;
 mod sys;
 pub mod verbs;
 pub mod writer;

@@ -169,7 +169,7 @@ impl World {
         let now = self.at_server(server);
         let me = person_id("per_admin");
         if self.servers[server].registry.person(&me).is_none() {
-            let first = NewPerson { id: me, name: "admin".into(), uid: None, security: true };
+            let first = NewPerson { id: me, name: "admin".into(), uid: None, sign_in: None, security: true };
             let made =
                 self.servers[server].write(&mut self.host, now, |r| plan::people::first(r, now.wall, &first));
             self.log(At::Admin, "first person", || format!("done: {}", made.is_ok()));

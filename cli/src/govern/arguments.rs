@@ -10,6 +10,8 @@ const INIT: &str = "Examples:
 Run it as the user who owns the server's data; it works once. Exit codes: 0 done, 2 another user, 1 there are people.";
 const PERSON: &str = "Examples:
   avouch person add 'Ben Example' --uid 1001 --security
+  avouch person add 'Eve Example' --issuer https://idp.example.org --subject 248289761001
+  avouch person sign-in --issuer https://idp.example.org --subject 973500412
   avouch person list
   avouch person approve per_0af3
   avouch person leave 'Ben Example'
@@ -178,9 +180,28 @@ pub enum PersonVerb {
         /// The local user who is this person
         #[arg(long)]
         uid: Option<u32>,
+        /// The URL of the provider at which the person signs in to the pages, as its documentation writes it
+        #[arg(long, value_name = "URL", requires = "subject")]
+        issuer: Option<String>,
+        /// What the provider calls the person's account: the claim sub, never an e-mail address
+        #[arg(long, value_name = "SUB", requires = "issuer")]
+        subject: Option<String>,
         /// May add people, say yes for production, and stop any identity
         #[arg(long)]
         security: bool,
+    },
+    #[command(after_help = PERSON)]
+    /// Say as which account at a provider you sign in to the pages
+    SignIn {
+        /// The URL of the provider, as its documentation writes it
+        #[arg(long, value_name = "URL", requires = "subject")]
+        issuer: Option<String>,
+        /// What the provider calls your account: the claim sub, never an e-mail address
+        #[arg(long, value_name = "SUB", requires = "issuer")]
+        subject: Option<String>,
+        /// As none any more
+        #[arg(long, conflicts_with = "issuer", required_unless_present = "issuer")]
+        none: bool,
     },
     #[command(after_help = PERSON)]
     /// All people

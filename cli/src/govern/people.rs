@@ -26,9 +26,18 @@ pub(super) async fn init(session: &mut Session<'_>, name: String) -> Result<(), 
 
 pub(super) async fn run(session: &mut Session<'_>, verb: PersonVerb) -> Result<(), Failure> {
     match verb {
-        PersonVerb::Add { name, uid, security } => {
-            let person = session.client.add_person(wire::AddPersonRequest { name, uid, security }).await?;
+        PersonVerb::Add { name, uid, issuer, subject, security } => {
+            let (issuer, subject) = (issuer.unwrap_or_default(), subject.unwrap_or_default());
+            let asked = wire::AddPersonRequest { name, uid, security, issuer, subject };
+            let person = session.client.add_person(asked).await?;
             said(session, &person.into_inner())
+        }
+        // Without an account: none, which the arguments make sure was said.
+        PersonVerb::SignIn { issuer, subject, none: _ } => {
+            let (issuer, subject) = (issuer.unwrap_or_default(), subject.unwrap_or_default());
+            let person = session.client.set_sign_in(wire::SetSignInRequest { issuer, subject }).await?;
+            signs_in(session, &person.into_inner());
+            Ok(())
         }
         PersonVerb::Approve { id } => {
             let person = session.client.approve_person(wire::ApprovePersonRequest { id }).await?;
@@ -60,6 +69,18 @@ fn said(session: &mut Session<'_>, person: &wire::Person) -> Result<(), Failure>
         },
     );
     if waits { Err(Failure::new(PENDING, "")) } else { Ok(()) }
+}
+
+fn signs_in(session: &mut Session<'_>, person: &wire::Person) {
+    session.print(
+        || shown(person),
+        || match person.subject.as_str() {
+            "" => format!("{} ({}) signs in as no account\n", person.name, person.id),
+            subject => {
+                format!("{} ({}) signs in as {subject} at {}\n", person.name, person.id, person.issuer)
+            }
+        },
+    );
 }
 
 async fn leave(session: &mut Session<'_>, person: &str, apply: bool) -> Result<(), Failure> {
@@ -110,15 +131,21 @@ fn list(all: &wire::ListPeopleResponse) -> String {
             let role = if person.security { "security" } else { "-" };
             let you = if person.id == all.caller { "you" } else { "" };
             let uid = person.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
-            [person.id.clone(), person.name.clone(), uid, role.into(), person.state.clone(), you.into()]
+            let account = match person.subject.as_str() {
+                "" => "-".to_owned(),
+                subject => format!("{subject} at {}", person.issuer),
+            };
+            let (id, name, state) = (person.id.clone(), person.name.clone(), person.state.clone());
+            [id, name, uid, role.into(), state, account, you.into()]
         })
         .collect();
-    table(["ID", "NAME", "UID", "ROLE", "STATE", ""], &rows)
+    table(["ID", "NAME", "UID", "ROLE", "STATE", "SIGNS IN AS", ""], &rows)
 }
 
 fn shown(person: &wire::Person) -> Value {
     json!({
         "id": person.id, "name": person.name, "uid": person.uid, "security": person.security,
+        "issuer": person.issuer, "subject": person.subject,
         "state": person.state, "added_by": person.added_by, "yes_by": person.yes_by, "added_at": person.added_at,
     })
 }

@@ -8,7 +8,10 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// Reads one object; repeated members at its top level are an error. Nested depth is bounded by the JSON reader.
-pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+///
+/// # Errors
+/// It is none, or a member stands twice.
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     serde_json::from_slice::<Unique>(bytes).map(|unique| unique.0)
 }
 

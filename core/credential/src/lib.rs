@@ -4,9 +4,9 @@
 //! the nonces and keys that the cryptography library draws itself. aws-lc-rs is the only provider.
 
 mod der;
-mod json;
 
 pub mod bundle_doc;
+pub mod json;
 pub mod jwk;
 pub mod jwt;
 pub mod key;

@@ -32,6 +32,8 @@ pub enum AuditEvent {
     AuthorityRevoked,
     PersonProposed,
     PersonAdded,
+    /// Signs in as another account, or as none.
+    PersonSignIn,
     PersonLeft,
     IdentityProposed,
     IdentityRegistered,
@@ -96,6 +98,7 @@ impl AuditEvent {
             Self::AuthorityRevoked => "authority_revoked",
             Self::PersonProposed => "person_proposed",
             Self::PersonAdded => "person_added",
+            Self::PersonSignIn => "person_sign_in",
             Self::PersonLeft => "person_left",
             Self::IdentityProposed => "identity_proposed",
             Self::IdentityRegistered => "identity_registered",

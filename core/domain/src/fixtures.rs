@@ -119,6 +119,7 @@ pub fn person(id: &str, uid: u32, security: bool) -> Person {
         id: person_id(id),
         name: id.into(),
         uid: Some(uid),
+        sign_in: None,
         security,
         state: PersonState::Active,
         added_by: None,

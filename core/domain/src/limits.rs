@@ -24,6 +24,10 @@ pub const AGENT_VERSION_MAX: usize = 255;
 pub const PERSON_ID_MAX: usize = 40;
 /// Longest name of a person in bytes: one line of any screen.
 pub const PERSON_NAME_MAX: usize = 128;
+/// Longest issuer in bytes: a URL with a tenant in it.
+pub const ISSUER_MAX: usize = 512;
+/// Longest subject in bytes (OpenID Connect Core 2).
+pub const SUBJECT_MAX: usize = 255;
 /// Largest text of a request in bytes: nobody reads more before they say yes.
 pub const REQUEST_TEXT_MAX: usize = 64 * 1024;
 /// Longest action and resource that is asked about, in bytes, as in a folder of rules.

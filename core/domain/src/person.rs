@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::{PERSON_ID_MAX, PERSON_NAME_MAX};
+use crate::sign_in::SignIn;
 use crate::time::Timestamp;
 
 /// The opaque name of a person: `per_` and letters or digits. Cheap to clone.
@@ -110,6 +111,8 @@ pub struct Person {
     pub name: Arc<str>,
     /// The local user who is this person. Nobody else has the same, and nobody who has left has one.
     pub uid: Option<u32>,
+    /// The account at a provider that is this person. As for `uid`, nobody else has the same, and nobody who has left has one.
+    pub sign_in: Option<SignIn>,
     /// May add people, say yes for production, and stop any identity.
     pub security: bool,
     pub state: PersonState,

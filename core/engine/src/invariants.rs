@@ -218,7 +218,7 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         }
         // Of what is no row: they come alone.
         E::NodeChainBegan | E::NodeGap | E::NodeConflict => false,
-        E::PersonProposed | E::PersonAdded | E::PersonLeft => {
+        E::PersonProposed | E::PersonAdded | E::PersonSignIn | E::PersonLeft => {
             matches!(key, RowKey::Person(id) if row.subject == id.as_str())
         }
         E::IdentityProposed

@@ -3,7 +3,7 @@
 //! Never turns an empty text into somebody: where a person is optional, empty means nobody.
 
 use avouch_domain::person::person_name;
-use avouch_domain::{Code, Environment, Identity, Kind, Person, PersonId, Standing, Timestamp};
+use avouch_domain::{Code, Environment, Identity, Kind, Person, PersonId, SignIn, Standing, Timestamp};
 use std::sync::Arc;
 
 use super::ConvertError;
@@ -25,6 +25,12 @@ pub fn person_to_wire(person: &Person) -> wire::Person {
         added_by: text_of(person.added_by.as_ref()),
         yes_by: text_of(person.yes_by.as_ref()),
         added_at: person.added_at.secs(),
+        issuer: person.sign_in.as_ref().map(|sign_in| sign_in.issuer.to_string()).unwrap_or_default(),
+        subject: person
+            .sign_in
+            .as_ref()
+            .map(|sign_in| sign_in.subject.as_str().to_owned())
+            .unwrap_or_default(),
     }
 }
 
@@ -77,6 +83,14 @@ pub fn identity_facts_to_wire(identity: &Identity, owner_active: bool) -> watch:
 /// [`ConvertError::NotAllowed`].
 pub fn name_of_person(text: &str) -> Result<Arc<str>, ConvertError> {
     person_name(text).map_err(ConvertError::not_allowed)
+}
+
+/// As which account somebody signs in; both empty: `None`.
+///
+/// # Errors
+/// [`ConvertError::NotAllowed`].
+pub fn sign_in(issuer: &str, subject: &str) -> Result<Option<SignIn>, ConvertError> {
+    SignIn::read(issuer, subject).map_err(ConvertError::not_allowed)
 }
 
 /// # Errors

@@ -23,6 +23,11 @@ pub struct Person {
     /// Unix seconds.
     #[prost(int64, tag = "8")]
     pub added_at: i64,
+    /// The account that is this person: the URL of the provider, and what it calls the account. Both empty: none.
+    #[prost(string, tag = "9")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, tag = "10")]
+    pub subject: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Identity {
@@ -123,6 +128,19 @@ pub struct AddPersonRequest {
     pub uid: ::core::option::Option<u32>,
     #[prost(bool, tag = "3")]
     pub security: bool,
+    /// As in Person: both, or neither.
+    #[prost(string, tag = "4")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub subject: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetSignInRequest {
+    /// As in Person; both empty: the caller signs in as no account any more.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ApprovePersonRequest {
@@ -837,6 +855,28 @@ pub mod governance_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("avouch.governance.v1.Governance", "AddPerson"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says as which account at a provider the caller signs in to the pages. By that person, on a socket.
+        pub async fn set_sign_in(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetSignInRequest>,
+        ) -> std::result::Result<tonic::Response<super::Person>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/SetSignIn",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.governance.v1.Governance", "SetSignIn"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn approve_person(
@@ -1634,6 +1674,11 @@ pub mod governance_server {
             &self,
             request: tonic::Request<super::AddPersonRequest>,
         ) -> std::result::Result<tonic::Response<super::Person>, tonic::Status>;
+        /// Says as which account at a provider the caller signs in to the pages. By that person, on a socket.
+        async fn set_sign_in(
+            &self,
+            request: tonic::Request<super::SetSignInRequest>,
+        ) -> std::result::Result<tonic::Response<super::Person>, tonic::Status>;
         async fn approve_person(
             &self,
             request: tonic::Request<super::ApprovePersonRequest>,
@@ -1980,6 +2025,51 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AddPersonSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/SetSignIn" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetSignInSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::SetSignInRequest>
+                    for SetSignInSvc<T> {
+                        type Response = super::Person;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetSignInRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::set_sign_in(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetSignInSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

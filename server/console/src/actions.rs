@@ -9,6 +9,7 @@ use tonic::Status;
 
 use avouch_proto::governance_v1 as wire;
 
+use crate::arrivals::out;
 use crate::ask::Visit;
 use crate::forms::{Fields, url};
 use crate::http::{Answer, Asked, html, problem, see};
@@ -35,8 +36,7 @@ pub(crate) async fn take(console: &Console, asked: &Asked<'_>, query: &Fields, f
         "identities" => bulk(&mut visit, domain, &filter(query), &form).await,
         "requests" => answer(&mut visit, &form).await,
         "sign-out" => {
-            console.sessions.end(cookie);
-            let mut answer = see("/");
+            let mut answer = out(console, console.sessions.end(cookie)).await;
             if let Some(gone) = asked.place.no_cookie(asked.room) {
                 answer.headers_mut().insert(header::SET_COOKIE, gone);
             }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tonic::Status;
 
 use crate::Governance;
-use crate::limits::{CARDS, CHAIN_PAGES, CHAINS, LOOKED_BACK};
+use crate::limits::{CARDS, CHAIN_PAGES, CHAINS, FRESH, LOOKED_BACK};
 use crate::pages::{Card, Frame, Happened};
 use crate::sessions::Visitor;
 
@@ -43,6 +43,11 @@ impl Visit {
         Ok(Self { governance, visitor, me, people, names, overview, form_token, now })
     }
 
+    /// True if the sign-in is too old for what makes more possible.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.now.since(self.visitor.signed_in) >= FRESH
+    }
+
     /// Counts again, after something was done.
     pub(crate) async fn count_anew(&mut self) -> Result<(), Status> {
         self.overview = self.governance.overview(wire::OverviewRequest {}).await?.into_inner();
@@ -53,6 +58,7 @@ impl Visit {
         Frame {
             trust_domain,
             me: &self.me,
+            provider: self.visitor.account.as_ref().map(|account| account.issuer.host()),
             signed_in_at: self.visitor.signed_in.wall,
             names: &self.names,
             form_token: &self.form_token,

@@ -26,7 +26,7 @@ use crate::limits::{ACCEPT_PAUSE, CONNECTIONS_MAX, CONNECTIONS_PER_USER, FORM_MA
 use crate::places::Places;
 use crate::sessions::room;
 use crate::whose::owner_of;
-use crate::{Console, actions, live, pages, routes};
+use crate::{Console, actions, arrivals, live, pages, routes};
 
 /// What goes back.
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
@@ -132,16 +132,27 @@ pub(crate) struct Asked<'a> {
 impl Asked<'_> {
     /// The cookie that a browser shows, if this is its room.
     pub(crate) fn cookie(&self) -> Option<&str> {
-        let texts = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        pairs.find(|(name, value)| *name == COOKIE && room(value) == self.room).map(|(_, value)| value)
+        cookies(self.headers, COOKIE).find(|value| room(value) == self.room)
     }
+}
+
+/// The values of all cookies of a name that a browser shows.
+pub(crate) fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(move |(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// Whether somebody follows a link of their own: typed, pasted or opened by a program, and no page's and no browser's guess.
 fn is_own_step(headers: &HeaderMap) -> bool {
     let says = |name: HeaderName, what: &[u8]| headers.get(name).is_none_or(|value| value.as_bytes() == what);
     says(FETCH_SITE, b"none") && !headers.contains_key(PURPOSE)
+}
+
+/// As [`is_own_step`], or from one of these pages.
+pub(crate) fn is_step_of_a_page(headers: &HeaderMap) -> bool {
+    let site = headers.get(FETCH_SITE).is_none_or(|site| site == "none" || site == "same-origin");
+    site && !headers.contains_key(PURPOSE)
 }
 
 /// Serves the pages until `stop`; then runs out what was asked before.
@@ -249,6 +260,8 @@ async fn routed(console: &Console, place: &Place, request: Request<Incoming>) ->
             let text = "Copy the link that `avouch console` printed into the address bar.";
             problem(StatusCode::FORBIDDEN, "A page of another site leads here", text)
         }
+        (&Method::GET, "/sign-in/begin") => arrivals::begin(console, place, &head.headers, &query).await,
+        (&Method::GET, arrivals::BACK) => arrivals::back(console, place, &head.headers, &query).await,
         (&Method::GET, _) if path == "live" => live::stream(console, &asked, query.number("after")),
         (&Method::GET, _) => routes::page(console, &asked, &query).await,
         (&Method::POST, _) => {
@@ -313,7 +326,7 @@ pub(crate) fn html(status: StatusCode, made: Result<String, askama::Error>) -> A
 
 /// A page for somebody who is not signed in, or not known yet.
 pub(crate) fn problem(status: StatusCode, title: &str, text: &str) -> Answer {
-    html(status, pages::failed(None, status.as_u16(), title, text))
+    html(status, pages::failed(None, false, status.as_u16(), title, text))
 }
 
 /// Sends a browser on with GET.

@@ -4,7 +4,9 @@
 //! of the person who is signed in. Time and randomness come from outside.
 
 mod actions;
+mod arrivals;
 mod ask;
+mod flows;
 mod forms;
 mod http;
 mod limits;
@@ -27,6 +29,7 @@ use tokio::sync::watch;
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 
+pub use crate::arrivals::{Arrivals, Whose};
 pub use crate::http::serve;
 pub use crate::limits::FRESH;
 use crate::limits::{STREAMS_MAX, STREAMS_PER_SESSION};
@@ -44,6 +47,8 @@ pub type Governance = GovernanceClient<Api>;
 pub struct Console {
     trust_domain: Arc<str>,
     sessions: Arc<Sessions>,
+    /// `None`: links sign in.
+    arrivals: Option<Arc<Arrivals>>,
     /// The API in the name of a visitor.
     api: Arc<dyn Fn(Visitor) -> Api + Send + Sync>,
     /// Tells that something was written.
@@ -71,11 +76,23 @@ impl Console {
         Self {
             trust_domain: trust_domain.into(),
             sessions,
+            arrivals: None,
             api: Arc::new(api),
             changes,
             clock,
             streams: Places::new(STREAMS_PER_SESSION, STREAMS_MAX),
         }
+    }
+
+    /// The same with sign-in at a provider.
+    #[must_use]
+    pub fn with_arrivals(self, arrivals: Arrivals) -> Self {
+        Self { arrivals: Some(Arc::new(arrivals)), ..self }
+    }
+
+    /// What people know the provider by; `None`: links sign in.
+    fn provider(&self) -> Option<&str> {
+        self.arrivals.as_ref().map(|arrivals| arrivals.host())
     }
 
     fn governance(&self, visitor: &Visitor) -> Governance {

@@ -8,6 +8,12 @@ pub const LINK_LIFE: Duration = Duration::from_secs(60);
 pub const LINKS_PER_PERSON: usize = 3;
 /// A working day.
 pub const SESSION_LIFE: Duration = Duration::from_secs(8 * 3600);
+/// Longest way to a provider and back: a password, a second factor, and a look for the phone.
+pub const FLOW_LIFE: Duration = Duration::from_secs(600);
+/// Sign-ins of one user that are under way; a new one takes the place of the oldest.
+pub const FLOWS_PER_USER: usize = 16;
+/// Oldest sign-in at a provider that will do: a session counts from there, and is to have half a day left.
+pub const SIGN_IN_AGE: Duration = Duration::from_secs(4 * 3600);
 /// Longest pause of a session: who left the desk has left.
 pub const SESSION_PAUSE: Duration = Duration::from_secs(3600);
 /// Sessions of one person; a new one ends the oldest.

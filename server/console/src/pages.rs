@@ -28,7 +28,7 @@ pub use home::home;
 pub use identities::identities;
 pub use identity::{identity, stopped};
 pub use log::log;
-pub use plain::{failed, signed_out};
+pub use plain::{failed, leaving, sentence, signed_out, stranger};
 pub use requests::requests;
 
 /// The style sheet, at `/assets/console.css`.
@@ -42,6 +42,8 @@ pub struct Frame<'a> {
     pub trust_domain: &'a str,
     /// Who is signed in.
     pub me: &'a wire::Person,
+    /// The provider at which they signed in; `None`: by a local link.
+    pub provider: Option<&'a str>,
     /// When they signed in; a yes takes a sign-in that is fresh.
     pub signed_in_at: Timestamp,
     /// Names of people by their IDs.

@@ -11,7 +11,7 @@ use avouch_proto::governance_v1 as wire;
 use crate::ask::Visit;
 use crate::forms::Fields;
 use crate::http::{Answer, Asked, Place, html, problem, see};
-use crate::limits::{CHAINS, CHAINS_SHOWN, FIRST_FEW, FRESH, PAST, RECORDS, ROWS, USED};
+use crate::limits::{CHAINS, CHAINS_SHOWN, FIRST_FEW, PAST, RECORDS, ROWS, USED};
 use crate::sessions::{form_token, room};
 use crate::{Console, pages};
 
@@ -41,7 +41,8 @@ pub(crate) fn sign_in(console: &Console, place: &Place, code: &str) -> Answer {
 /// Who asks, with what every page needs; or what somebody sees who is not signed in.
 pub(crate) async fn visit(console: &Console, asked: &Asked<'_>) -> Result<Visit, Answer> {
     let now = (console.clock)();
-    let signed_out = || html(StatusCode::UNAUTHORIZED, pages::signed_out(&console.trust_domain));
+    let signed_out =
+        || html(StatusCode::UNAUTHORIZED, pages::signed_out(&console.trust_domain, console.provider()));
     let Some(cookie) = asked.cookie() else { return Err(signed_out()) };
     let visitor = console.sessions.find(cookie, asked.place.user(), now);
     let Some(visitor) = visitor else { return Err(signed_out()) };
@@ -98,7 +99,9 @@ fn meaning(status: &Status) -> (StatusCode, &'static str) {
 /// A page that says why something was not shown or not done.
 pub(crate) fn refused(visit: &Visit, domain: &str, status: &Status) -> Answer {
     let (code, title) = meaning(status);
-    html(code, pages::failed(Some(&visit.frame(domain)), code.as_u16(), title, status.message()))
+    let frame = visit.frame(domain);
+    let stale = status.code() == Code::FailedPrecondition && visit.is_stale();
+    html(code, pages::failed(Some(&frame), stale, code.as_u16(), title, status.message()))
 }
 
 /// What was done, by the word in the URL: never a text that somebody else may have put there.
@@ -219,7 +222,7 @@ async fn requests(visit: &mut Visit, domain: &str, notice: &str) -> Made {
     let (open, mut past): (Vec<_>, Vec<_>) = all.into_iter().partition(open);
     past.truncate(PAST);
     let cards = visit.cards(&open).await?;
-    let stale = visit.now.since(visit.visitor.signed_in) >= FRESH;
+    let stale = visit.is_stale();
     let more = open.len() - cards.len();
     let shown = pages::Requests { cards: &cards, more, past: &past, notice, stale };
     Ok(pages::requests(&visit.frame(domain), &shown))

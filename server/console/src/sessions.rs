@@ -1,4 +1,4 @@
-//! Who is signed in: links that are used once, and the sessions they begin.
+//! Who is signed in: links that are used once, and the sessions that begin with them or with a provider's word.
 //!
 //! Never keeps what it gave out: of a link's code and of a session's cookie only digests are here. In memory alone, so a
 //! server that starts anew asks everybody to sign in again. Time comes from outside.
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use avouch_credential::random::{self, RandomError};
-use avouch_domain::{Now, PersonId, Timestamp};
+use avouch_domain::{Now, PersonId, SignIn, Tick, Timestamp};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ const COOKIE: &[u8] = b"avouch pages session\n";
 const FORM: &[u8] = b"avouch pages form\n";
 const ROOM: &[u8] = b"avouch pages room\n";
 
-type Digest = [u8; 32];
+pub(crate) type Digest = [u8; 32];
 
 /// A link that was given out.
 pub struct Invitation {
@@ -42,7 +42,10 @@ impl std::fmt::Debug for Invitation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visitor {
     pub person: PersonId,
+    /// When they showed who they are: never later than the session began.
     pub signed_in: Now,
+    /// As which account; `None`: by a local link.
+    pub account: Option<SignIn>,
 }
 
 struct Link {
@@ -56,6 +59,8 @@ struct Session {
     visitor: Visitor,
     user: u32,
     seen: Now,
+    /// What the provider is shown when somebody signs out; `None`: by a local link.
+    id_token: Option<Zeroizing<String>>,
 }
 
 #[derive(Default)]
@@ -99,14 +104,22 @@ impl Sessions {
         if now.since(link.made) >= LINK_LIFE || !is_user(link.user, user) {
             return Ok(None);
         }
-        let cookie = secret()?;
-        state.sessions.retain(|_, session| session.lives(now));
-        let theirs = |session: &Session| session.visitor.person == link.person;
-        make_room(&mut state.sessions, SESSIONS_PER_PERSON, theirs, |session| session.visitor.signed_in);
-        let visitor = Visitor { person: link.person.clone(), signed_in: now };
-        let session = Session { visitor, user: link.user, seen: now };
-        state.sessions.insert(digest_of(COOKIE, &cookie), session);
-        Ok(Some(cookie))
+        let visitor = Visitor { person: link.person, signed_in: now, account: None };
+        state.begin(Session { visitor, user: link.user, seen: now, id_token: None }, now).map(Some)
+    }
+
+    /// Begins the session of somebody for whom a provider vouches, and of a local user; gives its cookie.
+    ///
+    /// # Errors
+    /// [`RandomError`].
+    pub fn begin(
+        &self,
+        visitor: Visitor,
+        user: u32,
+        id_token: Zeroizing<String>,
+        now: Now,
+    ) -> Result<Zeroizing<String>, RandomError> {
+        self.0.lock().begin(Session { visitor, user, seen: now, id_token: Some(id_token) }, now)
     }
 
     /// Whose session it is; it lives on.
@@ -129,9 +142,20 @@ impl Sessions {
         (session.lives(now) && is_user(session.user, user)).then(|| session.visitor.clone())
     }
 
-    /// Ends a session.
-    pub fn end(&self, cookie: &str) {
-        self.0.lock().sessions.remove(&digest_of(COOKIE, cookie));
+    /// Ends a session; gives what its provider is shown, if it has one.
+    pub fn end(&self, cookie: &str) -> Option<Zeroizing<String>> {
+        self.0.lock().sessions.remove(&digest_of(COOKIE, cookie))?.id_token
+    }
+}
+
+impl State {
+    fn begin(&mut self, session: Session, now: Now) -> Result<Zeroizing<String>, RandomError> {
+        let cookie = secret()?;
+        self.sessions.retain(|_, session| session.lives(now));
+        let theirs = |other: &Session| other.visitor.person == session.visitor.person;
+        make_room(&mut self.sessions, SESSIONS_PER_PERSON, theirs, |other| other.visitor.signed_in);
+        self.sessions.insert(digest_of(COOKIE, &cookie), session);
+        Ok(cookie)
     }
 }
 
@@ -141,8 +165,15 @@ impl Session {
     }
 }
 
+/// A moment of which only the wall clock tells, by both clocks: never later than now.
+#[must_use]
+pub fn signed_in_at(at: Timestamp, now: Now) -> Now {
+    let age = u64::try_from(now.wall.since(at).as_millis()).unwrap_or(u64::MAX);
+    Now { wall: at.min(now.wall), mono: Tick(now.mono.0.saturating_sub(age)) }
+}
+
 /// Whether a connection of `user` may use what belongs to `owner`. Root can be anybody.
-fn is_user(owner: u32, user: u32) -> bool {
+pub(crate) fn is_user(owner: u32, user: u32) -> bool {
     user == owner || user == 0
 }
 
@@ -165,12 +196,12 @@ pub fn fits(cookie: &str, token: &str) -> bool {
     verify_slices_are_equal(form_token(cookie).as_bytes(), token.as_bytes()).is_ok()
 }
 
-fn secret() -> Result<Zeroizing<String>, RandomError> {
+pub(crate) fn secret() -> Result<Zeroizing<String>, RandomError> {
     let bytes = Zeroizing::new(random::bytes::<32>()?);
     Ok(Zeroizing::new(hex::encode(*bytes)))
 }
 
-fn digest_of(what: &[u8], secret: &str) -> Digest {
+pub(crate) fn digest_of(what: &[u8], secret: &str) -> Digest {
     let mut whole = Zeroizing::new(Vec::with_capacity(what.len() + secret.len()));
     whole.extend_from_slice(what);
     whole.extend_from_slice(secret.as_bytes());
@@ -180,7 +211,7 @@ fn digest_of(what: &[u8], secret: &str) -> Digest {
 }
 
 /// Removes the oldest of a person's until one more has a place, and the oldest of all where there is none left.
-fn make_room<K: Eq + Hash + Clone, V>(
+pub(crate) fn make_room<K: Eq + Hash + Clone, V>(
     kept: &mut HashMap<K, V>,
     each: usize,
     theirs: impl Fn(&V) -> bool,
@@ -235,6 +266,42 @@ mod tests {
         assert_eq!(sessions.redeem(&link.code, ME, at(1)).unwrap(), None);
         let visitor = sessions.find(&cookie, ME, at(2)).unwrap();
         assert_eq!((visitor.person, visitor.signed_in), (person("a"), at(1)));
+    }
+
+    fn arrived(who: &str, signed_in: Now) -> Visitor {
+        let account = SignIn::read("https://idp.example.org", who).unwrap();
+        Visitor { person: person(who), signed_in, account }
+    }
+
+    #[test]
+    fn a_session_of_a_provider_counts_from_the_sign_in_there() {
+        let sessions = Sessions::default();
+        let (life, began) = (SESSION_LIFE.as_secs(), 10_000);
+        let visitor = arrived("a", signed_in_at(at(began - 600).wall, at(began)));
+        assert_eq!(visitor.signed_in, at(began - 600));
+        let cookie = sessions.begin(visitor, ME, "a.b.c".to_owned().into(), at(began)).unwrap();
+        for seconds in (began..began - 600 + life).step_by(1800) {
+            assert!(sessions.find(&cookie, ME, at(seconds)).is_some(), "{seconds}");
+        }
+        assert_eq!(sessions.find(&cookie, ME, at(began - 600 + life)), None);
+        assert_eq!(sessions.find(&cookie, ME + 1, at(began)), None, "another user");
+    }
+
+    #[test]
+    fn a_moment_by_the_wall_is_never_later_than_now_and_never_younger_than_it_is() {
+        assert_eq!(signed_in_at(at(90).wall, at(60)), at(60));
+        let before_this_clock_began = signed_in_at(Timestamp::from_secs(999_000), at(60));
+        assert_eq!(before_this_clock_began.mono, Tick(0));
+        assert_eq!(at(60).since(before_this_clock_began).as_secs(), 1060);
+    }
+
+    #[test]
+    fn a_session_gives_back_the_token_of_its_provider_when_it_ends_and_a_links_has_none() {
+        let sessions = Sessions::default();
+        let cookie = sessions.begin(arrived("a", at(0)), ME, "a.b.c".to_owned().into(), at(0)).unwrap();
+        assert_eq!(sessions.end(&cookie).as_deref().map(String::as_str), Some("a.b.c"));
+        assert_eq!(sessions.end(&cookie), None);
+        assert_eq!(sessions.end(&signed_in(&sessions, "a", 0)), None);
     }
 
     #[test]

@@ -185,6 +185,7 @@ pub const METHODS: &[Method] = &[
     row(TASKS, "ShowToken", AGENT),
     local(GOVERNANCE, "Init"),
     local(GOVERNANCE, "AddPerson"),
+    local(GOVERNANCE, "SetSignIn"),
     local(GOVERNANCE, "ApprovePerson"),
     local(GOVERNANCE, "LeavePerson"),
     local(GOVERNANCE, "ListPeople"),

@@ -130,6 +130,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("task.v1.Tasks/ShowToken", "G"),
     ("governance.v1.Governance/Init", "L"),
     ("governance.v1.Governance/AddPerson", "L"),
+    ("governance.v1.Governance/SetSignIn", "L"),
     ("governance.v1.Governance/ApprovePerson", "L"),
     ("governance.v1.Governance/LeavePerson", "L"),
     ("governance.v1.Governance/ListPeople", "L"),
@@ -220,7 +221,7 @@ fn who_cannot_be_told_from_a_run_is_no_person_and_still_an_admin() {
 #[test]
 fn who_is_signed_in_to_the_pages_reaches_the_governance_service_alone() {
     let person = avouch_domain::fixtures::person_id("per_a");
-    let peer = Peer::Page(Visitor { person, signed_in: avouch_domain::Now::default() });
+    let peer = Peer::Page(Visitor { person, signed_in: avouch_domain::Now::default(), account: None });
     for method in METHODS {
         let expected = match method.service {
             GOVERNANCE => Verdict::Allowed(Role::Person),

@@ -207,19 +207,17 @@ impl Governance for GovernanceApi {
         request: Request<wire::AddPersonRequest>,
     ) -> Result<Response<wire::Person>, Status> {
         let (call, request) = open(request)?;
-        let line = call.audit();
-        let added = async {
-            let actor = self.person(&call)?;
-            let name = name_of_person(&request.name).map_err(unreadable)?;
-            if request.uid == Some(NOBODY) {
-                return Err(bad(&format!("uid {NOBODY} is nobody, expected a local user's")));
-            }
-            let added =
-                self.services.add_person(call.now(), &actor, name, request.uid, request.security).await;
-            added.map_err(|e| write_failed("failed to add the person", &e))?.map_err(|e| people_failed(&e))
-        };
-        let added = line.conclude(added.await)?;
-        Ok(Response::new(person_to_wire(&added)))
+        let added = self.add(&call, &request).await;
+        call.audit().conclude(added).map(Response::new)
+    }
+
+    async fn set_sign_in(
+        &self,
+        request: Request<wire::SetSignInRequest>,
+    ) -> Result<Response<wire::Person>, Status> {
+        let (call, request) = open(request)?;
+        let set = self.sign_in_as(&call, &request).await;
+        call.audit().conclude(set).map(Response::new)
     }
 
     async fn approve_person(

@@ -46,6 +46,7 @@ pub mod listen;
 pub mod localauthority;
 pub mod logger;
 pub mod pages;
+mod people;
 mod published;
 pub mod rate;
 mod reading;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use avouch_console::sessions::{Sessions, Visitor};
-use avouch_console::{Console, FRESH};
-use avouch_domain::{Person, PersonId};
+use avouch_console::{Arrivals, Console, FRESH, Whose};
+use avouch_domain::{PersonId, PersonState, SignIn};
 use avouch_proto::governance_v1 as wire;
 use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,9 @@ use crate::api::gate::{Gate, Stack};
 use crate::api::governance::{GovernanceApi, local_user};
 use crate::api::people_stack;
 use crate::api::status::write_failed;
+use crate::config::SignInConfig;
+use crate::service::Services;
+use crate::sign_in;
 
 /// Methods for which a sign-in is never too old: they read, or they make less possible. What answers a request looks itself.
 const ANYTIME: [&str; 18] = [
@@ -55,17 +58,29 @@ const ANYTIME: [&str; 18] = [
 pub struct Pages {
     pub address: SocketAddr,
     pub sessions: Arc<Sessions>,
+    /// `None`: links sign in.
+    pub sign_in: Option<SignInConfig>,
 }
 
 impl Pages {
     #[must_use]
-    pub fn at(address: SocketAddr) -> Self {
-        Self { address, sessions: Arc::default() }
+    pub fn at(address: SocketAddr, sign_in: Option<SignInConfig>) -> Self {
+        Self { address, sessions: Arc::default(), sign_in }
+    }
+
+    /// Where a browser finds them.
+    fn base(&self) -> String {
+        let known = self.sign_in.as_ref().and_then(|config| config.host.clone());
+        let host = known.unwrap_or_else(|| self.address.to_string());
+        // Browsers leave out the port that HTTP has by itself.
+        format!("http://{}", host.strip_suffix(":80").unwrap_or(&host))
     }
 
     /// The pages, on top of this API.
-    #[must_use]
-    pub fn console(&self, gate: &Arc<Gate>) -> Console {
+    ///
+    /// # Errors
+    /// The provider can't be made ready: one sentence.
+    pub fn console(&self, gate: &Arc<Gate>) -> Result<Console, String> {
         let stack = people_stack(gate, None);
         let api = move |visitor| {
             let connection =
@@ -74,7 +89,19 @@ impl Pages {
         };
         let services = &gate.services;
         let domain = services.trust_domain().as_str();
-        Console::new(domain, self.sessions.clone(), api, services.subscribe(), gate.clock)
+        let console = Console::new(domain, self.sessions.clone(), api, services.subscribe(), gate.clock);
+        let Some(config) = &self.sign_in else { return Ok(console) };
+        let (base, services) = (self.base(), services.clone());
+        let provider = sign_in::provider(config, &base)?;
+        Ok(console.with_arrivals(Arrivals::new(provider, &base, move |account| whose(&services, account))))
+    }
+}
+
+fn whose(services: &Services, account: &SignIn) -> Whose {
+    match services.registry().person_of_sign_in(account) {
+        Some(person) if person.is_active() => Whose::Person(person.id.clone()),
+        Some(person) if person.state == PersonState::Proposed => Whose::Waits,
+        _ => Whose::Nobody,
     }
 }
 
@@ -103,9 +130,12 @@ impl Service<Request<Body>> for Within {
 pub(super) fn freshly(call: &Call) -> Result<(), Status> {
     match &*call.connection.peer {
         Peer::Page(visitor) if call.now().since(visitor.signed_in) >= FRESH => {
+            let again = match visitor.account {
+                Some(_) => "sign in again",
+                None => "open a new link of `avouch console`",
+            };
             Err(Status::failed_precondition(format!(
-                "you signed in more than {} minutes ago, and this takes a fresh sign-in: open a new link of `avouch \
-                 console`, then do it again",
+                "you signed in more than {} minutes ago, and this takes a fresh sign-in: {again}, then do it again",
                 FRESH.as_secs() / 60
             )))
         }
@@ -120,9 +150,14 @@ impl GovernanceApi {
             freshly(call)?;
         }
         let registry = self.services.registry();
-        let active = registry.person(&visitor.person).is_some_and(Person::is_active);
+        let person = registry.person(&visitor.person).filter(|person| person.is_active());
         let gone = || Status::permission_denied("whoever is signed in is no active person here any more");
-        active.then(|| visitor.person.clone()).ok_or_else(gone)
+        let person = person.ok_or_else(gone)?;
+        // Whoever takes an account back ends what it began.
+        if visitor.account.is_some() && visitor.account != person.sign_in {
+            return Err(Status::permission_denied("whoever is signed in signs in as another account now"));
+        }
+        Ok(person.id.clone())
     }
 
     /// A link for the person who calls on a socket.
@@ -135,9 +170,16 @@ impl GovernanceApi {
                 "this server serves no pages: set `console_address = \"127.0.0.1:8090\"` in its configuration",
             )
         })?;
+        if let Some(config) = &pages.sign_in {
+            return Err(Status::failed_precondition(format!(
+                "people sign in to the pages with {}: open {}/ in a browser on this machine",
+                config.issuer.host(),
+                pages.base()
+            )));
+        }
         let invitation = pages.sessions.invite(&person, user, call.now());
         let invitation = invitation.map_err(|e| Status::internal(format!("failed to make a link: {e}")))?;
-        let url = format!("http://{}/sign-in?code={}", pages.address, *invitation.code);
+        let url = format!("{}/sign-in?code={}", pages.base(), *invitation.code);
         Ok(wire::OpenPagesResponse { url, ends_at: invitation.ends_at.secs() })
     }
 
@@ -181,6 +223,7 @@ mod tests {
             [
                 "Init",
                 "AddPerson",
+                "SetSignIn",
                 "ApprovePerson",
                 "LeavePerson",
                 "RegisterIdentity",

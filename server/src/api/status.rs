@@ -240,8 +240,10 @@ pub fn show_failed(error: &ShowError) -> Status {
 pub fn people_failed(error: &PeopleError) -> Status {
     let code = match error {
         PeopleError::NotTheFirst | PeopleError::NotWaiting(_) => Code::FailedPrecondition,
-        PeopleError::UidTaken { .. } => Code::AlreadyExists,
-        PeopleError::NotSecurity(_) | PeopleError::OwnQuestion(_) => Code::PermissionDenied,
+        PeopleError::UidTaken { .. } | PeopleError::SignInTaken(_) => Code::AlreadyExists,
+        PeopleError::NotSecurity(_) | PeopleError::NotActive(_) | PeopleError::OwnQuestion(_) => {
+            Code::PermissionDenied
+        }
         PeopleError::Unknown(_) => Code::NotFound,
     };
     Status::new(code, error.to_string())

@@ -15,10 +15,12 @@ use avouch_domain::{KeyType, SpiffeId, TrustDomain};
 
 mod flags;
 mod plugins;
+mod sign_in;
 pub mod table;
 
 pub use flags::Flags;
 pub use plugins::{DatastoreConfig, KeyManagerConfig, NodeAttestorConfig};
+pub use sign_in::SignInConfig;
 
 /// Why the configuration can't be used. `Display` is what follows "configuration file is invalid: ".
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,8 @@ pub struct ServerConfig {
     pub people_socket_path: Option<PathBuf>,
     /// `None`: there are no pages. Always on loopback.
     pub console_address: Option<SocketAddr>,
+    /// `None`: links sign in to the pages.
+    pub console_sign_in: Option<SignInConfig>,
     /// `None`: people leave by a person's word alone.
     pub people_file: Option<PathBuf>,
     pub trust_domain: TrustDomain,
@@ -210,6 +214,7 @@ impl Reader<'_> {
                 .path("people_socket_path", None)
                 .filter(|path| !path.as_os_str().is_empty()),
             console_address: self.console_address()?,
+            console_sign_in: sign_in::sign_in(server, self.console_address()?)?,
             people_file: self.path("people_file", None),
             trust_domain: self.trust_domain()?,
             data_dir: self

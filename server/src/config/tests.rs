@@ -35,6 +35,34 @@ fn error_of(rest: &str) -> String {
 }
 
 #[test]
+fn a_provider_is_named_whole_and_only_beside_pages() {
+    let with = |more: &str| parse(&format!("console_address = \"127.0.0.1:8090\"\n{more}"));
+    let issuer = "console_issuer = \"https://idp.example.org/a\"\n";
+    let client = "console_client_id = \"avouch\"\n";
+    assert_eq!(with("").unwrap().console_sign_in, None);
+    let whole = with(&format!("{issuer}{client}console_url = \"http://localhost:8090/\"")).unwrap();
+    let whole = whole.console_sign_in.unwrap();
+    assert_eq!((whole.issuer.as_str(), whole.client_id.as_str()), ("https://idp.example.org/a", "avouch"));
+    assert_eq!((whole.host.as_deref(), whole.secret_file), (Some("localhost:8090"), None));
+    let why = |more: &str| with(more).unwrap_err().to_string();
+    assert!(why(issuer).contains("console_client_id"), "{}", why(issuer));
+    assert!(why(client).contains("expected console_issuer beside it"));
+    assert!(
+        why(&format!("{client}console_issuer = \"http://idp.example.org\""))
+            .contains("expected https://HOST")
+    );
+    assert!(why(&format!("{issuer}console_client_id = \"a b\"")).contains("visible ASCII"));
+    for url in
+        ["http://localhost:8091", "https://localhost:8090", "http://pages.example.org:8090", "localhost:8090"]
+    {
+        let refused = why(&format!("{issuer}{client}console_url = \"{url}\""));
+        assert!(refused.contains("expected http://localhost:8090"), "{refused}");
+    }
+    let nowhere = parse(&format!("{issuer}{client}")).unwrap_err().to_string();
+    assert!(nowhere.contains("expected console_address beside it"), "{nowhere}");
+}
+
+#[test]
 fn pages_are_on_loopback_or_nowhere() {
     let at = |address: &str| {
         parse(&format!("console_address = \"{address}\"")).map(|config| config.console_address)

@@ -77,6 +77,7 @@ pub use grants::{Giving, GivingError};
 pub use identities::{Adoption, Candidate, IdentityFilter, NameError, Reach, Step, step};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use node_records::ShipError;
+pub use people::Who;
 pub use requests::{Asking, AskingError};
 pub use rules::Publication;
 pub use stopping::{Bounds, Stop, StopNode};

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use avouch_domain::{Now, Person, PersonId, SpiffeId};
+use avouch_domain::{Now, Person, PersonId, SignIn, SpiffeId};
 use avouch_engine::Registry;
 use avouch_engine::plan::leaving::{self, Departure, LeaveError, Word};
 use avouch_engine::plan::people::{self, NewPerson, PeopleError};
@@ -16,6 +16,15 @@ use super::{Bounds, Services, WriteError};
 pub(super) fn fresh_person_id() -> Option<PersonId> {
     let prefix = avouch_domain::person::PERSON_PREFIX;
     PersonId::new(&format!("{prefix}{}", uuid::Uuid::new_v4().simple())).ok()
+}
+
+/// A person who is to be added, as others describe them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    pub name: Arc<str>,
+    pub uid: Option<u32>,
+    pub sign_in: Option<SignIn>,
+    pub security: bool,
 }
 
 type Outcome = Result<Result<Person, PeopleError>, WriteError>;
@@ -39,7 +48,7 @@ impl Services {
     /// [`WriteError`]; then nobody was made.
     pub async fn first_person(&self, now: Now, name: Arc<str>, uid: u32) -> Outcome {
         let id = fresh_person_id().ok_or(WriteError::Stopped)?;
-        let new = NewPerson { id, name, uid: Some(uid), security: true };
+        let new = NewPerson { id, name, uid: Some(uid), sign_in: None, security: true };
         self.0.writer.write(move |registry| people::first(registry, now.wall, &new)).await
     }
 
@@ -47,17 +56,22 @@ impl Services {
     ///
     /// # Errors
     /// [`WriteError`]; then nobody was added.
-    pub async fn add_person(
-        &self,
-        now: Now,
-        actor: &PersonId,
-        name: Arc<str>,
-        uid: Option<u32>,
-        security: bool,
-    ) -> Outcome {
+    pub async fn add_person(&self, now: Now, actor: &PersonId, who: Who) -> Outcome {
         let id = fresh_person_id().ok_or(WriteError::Stopped)?;
-        let (actor, new) = (actor.clone(), NewPerson { id, name, uid, security });
+        let Who { name, uid, sign_in, security } = who;
+        let (actor, new) = (actor.clone(), NewPerson { id, name, uid, sign_in, security });
         self.0.writer.write(move |registry| people::add(registry, now.wall, &actor, &new)).await
+    }
+
+    /// Says as which account a person signs in.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then it is as before.
+    pub async fn set_sign_in(&self, now: Now, actor: &PersonId, sign_in: Option<SignIn>) -> Outcome {
+        let actor = actor.clone();
+        let set =
+            move |registry: &Registry| people::set_sign_in(registry, now.wall, &actor, sign_in.as_ref());
+        self.0.writer.write(set).await
     }
 
     /// Says yes to a person who waits for it.

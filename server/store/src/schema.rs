@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0002_requests.sql"),
     include_str!("../migrations/0003_grants.sql"),
     include_str!("../migrations/0004_stops.sql"),
+    include_str!("../migrations/0005_sign_ins.sql"),
 ];
 /// As the first migration writes it: "AVOU".
 const APPLICATION_ID: i64 = 1_096_175_445;

@@ -3,8 +3,8 @@
 use avouch_domain::fixtures::{entry, id, identity, person, person_id};
 use avouch_domain::limits::{ADOPTED_FOR, IDENTITY_LIFE_MAX};
 use avouch_domain::{
-    Cause, Code, Environment, Identity, Kind, LogPosition, PersonId, PersonState, Plan, Row, SpiffeId,
-    Standing, StopTried, Timestamp,
+    Cause, Code, Environment, Identity, Kind, LogPosition, PersonId, PersonState, Plan, Row, SignIn,
+    SpiffeId, Standing, StopTried, Timestamp,
 };
 use proptest::prelude::*;
 
@@ -50,7 +50,7 @@ fn who(text: &str) -> PersonId {
 }
 
 fn new_person(id: &str, uid: Option<u32>) -> NewPerson {
-    NewPerson { id: who(id), name: id.into(), uid, security: true }
+    NewPerson { id: who(id), name: id.into(), uid, sign_in: None, security: true }
 }
 
 fn coder() -> SpiffeId {
@@ -108,6 +108,47 @@ fn the_second_person_is_added_alone_and_the_third_needs_a_second_yes() {
 fn two_people_are_never_the_same_user() {
     let (_, refused) = people::add(&team(), NOW, &who("per_s"), &new_person("per_x", Some(3)));
     assert_eq!(refused, Err(PeopleError::UidTaken { uid: 3, holder: who("per_owner") }));
+}
+
+fn account(subject: &str) -> SignIn {
+    SignIn::read("https://idp.example.org", subject).unwrap().unwrap()
+}
+
+fn with_account(id: &str, subject: &str) -> NewPerson {
+    NewPerson { sign_in: Some(account(subject)), ..new_person(id, None) }
+}
+
+#[test]
+fn two_people_never_sign_in_as_the_same_account() {
+    let mut registry = team();
+    let (plan, added) = people::add(&registry, NOW, &who("per_s"), &with_account("per_x", "7"));
+    assert_eq!(added.unwrap().sign_in, Some(account("7")));
+    commit(&mut registry, &plan);
+    let taken = Err(PeopleError::SignInTaken(who("per_x")));
+    let (plan, refused) = people::add(&registry, NOW, &who("per_s"), &with_account("per_y", "7"));
+    assert_eq!((refused, plan.is_empty()), (taken.clone(), true), "one who waits has it already");
+    let (_, refused) = people::set_sign_in(&registry, NOW, &who("per_t"), Some(&account("7")));
+    assert_eq!(refused, taken);
+    let (_, other) = people::add(&registry, NOW, &who("per_s"), &with_account("per_y", "8"));
+    assert!(other.is_ok());
+}
+
+#[test]
+fn who_is_there_sets_and_takes_back_their_own_account_and_the_log_names_none() {
+    let mut registry = team();
+    let (plan, set) = people::set_sign_in(&registry, NOW, &who("per_other"), Some(&account("7")));
+    assert_eq!(set.unwrap().id, who("per_other"));
+    assert_eq!(plan.audit[0].detail, [("sign_in", "true".to_owned())]);
+    commit(&mut registry, &plan);
+    assert_eq!(registry.person_of_sign_in(&account("7")).map(|p| &p.id), Some(&who("per_other")));
+    let (plan, again) = people::set_sign_in(&registry, NOW, &who("per_other"), Some(&account("7")));
+    assert!(again.is_ok() && plan.is_empty(), "setting twice is setting once");
+    let (plan, none) = people::set_sign_in(&registry, NOW, &who("per_other"), None);
+    assert_eq!(none.unwrap().sign_in, None);
+    commit(&mut registry, &plan);
+    assert!(registry.person_of_sign_in(&account("7")).is_none());
+    let (_, nobody) = people::set_sign_in(&registry, NOW, &who("per_x"), Some(&account("7")));
+    assert_eq!(nobody, Err(PeopleError::NotActive(who("per_x"))));
 }
 
 #[test]

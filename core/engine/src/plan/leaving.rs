@@ -119,8 +119,8 @@ fn depart(draft: &mut Draft<'_>, at: Timestamp, person: &Person) -> Departure {
     let done = !theirs.any(|identity| is_open(registry, identity));
     let mut person = person.clone();
     if done {
-        // Whoever becomes this local user later is somebody else.
-        person = Person { state: PersonState::Left, uid: None, ..person };
+        // Whoever becomes this local user later, or gets this account, is somebody else.
+        person = Person { state: PersonState::Left, uid: None, sign_in: None, ..person };
         draft.note(AuditEvent::PersonLeft, &person.id);
         draft.put(Row::Person(person.clone()));
     }
@@ -144,6 +144,7 @@ fn heir<'a>(registry: &Registry, identity: &'a Identity) -> Option<&'a PersonId>
 
 #[cfg(test)]
 mod tests {
+    use avouch_domain::SignIn;
     use avouch_domain::fixtures::{id, identity, person, person_id};
     use proptest::prelude::*;
 
@@ -201,9 +202,12 @@ mod tests {
     #[test]
     fn who_has_left_is_no_user_and_may_do_nothing() {
         let mut registry = team([]);
+        let account = SignIn::read("https://idp.example.org", "7").unwrap().unwrap();
+        registry.put(Row::Person(Person { sign_in: Some(account.clone()), ..person("per_owner", 4, false) }));
         let left = gone(&mut registry, "per_s", "per_owner").person;
         assert_eq!((left.state, left.uid), (PersonState::Left, None));
         assert!(registry.person_of_uid(4).is_none());
+        assert!(left.sign_in.is_none() && registry.person_of_sign_in(&account).is_none());
         let owner = person_id("per_owner");
         let (plan, again) = leave(&registry, NOW, &says("per_s"), &owner);
         assert_eq!((again, plan.is_empty()), (Err(LeaveError::Gone(owner.clone())), true));

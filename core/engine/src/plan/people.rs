@@ -1,10 +1,11 @@
 //! Plans that add people.
 //!
-//! Never lets one person add another alone, except the first and the second, for whom there is nobody else to ask.
+//! Never lets one person add another alone, except the first and the second, for whom there is nobody else to ask. Never lets
+//! anybody say as which account somebody else who is there already signs in.
 
 use std::sync::Arc;
 
-use avouch_domain::{AuditEvent, Person, PersonId, PersonState, Plan, Row, Timestamp};
+use avouch_domain::{AuditEvent, Person, PersonId, PersonState, Plan, Row, SignIn, Timestamp};
 
 use super::Draft;
 use crate::registry::Registry;
@@ -16,6 +17,7 @@ pub struct NewPerson {
     pub id: PersonId,
     pub name: Arc<str>,
     pub uid: Option<u32>,
+    pub sign_in: Option<SignIn>,
     pub security: bool,
 }
 
@@ -26,6 +28,10 @@ pub enum PeopleError {
     NotTheFirst,
     #[error("user {uid} is {holder} already, expected a user who is nobody yet")]
     UidTaken { uid: u32, holder: PersonId },
+    #[error("this issuer and subject are {0} already, expected an account that is nobody yet")]
+    SignInTaken(PersonId),
+    #[error("{0} is no active person, expected one")]
+    NotActive(PersonId),
     #[error("{0} may not add people, expected a security person")]
     NotSecurity(PersonId),
     #[error("no person has the ID {0}: `avouch person list` shows all")]
@@ -40,16 +46,26 @@ fn put(draft: &mut Draft<'_>, person: Person) -> Person {
     let event = if person.is_active() { AuditEvent::PersonAdded } else { AuditEvent::PersonProposed };
     let mut detail = vec![("security", person.security.to_string())];
     detail.extend(person.uid.map(|uid| ("uid", uid.to_string())));
+    detail.extend(person.sign_in.as_ref().map(|_| ("sign_in", true.to_string())));
     detail.extend(person.yes_by.as_ref().map(|yes| ("yes_by", yes.to_string())));
     draft.note_with(event, &person.id, detail);
     draft.put(Row::Person(person.clone()));
     person
 }
 
-fn free_uid(registry: &Registry, uid: Option<u32>) -> Result<(), PeopleError> {
-    match uid.and_then(|uid| registry.person_of_uid(uid).map(|holder| (uid, holder))) {
+/// Whether nobody has this user or this account.
+fn free(registry: &Registry, new: &NewPerson) -> Result<(), PeopleError> {
+    free_sign_in(registry, new.sign_in.as_ref(), &new.id)?;
+    match new.uid.and_then(|uid| registry.person_of_uid(uid).map(|holder| (uid, holder))) {
         Some((uid, holder)) => Err(PeopleError::UidTaken { uid, holder: holder.id.clone() }),
         None => Ok(()),
+    }
+}
+
+fn free_sign_in(registry: &Registry, sign_in: Option<&SignIn>, whose: &PersonId) -> Result<(), PeopleError> {
+    match sign_in.and_then(|sign_in| registry.person_of_sign_in(sign_in)) {
+        Some(holder) if holder.id != *whose => Err(PeopleError::SignInTaken(holder.id.clone())),
+        _ => Ok(()),
     }
 }
 
@@ -70,6 +86,7 @@ pub fn first(registry: &Registry, at: Timestamp, new: &NewPerson) -> (Plan, Resu
         id: new.id.clone(),
         name: new.name.clone(),
         uid: new.uid,
+        sign_in: new.sign_in.clone(),
         security: true,
         state: PersonState::Active,
         added_by: None,
@@ -89,13 +106,14 @@ pub fn add(
     new: &NewPerson,
 ) -> (Plan, Result<Person, PeopleError>) {
     let mut draft = Draft::new(registry, at, actor.as_str());
-    let added = security(registry, actor).and_then(|_| free_uid(registry, new.uid)).map(|()| {
+    let added = security(registry, actor).and_then(|_| free(registry, new)).map(|()| {
         let others = registry.people().filter(|p| p.security && p.is_active() && p.id != *actor).count();
         let state = if others == 0 { PersonState::Active } else { PersonState::Proposed };
         let person = Person {
             id: new.id.clone(),
             name: new.name.clone(),
             uid: new.uid,
+            sign_in: new.sign_in.clone(),
             security: new.security,
             state,
             added_by: Some(actor.clone()),
@@ -129,4 +147,27 @@ fn approved(registry: &Registry, actor: &PersonId, id: &PersonId) -> Result<Pers
         return Err(PeopleError::OwnQuestion(actor.clone()));
     }
     Ok(Person { state: PersonState::Active, yes_by: Some(actor.clone()), ..person.clone() })
+}
+
+/// Says as which account a person signs in, or that they sign in as none. Only their own, so that nobody becomes somebody
+/// else; that it is they who say so is for the caller's edge to know.
+pub fn set_sign_in(
+    registry: &Registry,
+    at: Timestamp,
+    actor: &PersonId,
+    sign_in: Option<&SignIn>,
+) -> (Plan, Result<Person, PeopleError>) {
+    let mut draft = Draft::new(registry, at, actor.as_str());
+    let set = registry.person(actor).filter(|person| person.is_active());
+    let set = set.ok_or_else(|| PeopleError::NotActive(actor.clone())).and_then(|person| {
+        free_sign_in(registry, sign_in, actor)?;
+        let new = Person { sign_in: sign_in.cloned(), ..person.clone() };
+        if new != *person {
+            let detail = vec![("sign_in", sign_in.is_some().to_string())];
+            draft.note_with(AuditEvent::PersonSignIn, &person.id, detail);
+            draft.put(Row::Person(new.clone()));
+        }
+        Ok(new)
+    });
+    (draft.finish(), set)
 }

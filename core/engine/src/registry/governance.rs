@@ -5,17 +5,20 @@
 
 use std::ops::Bound;
 
-use avouch_domain::{Cause, Entry, EntryId, Identity, Person, PersonId, SpiffeId, Standing, Timestamp};
+use avouch_domain::{
+    Cause, Entry, EntryId, Identity, Person, PersonId, SignIn, SpiffeId, Standing, Timestamp,
+};
 use imbl::{OrdMap, OrdSet};
 
 use super::Registry;
 use crate::faults::{Fault, planted};
 
-/// People by ID and by local user.
+/// People by ID, by local user, and by the account as which they sign in.
 #[derive(Clone, Default)]
 pub(super) struct People {
     by_id: OrdMap<PersonId, Person>,
     by_uid: OrdMap<u32, PersonId>,
+    by_sign_in: OrdMap<SignIn, PersonId>,
 }
 
 impl People {
@@ -24,12 +27,19 @@ impl People {
         if let Some(uid) = person.uid {
             self.by_uid.insert(uid, person.id.clone());
         }
+        if let Some(sign_in) = &person.sign_in {
+            self.by_sign_in.insert(sign_in.clone(), person.id.clone());
+        }
         self.by_id.insert(person.id.clone(), person);
     }
 
     pub(super) fn delete(&mut self, id: &PersonId) {
-        if let Some(uid) = self.by_id.remove(id).and_then(|old| old.uid) {
+        let Some(old) = self.by_id.remove(id) else { return };
+        if let Some(uid) = old.uid {
             self.by_uid.remove(&uid);
+        }
+        if let Some(sign_in) = old.sign_in {
+            self.by_sign_in.remove(&sign_in);
         }
     }
 }
@@ -59,6 +69,12 @@ impl Registry {
     #[must_use]
     pub fn person_of_uid(&self, uid: u32) -> Option<&Person> {
         self.people.by_uid.get(&uid).and_then(|id| self.people.by_id.get(id))
+    }
+
+    /// The person who signs in as this account.
+    #[must_use]
+    pub fn person_of_sign_in(&self, sign_in: &SignIn) -> Option<&Person> {
+        self.people.by_sign_in.get(sign_in).and_then(|id| self.people.by_id.get(id))
     }
 
     /// All people, ascending by ID.
@@ -312,5 +328,16 @@ mod tests {
         registry.put(Row::Person(Person { uid: Some(2), ..person("per_a", 1, true) }));
         assert!(registry.person_of_uid(1).is_none());
         assert_eq!(registry.person_of_uid(2).map(|p| p.id.as_str()), Some("per_a"));
+    }
+
+    #[test]
+    fn a_person_is_found_by_the_account_it_has_now() {
+        let account = |subject| SignIn::read("https://idp.example.org", subject).unwrap();
+        let mut registry = Registry::new();
+        registry.put(Row::Person(Person { sign_in: account("1"), ..person("per_a", 1, true) }));
+        registry.put(Row::Person(Person { sign_in: account("2"), ..person("per_a", 1, true) }));
+        assert!(registry.person_of_sign_in(&account("1").unwrap()).is_none());
+        let found = registry.person_of_sign_in(&account("2").unwrap());
+        assert_eq!(found.map(|p| p.id.as_str()), Some("per_a"));
     }
 }

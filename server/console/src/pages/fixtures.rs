@@ -67,6 +67,8 @@ pub(super) struct World {
     pub(super) rules: wire::PublishedRules,
     pub(super) filter: Filter,
     pub(super) text: String,
+    /// At which provider they signed in.
+    pub(super) provider: Option<String>,
 }
 
 impl World {
@@ -89,6 +91,7 @@ impl World {
             rules: wire::PublishedRules::default(),
             filter: Filter::default(),
             text: String::new(),
+            provider: None,
         }
     }
 
@@ -203,6 +206,7 @@ impl World {
         world.rules = wire::PublishedRules { published_by: all(), ..Default::default() };
         world.filter = Filter { standing: all(), kind: all(), env: all(), owner: all(), page: all() };
         world.text = all();
+        world.provider = Some(all());
         world
     }
 
@@ -210,6 +214,7 @@ impl World {
         Frame {
             trust_domain: "example.org",
             me: &self.me,
+            provider: self.provider.as_deref(),
             signed_in_at: Timestamp::from_secs(NOW - 120),
             names: &self.names,
             form_token: TOKEN,
@@ -287,9 +292,12 @@ impl World {
             ("stale requests", self.requests(true)),
             ("log", self.log(0)),
             ("log of a chain", self.log(1)),
-            ("signed out", signed_out("example.org").unwrap()),
-            ("failed", failed(Some(frame), 404, &self.text, &self.text).unwrap()),
-            ("failed without a frame", failed(None, 403, &self.text, &self.text).unwrap()),
+            ("signed out", signed_out("example.org", self.provider.as_deref()).unwrap()),
+            ("stranger", stranger(&self.text, &self.text, false).unwrap()),
+            ("stranger who waits", stranger(&self.text, &self.text, true).unwrap()),
+            ("failed", failed(Some(frame), false, 404, &self.text, &self.text).unwrap()),
+            ("too late", failed(Some(frame), true, 409, &self.text, &self.text).unwrap()),
+            ("failed without a frame", failed(None, false, 403, &self.text, &self.text).unwrap()),
         ];
         for what in ["pause", "stop", "drill"] {
             pages.push((what, stopped(frame, what, &self.stop).unwrap()));

@@ -27,6 +27,8 @@ pub(super) struct Shell<'a> {
     pub(super) trust_domain: String,
     pub(super) me: String,
     pub(super) security: bool,
+    /// The provider at which somebody signed in.
+    pub(super) provider: Option<String>,
     pub(super) since: Moment,
     pub(super) waiting: u32,
     pub(super) last: u64,
@@ -42,6 +44,7 @@ impl<'a> Shell<'a> {
             trust_domain: plain(frame.trust_domain),
             me: plain(&frame.me.name),
             security: frame.me.security,
+            provider: frame.provider.map(plain),
             since: moment(frame.signed_in_at.secs(), frame.now),
             waiting: frame.overview.waiting,
             last: frame.overview.last_record,

@@ -16,6 +16,9 @@ fn every() -> Vec<(&'static str, String)> {
     [World::empty(), World::full(), World::hostile(HOSTILE)].iter().flat_map(World::pages).collect()
 }
 
+/// Signs in again, and comes back to the requests.
+const AGAIN: &str = "/sign-in/begin?fresh=1&amp;to=requests";
+
 fn buttons(html: &str) -> BTreeSet<String> {
     let tags = read(html);
     let main = tags.iter().position(|tag| tag.name == "main").unwrap();
@@ -88,7 +91,10 @@ fn nothing_comes_from_elsewhere_and_nothing_is_inline() {
                 let leads = ["href", "src", "action"].contains(&key.as_str());
                 // Within the room of the session, whose path no page knows.
                 let within = value.starts_with(|c: char| c.is_ascii_lowercase()) && !value.contains(':');
-                let here = within || ["#", "./", "/assets/"].iter().any(|start| value.starts_with(start));
+                let whole =
+                    ["/", "/sign-in/begin", AGAIN, "/sign-in/begin?fresh=1"].contains(&value.as_str());
+                let here =
+                    whole || within || ["#", "./", "/assets/"].iter().any(|start| value.starts_with(start));
                 assert!(!leads || here, "{page}: {key}={value}");
             }
         }
@@ -218,6 +224,48 @@ fn a_stale_sign_in_gets_no_yes_and_always_a_no() {
     let stale = world.requests(true);
     assert_eq!(buttons(&stale), set(&["no"]));
     assert!(visible(&stale).contains("avouch console"));
+}
+
+#[test]
+fn who_came_from_a_provider_is_shown_so_and_signs_in_again_there() {
+    let mut world = World::full();
+    assert!(visible(&world.home()).contains("signed in by a local link"));
+    world.provider = Some("idp.example.org".into());
+    let home = visible(&world.home());
+    assert!(home.contains("signed in with idp.example.org") && !home.contains("local link"));
+    for html in
+        [world.requests(true), failed(Some(&world.frame()), true, 409, "Not now", "too late").unwrap()]
+    {
+        assert!(html.contains("/sign-in/begin?fresh=1") && !html.contains("avouch console"), "{html}");
+    }
+}
+
+#[test]
+fn without_a_provider_a_command_makes_a_link_and_with_one_its_name_stands_there() {
+    let link = signed_out("example.org", None).unwrap();
+    assert!(link.contains("avouch console") && !link.contains("/sign-in/begin"));
+    let provider = signed_out("example.org", Some("idp.example.org")).unwrap();
+    assert!(provider.contains("Sign in with idp.example.org") && !provider.contains("avouch console"));
+}
+
+#[test]
+fn an_account_that_is_nobody_here_reads_what_a_security_person_has_to_type() {
+    let told = visible(&stranger("https://idp.example.org", "a|b'c", false).unwrap());
+    assert!(told.contains(r"--issuer https://idp.example.org --subject 'a|b'\''c'"), "{told}");
+    let waits = visible(&stranger("https://idp.example.org", "7", true).unwrap());
+    assert!(waits.contains("avouch person approve"), "{waits}");
+}
+
+#[test]
+fn a_page_that_leads_out_leads_to_the_provider_alone() {
+    let url = "https://idp.example.org/end?a=1&b=\"><script>";
+    for tag in read(&leaving("idp.example.org", url).unwrap()) {
+        assert_ne!(tag.name, "script");
+        for (key, value) in &tag.attributes {
+            let outside = value.contains("idp.example.org");
+            assert!(!outside || key == "href" || value.starts_with("0; url=https://"), "{key}={value}");
+        }
+    }
 }
 
 #[test]
@@ -352,7 +400,7 @@ fn a_stop_shows_who_confirmed_who_is_silent_and_what_is_accepted_outside() {
 
 #[test]
 fn a_command_in_a_sentence_of_the_server_is_shown_as_one() {
-    let html = failed(None, 409, "Not now", "It waits: `avouch rules approve 7` <b>`.").unwrap();
+    let html = failed(None, false, 409, "Not now", "It waits: `avouch rules approve 7` <b>`.").unwrap();
     assert!(html.contains("<p>It waits: <code>avouch rules approve 7</code> &#60;b&#62;`.</p>"), "{html}");
 }
 

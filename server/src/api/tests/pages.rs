@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use avouch_console::FRESH;
 use avouch_console::sessions::Visitor;
-use avouch_domain::{Now, PersonId, Timestamp};
+use avouch_domain::{Now, PersonId, SignIn, Timestamp};
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use avouch_proto::governance_v1::{
     AnswerRequestRequest, IdentityRequest, InitRequest, ListPeopleRequest, OpenPagesRequest, OverviewRequest,
-    RegisterIdentityRequest,
+    RegisterIdentityRequest, SetSignInRequest,
 };
 
 use super::rules::governed;
@@ -20,10 +20,19 @@ async fn visitor(
     people: &mut GovernanceClient<Channel>,
     ago: Duration,
 ) -> GovernanceClient<Channel> {
+    visitor_as(world, people, ago, None).await
+}
+
+async fn visitor_as(
+    world: &World,
+    people: &mut GovernanceClient<Channel>,
+    ago: Duration,
+    account: Option<SignIn>,
+) -> GovernanceClient<Channel> {
     let me = people.list_people(ListPeopleRequest {}).await.unwrap().into_inner().caller;
     let now = clock::now();
     let wall = Timestamp(now.wall.0 - i64::try_from(ago.as_millis()).unwrap());
-    let visitor = Visitor { person: PersonId::new(&me).unwrap(), signed_in: Now { wall, ..now } };
+    let visitor = Visitor { person: PersonId::new(&me).unwrap(), signed_in: Now { wall, ..now }, account };
     GovernanceClient::new(channel(world.admin.clone(), Peer::Page(visitor)))
 }
 
@@ -78,4 +87,39 @@ async fn what_a_page_did_stands_under_its_person() {
     let counts = page.overview(OverviewRequest {}).await.unwrap().into_inner();
     assert_eq!((counts.active, counts.stop_untried, counts.people), (1, 1, 1));
     assert!(counts.last_record >= 2, "the person and the identity: {counts:?}");
+}
+
+fn account(subject: &str) -> SetSignInRequest {
+    SetSignInRequest { issuer: "https://idp.example.org".into(), subject: subject.into() }
+}
+
+#[tokio::test]
+async fn who_came_from_a_provider_is_told_to_sign_in_again_there() {
+    let (world, mut people) = governed().await;
+    people.set_sign_in(account("7")).await.unwrap();
+    let seven = SignIn::read("https://idp.example.org", "7").unwrap();
+    let mut stale = visitor_as(&world, &mut people, FRESH, seven).await;
+    let (code, text) = refusal(stale.approve_identity(IdentityRequest { name: "nothing".into() }).await);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert!(text.contains("sign in again") && !text.contains("avouch console"), "{text}");
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_account_that_began_it_and_no_page_sets_one() {
+    let (world, mut people) = governed().await;
+    people.set_sign_in(account("7")).await.unwrap();
+    let seven = SignIn::read("https://idp.example.org", "7").unwrap();
+    let mut page = visitor_as(&world, &mut people, Duration::ZERO, seven).await;
+    page.overview(OverviewRequest {}).await.unwrap();
+    assert_eq!(refusal(page.set_sign_in(account("8")).await).0, Code::PermissionDenied);
+    let none = SetSignInRequest::default();
+    assert_eq!(refusal(page.set_sign_in(none.clone()).await).0, Code::PermissionDenied);
+    let half = SetSignInRequest { subject: String::new(), ..account("8") };
+    assert_eq!(refusal(people.set_sign_in(half).await).0, Code::InvalidArgument);
+    for other in [account("8"), none] {
+        people.set_sign_in(other).await.unwrap();
+        assert_eq!(refusal(page.overview(OverviewRequest {}).await).0, Code::PermissionDenied);
+    }
+    let mut link = visitor(&world, &mut people, Duration::ZERO).await;
+    link.overview(OverviewRequest {}).await.unwrap();
 }

@@ -6,8 +6,8 @@ use avouch_domain::fixtures::{domain, entry, grant, id, identity, node, person, 
 use avouch_domain::{
     AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, Entry, Grant, Holder,
     Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, PublishedRules,
-    Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, Slot, SlotState, Standing, StopTried,
-    Timestamp, Whose, X509Authority,
+    Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot, SlotState, Standing,
+    StopTried, Timestamp, Whose, X509Authority,
 };
 
 use crate::Store;
@@ -112,6 +112,7 @@ pub fn one_of_each() -> Vec<Row> {
         Row::Person(person("per_a", 1000, true)),
         Row::Person(Person {
             uid: None,
+            sign_in: SignIn::read("https://idp.example.org/a", "7").unwrap(),
             state: PersonState::Proposed,
             added_by: Some(person_id("per_a")),
             yes_by: Some(person_id("per_a")),
