@@ -1,6 +1,5 @@
 // Signs people in at the provider in every way that is right, and in every way that is not.
 import { writeFileSync } from 'node:fs';
-import { setTimeout as pause } from 'node:timers/promises';
 
 import { Browser, field, unescaped } from './browser.mjs';
 import { Idp } from './provider.mjs';
@@ -214,12 +213,19 @@ async function signOut() {
 }
 
 async function rollOver() {
+  const [old] = idp.keys;
   await idp.stop();
   idp.rollOver();
   await idp.start();
-  // As long as keys are asked for at most once.
-  await pause(5_100);
-  shows('new keys are found', await signIn(new Browser(), 'ada'), 200, 'Ada Example');
+  // For a few seconds after the last time nobody asks for keys.
+  const found = await world.eventually('a sign-in with the new keys', async () => {
+    const seen = await signIn(new Browser(), 'ada');
+    return seen.status === 200 && seen;
+  });
+  shows('new keys are found', found, 200, 'Ada Example');
+  idp.forge = (_, header) => { header.kid = old.jwk.kid; };
+  idp.forgeKey = old;
+  shows('and the old ones sign for nobody any more', await signIn(new Browser(), 'ada'), 403, 'no key');
   await idp.stop();
   await idp.start('HS256');
   shows('a provider that signs with the shared secret', await signIn(new Browser(), 'ada'), 403, 'its algorithm');
@@ -253,6 +259,22 @@ async function otherClients() {
   await restart('avouch', secretLine);
 }
 
+async function withTls() {
+  const secured = new Idp(await world.freePort(), pages, secret, true);
+  await secured.start();
+  const line = `${secretLine}\n  console_ca_file = "${process.cwd()}/ca.pem"`;
+  await avouch('person', 'sign-in', '--issuer', secured.issuer, '--subject', 'ada');
+  await world.restartServer(lines('avouch', line).replace(idp.issuer, secured.issuer));
+  const browser = new Browser();
+  const form = await begin(browser);
+  shows('a provider with TLS', await browser.go(form.url, { form: { login: 'ada' } }), 200, 'Ada Example', new URL(secured.issuer).host);
+  await world.restartServer(lines('avouch', `${secretLine}\n  console_ca_file = "${process.cwd()}/other.pem"`).replace(idp.issuer, secured.issuer));
+  shows('for which nobody vouches', await begin(new Browser()), 503, "can't be reached", 'certificate');
+  await secured.stop();
+  await restart('avouch', secretLine);
+  await avouch('person', 'sign-in', '--issuer', idp.issuer, '--subject', 'ada');
+}
+
 async function leaving() {
   const browser = new Browser();
   const seen = await signIn(browser, 'ada');
@@ -273,7 +295,7 @@ try {
   await world.startServer(`console_address = "127.0.0.1:${port}"`);
   await links();
   await restart('avouch', secretLine);
-  for (const part of [people, wrongWays, forgeries, freshness, signOut, rollOver, down, otherClients, leaving]) {
+  for (const part of [people, wrongWays, forgeries, freshness, signOut, rollOver, down, otherClients, withTls, leaving]) {
     await part().catch((error) => check(part.name, false, 'a part that ends', error.stack));
   }
 } catch (error) {

@@ -1,6 +1,8 @@
 // A provider: oidc-provider as it comes, with two clients and a form that signs in whoever is named there.
-import { createServer } from 'node:http';
 import { generateKeyPairSync, sign } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 
 import Provider from 'oidc-provider';
 
@@ -20,12 +22,13 @@ function newKeys() {
 }
 
 export class Idp {
-  constructor(port, pages, secret) {
-    Object.assign(this, { port, pages, secret, issuer: `http://127.0.0.1:${port}` });
+  constructor(port, pages, secret, tls = false) {
+    const issuer = tls ? `https://localhost:${port}` : `http://127.0.0.1:${port}`;
+    Object.assign(this, { port, pages, secret, tls, issuer });
     this.keys = newKeys();
-    /** Changes claims and header of the next ID token, which is signed again with the provider's own key. */
+    /** Changes claims and header of the next ID token, which is signed again: with the provider's own key, or another. */
     this.forge = null;
-    this.tokens = 0;
+    this.forgeKey = null;
   }
 
   /** Client `avouch` has a secret, `open` has none. */
@@ -43,6 +46,7 @@ export class Idp {
       ],
       jwks: { keys: this.keys.map(({ jwk }) => jwk) },
       enabledJWA: { idTokenSigningAlgValues: ['RS256', 'ES256', 'HS256', 'PS256'] },
+      ttl: { Interaction: 600, Grant: 3600, Session: 3600, AccessToken: 600, IdToken: 600 },
       cookies: { keys: ['a key of a test'] },
       claims: { openid: ['sub', 'email'] },
       conformIdTokenClaims: false,
@@ -65,15 +69,17 @@ export class Idp {
     provider.use(async (ctx, next) => {
       await next();
       if (ctx.path === '/token' && ctx.body?.id_token) {
-        this.tokens += 1;
         if (this.forge) ctx.body.id_token = this.forged(ctx.body.id_token);
         this.forge = null;
+        this.forgeKey = null;
       }
     });
-    this.server = createServer((request, answer) => {
+    const serve = (request, answer) => {
       if (request.url.startsWith('/interaction/')) this.interaction(provider, request, answer);
       else provider.callback()(request, answer);
-    });
+    };
+    const tls = () => ({ cert: readFileSync('idp.pem'), key: readFileSync('idp.key') });
+    this.server = this.tls ? createTlsServer(tls(), serve) : createServer(serve);
     await new Promise((done) => this.server.listen(this.port, '127.0.0.1', done));
   }
 
@@ -91,7 +97,7 @@ export class Idp {
     const [header, claims] = token.split('.').slice(0, 2).map((part) => JSON.parse(Buffer.from(part, 'base64url')));
     this.forge(claims, header);
     const signed = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
-    return `${signed}.${sign('RSA-SHA256', signed, this.keys[0].key).toString('base64url')}`;
+    return `${signed}.${sign('RSA-SHA256', signed, (this.forgeKey ?? this.keys[0]).key).toString('base64url')}`;
   }
 
   /** Shows a form, and signs in whom it names: now, or `ago` seconds ago. */

@@ -24,11 +24,14 @@ use avouch_credential::x509::csr::Csr;
 use avouch_credential::x509::facts::{CertFacts, authority_id, check_authority, split};
 use avouch_credential::x509::name::Name;
 use avouch_credential::x509::pem;
-use avouch_domain::{Bundle, ChainId, NodeChain, Selector, SelectorSet, SpiffeId, Timestamp, TrustDomain};
+use avouch_domain::{
+    Bundle, ChainId, Issuer, NodeChain, Selector, SelectorSet, SpiffeId, Timestamp, TrustDomain,
+};
 use avouch_proto::convert;
 use avouch_proto::{records_v1, requests_v1, types, watch_v1};
 use avouch_rules::{Folder, Limits, ParamKind};
 use avouch_server::keys::disk::DiskKeys;
+use avouch_signin::{Document, Expected, KeySet};
 use prost::Message as _;
 use tempfile::TempDir;
 
@@ -36,7 +39,7 @@ use tempfile::TempDir;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their corpus.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 23] = [
     ("spiffe_id", spiffe_id),
     ("selector", selector),
     ("hcl", read_hcl),
@@ -59,6 +62,7 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("wire_shipment", wire_shipment),
     ("spool", spool),
     ("request", request),
+    ("provider", provider),
 ];
 
 fn domain() -> TrustDomain {
@@ -464,4 +468,19 @@ pub fn spool(bytes: &[u8]) {
     let (chain, first) = stand();
     let (again, second) = stand();
     assert_eq!((chain, first.seq + 1), (again, second.seq), "what one life wrote the next takes up");
+}
+
+/// What a provider says of itself, its keys, and its tokens.
+pub fn provider(bytes: &[u8]) {
+    let issuer = Issuer::new("https://idp.example.org").expect("an issuer");
+    drop(Document::read(bytes, &issuer));
+    let keys = KeySet::read(bytes).unwrap_or_default();
+    let Some(text) = text(bytes) else { return };
+    if let Ok(read) = Issuer::new(text) {
+        assert!(read.as_str() == text && !read.host().is_empty(), "an issuer is kept as it was read");
+    }
+    let now = Timestamp::from_secs(1_800_000_000);
+    let expected = Expected { issuer: &issuer, client_id: "avouch", nonce: "n", signed_in_after: now };
+    let verified = avouch_signin::verify(text, &keys, &expected, now);
+    assert!(verified.is_err(), "a token that no key has signed is verified");
 }

@@ -145,7 +145,7 @@ fn is_issuer(text: &str) -> bool {
 
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        return address.parse::<std::net::Ipv6Addr>().is_ok();
+        return address.parse::<core::net::Ipv6Addr>().is_ok();
     }
     // Upper case would be another text for the same host.
     let label = |label: &str| {

@@ -12,7 +12,7 @@ use crate::url::Url;
 
 /// What is used of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Document {
+pub struct Document {
     pub(crate) authorize: Url,
     pub(crate) token: Url,
     pub(crate) keys: Url,
@@ -31,7 +31,11 @@ pub(crate) fn place(issuer: &Issuer) -> Result<Url, SignInFailed> {
 }
 
 impl Document {
-    pub(crate) fn read(bytes: &[u8], issuer: &Issuer) -> Result<Self, SignInFailed> {
+    /// Reads the document of this issuer.
+    ///
+    /// # Errors
+    /// [`SignInFailed::Document`].
+    pub fn read(bytes: &[u8], issuer: &Issuer) -> Result<Self, SignInFailed> {
         let wrong = |why: String| SignInFailed::Document(why);
         let members = json::object(bytes).map_err(|_| wrong("it is no JSON object".to_owned()))?;
         if members.get("issuer").and_then(Value::as_str) != Some(issuer.as_str()) {

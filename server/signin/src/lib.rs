@@ -22,10 +22,12 @@ use avouch_domain::{Issuer, SignIn, Timestamp};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
+pub use crate::document::Document;
 pub use crate::error::{SignInFailed, TokenError};
 pub use crate::flow::Flow;
 pub use crate::keys::KeySet;
 pub use crate::provider::Provider;
+pub use crate::token::{Expected, Verified, verify};
 
 /// What this server is to its provider.
 pub struct Client {

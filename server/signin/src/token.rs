@@ -15,24 +15,27 @@ use crate::limits::{LEEWAY, TOKEN_MAX};
 
 /// What a token has to be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Expected<'a> {
-    pub(crate) issuer: &'a Issuer,
-    pub(crate) client_id: &'a str,
-    pub(crate) nonce: &'a str,
+pub struct Expected<'a> {
+    pub issuer: &'a Issuer,
+    pub client_id: &'a str,
+    pub nonce: &'a str,
     /// The oldest sign-in at the provider that will do.
-    pub(crate) signed_in_after: Timestamp,
+    pub signed_in_after: Timestamp,
 }
 
 /// Who signed in, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verified {
-    pub(crate) sign_in: SignIn,
+pub struct Verified {
+    pub sign_in: SignIn,
     /// Never later than now.
-    pub(crate) at: Timestamp,
+    pub at: Timestamp,
 }
 
 /// Checks a token against the keys of its provider.
-pub(crate) fn verify(
+///
+/// # Errors
+/// The first rule broken.
+pub fn verify(
     token: &str,
     keys: &KeySet,
     expected: &Expected<'_>,
