@@ -7,7 +7,6 @@ mod rules;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use avouch::demo;
 use avouch::exit::{FAILED, USAGE};
 use avouch::explain;
 use avouch::gate;
@@ -43,9 +42,6 @@ Exit codes: that of the command, 128 and the signal's number if one ended it; 2 
 const UP_EXAMPLES: &str = "Examples:
   avouch up           until Ctrl-C
   avouch up --once    exit code 0 once the first SVIDs are fetched and verified";
-const DEMO_EXAMPLES: &str = "Examples:
-  avouch demo up
-  avouch demo up --once";
 const EXPLAIN_EXAMPLES: &str = "Examples:
   avouch explain 4711 spiffe://example.org/web
   avouch explain --json $$ spiffe://example.org/web
@@ -148,9 +144,6 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    #[command(subcommand, disable_help_subcommand = true, after_help = DEMO_EXAMPLES)]
-    /// A small company of your own, and twelve scenes of it
-    Demo(demo::Command),
     #[command(after_help = EXPLAIN_EXAMPLES)]
     /// Why a process gets a SPIFFE ID, or why it does not
     Explain(Explain),
@@ -306,7 +299,6 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
             let socket = std::env::var_os(gate::SOCKET_VARIABLE);
             gate::shim::run(&name, socket, std::io::stdin(), std::io::stdout(), out)
         }
-        Command::Demo(command) => on_runtime(out, async |out| demo::run(command, out).await),
         Command::Up { once } => on_runtime(out, async |out| match up::run(once, out).await {
             Ok(()) => 0,
             Err(e) => {
@@ -349,7 +341,7 @@ mod tests {
     fn every_command_has_examples() {
         for command in Arguments::command().get_subcommands_mut().filter(|c| c.get_name() != "version") {
             assert!(command.render_help().to_string().contains("Examples:"), "{}", command.get_name());
-            for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set()) {
+            for verb in command.get_subcommands_mut() {
                 assert!(verb.render_help().to_string().contains("Examples:"), "{}", verb.get_name());
             }
         }

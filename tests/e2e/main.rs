@@ -17,7 +17,6 @@ mod coder;
 mod command_line;
 mod confine;
 mod console;
-mod demo;
 mod explain;
 mod faults;
 mod first_contact;

@@ -2,9 +2,9 @@
 //!
 //! Never claims what it has not verified: both SVIDs are checked against the bundles the agent hands out.
 
-pub(crate) mod fetch;
+mod fetch;
 mod table;
-pub(crate) mod world;
+mod world;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::clock;
 use crate::exit::{FAILED, FINDING};
 use crate::out::Out;
 use fetch::{Registration, Seen};
-use world::{Base, Daemon, Node, World};
+use world::{Daemon, World};
 
 /// How long one step of the demonstration may take before it is called a fault.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -65,11 +65,10 @@ impl UpError {
 /// [`UpError`] names the step that failed and, for a daemon, shows its last log lines.
 pub async fn run(once: bool, out: &mut Out) -> Result<(), UpError> {
     let domain = TrustDomain::new("example.org").map_err(|e| UpError::NotVerified(e.to_string()))?;
-    let world = World::new(domain, "up", Base::Own)?;
-    let node = world.node("agent");
+    let world = World::new(domain)?;
     let mut daemons = Vec::new();
     let outcome = tokio::select! {
-        outcome = show(&world, &node, &mut daemons, once, out) => outcome,
+        outcome = show(&world, &mut daemons, once, out) => outcome,
         () = told_to_stop() => Ok(()),
     };
     for daemon in daemons.iter_mut().rev() {
@@ -83,7 +82,7 @@ pub async fn run(once: bool, out: &mut Out) -> Result<(), UpError> {
 }
 
 /// Ctrl-C, a polite kill, or the end of the terminal: in each case the daemons go first.
-pub(crate) async fn told_to_stop() {
+async fn told_to_stop() {
     let wait = async |kind| match signal(kind) {
         Ok(mut signals) => {
             signals.recv().await;
@@ -97,17 +96,11 @@ pub(crate) async fn told_to_stop() {
     }
 }
 
-async fn show(
-    world: &World,
-    node: &Node,
-    daemons: &mut Vec<Daemon>,
-    once: bool,
-    out: &mut Out,
-) -> Result<(), UpError> {
+async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Out) -> Result<(), UpError> {
     let begun = clock::now();
     let since =
         |then: avouch_domain::Now| format!("{:.1} s", clock::now().mono.since(then.mono).as_secs_f64());
-    daemons.push(world.start_server("")?);
+    daemons.push(world.start_server()?);
     step("the server's start", daemons, out, fetch::server_ready(&world.server_socket)).await?;
     out.line(&format!("trust domain  {:<21} server  ready {}", world.trust_domain.to_string(), since(begun)));
 
@@ -115,14 +108,15 @@ async fn show(
     let Registration { token, bundle_pem, agent_id } =
         step("a join token", daemons, out, fetch::admit_agent(&world.server_socket, &world.trust_domain))
             .await?;
-    daemons.push(world.start_agent(node, &bundle_pem, &token)?);
+    world.write_bundle(&bundle_pem)?;
+    daemons.push(world.start_agent(&token)?);
     step("your entry", daemons, out, fetch::register_caller(&world.server_socket, &agent_id, DEMO_PATH))
         .await?;
-    let mut watch = step("the agent's start", daemons, out, fetch::Watch::open(&node.socket)).await?;
+    let mut watch = step("the agent's start", daemons, out, fetch::Watch::open(&world.agent_socket)).await?;
     out.line(&format!("agent         attested (join token) {}", since(attesting)));
 
     let seen = step("your first SVID", daemons, out, watch.next()).await?;
-    let verified = step("verification", daemons, out, fetch::verify(&node.socket, &seen)).await?;
+    let verified = step("verification", daemons, out, fetch::verify(&world.agent_socket, &seen)).await?;
     out.line(&format!("you           {}", table::first(&seen, now())));
     out.line(&format!("verified      {verified}"));
     if once {
@@ -131,7 +125,7 @@ async fn show(
         );
         return Ok(());
     }
-    out.line(&next_steps(world, node, &agent_id));
+    out.line(&next_steps(world, &agent_id));
     live(daemons, watch, seen, out).await
 }
 
@@ -181,10 +175,10 @@ async fn live(
 }
 
 /// Whole commands, to be copied: another identity for the same processes, a look at it, and why it is given.
-fn next_steps(world: &World, node: &Node, agent_id: &SpiffeId) -> String {
+fn next_steps(world: &World, agent_id: &SpiffeId) -> String {
     let bin = world.bin.display();
     let (server, agent, admin) =
-        (world.server_socket.display(), node.socket.display(), node.admin_socket.display());
+        (world.server_socket.display(), world.agent_socket.display(), world.admin_socket.display());
     let second = format!("spiffe://{}/demo/second", world.trust_domain);
     let uid = nix::unistd::getuid();
     format!(
