@@ -53,7 +53,7 @@ pub use rules::{PublishedRules, RulesDigest, RulesFolder, RulesStanding, RulesTe
 pub use run::{read_run_selector, run_selector};
 pub use selector::{Selector, SelectorError, SelectorSet};
 pub use short_text::{InPlace, ShortText};
-pub use sign_in::{Issuer, SignIn, SignInError, Subject};
+pub use sign_in::{Issuer, SignIn, SignInError, Subject, is_loopback};
 pub use spiffe_id::{IdError, SpiffeId};
 pub use svid::{JwtSvid, X509Svid};
 pub use time::{Now, Tick, Timestamp, Ttl};

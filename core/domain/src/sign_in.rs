@@ -7,8 +7,14 @@ use std::sync::Arc;
 
 use crate::limits::{ISSUER_MAX, SUBJECT_MAX};
 
-/// Names of this machine, where a provider may be asked without TLS.
+/// Names of this machine as a URL or a header has them, without a port: there TLS would prove nothing.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "[::1]", "localhost"];
+
+/// True for a name of this machine, without a port; that of IPv6 in brackets.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    LOOPBACK.contains(&host)
+}
 
 /// Why a text is no issuer, or no subject.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +145,7 @@ fn is_issuer(text: &str) -> bool {
     let port = port.is_none_or(|port| {
         !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
     });
-    let scheme = scheme == "https" || (scheme == "http" && LOOPBACK.contains(&host));
+    let scheme = scheme == "https" || (scheme == "http" && is_loopback(host));
     scheme && port && is_host(host) && path.bytes().all(is_path)
 }
 

@@ -4,8 +4,7 @@
 //! is governed here to anybody else.
 
 use avouch_domain::{PersonId, SignIn};
-use avouch_signin::limits::HINT_MAX;
-use avouch_signin::{Provider, Returned, SignInFailed, Signed, Wanted};
+use avouch_signin::{Provider, Returned, SignInFailed, Signed, Wanted, is_refusal};
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
@@ -159,10 +158,9 @@ pub(crate) async fn back(console: &Console, place: &Place, headers: &HeaderMap, 
     answer
 }
 
-/// What a provider says in place of a code: one of a few words by the standard, and what is none is not repeated.
+/// What a provider says in place of a code.
 fn refused(word: &str) -> Answer {
-    let known = word.len() <= 64 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let text = match known {
+    let text = match is_refusal(word) {
         true => format!("The provider says: {word}."),
         false => "The provider says no.".to_owned(),
     };
@@ -182,8 +180,6 @@ fn let_in(console: &Console, arrivals: &Arrivals, place: &Place, ended: &Ended, 
         }
     };
     let visitor = Visitor { person, signed_in: signed_in_at(at, now), account: Some(sign_in) };
-    // What does not go back in a URL is not kept either.
-    let id_token = if id_token.len() <= HINT_MAX { id_token } else { Zeroizing::default() };
     let begun = console.sessions.begin(visitor, ended.user, id_token, now);
     match begun.map(|cookie| place.cookie(&cookie).map(|header| (header, room(&cookie)))) {
         Ok(Some((cookie, room))) => {

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use avouch_domain::is_loopback;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -78,7 +79,7 @@ impl Place {
     pub(crate) fn is_host(&self, host: &str) -> bool {
         // Browsers leave out the port that HTTP has by itself.
         let name = host.strip_suffix(&format!(":{}", self.port)).or((self.port == 80).then_some(host));
-        name.is_some_and(|name| ["127.0.0.1", "localhost", "[::1]"].contains(&name))
+        name.is_some_and(is_loopback)
     }
 
     pub(crate) fn stop(&self) -> &CancellationToken {
@@ -145,14 +146,17 @@ pub(crate) fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterato
 
 /// Whether somebody follows a link of their own: typed, pasted or opened by a program, and no page's and no browser's guess.
 fn is_own_step(headers: &HeaderMap) -> bool {
-    let says = |name: HeaderName, what: &[u8]| headers.get(name).is_none_or(|value| value.as_bytes() == what);
-    says(FETCH_SITE, b"none") && !headers.contains_key(PURPOSE)
+    is_step_from(headers, &["none"])
 }
 
 /// As [`is_own_step`], or from one of these pages.
 pub(crate) fn is_step_of_a_page(headers: &HeaderMap) -> bool {
-    let site = headers.get(FETCH_SITE).is_none_or(|site| site == "none" || site == "same-origin");
-    site && !headers.contains_key(PURPOSE)
+    is_step_from(headers, &["none", "same-origin"])
+}
+
+fn is_step_from(headers: &HeaderMap, sites: &[&str]) -> bool {
+    let known = headers.get(FETCH_SITE).is_none_or(|site| sites.iter().any(|known| site == known));
+    known && !headers.contains_key(PURPOSE)
 }
 
 /// Serves the pages until `stop`; then runs out what was asked before.

@@ -4,6 +4,8 @@
 
 use avouch_credential::random::RandomError;
 
+use crate::limits::REFUSAL_MAX;
+
 /// What failed. The texts are for people: a page shows them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignInFailed {
@@ -23,6 +25,12 @@ pub enum SignInFailed {
     Token(#[from] TokenError),
     #[error(transparent)]
     Random(#[from] RandomError),
+}
+
+/// True for a word by which a provider says why not (RFC 6749 5.2): one of a few, and what is none is not repeated to anybody.
+#[must_use]
+pub fn is_refusal(word: &str) -> bool {
+    word.len() <= REFUSAL_MAX && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }
 
 /// Which rule an ID token breaks.

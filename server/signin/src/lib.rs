@@ -23,7 +23,7 @@ use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 pub use crate::document::Document;
-pub use crate::error::{SignInFailed, TokenError};
+pub use crate::error::{SignInFailed, TokenError, is_refusal};
 pub use crate::flow::Flow;
 pub use crate::keys::KeySet;
 pub use crate::provider::Provider;
@@ -71,7 +71,7 @@ pub struct Signed {
     pub sign_in: SignIn,
     /// When, as the provider says. Never later than now.
     pub at: Timestamp,
-    /// Says to the provider who signs out.
+    /// Says to the provider who signs out; empty if it is too long to go back in a URL.
     pub id_token: Zeroizing<String>,
 }
 

@@ -14,6 +14,8 @@ pub const KEYS_MAX: usize = 64;
 pub const TOKEN_MAX: usize = 32 * 1024;
 /// Bytes of an ID token that goes back to the provider in a URL when somebody signs out: longer URLs are refused by some.
 pub const HINT_MAX: usize = 4 * 1024;
+/// Bytes of the word by which a provider says why not: the longest of the standards has half.
+pub const REFUSAL_MAX: usize = 64;
 /// Bytes of a URL that a provider names.
 pub const URL_MAX: usize = 2048;
 /// Bytes of a code, and of a state that comes back.

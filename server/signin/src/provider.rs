@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use crate::document::{self, Document};
-use crate::error::{SignInFailed, TokenError};
+use crate::error::{SignInFailed, TokenError, is_refusal};
 use crate::flow::Flow;
 use crate::http;
 use crate::keys::KeySet;
@@ -131,47 +131,35 @@ impl Provider {
             }
             other => other,
         }?;
-        Ok(Signed { sign_in: verified.sign_in, at: verified.at, id_token })
+        Ok(Signed { sign_in: verified.sign_in, at: verified.at, id_token: hint(id_token) })
     }
 
     /// Where a browser signs out of the provider, too; `None` if that has no such place, or nothing is known of it.
     pub async fn end(&self, id_token: &str, now: Now) -> Option<String> {
         let document = self.document(now).await.ok()?;
-        let mut fields =
-            vec![("client_id", self.client.id.as_str()), ("post_logout_redirect_uri", &self.client.after)];
-        if id_token.len() <= HINT_MAX {
-            fields.push(("id_token_hint", id_token));
-        }
-        document.end.as_ref().map(|end| end.with(&fields))
+        document.end.as_ref().map(|end| end.with(&end_fields(&self.client, id_token)))
     }
 
     async fn document(&self, now: Now) -> Result<Arc<Document>, SignInFailed> {
-        let mut cached = self.document.lock().await;
-        if let Some(known) = cached.get(DOCUMENT_AGE, now) {
-            return known;
-        }
+        let place = document::place(&self.client.issuer)?;
         let read = async {
-            let bytes = self.read(&document::place(&self.client.issuer)?).await?;
-            Document::read(&bytes, &self.client.issuer)
+            let bytes = self.read(&place).await;
+            bytes.and_then(|bytes| Document::read(&bytes, &self.client.issuer)).inspect_err(|error| {
+                tracing::warn!(issuer = %self.client.issuer, %error, "The provider does not say how to sign in");
+            })
         };
-        let read = read.await;
-        if let Err(error) = &read {
-            tracing::warn!(issuer = %self.client.issuer, %error, "The provider does not say how to sign in");
-        }
-        cached.put(read, now)
+        known(&self.document, DOCUMENT_AGE, now, read).await
     }
 
     /// Keys that were read less than `age` ago.
     async fn keys(&self, document: &Document, age: Duration, now: Now) -> Result<Arc<KeySet>, SignInFailed> {
-        let mut cached = self.keys.lock().await;
-        if let Some(known) = cached.get(age, now) {
-            return known;
-        }
-        let read = self.read(&document.keys).await.and_then(|bytes| KeySet::read(&bytes));
-        if let Err(error) = &read {
-            tracing::warn!(issuer = %self.client.issuer, %error, "The provider does not show its keys");
-        }
-        cached.put(read, now)
+        let read = async {
+            let read = self.read(&document.keys).await.and_then(|bytes| KeySet::read(&bytes));
+            read.inspect_err(|error| {
+                tracing::warn!(issuer = %self.client.issuer, %error, "The provider does not show its keys");
+            })
+        };
+        known(&self.keys, age, now, read).await
     }
 
     async fn read(&self, url: &Url) -> Result<hyper::body::Bytes, SignInFailed> {
@@ -180,6 +168,35 @@ impl Provider {
             (status, _) => Err(SignInFailed::Status(status.as_u16())),
         }
     }
+}
+
+/// What is known and young enough, else what is read now. One reads, and the others wait for it.
+async fn known<T>(
+    cached: &Mutex<Cached<T>>,
+    age: Duration,
+    now: Now,
+    read: impl Future<Output = Result<T, SignInFailed>>,
+) -> Result<Arc<T>, SignInFailed> {
+    let mut cached = cached.lock().await;
+    match cached.get(age, now) {
+        Some(known) => known,
+        None => cached.put(read.await, now),
+    }
+}
+
+/// What of a token goes back to its provider: all of it, or nothing.
+fn hint(id_token: Zeroizing<String>) -> Zeroizing<String> {
+    if id_token.len() <= HINT_MAX { id_token } else { Zeroizing::default() }
+}
+
+/// What a provider is told when somebody signs out.
+fn end_fields<'a>(client: &'a Client, hint: &'a str) -> Vec<(&'static str, &'a str)> {
+    let mut fields =
+        vec![("client_id", client.id.as_str()), ("post_logout_redirect_uri", client.after.as_str())];
+    if !hint.is_empty() {
+        fields.push(("id_token_hint", hint));
+    }
+    fields
 }
 
 /// An answer has to say which provider gave it if the provider does so, and must not say another in any case.
@@ -199,9 +216,7 @@ fn read_token(status: u16, body: &[u8]) -> Result<Zeroizing<String>, SignInFaile
     let members = json::object(body);
     if status != 200 {
         let said = members.ok().and_then(|m| m.get("error").and_then(Value::as_str).map(str::to_owned));
-        // One of a few words by the standard; what is none is not repeated.
-        let word =
-            said.filter(|word| word.len() <= 64 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        let word = said.filter(|word| is_refusal(word));
         return Err(word.map_or(SignInFailed::Status(status), SignInFailed::Refused));
     }
     let members = members.map_err(|_| SignInFailed::Answer("no JSON object".to_owned()))?;
@@ -274,6 +289,24 @@ mod tests {
             assert!(check_issuer(&document(named), &issuer, "https://idp.example.org").is_ok());
             assert!(check_issuer(&document(named), &issuer, "https://idp.example.org/").is_err());
         }
+    }
+
+    #[test]
+    fn a_token_goes_back_to_its_provider_whole_or_not_at_all() {
+        let client = Client {
+            issuer: Issuer::new("https://idp.example.org").unwrap(),
+            id: "avouch".to_owned(),
+            secret: None,
+            redirect: String::new(),
+            after: "http://127.0.0.1:8090/".to_owned(),
+            roots: Vec::new(),
+        };
+        let shown = |bytes: usize| {
+            let hint = hint("a".repeat(bytes).into());
+            let fields = end_fields(&client, &hint);
+            fields.iter().find(|(name, _)| *name == "id_token_hint").map(|(_, hint)| hint.len())
+        };
+        assert_eq!((shown(HINT_MAX), shown(HINT_MAX + 1)), (Some(HINT_MAX), None), "never as an empty text");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Never one without TLS, unless it is on this machine and the provider is, too.
 
-use avouch_domain::Issuer;
+use avouch_domain::{Issuer, is_loopback};
 use http::Uri;
 
 use crate::error::SignInFailed;
@@ -57,10 +57,6 @@ impl Url {
         let sign = if self.text.contains('?') { '&' } else { '?' };
         format!("{}{sign}{query}", self.text)
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    ["127.0.0.1", "[::1]", "localhost"].contains(&host)
 }
 
 #[cfg(test)]

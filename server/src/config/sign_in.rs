@@ -6,14 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use avouch::config::decode::Section;
-use avouch_domain::Issuer;
+use avouch_domain::{Issuer, is_loopback};
 
 use super::ConfigError;
 
 /// Longest ID of a client in bytes: providers give out UUIDs and names of hosts.
 const CLIENT_ID_MAX: usize = 256;
-/// Hosts under which the pages are.
-const HOSTS: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
 /// A provider, and what this server is to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +84,7 @@ fn host(url: String, pages: SocketAddr) -> Result<String, ConfigError> {
             port => host.strip_suffix(&format!(":{port}"))?,
         };
         let whole = if pages.port() == 80 { name } else { host };
-        HOSTS.contains(&name).then(|| whole.to_owned())
+        is_loopback(name).then(|| whole.to_owned())
     };
     read().ok_or_else(|| ConfigError::Value {
         key: "console_url",
