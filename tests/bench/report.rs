@@ -1,4 +1,7 @@
 //! One line a row: what was measured, against what, and whether it keeps its bar and is not much worse than last time.
+//!
+//! Bars that are times are those of the reference machine. On a slower one a time is judged as what it would be there, by
+//! the floor that the part found; it is never judged better than it was seen on a machine as fast or faster.
 
 use std::cell::{Cell, RefCell};
 
@@ -22,6 +25,12 @@ impl Bar {
         }
     }
 }
+
+/// The floor of the machine that bars in times are for, in microseconds.
+const REFERENCE_FLOOR: f64 = 53.0;
+/// Units of a time, and of a number in a time.
+const TIMES: [&str; 3] = ["us", "ms", "s"];
+const RATES: [&str; 2] = ["/s", "a second"];
 
 /// Something measured in the same run that the row is divided by.
 #[derive(Clone, Copy, Debug)]
@@ -71,17 +80,27 @@ pub struct Report {
     last: Last,
     /// How often the part has been run.
     round: Cell<usize>,
+    /// How many times slower this machine is than the reference machine; 1 for a faster one.
+    slower: Cell<f64>,
 }
 
 impl Report {
     /// Rows that are compared with what they came to last.
     pub fn beside(last: Last) -> Self {
-        Self { last, ..Self::default() }
+        Self { last, slower: Cell::new(1.0), ..Self::default() }
     }
 
     /// A row whose bar is about the value itself.
     pub fn plain(&self, what: &str, value: f64, unit: &str, bar: Bar) {
-        self.line(what, &format!("{value:>10.1} {unit}"), value, unit, bar);
+        let slower = self.slower.get();
+        let judged = match unit {
+            _ if TIMES.contains(&unit) => value / slower,
+            _ if RATES.contains(&unit) => value * slower,
+            _ => value,
+        };
+        let there =
+            if judged == value { String::new() } else { format!(" = {judged:.1} on the reference machine") };
+        self.line(what, &format!("{value:>10.1} {unit}{there}"), judged, unit, bar);
     }
 
     /// A row whose bar is about the ratio to a yardstick; both in microseconds.
@@ -102,9 +121,10 @@ impl Report {
         println!("  {what:<66}    not run: {reason}");
     }
 
-    /// A heading; the rows that follow belong to it.
-    pub fn part(&self, name: &str) {
-        println!("\n{name}");
+    /// A heading; the rows that follow belong to it. The floor, in microseconds, is this machine's, now.
+    pub fn part(&self, name: &str, floor: f64) {
+        self.slower.set((floor / REFERENCE_FLOOR).max(1.0));
+        println!("\n{name} (floor {floor:.1} us)");
         name.clone_into(&mut self.part.borrow_mut());
         self.round.set(1);
     }

@@ -17,7 +17,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::commit;
 use crate::error::{CommitError, StoreError, TailError};
 use crate::folders;
-use crate::limits::{BUSY_TIMEOUT, CHANGES_KEPT, STATEMENTS_KEPT, WAL_ATTEMPTS, WAL_KEPT_BYTES, WAL_PAUSE};
+use crate::limits::{
+    BUSY_TIMEOUT, CHANGES_KEPT, PAGES_KEPT_BYTES, STATEMENTS_KEPT, WAL_ATTEMPTS, WAL_KEPT_BYTES, WAL_PAUSE,
+};
 use crate::lock::FileLock;
 use crate::node_records::{self, Kept, NodeBatch, NodeStretch, StoredChain};
 use crate::records::{self, Stretch};
@@ -268,6 +270,8 @@ fn prepare(conn: &Connection) -> Result<(), StoreError> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "foreign_keys", true)?;
+    // Below zero it is a number of KiB, and not of pages.
+    conn.pragma_update(None, "cache_size", -(PAGES_KEPT_BYTES / 1024))?;
     Ok(())
 }
 

@@ -14,6 +14,9 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const BACKUP_STEP_PAGES: i32 = 64;
 /// Write-ahead log kept on disk after a checkpoint, in bytes.
 pub const WAL_KEPT_BYTES: i64 = 16 << 20;
+/// Memory that a connection that writes may keep pages of the file in, in bytes. A change touches a page of each index at random
+/// places; with SQLite's 2 MiB most of them are read anew, and some written twice, once there are 100,000 entries.
+pub const PAGES_KEPT_BYTES: i64 = 8 << 20;
 /// Prepared statements kept per connection: above the number of statements in this crate.
 pub const STATEMENTS_KEPT: usize = 64;
 /// Most changes handed out by one look at the log.
