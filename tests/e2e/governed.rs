@@ -209,6 +209,14 @@ async fn its_end_pauses_an_identity_without_anybody() {
     assert_eq!(ended.code(), Code::PermissionDenied, "{ended}");
     let shown = good(&world.server, &["identity", "show", "short"]).await;
     assert_eq!((&shown["standing"], &shown["cause"]), (&"paused".into(), &"end_reached".into()));
+    let tried = eventually("what the node said of it", async || {
+        let shown = good(&world.server, &["identity", "show", "short"]).await;
+        (shown["stop_tried"]["confirmed"] == 1).then(|| shown["stop_tried"]["nodes"].clone())
+    });
+    assert_eq!(tried.await, 1, "it was confirmed as a stop by a person is");
+    let log = avouch(&world.server, &["audit", "export"]).await.out;
+    let confirmed = log.lines().filter(|line| line.contains(r#""event":"stop_tried""#)).count();
+    assert_eq!(confirmed, 1, "{log}");
 }
 
 #[tokio::test]
@@ -302,6 +310,7 @@ async fn when_the_owner_leaves_what_nobody_takes_over_stops_at_once_and_the_rest
 
     let shown = good(server, &["identity", "show", "alone"]).await;
     assert_eq!((&shown["standing"], &shown["cause"]), (&"paused".into(), &"owner_left".into()));
+    assert_eq!((&shown["stop_tried"]["nodes"], &shown["stop_tried"]["confirmed"]), (&1.into(), &1.into()));
     let resumed = avouch(server, &["resume", "alone"]).await;
     assert!(resumed.code != 0 && resumed.err.contains("identity set --owner"), "{resumed:?}");
     let stranger = as_user(server, OLGA, &["pause", "kept"]).await;

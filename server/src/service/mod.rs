@@ -188,10 +188,6 @@ impl Services {
         .map_err(StartError::Ca)?;
         let (orders, given) = order_queue();
         tokio::spawn(rotor.run(given, stop.clone()));
-        tokio::spawn(pruner::run(
-            pruner::Parts { writer: writer.clone(), settings: settings.clone(), metrics, clock },
-            stop.clone(),
-        ));
         let rules = shown::Parts {
             store: store.clone(),
             writer: writer.clone(),
@@ -209,11 +205,11 @@ impl Services {
         };
         let tasks = TaskTracker::new();
         tasks.spawn(ledger::run(heads, stop.clone()));
-        let (receiver, receiving) = node_records::Receiver::new(store.clone(), keys, stop);
+        let (receiver, receiving) = node_records::Receiver::new(store.clone(), keys, stop.clone());
         tasks.spawn(receiving);
         tasks.close();
         let verifiers = verifiers.into_iter().collect();
-        Ok(Self(Arc::new(Inner {
+        let services = Self(Arc::new(Inner {
             trust_domain,
             settings,
             store,
@@ -230,7 +226,9 @@ impl Services {
             clock,
             counted: tokio::sync::Mutex::default(),
             tasks,
-        })))
+        }));
+        tokio::spawn(pruner::run(pruner::Parts { services: services.clone(), metrics }, stop));
+        Ok(services)
     }
 
     /// Waits after `stop` until nothing of this needs the store any more.

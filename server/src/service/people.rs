@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use avouch_domain::{Now, Person, PersonId, SignIn, SpiffeId};
+use avouch_domain::{Now, Person, PersonId, SignIn};
 use avouch_engine::Registry;
 use avouch_engine::plan::leaving::{self, Departure, LeaveError, Word};
 use avouch_engine::plan::people::{self, NewPerson, PeopleError};
 
-use super::stopping::Before;
+use super::stopping::Stopped;
 use super::{Bounds, Services, WriteError};
 
 /// An ID nobody has had.
@@ -115,30 +115,13 @@ impl Services {
                 Ok(step) => step,
                 Err(e) => return Ok(Err(e)),
             };
-            writes.push((registry, step.paused.clone()));
+            writes.push(Stopped { registry, names: step.paused.clone() });
             let (person, more) = (step.person.clone(), step.more);
             let so_far = Departure { person, ..first.take().unwrap_or(step) };
             if !more {
-                return Ok(Ok((so_far, self.bounds_of(now, writes).await)));
+                return Ok(Ok((so_far, self.confirmations(now, writes).await)));
             }
             first = Some(so_far);
         }
-    }
-
-    /// What nodes say of what these writes paused.
-    async fn bounds_of(&self, now: Now, writes: Vec<(Registry, Vec<SpiffeId>)>) -> Bounds {
-        let mut all = Bounds::default();
-        for (registry, paused) in writes {
-            let (settings, revision) = (self.0.settings.clone(), registry.position().revision.next());
-            let read = tokio::task::spawn_blocking(move || {
-                let mut before = Before::default();
-                paused.iter().for_each(|name| before.read(&registry, &settings, now.wall, name));
-                before
-            });
-            // Fails only if the process is ending.
-            let Ok(before) = read.await else { continue };
-            all = all.and(self.bounds(now, before, revision).await);
-        }
-        all
     }
 }

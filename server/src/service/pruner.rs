@@ -1,39 +1,35 @@
 //! Frees rows whose time is over: entries at the second they end, join tokens and nodes some time after. Pauses
-//! identities at their end.
+//! identities at their end, and keeps how far the nodes confirmed that.
 //!
 //! Never is what makes them end: that is judged by time wherever they are used. Sleeps until the next end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_domain::limits::REQUEST_KEPT;
 use avouch_domain::{Plan, Timestamp};
 use avouch_engine::Registry;
-use avouch_engine::plan::{entries, grants, identities, nodes, requests, tokens};
+use avouch_engine::plan::{entries, grants, nodes, requests, tokens};
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, WriteError};
-use crate::clock::{Clock, timed};
+use super::{Services, WriteError};
+use crate::clock::timed;
 use crate::limits::{NODE_PRUNE_INTERVAL, TOKEN_KEPT, WALL_SLEEP_MAX};
 use crate::metrics::{Metrics, Pruned};
-use crate::writer::Writer;
 
 /// What pruning works with.
 pub(super) struct Parts {
-    pub writer: Writer,
-    pub settings: Arc<Settings>,
+    pub services: Services,
     pub metrics: Metrics,
-    pub clock: Clock,
 }
 
 /// Works until `stop`.
 pub(super) async fn run(parts: Parts, stop: CancellationToken) {
-    let mut positions = parts.writer.subscribe();
-    let mut nodes_at = (parts.clock)().wall + NODE_PRUNE_INTERVAL;
+    let mut positions = parts.services.subscribe();
+    let mut nodes_at = (parts.services.0.clock)().wall + NODE_PRUNE_INTERVAL;
     loop {
-        let now = (parts.clock)().wall;
+        let now = (parts.services.0.clock)().wall;
         let mut pause = WALL_SLEEP_MAX;
-        if let Some(end) = next_due(&parts.writer.registry()) {
+        if let Some(end) = next_due(&parts.services.registry()) {
             if end <= now {
                 if let Err(e) = parts.prune().await {
                     tracing::warn!(error = %e, "Could not prune ended entries and tokens");
@@ -74,20 +70,23 @@ impl Parts {
         what: Pruned,
         decide: impl FnMut(&Registry) -> (Plan, T) + Send + 'static,
     ) -> Result<T, WriteError> {
-        let (written, elapsed) = timed(self.clock, self.writer.write(decide)).await;
+        let (written, elapsed) = timed(self.services.0.clock, self.services.0.writer.write(decide)).await;
         self.metrics.pruned(what, written.is_ok(), elapsed);
         written
     }
 
     async fn prune(&self) -> Result<(), WriteError> {
-        let clock = self.clock;
+        let clock = self.services.0.clock;
         let entries = move |registry: &Registry| entries::prune(registry, clock().wall, "server");
         for id in self.counted(Pruned::Entries, entries).await? {
             tracing::info!(entry_id = %id, "Pruned an expired registration");
         }
-        let due = move |registry: &Registry| identities::pause_due(registry, clock().wall, "server");
-        for (name, cause) in self.writer.write(due).await? {
-            tracing::warn!(identity = %name, cause = cause.name(), "Paused an identity");
+        let now = clock();
+        let paused = self.services.pause_due(now).await?;
+        if !paused.names.is_empty() {
+            let services = self.services.clone();
+            // Beside the pruning: what ends next does not wait for nodes that are silent.
+            self.services.0.tasks.spawn(async move { services.confirmations(now, vec![paused]).await });
         }
         let tokens = move |registry: &Registry| {
             let now = clock().wall;
@@ -108,9 +107,9 @@ impl Parts {
     }
 
     async fn prune_nodes(&self, now: Timestamp) -> Result<(), WriteError> {
-        let Some(expired_for) = self.settings.prune_attested_nodes_expired_for else { return Ok(()) };
-        let (before, single_use_too) = (now - expired_for, self.settings.prune_tofu_nodes);
-        let limit = self.settings.prune_attested_nodes_batch_size;
+        let Some(expired_for) = self.services.0.settings.prune_attested_nodes_expired_for else { return Ok(()) };
+        let (before, single_use_too) = (now - expired_for, self.services.0.settings.prune_tofu_nodes);
+        let limit = self.services.0.settings.prune_attested_nodes_batch_size;
         let nodes = move |registry: &Registry| nodes::prune(registry, now, before, single_use_too, limit);
         let gone = self.counted(Pruned::Nodes, nodes).await?;
         if gone > 0 {

@@ -1,4 +1,4 @@
-//! Pausing and stopping an identity, and the drill of it: answered when the nodes have confirmed.
+//! Pausing and stopping identities by people or by time, and the drill of it: what the nodes confirm, and when.
 //!
 //! Never says that a node has stopped something before the node says so, and never waits for one that does not follow.
 
@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use avouch_domain::limits::{ALONE_LONG, SELF_ACTING_SVID_MAX};
-use avouch_domain::{Identity, Kind, Now, PersonId, Revision, SpiffeId, StopTried, Tick, Timestamp};
+use avouch_domain::{Cause, Identity, Kind, Now, PersonId, Revision, SpiffeId, StopTried, Tick, Timestamp};
 use avouch_engine::Registry;
 use avouch_engine::entitle::agents_of_name;
-use avouch_engine::plan::identities::{self, IdentityError};
+use avouch_engine::plan::identities::{self, IdentityError, Trial};
 
 use super::{Services, Settings, Step, WriteError};
 use crate::limits::STOP_CONFIRM_MAX;
@@ -58,7 +58,7 @@ pub struct StopNode {
 
 /// What is known of identities at the moment of the write.
 #[derive(Default)]
-pub(super) struct Before {
+struct Before {
     /// Nodes that may serve them.
     agents: BTreeSet<SpiffeId>,
     /// Those of them whose SVID has ended, or that were banned, and that may not know it.
@@ -70,21 +70,44 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// Takes in one more.
-    pub(super) fn read(
-        &mut self,
-        registry: &Registry,
-        settings: &Settings,
-        wall: Timestamp,
-        name: &SpiffeId,
-    ) {
+    fn of(registry: &Registry, settings: &Settings, wall: Timestamp, name: &SpiffeId) -> Self {
         let alive = |agent: &SpiffeId| registry.node(agent).is_some_and(|node| node.is_alive(wall));
-        let (agents, gone): (Vec<_>, Vec<_>) = agents_of_name(registry, name).into_iter().partition(alive);
-        self.agents.extend(agents);
-        self.gone.extend(gone);
-        self.longest = self.longest.max(longest_svid(registry, settings, wall, name));
-        self.endless |= registry.identity(name).is_some_and(|identity| identity.kind == Kind::Service);
+        let (agents, gone) = agents_of_name(registry, name).into_iter().partition(alive);
+        let longest = longest_svid(registry, settings, wall, name);
+        let endless = registry.identity(name).is_some_and(|identity| identity.kind == Kind::Service);
+        Self { agents, gone, longest, endless }
     }
+
+    /// Takes in what is known of another.
+    fn and(&mut self, other: &Self) {
+        self.agents.extend(other.agents.iter().cloned());
+        self.gone.extend(other.gone.iter().cloned());
+        self.longest = self.longest.max(other.longest);
+        self.endless |= other.endless;
+    }
+
+    /// How its stop went, by what the nodes of several said.
+    fn trial(&self, name: SpiffeId, at: Timestamp, nodes: &[StopNode]) -> Trial {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let of = |node: &&StopNode| self.agents.contains(&node.agent) || self.gone.contains(&node.agent);
+        let (confirmed, silent): (Vec<_>, Vec<_>) =
+            nodes.iter().filter(of).partition(|node: &&StopNode| node.took.is_some());
+        let last = confirmed.iter().filter_map(|node| node.took).max().unwrap_or_default();
+        let tried = StopTried {
+            at,
+            nodes: count(confirmed.len() + silent.len()),
+            confirmed: count(confirmed.len()),
+            took_ms: u32::try_from(last.as_millis()).unwrap_or(u32::MAX),
+        };
+        Trial { name, tried, silent: silent.into_iter().map(|node| node.agent.clone()).collect() }
+    }
+}
+
+/// Identities that one write took out of force.
+pub(super) struct Stopped {
+    /// As it was until this very write.
+    pub registry: Registry,
+    pub names: Vec<SpiffeId>,
 }
 
 impl Services {
@@ -100,26 +123,61 @@ impl Services {
         name: SpiffeId,
         step: Step,
     ) -> Result<Result<Stop, IdentityError>, WriteError> {
-        let (actor, of, settings) = (actor.clone(), name.clone(), self.0.settings.clone());
+        let (actor, of) = (actor.clone(), name.clone());
         let write = move |registry: &Registry| {
-            // What it was until this very write, and what the write is committed as.
-            let mut before = Before::default();
-            before.read(registry, &settings, now.wall, &of);
-            let revision = registry.position().revision.next();
             let (plan, done) = step(registry, now.wall, &actor, &of);
-            (plan, done.map(|identity| (identity, revision, before)))
+            (plan, done.map(|identity| (identity, registry.clone())))
         };
-        let (identity, revision, before) = match self.0.writer.write(write).await? {
+        let (identity, registry) = match self.0.writer.write(write).await? {
             Ok(done) => done,
             Err(refused) => return Ok(Err(refused)),
         };
-        let bounds = self.bounds(now, before, revision).await;
-        let identity = self.keep_tried(now, &name, &bounds.nodes).await.unwrap_or(identity);
+        let bounds = self.confirmations(now, vec![Stopped { registry, names: vec![name.clone()] }]).await;
+        let identity = self.registry().identity(&name).cloned().unwrap_or(identity);
         Ok(Ok(Stop { identity, bounds }))
     }
 
+    /// Pauses what has reached its end, or was not confirmed in time; at most as much as one write takes.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nothing was paused.
+    pub(super) async fn pause_due(&self, now: Now) -> Result<Stopped, WriteError> {
+        let due = move |registry: &Registry| {
+            let (plan, paused) = identities::pause_due(registry, now.wall, "server");
+            (plan, (paused, registry.clone()))
+        };
+        let (paused, registry) = self.0.writer.write(due).await?;
+        let named = |(name, cause): (SpiffeId, Cause)| {
+            tracing::warn!(identity = %name, cause = cause.name(), "Paused an identity");
+            name
+        };
+        Ok(Stopped { registry, names: paused.into_iter().map(named).collect() })
+    }
+
+    /// Waits until the nodes that follow have confirmed what these writes took out of force, at most [`STOP_CONFIRM_MAX`]
+    /// for each, and keeps how that went.
+    pub(super) async fn confirmations(&self, now: Now, writes: Vec<Stopped>) -> Bounds {
+        let mut all = Bounds::default();
+        for Stopped { registry, names } in writes {
+            let (settings, revision) = (self.0.settings.clone(), registry.position().revision.next());
+            let read = tokio::task::spawn_blocking(move || {
+                let of = |name| (Before::of(&registry, &settings, now.wall, &name), name);
+                names.into_iter().map(of).collect::<Vec<_>>()
+            });
+            // Fails only if the process is ending.
+            let Ok(each) = read.await else { continue };
+            let mut before = Before::default();
+            each.iter().for_each(|(one, _)| before.and(one));
+            let bounds = self.bounds(now, before, revision).await;
+            let trial = |(one, name): (Before, SpiffeId)| one.trial(name, now.wall, &bounds.nodes);
+            self.keep_tried(now, each.into_iter().map(trial).collect()).await;
+            all = all.and(bounds);
+        }
+        all
+    }
+
     /// Waits until the nodes that follow have confirmed a write, at most [`STOP_CONFIRM_MAX`].
-    pub(super) async fn bounds(&self, now: Now, before: Before, revision: Revision) -> Bounds {
+    async fn bounds(&self, now: Now, before: Before, revision: Revision) -> Bounds {
         let answered = self.0.feed.confirmed(&before.agents, revision, STOP_CONFIRM_MAX).await;
         let ended = (self.0.clock)();
         let node = |agent: SpiffeId| StopNode {
@@ -139,24 +197,12 @@ impl Services {
         Bounds { nodes, accepted_until }
     }
 
-    /// Keeps how it went; `None` if that fails: what was stopped is stopped all the same.
-    async fn keep_tried(&self, now: Now, name: &SpiffeId, nodes: &[StopNode]) -> Option<Identity> {
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let last = nodes.iter().filter_map(|node| node.took).max().unwrap_or_default();
-        let tried = StopTried {
-            at: now.wall,
-            nodes: count(nodes.len()),
-            confirmed: count(nodes.iter().filter(|node| node.took.is_some()).count()),
-            took_ms: u32::try_from(last.as_millis()).unwrap_or(u32::MAX),
-        };
-        let silent = nodes.iter().filter(|node| node.took.is_none()).map(|node| node.agent.clone());
-        let (of, silent) = (name.clone(), silent.collect::<Vec<_>>());
-        let keep = move |registry: &Registry| identities::tried(registry, now.wall, &of, tried, &silent);
-        let kept = self.0.writer.write(keep).await;
-        kept.unwrap_or_else(|error| {
-            tracing::error!(%error, identity = %name, "Stopped, but how that went could not be written");
-            None
-        })
+    /// Keeps how it went. If that fails, what was stopped is stopped all the same.
+    async fn keep_tried(&self, now: Now, trials: Vec<Trial>) {
+        let keep = move |registry: &Registry| (identities::tried(registry, now.wall, &trials), ());
+        if let Err(error) = self.0.writer.write(keep).await {
+            tracing::error!(%error, "Stopped, but how that went could not be written");
+        }
     }
 }
 

@@ -257,10 +257,13 @@ fn a_drill_is_recorded_and_stops_nothing() {
     let begun = begun.unwrap();
     assert_eq!((begun.standing, begun.stop_number), (Standing::Active, 0));
     let went = StopTried { at: NOW, nodes: 2, confirmed: 1, took_ms: 4 };
-    let silent = [SpiffeId::parse("spiffe://example.org/spire/agent/x").unwrap()];
-    let (plan, kept) = identities::tried(&registry, NOW, &coder(), went, &silent);
+    let silent = vec![SpiffeId::parse("spiffe://example.org/spire/agent/x").unwrap()];
+    let trial = |tried| [identities::Trial { name: coder(), tried, silent: silent.clone() }];
+    let plan = identities::tried(&registry, NOW, &trial(went));
     commit(&mut registry, &plan);
-    assert_eq!(kept.unwrap().stop_tried, Some(went));
+    assert_eq!(registry.identity(&coder()).unwrap().stop_tried, Some(went));
+    let earlier = StopTried { at: Timestamp(NOW.0 - 1), ..went };
+    assert!(identities::tried(&registry, NOW, &trial(earlier)).audit.is_empty(), "another was begun meanwhile");
     let told = ("silent", "spiffe://example.org/spire/agent/x".to_owned());
     assert!(plan.audit[0].detail.contains(&told), "{:?}", plan.audit);
     let (plan, _) = identities::pause(&registry, NOW, &who("per_s"), &coder());

@@ -305,16 +305,24 @@ pub fn drill(registry: &Registry, at: Timestamp, actor: &PersonId, name: &Spiffe
     })
 }
 
-/// Keeps how a stop went, or a drill of one. `silent`: nodes that did not confirm. `None`: nobody has that name.
-pub fn tried(
-    registry: &Registry,
-    at: Timestamp,
-    name: &SpiffeId,
-    tried: StopTried,
-    silent: &[SpiffeId],
-) -> (Plan, Option<Identity>) {
+/// How a stop of one identity went, or a drill of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    pub name: SpiffeId,
+    pub tried: StopTried,
+    /// Nodes that did not confirm.
+    pub silent: Vec<SpiffeId>,
+}
+
+/// Keeps how stops went; not of a name that nobody has, nor of one whose stop was begun anew meanwhile.
+#[must_use]
+pub fn tried(registry: &Registry, at: Timestamp, trials: &[Trial]) -> Plan {
     let mut draft = Draft::new(registry, at, "server");
-    let identity = registry.identity(name).map(|old| {
+    for Trial { name, tried, silent } in trials {
+        let Some(old) = registry.identity(name) else { continue };
+        if old.stop_tried.as_ref().is_some_and(|later| later.at > tried.at) {
+            continue;
+        }
         let mut detail = vec![
             ("nodes", tried.nodes.to_string()),
             ("confirmed", tried.confirmed.to_string()),
@@ -324,12 +332,10 @@ pub fn tried(
             let names: Vec<_> = silent.iter().take(SILENT_NAMED).map(SpiffeId::as_str).collect();
             detail.push(("silent", names.join(",")));
         }
-        let identity = Identity { stop_tried: Some(tried), ..old.clone() };
         draft.note_with(AuditEvent::StopTried, name, detail);
-        draft.put(Row::Identity(identity.clone()));
-        identity
-    });
-    (draft.finish(), identity)
+        draft.put(Row::Identity(Identity { stop_tried: Some(*tried), ..old.clone() }));
+    }
+    draft.finish()
 }
 
 /// Lets a paused identity go on.
