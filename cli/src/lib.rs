@@ -9,6 +9,7 @@ mod children;
 pub mod clock;
 pub mod config;
 pub mod data_lock;
+pub mod demo;
 pub mod exit;
 pub mod explain;
 mod failure;

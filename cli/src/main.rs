@@ -7,6 +7,7 @@ mod rules;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use avouch::demo;
 use avouch::exit::{FAILED, USAGE};
 use avouch::explain;
 use avouch::gate;
@@ -42,6 +43,9 @@ Exit codes: that of the command, 128 and the signal's number if one ended it; 2 
 const UP_EXAMPLES: &str = "Examples:
   avouch up           until Ctrl-C
   avouch up --once    exit code 0 once the first SVIDs are fetched and verified";
+const DEMO_EXAMPLES: &str = "Examples:
+  avouch demo up
+  avouch demo up --once";
 const EXPLAIN_EXAMPLES: &str = "Examples:
   avouch explain 4711 spiffe://example.org/web
   avouch explain --json $$ spiffe://example.org/web
@@ -144,6 +148,9 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    #[command(subcommand, disable_help_subcommand = true, after_help = DEMO_EXAMPLES)]
+    /// A small company of your own, and twelve scenes of it
+    Demo(demo::Command),
     #[command(after_help = EXPLAIN_EXAMPLES)]
     /// Why a process gets a SPIFFE ID, or why it does not
     Explain(Explain),
@@ -277,28 +284,11 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
             let place = place.of_governance();
             on_runtime(out, async |out| govern::run_rules(verb, &place, out).await)
         }
-        Command::Gate(Gate::Add(GateAdd::Mcp(add))) => {
-            let place = place.of_governance();
-            on_runtime(out, async |out| govern::add_mcp(add, &place, out).await)
-        }
-        Command::Gate(Gate::Add(GateAdd::Hook(add))) => {
-            let place = place.of_governance();
-            on_runtime(out, async |out| govern::add_hook(add, &place, out).await)
-        }
-        Command::Gate(Gate::Add(GateAdd::Http(add))) => {
-            let place = place.of_governance();
-            on_runtime(out, async |out| govern::add_http(add, &place, out).await)
-        }
-        Command::Gate(Gate::Check(check)) => {
-            on_runtime(out, async |out| hook::run(check, &place.agent_socket, place.json, out).await)
-        }
+        Command::Gate(gate) => run_gate(gate, place, out),
         Command::Task(Task::Token { resource }) => {
             on_runtime(out, async |out| task::token(resource, &place.agent_socket, out).await)
         }
-        Command::Gate(Gate::Mcp { name }) => {
-            let socket = std::env::var_os(gate::SOCKET_VARIABLE);
-            gate::shim::run(&name, socket, std::io::stdin(), std::io::stdout(), out)
-        }
+        Command::Demo(command) => on_runtime(out, async |out| demo::run(command, out).await),
         Command::Up { once } => on_runtime(out, async |out| match up::run(once, out).await {
             Ok(()) => 0,
             Err(e) => {
@@ -306,6 +296,26 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
                 e.exit_code()
             }
         }),
+    }
+}
+
+fn run_gate(gate: Gate, place: Place, out: &mut Out) -> u8 {
+    match gate {
+        Gate::Add(add) => {
+            let place = place.of_governance();
+            on_runtime(out, async |out| match add {
+                GateAdd::Mcp(add) => govern::add_mcp(add, &place, out).await,
+                GateAdd::Hook(add) => govern::add_hook(add, &place, out).await,
+                GateAdd::Http(add) => govern::add_http(add, &place, out).await,
+            })
+        }
+        Gate::Check(check) => {
+            on_runtime(out, async |out| hook::run(check, &place.agent_socket, place.json, out).await)
+        }
+        Gate::Mcp { name } => {
+            let socket = std::env::var_os(gate::SOCKET_VARIABLE);
+            gate::shim::run(&name, socket, std::io::stdin(), std::io::stdout(), out)
+        }
     }
 }
 
@@ -341,7 +351,7 @@ mod tests {
     fn every_command_has_examples() {
         for command in Arguments::command().get_subcommands_mut().filter(|c| c.get_name() != "version") {
             assert!(command.render_help().to_string().contains("Examples:"), "{}", command.get_name());
-            for verb in command.get_subcommands_mut() {
+            for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set()) {
                 assert!(verb.render_help().to_string().contains("Examples:"), "{}", verb.get_name());
             }
         }

@@ -17,6 +17,7 @@ mod coder;
 mod command_line;
 mod confine;
 mod console;
+mod demo;
 mod explain;
 mod faults;
 mod first_contact;

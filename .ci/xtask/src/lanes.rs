@@ -1,4 +1,4 @@
-//! The lanes: what `up`, `test` and `ci` run, in order.
+//! The lanes: what `up`, `demo`, `test` and `ci` run, in order.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -18,13 +18,13 @@ pub enum Depth {
 
 const PROFILE: [&str; 2] = ["--profile", "ci"];
 
-/// `cargo xtask up`: builds the three binaries and hands over to `avouch up`.
-pub fn up(rest: &[&str]) -> Outcome {
+/// `cargo xtask up` and `demo`: builds the three binaries and hands over to this verb of `avouch`.
+pub fn hand_over(verb: &[&str], rest: &[&str]) -> Outcome {
     eprintln!("building avouch (the first time takes about six minutes on two cores, later seconds)");
     files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--bins"])?;
     let avouch = files::root().join("target/ci/avouch");
     // In place of this process, so that Ctrl-C has one listener and the shell waits until everything has stopped.
-    let error = Command::new(&avouch).arg("up").args(rest).exec();
+    let error = Command::new(&avouch).args(verb).args(rest).exec();
     Err(format!("cannot start {}: {error}", avouch.display()))
 }
 

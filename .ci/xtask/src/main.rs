@@ -20,6 +20,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   up [--once]            build, start a private server and agent, show your first SVID; Ctrl-C stops
+  demo [--once]          build, start a small company with AI agents, and see twelve scenes of it; Ctrl-C stops
   test [--quick]         everything that needs no network and no root; --quick leaves out the real binaries
   tidy                   house rules, arrows, generated files
   gen [--check]          write (or compare) the code generated from proto/spec
@@ -44,7 +45,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
-        ["up", rest @ ..] => lanes::up(rest),
+        ["up", rest @ ..] => lanes::hand_over(&["up"], rest),
+        ["demo", rest @ ..] => lanes::hand_over(&["demo", "up"], rest),
         ["test"] => lanes::test(lanes::Depth::Full),
         ["test", "--quick"] => lanes::test(lanes::Depth::Quick),
         ["tidy"] => tidy::run(),

@@ -2,9 +2,9 @@
 //!
 //! Never claims what it has not verified: both SVIDs are checked against the bundles the agent hands out.
 
-mod fetch;
+pub(crate) mod fetch;
 mod table;
-mod world;
+pub(crate) mod world;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::clock;
 use crate::exit::{FAILED, FINDING};
 use crate::out::Out;
 use fetch::{Registration, Seen};
-use world::{Daemon, World};
+use world::{Base, Daemon, Node, World};
 
 /// How long one step of the demonstration may take before it is called a fault.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
@@ -65,10 +65,11 @@ impl UpError {
 /// [`UpError`] names the step that failed and, for a daemon, shows its last log lines.
 pub async fn run(once: bool, out: &mut Out) -> Result<(), UpError> {
     let domain = TrustDomain::new("example.org").map_err(|e| UpError::NotVerified(e.to_string()))?;
-    let world = World::new(domain)?;
+    let world = World::new(domain, "up", Base::Own)?;
+    let node = world.node("agent");
     let mut daemons = Vec::new();
     let outcome = tokio::select! {
-        outcome = show(&world, &mut daemons, once, out) => outcome,
+        outcome = show(&world, &node, &mut daemons, once, out) => outcome,
         () = told_to_stop() => Ok(()),
     };
     for daemon in daemons.iter_mut().rev() {
@@ -82,7 +83,7 @@ pub async fn run(once: bool, out: &mut Out) -> Result<(), UpError> {
 }
 
 /// Ctrl-C, a polite kill, or the end of the terminal: in each case the daemons go first.
-async fn told_to_stop() {
+pub(crate) async fn told_to_stop() {
     let wait = async |kind| match signal(kind) {
         Ok(mut signals) => {
             signals.recv().await;
@@ -96,11 +97,17 @@ async fn told_to_stop() {
     }
 }
 
-async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Out) -> Result<(), UpError> {
+async fn show(
+    world: &World,
+    node: &Node,
+    daemons: &mut Vec<Daemon>,
+    once: bool,
+    out: &mut Out,
+) -> Result<(), UpError> {
     let begun = clock::now();
     let since =
         |then: avouch_domain::Now| format!("{:.1} s", clock::now().mono.since(then.mono).as_secs_f64());
-    daemons.push(world.start_server()?);
+    daemons.push(world.start_server("")?);
     step("the server's start", daemons, out, fetch::server_ready(&world.server_socket)).await?;
     out.line(&format!("trust domain  {:<21} server  ready {}", world.trust_domain.to_string(), since(begun)));
 
@@ -108,15 +115,14 @@ async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Ou
     let Registration { token, bundle_pem, agent_id } =
         step("a join token", daemons, out, fetch::admit_agent(&world.server_socket, &world.trust_domain))
             .await?;
-    world.write_bundle(&bundle_pem)?;
-    daemons.push(world.start_agent(&token)?);
+    daemons.push(world.start_agent(node, &bundle_pem, &token)?);
     step("your entry", daemons, out, fetch::register_caller(&world.server_socket, &agent_id, DEMO_PATH))
         .await?;
-    let mut watch = step("the agent's start", daemons, out, fetch::Watch::open(&world.agent_socket)).await?;
+    let mut watch = step("the agent's start", daemons, out, fetch::Watch::open(&node.socket)).await?;
     out.line(&format!("agent         attested (join token) {}", since(attesting)));
 
     let seen = step("your first SVID", daemons, out, watch.next()).await?;
-    let verified = step("verification", daemons, out, fetch::verify(&world.agent_socket, &seen)).await?;
+    let verified = step("verification", daemons, out, fetch::verify(&node.socket, &seen)).await?;
     out.line(&format!("you           {}", table::first(&seen, now())));
     out.line(&format!("verified      {verified}"));
     if once {
@@ -125,7 +131,7 @@ async fn show(world: &World, daemons: &mut Vec<Daemon>, once: bool, out: &mut Ou
         );
         return Ok(());
     }
-    out.line(&next_steps(world, &agent_id));
+    out.line(&next_steps(world, node, &agent_id));
     live(daemons, watch, seen, out).await
 }
 
@@ -175,10 +181,10 @@ async fn live(
 }
 
 /// Whole commands, to be copied: another identity for the same processes, a look at it, and why it is given.
-fn next_steps(world: &World, agent_id: &SpiffeId) -> String {
+fn next_steps(world: &World, node: &Node, agent_id: &SpiffeId) -> String {
     let bin = world.bin.display();
     let (server, agent, admin) =
-        (world.server_socket.display(), world.agent_socket.display(), world.admin_socket.display());
+        (world.server_socket.display(), node.socket.display(), node.admin_socket.display());
     let second = format!("spiffe://{}/demo/second", world.trust_domain);
     let uid = nix::unistd::getuid();
     format!(

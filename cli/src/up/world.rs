@@ -1,4 +1,4 @@
-//! A private server and agent of the caller: their folder, their files, their processes.
+//! A private server of the caller and its node agents: their folder, their files, their processes.
 //!
 //! Never touches anything outside its folder, and ends only what it started.
 
@@ -10,7 +10,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use avouch_domain::TrustDomain;
-use tokio::process::{Child, Command};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, ChildStdout, Command};
 use zeroize::Zeroizing;
 
 use super::UpError;
@@ -21,25 +23,32 @@ const STOP_LIMIT: Duration = Duration::from_secs(12);
 /// Longest folder, in bytes, in which the names of the sockets still fit into the 107 bytes of a socket address.
 const BASE_MAX: usize = 50;
 
-/// Paths of one demonstration.
+/// Paths of a private server.
 #[derive(Debug)]
 pub struct World {
     pub trust_domain: TrustDomain,
     pub dir: PathBuf,
     pub server_socket: PathBuf,
-    pub agent_socket: PathBuf,
-    pub admin_socket: PathBuf,
     pub port: u16,
     /// Where the three binaries are.
     pub bin: PathBuf,
 }
 
+/// Paths of one of its node agents.
+#[derive(Debug)]
+pub struct Node {
+    /// What its files are named after.
+    name: &'static str,
+    pub socket: PathBuf,
+    pub admin_socket: PathBuf,
+}
+
 impl World {
-    /// Makes the folder (mode 0700) and finds a free loopback port.
+    /// Makes the folder (mode 0700), named after what it is for and this process, and finds a free loopback port.
     ///
     /// # Errors
     /// [`UpError`] if the folder can't be made or a sibling binary is missing.
-    pub fn new(trust_domain: TrustDomain) -> Result<Self, UpError> {
+    pub fn new(trust_domain: TrustDomain, what: &str, base: Base) -> Result<Self, UpError> {
         let bin =
             std::env::current_exe().ok().and_then(|p| p.parent().map(Path::to_path_buf)).unwrap_or_default();
         for name in ["avouch-server", "avouch-agent"] {
@@ -47,62 +56,59 @@ impl World {
                 return Err(UpError::MissingBinary { name, dir: bin });
             }
         }
-        let dir = private_dir()?;
+        let dir = private_dir(what, base)?;
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(UpError::Port)?.port();
-        Ok(Self {
-            trust_domain,
-            server_socket: dir.join("server-admin/api.sock"),
-            agent_socket: dir.join("agent-public/api.sock"),
-            admin_socket: dir.join("agent-admin/api.sock"),
-            dir,
-            port,
-            bin,
-        })
+        Ok(Self { trust_domain, server_socket: dir.join("server-admin/api.sock"), dir, port, bin })
     }
 
-    /// Writes the server's configuration and starts it.
+    /// Where a node agent of this name has its sockets.
+    #[must_use]
+    pub fn node(&self, name: &'static str) -> Node {
+        let socket = |whose: &str| self.dir.join(format!("{name}-{whose}/api.sock"));
+        Node { name, socket: socket("public"), admin_socket: socket("admin") }
+    }
+
+    /// Writes the server's configuration, with these lines more, and starts it.
     ///
     /// # Errors
     /// [`UpError`] if a file can't be written or the process can't start.
-    pub fn start_server(&self) -> Result<Daemon, UpError> {
+    pub fn start_server(&self, more: &str) -> Result<Daemon, UpError> {
         let dir = self.dir.display();
         let text = format!(
-            "server {{\n  bind_address = \"127.0.0.1\"\n  bind_port = \"{}\"\n  trust_domain = \"{}\"\n  data_dir = \"{dir}/server\"\n  socket_path = \"{}\"\n  console_address = \"127.0.0.1:0\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  DataStore \"sql\" {{ plugin_data {{ database_type = \"sqlite3\" connection_string = \"{dir}/server/datastore.sqlite3\" }} }}\n  KeyManager \"disk\" {{ plugin_data {{ keys_path = \"{dir}/server/keys.json\" }} }}\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n}}\n",
+            "server {{\n  bind_address = \"127.0.0.1\"\n  bind_port = \"{}\"\n  trust_domain = \"{}\"\n  data_dir = \"{dir}/server\"\n  socket_path = \"{}\"\n  console_address = \"127.0.0.1:0\"\n  log_level = \"INFO\"\n{more}}}\nplugins {{\n  DataStore \"sql\" {{ plugin_data {{ database_type = \"sqlite3\" connection_string = \"{dir}/server/datastore.sqlite3\" }} }}\n  KeyManager \"disk\" {{ plugin_data {{ keys_path = \"{dir}/server/keys.json\" }} }}\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n}}\n",
             self.port,
             self.trust_domain,
             self.server_socket.display(),
         );
         self.make_dir("server")?;
         self.write("server.conf", &text)?;
-        self.spawn("avouch-server", "server.conf")
+        self.spawn("avouch-server", "server")
     }
 
-    /// Writes the agent's configuration and starts it. The token goes through a file of mode 0600, never argv.
+    /// Writes the configuration of a node's agent and starts it. The token goes through a file of mode 0600, never argv.
     ///
     /// # Errors
     /// [`UpError`] if a file can't be written or the process can't start.
-    pub fn start_agent(&self, token: &Zeroizing<String>) -> Result<Daemon, UpError> {
-        let dir = self.dir.display();
+    pub fn start_agent(
+        &self,
+        node: &Node,
+        bundle_pem: &str,
+        token: &Zeroizing<String>,
+    ) -> Result<Daemon, UpError> {
+        let (dir, name) = (self.dir.display(), node.name);
         let text = format!(
-            "agent {{\n  data_dir = \"{dir}/agent\"\n  server_address = \"127.0.0.1\"\n  server_port = \"{}\"\n  trust_domain = \"{}\"\n  socket_path = \"{}\"\n  admin_socket_path = \"{}\"\n  trust_bundle_path = \"{dir}/bundle.pem\"\n  join_token_file = \"{dir}/token\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n  KeyManager \"memory\" {{ plugin_data {{}} }}\n  WorkloadAttestor \"unix\" {{ plugin_data {{}} }}\n}}\n",
+            "agent {{\n  data_dir = \"{dir}/{name}\"\n  server_address = \"127.0.0.1\"\n  server_port = \"{}\"\n  trust_domain = \"{}\"\n  socket_path = \"{}\"\n  admin_socket_path = \"{}\"\n  trust_bundle_path = \"{dir}/{name}.pem\"\n  join_token_file = \"{dir}/{name}.token\"\n  log_level = \"INFO\"\n}}\nplugins {{\n  NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n  KeyManager \"memory\" {{ plugin_data {{}} }}\n  WorkloadAttestor \"unix\" {{ plugin_data {{}} }}\n}}\n",
             self.port,
             self.trust_domain,
-            self.agent_socket.display(),
-            self.admin_socket.display(),
+            node.socket.display(),
+            node.admin_socket.display(),
         );
-        self.make_dir("agent")?;
-        self.write("token", token)?;
-        self.write("agent.conf", &text)?;
-        self.spawn("avouch-agent", "agent.conf")
-    }
-
-    /// Puts the server's bundle where the agent looks for it.
-    ///
-    /// # Errors
-    /// [`UpError`] if the file can't be written.
-    pub fn write_bundle(&self, pem: &str) -> Result<(), UpError> {
-        self.write("bundle.pem", pem)
+        self.make_dir(name)?;
+        self.write(&format!("{name}.pem"), bundle_pem)?;
+        self.write(&format!("{name}.token"), token)?;
+        self.write(&format!("{name}.conf"), &text)?;
+        self.spawn("avouch-agent", name)
     }
 
     /// Removes the folder and everything in it.
@@ -111,12 +117,20 @@ impl World {
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 
-    fn make_dir(&self, name: &str) -> Result<(), UpError> {
+    /// Makes a folder of mode 0700 in the world's.
+    ///
+    /// # Errors
+    /// [`UpError::Folder`].
+    pub fn make_dir(&self, name: &str) -> Result<(), UpError> {
         let path = self.dir.join(name);
         std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|e| UpError::folder(&path, &e))
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<(), UpError> {
+    /// Writes a new file of mode 0600 in the world's folder.
+    ///
+    /// # Errors
+    /// [`UpError::Folder`].
+    pub fn write(&self, name: &str, text: &str) -> Result<(), UpError> {
         let path = self.dir.join(name);
         let write = || -> io::Result<()> {
             let mut file =
@@ -126,22 +140,35 @@ impl World {
         write().map_err(|e| UpError::folder(&path, &e))
     }
 
-    fn spawn(&self, name: &'static str, config: &str) -> Result<Daemon, UpError> {
-        let log = self.dir.join(format!("{name}.log"));
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&log)
-            .map_err(|e| UpError::folder(&log, &e))?;
-        let errors = file.try_clone().map_err(|e| UpError::folder(&log, &e))?;
-        let mut command = Command::new(self.bin.join(name));
-        command.arg("run").arg("-config").arg(self.dir.join(config));
-        command.stdin(Stdio::null()).stdout(file).stderr(errors).process_group(0).kill_on_drop(true);
+    fn spawn(&self, program: &str, name: &'static str) -> Result<Daemon, UpError> {
+        let mut command = Command::new(self.bin.join(program));
+        command.arg("run").arg("-config").arg(self.dir.join(format!("{name}.conf")));
+        let log = self.log(name)?;
+        let errors = log.try_clone().map_err(|e| UpError::folder(&self.dir, &e))?;
+        command.stdout(log).stderr(errors);
+        self.keep(name, command)
+    }
+
+    /// Starts what ends with this process. What it says on standard output and error is for the caller to lead somewhere.
+    ///
+    /// # Errors
+    /// [`UpError::Spawn`].
+    pub fn keep(&self, name: &'static str, mut command: Command) -> Result<Daemon, UpError> {
+        command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
         // `avouch` has one thread of its own, which ends with the process.
         sys::end_with_parent(&mut command);
         let child = command.spawn().map_err(|source| UpError::Spawn { name, source })?;
-        Ok(Daemon { name, child, log })
+        Ok(Daemon { name, child, log: self.dir.join(format!("{name}.log")) })
+    }
+
+    /// The file with what a process of this name says.
+    ///
+    /// # Errors
+    /// [`UpError::Folder`].
+    pub fn log(&self, name: &str) -> Result<std::fs::File, UpError> {
+        let path = self.dir.join(format!("{name}.log"));
+        let open = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+        open.map_err(|e| UpError::folder(&path, &e))
     }
 }
 
@@ -154,6 +181,25 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// What it says on standard output, if that is a pipe; once.
+    pub fn stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// If it has ended by itself, that fault.
+    pub fn fault(&mut self) -> Option<UpError> {
+        let status = self.child.try_wait().ok()??;
+        Some(UpError::Ended { name: self.name, status: status.to_string(), log: last_lines(&self.log) })
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            // One that has ended meanwhile needs none.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
     /// Waits for the daemon to end by itself, which in a demonstration is always a fault.
     pub async fn ended(&mut self) -> UpError {
         let status = self.child.wait().await.map_or_else(|e| e.to_string(), |s| s.to_string());
@@ -162,27 +208,34 @@ impl Daemon {
 
     /// Asks it to end and waits; past the limit it is killed.
     pub async fn stop(&mut self) {
-        if let Some(pid) = self.child.id().and_then(|p| i32::try_from(p).ok()) {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
-        }
+        self.signal(Signal::SIGTERM);
         if tokio::time::timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
     }
 }
 
-/// A fresh folder of mode 0700 in the run-time folder of the user, else in /tmp: the variable may be that of another
-/// user (`su`, `sudo`), or too long for a socket path.
-fn private_dir() -> Result<PathBuf, UpError> {
+/// Where the folder of a world is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Where only the caller gets: the run-time folder, else the temporary one. The variable may be that of another user
+    /// (`su`, `sudo`).
+    Own,
+    /// Where others get as well: the temporary folder.
+    Shared,
+}
+
+/// A fresh folder of mode 0700, named after what it is for and this process.
+fn private_dir(what: &str, base: Base) -> Result<PathBuf, UpError> {
     let make = |base: &Path| {
-        let dir = base.join(format!("avouch-up-{}", std::process::id()));
+        let dir = base.join(format!("avouch-{what}-{}", std::process::id()));
         let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
         made.map(|()| dir.clone()).map_err(|e| UpError::folder(&dir, &e))
     };
-    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let own = own.filter(|base| base.is_absolute() && base.as_os_str().len() <= BASE_MAX);
-    own.and_then(|base| make(&base).ok()).map_or_else(|| make(Path::new("/tmp")), Ok)
+    let named =
+        std::env::var_os(if base == Base::Own { "XDG_RUNTIME_DIR" } else { "TMPDIR" }).map(PathBuf::from);
+    let named = named.filter(|base| base.is_absolute() && base.as_os_str().len() <= BASE_MAX);
+    named.and_then(|base| make(&base).ok()).map_or_else(|| make(Path::new("/tmp")), Ok)
 }
 
 fn last_lines(log: &Path) -> String {
