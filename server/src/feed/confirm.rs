@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch_domain::limits::AWAY_MAX;
 use avouch_domain::{Revision, SpiffeId, Tick};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -123,10 +124,14 @@ impl Feed {
     }
 
     /// When an agent last wanted to hear that, as far as it is known. Of one that follows and has not, when this server
-    /// started; one that does not may follow another.
+    /// started, and later by what the one before may have given it; one that does not may follow another.
     #[must_use]
     pub fn renewed(&self, agent: &SpiffeId) -> Option<Tick> {
         let state = self.0.state.lock();
-        state.renewed.get(agent).copied().or_else(|| state.follows(agent).then_some(self.0.started))
+        state
+            .renewed
+            .get(agent)
+            .copied()
+            .or_else(|| state.follows(agent).then_some(self.0.started + AWAY_MAX))
     }
 }

@@ -107,7 +107,9 @@ impl Parts {
     }
 
     async fn prune_nodes(&self, now: Timestamp) -> Result<(), WriteError> {
-        let Some(expired_for) = self.services.0.settings.prune_attested_nodes_expired_for else { return Ok(()) };
+        let Some(expired_for) = self.services.0.settings.prune_attested_nodes_expired_for else {
+            return Ok(());
+        };
         let (before, single_use_too) = (now - expired_for, self.services.0.settings.prune_tofu_nodes);
         let limit = self.services.0.settings.prune_attested_nodes_batch_size;
         let nodes = move |registry: &Registry| nodes::prune(registry, now, before, single_use_too, limit);

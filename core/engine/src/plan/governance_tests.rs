@@ -263,7 +263,10 @@ fn a_drill_is_recorded_and_stops_nothing() {
     commit(&mut registry, &plan);
     assert_eq!(registry.identity(&coder()).unwrap().stop_tried, Some(went));
     let earlier = StopTried { at: Timestamp(NOW.0 - 1), ..went };
-    assert!(identities::tried(&registry, NOW, &trial(earlier)).audit.is_empty(), "another was begun meanwhile");
+    assert!(
+        identities::tried(&registry, NOW, &trial(earlier)).audit.is_empty(),
+        "another was begun meanwhile"
+    );
     let told = ("silent", "spiffe://example.org/spire/agent/x".to_owned());
     assert!(plan.audit[0].detail.contains(&told), "{:?}", plan.audit);
     let (plan, _) = identities::pause(&registry, NOW, &who("per_s"), &coder());
