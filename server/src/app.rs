@@ -164,9 +164,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
 /// Nodes that follow decide alone for a while longer, if that can be recorded in time.
 async fn say_farewell(services: &Services) {
     if tokio::time::timeout(FAREWELL_TIME, services.leave(clock::now())).await.is_err() {
-        tracing::warn!(
-            "Could not record in time that this server goes away: nodes decide alone no longer than ever"
-        );
+        tracing::warn!("Recording that this server goes away takes too long: nodes may not have been told");
     }
 }
 

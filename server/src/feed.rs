@@ -76,6 +76,7 @@ enum Pending {
 type Key = (SpiffeId, u64);
 
 struct Follower {
+    since: Tick,
     pending: Pending,
     wake: Arc<Notify>,
 }
@@ -133,7 +134,13 @@ impl State {
 
     /// True if the agent has a stream open.
     fn follows(&self, agent: &SpiffeId) -> bool {
-        self.followers.range((agent.clone(), 0)..=(agent.clone(), u64::MAX)).next().is_some()
+        self.follows_since(agent).is_some()
+    }
+
+    /// When the newest stream of an agent was opened.
+    fn follows_since(&self, agent: &SpiffeId) -> Option<Tick> {
+        let streams = self.followers.range((agent.clone(), 0)..=(agent.clone(), u64::MAX));
+        streams.map(|(_, follower)| follower.since).max()
     }
 
     /// What this stream has still to be told, which it then has been.
@@ -258,9 +265,12 @@ impl Feed {
         state.followers.values().for_each(|f| f.wake.notify_one());
     }
 
-    /// This server goes away on purpose: from now on agents that have heard of everything up to `revision` may decide alone for
-    /// longer. Waits until the feed has come so far.
-    pub async fn leave(&self, revision: Revision) {
+    /// This server goes away on purpose: from now on agents that have heard of everything up to the revision of the present may
+    /// decide alone for longer. Waits until the feed has come so far.
+    pub async fn leave(&self, present: impl FnOnce() -> Revision) {
+        // Set before it is looked up: a stop of which nobody is told any more counts the longer time.
+        self.0.state.lock().leaves = Some(Revision(u64::MAX));
+        let revision = present();
         self.0.state.lock().leaves = Some(revision);
         loop {
             // Asked for before the look, so that a step in between is heard.
@@ -325,7 +335,8 @@ impl Feed {
             let mut state = self.0.state.lock();
             state.next += 1;
             let id = state.next;
-            let follower = Follower { pending: Pending::Nothing, wake: wake.clone() };
+            let follower =
+                Follower { since: (self.0.clock)().mono, pending: Pending::Nothing, wake: wake.clone() };
             state.followers.insert((agent.clone(), id), follower);
             id
         };

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use avouch_domain::{SpiffeId, TrustDomain};
 use nix::sys::signal::Signal;
@@ -25,6 +26,8 @@ use crate::up::world::{Base, Daemon, Node, World};
 
 /// What it takes beside `avouch`.
 const PROGRAMS: [&str; 2] = ["git", "curl"];
+/// How long a daemon or a server has until it answers.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// Where the daemons of the nodes are among all.
 const FIRST_NODE: usize = 1;
 
@@ -71,7 +74,7 @@ impl Estate {
     /// Starts everything.
     pub async fn start(&mut self, out: &mut Out) -> Result<(), Fault> {
         self.furnish_folders()?;
-        self.others = Others::here().await;
+        self.others = Others::here(&self.world.dir.join("bin/avouch")).await;
         let people = self.people_socket.display();
         self.daemons.push(self.world.start_server(&format!("  people_socket_path = \"{people}\"\n"))?);
         self.wait_for("the server's start", out, async |estate: &Self| {
@@ -114,7 +117,9 @@ impl Estate {
         out: &mut Out,
         work: impl AsyncFnOnce(&Self) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let done = out.during(&format!("waiting for {what}"), work(self)).await;
+        let late = || Fault::expected(&format!("{what} within {} s", STARTS_WITHIN.as_secs()), "nothing");
+        let work = tokio::time::timeout(STARTS_WITHIN, work(self));
+        let done = out.during(&format!("waiting for {what}"), work).await.unwrap_or_else(|_| Err(late()));
         // If a daemon has ended, that is why.
         match done {
             Err(fault) => Err(self.daemons.iter_mut().find_map(Daemon::fault).map_or(fault, Fault::Start)),
@@ -126,7 +131,7 @@ impl Estate {
         for name in ["bin", "home", "people", "repositories", "rules", "secrets", "seen"] {
             self.world.make_dir(name)?;
         }
-        // Others reach the socket for people and the program that asks there, and nothing else: all else stays closed.
+        // Others reach the socket for people, the program that asks there, and the sockets of workloads, which look at who calls.
         for (name, mode) in [("", 0o711), ("bin", 0o711), ("people", 0o711)] {
             let open =
                 std::fs::set_permissions(self.world.dir.join(name), std::fs::Permissions::from_mode(mode));
@@ -161,8 +166,9 @@ impl Estate {
         let mut daemon = self.world.keep(name, command)?;
         let mut said = String::new();
         if let Some(stdout) = daemon.stdout() {
-            let read = BufReader::new(stdout).read_line(&mut said).await;
-            read.map_err(|why| Fault::File { what: "a server's address", why })?;
+            let read = tokio::time::timeout(STARTS_WITHIN, BufReader::new(stdout).read_line(&mut said)).await;
+            read.unwrap_or_else(|late| Err(late.into()))
+                .map_err(|why| Fault::File { what: "a server's address", why })?;
         }
         let address = said.trim().parse();
         let address = address

@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Command { name: String, why: io::Error },
     #[error("{what}: {why}")]
     File { what: &'static str, why: io::Error },
+    #[error("it was stopped before all scenes had been played")]
+    Interrupted,
     #[error("{0}")]
     DoesNotHold(String),
 }

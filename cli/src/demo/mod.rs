@@ -59,11 +59,12 @@ pub async fn run(command: Command, out: &mut Out) -> u8 {
 }
 
 async fn up(once: bool, out: &mut Out) -> u8 {
-    let mut estate = None;
+    let (mut estate, mut played) = (None, false);
     let outcome = tokio::select! {
-        outcome = show(&mut estate, once, out) => outcome,
+        outcome = show(&mut estate, &mut played, once, out) => outcome,
         () = told_to_stop() => Ok(()),
     };
+    let outcome = if played { outcome } else { outcome.and(Err(Fault::Interrupted)) };
     if let Some(estate) = estate {
         estate.close().await;
     }
@@ -76,7 +77,7 @@ async fn up(once: bool, out: &mut Out) -> u8 {
     }
 }
 
-async fn show(place: &mut Option<Estate>, once: bool, out: &mut Out) -> Result<(), Fault> {
+async fn show(place: &mut Option<Estate>, played: &mut bool, once: bool, out: &mut Out) -> Result<(), Fault> {
     let begun = clock::now().mono;
     out.line(&out.paint(
         Colour::Bold,
@@ -86,6 +87,7 @@ async fn show(place: &mut Option<Estate>, once: bool, out: &mut Out) -> Result<(
     estate.start(out).await?;
     setup::furnish(estate, out).await?;
     let told = scenes::all(estate, out).await?;
+    *played = true;
     let seconds = clock::now().mono.since(begun).as_secs_f64();
     out.line(&format!("\n{told} in {seconds:.0} s"));
     if once {

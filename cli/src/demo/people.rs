@@ -8,6 +8,8 @@ use std::path::Path;
 use nix::unistd::{Uid, User};
 use tokio::process::Command;
 
+use super::teller::COMES_WITHIN;
+
 /// Local users that nobody is, for root to be.
 const SPARE: [u32; 3] = [64_011, 64_012, 64_013];
 /// Where the kernel's tools look up which numbers are lent to whom.
@@ -25,16 +27,14 @@ pub(super) enum Others {
 }
 
 impl Others {
-    /// The way there is.
-    pub(super) async fn here() -> Self {
-        if Uid::effective().is_root() {
-            return Self::Root;
-        }
-        let Some(first) = lent() else { return Self::Nobody };
-        let others = Self::Lent(first);
-        let Some(mut probe) = others.command(0, Path::new("true")) else { return Self::Nobody };
-        match probe.output().await {
-            Ok(said) if said.status.success() => others,
+    /// The way there is to start this program as somebody else.
+    pub(super) async fn here(program: &Path) -> Self {
+        let others = if Uid::effective().is_root() { Some(Self::Root) } else { lent().map(Self::Lent) };
+        let Some(others) = others else { return Self::Nobody };
+        let Some(mut probe) = others.command(0, program) else { return Self::Nobody };
+        probe.arg("--version").kill_on_drop(true);
+        match tokio::time::timeout(COMES_WITHIN, probe.output()).await {
+            Ok(Ok(said)) if said.status.success() => others,
             _ => Self::Nobody,
         }
     }

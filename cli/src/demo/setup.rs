@@ -84,7 +84,7 @@ pub(super) async fn furnish(estate: &Estate, out: &mut Out) -> Result<(), Fault>
         out.line("people        Ada and Ben keep it safe, Cyd and Dee work here; each is another local user");
     } else {
         out.line(
-            "people        Ada alone: this user can be nobody else (root can; so can who has `newuidmap` and a line in /etc/subuid)",
+            "people        Ada alone: this user can start nothing as somebody else here (it takes root, or `newuidmap`, `unshare` of util-linux 2.38 and a line in /etc/subuid)",
         );
     }
     out.line(

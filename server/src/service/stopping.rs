@@ -130,7 +130,7 @@ impl Services {
         let row = AuditRow { at: now.wall, event, actor, subject, detail };
         let plan = Plan { audit: vec![row], ..Plan::default() };
         match self.0.writer.write(move |_| (plan.clone(), ())).await {
-            Ok(()) => self.0.feed.leave(self.registry().position().revision).await,
+            Ok(()) => self.0.feed.leave(|| self.registry().position().revision).await,
             Err(error) => tracing::error!(%error, "Could not record that this server goes away"),
         }
     }

@@ -27,7 +27,7 @@ pub(super) async fn one_secret_once(stage: &mut Stage<'_>) -> Result<(), Fault> 
          {CURL} \"$VAULT_URL/kv/data/ci/pay/deploy-key2\"
          {CURL} \"$VAULT_URL/kv/data/ci/pay/\"
          {CURL} http://{}/v1/kv/data/ci/pay/deploy-key
-         env; cat {}",
+         env; cat '{}'",
         estate.address("vault"),
         secret.display(),
     );
@@ -45,6 +45,8 @@ pub(super) async fn one_secret_once(stage: &mut Stage<'_>) -> Result<(), Fault> 
     let held = ran.said.out.contains(token.trim());
     let confined = !ran.said.err.contains("advisory");
     hold(!held || !confined, "the token to be nowhere where the pipeline looks", "it was there")?;
+    let closed = ran.said.err.contains("Permission denied");
+    hold(closed || !confined, "its file to be closed", &ran.said.err)?;
     let (served, refused) = (estate.reached("vault", "served")?, estate.reached("vault", "refused")?);
     hold((served, refused) == (1, 1), "the vault to have answered once and refused once", (served, refused))?;
     let decisions = estate.decisions(&ran.instance, 2).await?;

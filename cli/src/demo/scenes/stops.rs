@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
 use super::super::fault::{Fault, hold};
-use super::super::teller::{COMES_WITHIN, Who};
+use super::super::teller::{COMES_WITHIN, Said, Who};
 use super::Stage;
 use super::secrets::CURL;
 
@@ -66,12 +66,23 @@ impl GoesOn {
 
     /// Waits for its end; its exit code.
     async fn ended(&mut self) -> Result<Option<i32>, Fault> {
-        // It may wait for a place to write to.
-        while let Ok(Some(_)) = self.codes.next_line().await {}
-        let ended =
-            self.run.wait().await.map_err(|why| Fault::Command { name: "avouch run".to_owned(), why })?;
+        let ended = async {
+            // It may wait for a place to write to.
+            while let Ok(Some(_)) = self.codes.next_line().await {}
+            self.run.wait().await
+        };
+        let late = |_| Fault::expected("the end of a run", "nothing");
+        let ended = tokio::time::timeout(COMES_WITHIN, ended).await.map_err(late)?;
+        let ended = ended.map_err(|why| Fault::Command { name: "avouch run".to_owned(), why })?;
         Ok(ended.code())
     }
+}
+
+/// What the one node said that may have run it.
+fn confirmed(said: &Said) -> Result<String, Fault> {
+    let line = said.out.lines().find(|line| line.contains("confirmed")).unwrap_or_default().trim();
+    hold(line.contains(" 1 of 1 nodes"), "the node's confirmation", said)?;
+    Ok(line.to_owned())
 }
 
 pub(super) async fn the_owner_leaves(stage: &mut Stage<'_>) -> Result<(), Fault> {
@@ -96,9 +107,7 @@ pub(super) async fn the_owner_leaves(stage: &mut Stage<'_>) -> Result<(), Fault>
     let mut buyer = GoesOn::start(stage, "buyer", &["--task", "proc-88"], &draft)?;
     buyer.until("200", SOME).await?;
     let left = estate.good(&["person", "leave", "Cyd Example", "--apply"]).await?;
-    let confirmed =
-        left.out.lines().find(|line| line.contains("confirmed")).unwrap_or_default().trim().to_owned();
-    hold(!confirmed.is_empty(), "the nodes' confirmation", &left)?;
+    let confirmed = confirmed(&left)?;
     let drafts = estate.reached("purchases", "served POST /drafts")?;
     let ended = buyer.ended().await?;
     hold(ended == Some(143), "the buyer to be told to end", ended)?;
@@ -121,9 +130,7 @@ pub(super) async fn one_of_two(stage: &mut Stage<'_>) -> Result<(), Fault> {
         hold(others.is_empty(), "tickets for both", &others)?;
     }
     let stopped = estate.good(&["stop", "red"]).await?;
-    let confirmed =
-        stopped.out.lines().find(|line| line.contains("confirmed")).unwrap_or_default().trim().to_owned();
-    hold(!confirmed.is_empty(), "the nodes' confirmation", &stopped)?;
+    let confirmed = confirmed(&stopped)?;
     red.until(NO_ANSWER, SOME).await?;
     let errors = blue.until("200", 2 * SOME).await?;
     hold(errors.is_empty(), "no error of the other", &errors)?;

@@ -67,8 +67,8 @@ async fn calls(stage: &Stage<'_>, tools: &[&str]) -> Result<Ran, Fault> {
         })
         .collect();
     let script = format!(
-        "mkfifo $TMPDIR/to $TMPDIR/from; avouch gate mcp tools < $TMPDIR/to > $TMPDIR/from &
-         exec 3> $TMPDIR/to 4< $TMPDIR/from; {}; exec 3>&-; wait",
+        "mkfifo \"$TMPDIR/to\" \"$TMPDIR/from\"; avouch gate mcp tools < \"$TMPDIR/to\" > \"$TMPDIR/from\" &
+         exec 3> \"$TMPDIR/to\" 4< \"$TMPDIR/from\"; {}; exec 3>&-; wait",
         turns.join("; ")
     );
     let named: Vec<_> =
