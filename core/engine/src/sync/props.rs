@@ -111,7 +111,6 @@ impl World {
                 | Effect::Synced
                 | Effect::Connected
                 | Effect::Renewed(_)
-                | Effect::Away(_)
                 | Effect::ServerTime(_) => {}
             }
         }
