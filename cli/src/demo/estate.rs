@@ -16,11 +16,11 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
+use super::fault::{Fault, there};
 use super::people::Others;
 use super::service::Api;
-use super::teller::found_in;
 use crate::out::Out;
+use crate::run::code::find;
 use crate::up::fetch;
 use crate::up::world::{Base, Daemon, Node, World};
 
@@ -53,7 +53,7 @@ impl Estate {
         let world = World::new(domain, "demo", Base::Shared)?;
         let nodes = [world.node("node-a"), world.node("node-b")];
         let usual = std::env::var_os("PATH").unwrap_or_default();
-        if let Some(program) = PROGRAMS.into_iter().find(|program| !found_in(&usual, program)) {
+        if let Some(program) = PROGRAMS.into_iter().find(|program| find(program).is_err()) {
             world.remove();
             return Err(Fault::Missing { program });
         }
@@ -95,7 +95,7 @@ impl Estate {
     }
 
     async fn start_node(&mut self, number: usize, out: &mut Out) -> Result<(), Fault> {
-        let Some(node) = self.nodes.get(number) else { return Ok(()) };
+        let node = there(self.nodes.get(number), "a node")?;
         let (socket, domain) = (&self.world.server_socket, &self.world.trust_domain);
         let admitted = fetch::admit_agent(socket, domain).await?;
         self.daemons.push(self.world.start_agent(node, &admitted.bundle_pem, &admitted.token)?);
@@ -201,14 +201,14 @@ impl Estate {
         let socket = |path: &Path| path.display().to_string();
         let agent = self.nodes.first().map(|node| socket(&node.socket)).unwrap_or_default();
         let server = socket(&self.world.server_socket);
-        let with_others = self.others.before(0).map(|words| {
+        let with_others = self.others.before(0).map(|before| {
             format!(
                 "
   avouch person leave 'Dee Example'        # what would stop; with --apply it does
   ben() {{ (cd / && SPIRE_SERVER_PRIVATE_SOCKET={} {} {}/avouch \"$@\"); }}
   ben ask list                             # Ben, who says yes to what is yours",
                 socket(&self.people_socket),
-                words.join(" "),
+                before,
                 bin.display(),
             )
         });

@@ -35,6 +35,11 @@ impl Fault {
     }
 }
 
+/// What must be there; else the line that does not hold.
+pub(super) fn there<T>(found: Option<T>, what: &str) -> Result<T, Fault> {
+    found.ok_or_else(|| Fault::expected(what, "nothing"))
+}
+
 /// Nothing if `holds`; else the line that does not.
 pub(super) fn hold(holds: bool, what: &str, came: impl std::fmt::Debug) -> Result<(), Fault> {
     if holds { Ok(()) } else { Err(Fault::expected(what, came)) }

@@ -49,26 +49,28 @@ impl Others {
     }
 
     /// What is written before a command that the nth other person gives.
-    pub(super) fn before(self, nth: u32) -> Option<Vec<String>> {
-        let words: &[&str] = match self {
-            Self::Root => &["setpriv", "--clear-groups"],
-            Self::Lent(_) => &["unshare", "--user", "--map-root-user", "--map-auto"],
+    pub(super) fn before(self, nth: u32) -> Option<String> {
+        let words = match self {
+            Self::Root => {
+                let uid = self.uid(nth)?;
+                format!("setpriv --clear-groups --reuid={uid} --regid={uid}")
+            }
+            Self::Lent(_) => {
+                // In the namespace the caller is 0, and what is lent begins at 1.
+                let number = nth.checked_add(1)?;
+                format!("unshare --user --map-root-user --map-auto --setuid={number} --setgid={number}")
+            }
             Self::Nobody => return None,
         };
-        // In the namespace the caller is 0, and what is lent begins at 1.
-        let number = if self == Self::Root { self.uid(nth)? } else { nth.checked_add(1)? };
-        let (uid, gid) = if self == Self::Root { ("--reuid", "--regid") } else { ("--setuid", "--setgid") };
-        let mut words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-        words.extend([format!("{uid}={number}"), format!("{gid}={number}")]);
         Some(words)
     }
 
     /// A program in the hands of the nth other person.
     pub(super) fn command(self, nth: u32, program: &Path) -> Option<Command> {
-        let words = self.before(nth)?;
-        let (first, rest) = words.split_first()?;
-        let mut command = Command::new(first);
-        command.args(rest).arg(program);
+        let before = self.before(nth)?;
+        let mut words = before.split(' ');
+        let mut command = Command::new(words.next()?);
+        command.args(words).arg(program);
         Some(command)
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::estate::Estate;
-use super::fault::{Fault, hold};
+use super::fault::{Fault, hold, there};
 use super::people::Others;
 use super::service::Api;
 use super::teller::{Who, word_from};
@@ -25,41 +25,23 @@ const REPOSITORIES: [&str; 2] = ["pay", "live"];
 /// What stands before a push in a repository: what a person is shown comes from here, never from who pushes.
 const HOOK: &str = include_str!("rules/pre-receive");
 
-/// An identity of the demonstration.
-struct New {
-    name: &'static str,
-    kind: &'static str,
-    preset: &'static str,
-    environment: &'static str,
-    purpose: &'static str,
-    owner: &'static str,
-}
-
-const fn new(
-    name: &'static str,
-    kind: &'static str,
-    preset: &'static str,
-    environment: &'static str,
-    purpose: &'static str,
-    owner: &'static str,
-) -> New {
-    New { name, kind, preset, environment, purpose, owner }
-}
+/// An identity: its name, kind, preset, environment, purpose and owner.
+type New = [&'static str; 6];
 
 /// Those that need their owner alone.
 const OF_ONE: [New; 4] = [
-    new("coder", "ai-agent", "coding-agent", "test", "fix-bugs", "Ada Example"),
-    new("support", "ai-agent", "support", "test", "support", "Ada Example"),
-    new("red", "ai-agent", "support", "test", "support", "Ada Example"),
-    new("blue", "ai-agent", "support", "test", "support", "Ada Example"),
+    ["coder", "ai-agent", "coding-agent", "test", "fix-bugs", "Ada Example"],
+    ["support", "ai-agent", "support", "test", "support", "Ada Example"],
+    ["red", "ai-agent", "support", "test", "support", "Ada Example"],
+    ["blue", "ai-agent", "support", "test", "support", "Ada Example"],
 ];
 /// Those that need a second person. `notes` is no scene's: whoever started the demonstration lets its owner leave.
 const OF_TWO: [New; 5] = [
-    new("ci", "pipeline", "deploy-pipeline", "prod", "deploy", "Ada Example"),
-    new("analyst", "ai-agent", "telemetry-reader", "prod", "operations", "Ada Example"),
-    new("reporter", "ai-agent", "telemetry-reader", "prod", "reports", "Ada Example"),
-    new("buyer", "ai-agent", "buyer", "prod", "purchases", "Cyd Example"),
-    new("notes", "ai-agent", "support", "test", "support", "Dee Example"),
+    ["ci", "pipeline", "deploy-pipeline", "prod", "deploy", "Ada Example"],
+    ["analyst", "ai-agent", "telemetry-reader", "prod", "operations", "Ada Example"],
+    ["reporter", "ai-agent", "telemetry-reader", "prod", "reports", "Ada Example"],
+    ["buyer", "ai-agent", "buyer", "prod", "purchases", "Cyd Example"],
+    ["notes", "ai-agent", "support", "test", "support", "Dee Example"],
 ];
 
 /// Makes all of it.
@@ -78,8 +60,9 @@ pub(super) async fn furnish(estate: &Estate, out: &mut Out) -> Result<(), Fault>
     if others {
         for new in &OF_TWO {
             register(estate, new).await?;
-            estate.good_by(Who::Ben, &["identity", "approve", new.name]).await?;
-            place(estate, new.name).await?;
+            let [name, ..] = new;
+            estate.good_by(Who::Ben, &["identity", "approve", name]).await?;
+            place(estate, name).await?;
         }
         out.line("people        Ada and Ben keep it safe, Cyd and Dee work here; each is another local user");
     } else {
@@ -142,7 +125,7 @@ async fn rules(estate: &Estate) -> Result<(), Fault> {
 
 /// The hook's identity, and that of a service of the same user.
 async fn services(estate: &Estate) -> Result<(), Fault> {
-    let Some(agent) = estate.agents.first() else { return Ok(()) };
+    let agent = there(estate.agents.first(), "a node")?;
     let server = estate.world.server_socket.to_string_lossy();
     let uid = format!("unix:uid:{}", nix::unistd::getuid());
     for path in ["/test/git", "/test/billing"] {
@@ -177,8 +160,9 @@ async fn people(estate: &Estate) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn register(estate: &Estate, new: &New) -> Result<(), Fault> {
-    let New { name, kind, preset, environment, purpose, owner } = new;
+/// An identity, by Ada: of prod, or somebody else's, it waits for a second person.
+pub(super) async fn register(estate: &Estate, new: &New) -> Result<(), Fault> {
+    let [name, kind, preset, environment, purpose, owner] = new;
     let said = estate
         .ask(
             Who::Ada,
@@ -207,7 +191,7 @@ async fn register(estate: &Estate, new: &New) -> Result<(), Fault> {
 
 /// Where an identity of prod may run takes a person other than its owner too.
 pub(super) async fn place(estate: &Estate, name: &str) -> Result<(), Fault> {
-    let Some(agent) = estate.agents.first() else { return Ok(()) };
+    let agent = there(estate.agents.first(), "a node")?;
     let uid = nix::unistd::getuid().to_string();
     let place = ["identity", "place", name, "--node", &agent.to_string(), "--uid", &uid];
     estate.good_by(Who::Ben, &place).await.map(drop)

@@ -3,7 +3,6 @@
 //! Never believes a command alone: what was decided is read from the log.
 
 use std::ffi::OsStr;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -128,8 +127,7 @@ impl Estate {
     async fn said(&self, mut command: Command) -> Result<Said, Fault> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let name = command.as_std().get_program().to_string_lossy().into_owned();
-        let ended = async { tokio::time::timeout(COMMAND_MAX, command.output()).await };
-        let said = match ended.await {
+        let said = match tokio::time::timeout(COMMAND_MAX, command.output()).await {
             Ok(said) => said.map_err(|why| Fault::Command { name, why })?,
             Err(_) => return Err(Fault::expected(&format!("{name} to end within a minute"), "nothing")),
         };
@@ -217,9 +215,4 @@ pub(super) fn word_from(text: &str, begins: &str) -> Option<String> {
     let (_, rest) = text.split_once(begins)?;
     let rest: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     Some(format!("{begins}{rest}"))
-}
-
-/// Where a program of this name is.
-pub(super) fn found_in(path: &OsStr, name: &str) -> bool {
-    std::env::split_paths(path).any(|folder| Path::new(&folder).join(name).is_file())
 }

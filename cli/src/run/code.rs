@@ -9,7 +9,7 @@ use crate::exit::FAILED;
 use crate::failure::Failure;
 
 /// The executable that a name means, as the shell finds it: by the very path, since a link may be how it knows what to be.
-pub(super) fn find(program: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn find(program: &str) -> Result<PathBuf, Failure> {
     let runs = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
     let found = if program.contains('/') {
         Some(PathBuf::from(program)).filter(runs)

@@ -4,7 +4,7 @@
 //! no other. Never decides anything itself; it holds the line to the node agent on which its gates ask.
 
 mod child;
-mod code;
+pub(crate) mod code;
 mod confine;
 mod gates;
 mod hold;

@@ -1,11 +1,10 @@
 //! Scenes 8 and 10: what is kept apart, environments and identities.
 
-use super::super::fault::{Fault, hold};
+use super::super::fault::{Fault, hold, there};
 use super::super::setup;
 use super::super::teller::{Decision, Who, at, number};
-use super::{Stage, code};
-
-const RUN: [&str; 2] = ["--task", "fix-4711"];
+use super::Stage;
+use super::code::{self, RUN};
 
 pub(super) async fn environments(stage: &mut Stage<'_>) -> Result<(), Fault> {
     let estate = stage.estate;
@@ -14,23 +13,9 @@ pub(super) async fn environments(stage: &mut Stage<'_>) -> Result<(), Fault> {
         "record {}: coder of test pushes to the repository of prod, deny ({}); it is as it was",
         denied.number, denied.reason
     ));
-    let promoted = [
-        "identity",
-        "new",
-        "coder",
-        "--kind",
-        "ai-agent",
-        "--preset",
-        "coding-agent",
-        "--env",
-        "prod",
-        "--purpose",
-        "fix-bugs",
-        "--ends",
-        "30d",
-    ];
-    let asked = estate.ask(Who::Ada, &promoted).await?;
-    hold(asked.code == 5, "the identity of prod to wait for a second person", &asked)?;
+    // Waits for a second person.
+    setup::register(estate, &["coder", "ai-agent", "coding-agent", "prod", "fix-bugs", "Ada Example"])
+        .await?;
     let name = format!("spiffe://{}/prod/coder", estate.world.trust_domain);
     let early = estate.run(0, &name, &RUN, "true").await?;
     hold(early.said.code == 2, "what waits to run nowhere", &early)?;
@@ -74,7 +59,7 @@ async fn knock(stage: &Stage<'_>, identity: &str, repository: &str) -> Result<De
 
 pub(super) async fn worn(stage: &mut Stage<'_>) -> Result<(), Fault> {
     let estate = stage.estate;
-    let Some(node) = estate.nodes.first() else { return Ok(()) };
+    let node = there(estate.nodes.first(), "a node")?;
     let socket = node.socket.to_string_lossy();
     let fetch = ["api", "fetch", "x509", "-socketPath", &socket];
     let service = estate.program("avouch-agent", &fetch).await?;

@@ -1,12 +1,12 @@
 //! Scenes 1 to 3: an AI agent pushes to a repository whose hook asks.
 
-use super::super::fault::{Fault, hold};
+use super::super::fault::{Fault, hold, there};
 use super::super::teller::{Said, Who, word_from};
 use super::Stage;
 
 /// Branches that are pushed.
 const BRANCHES: usize = 20;
-const RUN: [&str; 2] = ["--task", "fix-4711"];
+pub(super) const RUN: [&str; 2] = ["--task", "fix-4711"];
 
 /// A token for a repository, as git shows it.
 pub(super) fn token(repository: &str) -> String {
@@ -66,7 +66,7 @@ pub(super) async fn main_asks(stage: &mut Stage<'_>) -> Result<(), Fault> {
 }
 
 pub(super) async fn a_yes_fits_one_commit(stage: &mut Stage<'_>) -> Result<(), Fault> {
-    let Some((request, commit)) = stage.left.waits.clone() else { return Ok(()) };
+    let (request, commit) = there(stage.left.waits.clone(), "a request that waits")?;
     let own = stage.estate.ask(Who::Ada, &["ask", "yes", &request]).await?;
     hold(own.code == 2, "the owner's yes to be refused", &own)?;
     stage.seen("Ada owns the AI agent: her yes is refused");
@@ -93,12 +93,11 @@ pub(super) async fn a_yes_fits_one_commit(stage: &mut Stage<'_>) -> Result<(), F
     hold(after == commit, "main at the commit that Ben saw", &after)?;
     let (asked, allowed) =
         (stage.estate.decisions(&other.instance, 1).await?, stage.estate.decisions(&this.instance, 1).await?);
-    let of = |decisions: &[super::super::teller::Decision]| decisions.last().cloned();
-    let (Some(asked), Some(allowed)) = (of(&asked), of(&allowed)) else { return Ok(()) };
+    let (asked, allowed) = (there(asked.last(), "a decision")?, there(allowed.last(), "a decision")?);
     hold(
         (asked.outcome.as_str(), allowed.outcome.as_str()) == ("step_up", "allow"),
         "an ask and an allow",
-        (&asked, &allowed),
+        (asked, allowed),
     )?;
     stage.seen(&format!(
         "record {}: another commit, ask; record {}: this one, allow",

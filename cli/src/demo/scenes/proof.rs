@@ -1,13 +1,13 @@
 //! Scene 12, and what a security team asks at the end.
 
-use super::super::fault::{Fault, hold};
+use super::super::fault::{Fault, hold, there};
 use super::super::people::Others;
 use super::super::teller::Who;
 use super::Stage;
 
 pub(super) async fn trace(stage: &mut Stage<'_>) -> Result<(), Fault> {
     let estate = stage.estate;
-    let Some(agent) = estate.agents.first() else { return Ok(()) };
+    let agent = there(estate.agents.first(), "a node")?;
     let (file, key) =
         (estate.world.dir.join("home/records.jsonl"), estate.world.dir.join("home/records.pem"));
     let failed = |why| Fault::File { what: "the exported log", why };

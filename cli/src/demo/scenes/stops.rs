@@ -5,7 +5,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
-use super::super::fault::{Fault, hold};
+use super::super::fault::{Fault, hold, there};
 use super::super::teller::{COMES_WITHIN, Said, Who};
 use super::Stage;
 use super::secrets::CURL;
@@ -139,7 +139,7 @@ pub(super) async fn one_of_two(stage: &mut Stage<'_>) -> Result<(), Fault> {
     stage.seen(&format!(
         "red is stopped: {confirmed}; it goes on asking, and no gate answers; blue had 0 errors"
     ));
-    let [_, far] = estate.agents.as_slice() else { return Ok(()) };
+    let far = there(estate.agents.get(1), "a second node")?;
     let uid = nix::unistd::getuid().to_string();
     estate.good(&["identity", "place", "blue", "--node", &far.to_string(), "--uid", &uid]).await?;
     estate.freeze(1, true);

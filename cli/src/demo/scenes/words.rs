@@ -1,6 +1,6 @@
 //! Scene 7: what somebody agreed to opens nothing else.
 
-use super::super::fault::{Fault, hold};
+use super::super::fault::{Fault, hold, there};
 use super::super::people::Others;
 use super::super::teller::{Who, word_from};
 use super::Stage;
@@ -29,7 +29,7 @@ pub(super) async fn support(stage: &mut Stage<'_>) -> Result<(), Fault> {
     let reached = estate.reached("payroll", "")?;
     hold(reached == 0, "payroll to have seen nothing", reached)?;
     let decisions = estate.decisions(&agreed.instance, 2).await?;
-    let Some(last) = decisions.last() else { return Ok(()) };
+    let last = there(decisions.last(), "a decision")?;
     hold(last.outcome == "deny", "a denial that no yes would lift", &decisions)?;
     let waits = estate.good(&["ask", "list", "--json"]).await?;
     hold(!waits.out.contains("payroll"), "no request about payroll", &waits)?;
