@@ -5,8 +5,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use avouch_domain::Tick;
+use avouch_domain::limits::AWAY_MAX;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -27,6 +29,8 @@ struct State {
     /// Questions without an answer, oldest first, with when they were sent.
     asked: VecDeque<(u64, Tick)>,
     at: Option<Tick>,
+    /// How much later that counts, because the server said that it goes away.
+    longer: Duration,
 }
 
 impl std::fmt::Debug for Heard {
@@ -76,14 +80,22 @@ impl Heard {
             state.asked.pop_front();
             if asked == number {
                 state.at = Some(state.at.map_or(at, |before| before.max(at)));
+                state.longer = Duration::ZERO;
             }
         }
     }
 
-    /// When the newest question was sent that is answered.
+    /// The server goes away on purpose: what rests on it may for so much longer, [`AWAY_MAX`] at most, until it is heard again.
+    pub fn goes_away(&self, longer: Duration) {
+        self.0.state.lock().longer = longer.min(AWAY_MAX);
+    }
+
+    /// From when on to count how long nothing is heard: when the newest question was sent that is answered, and later if the
+    /// server said that it goes away.
     #[must_use]
     pub fn at(&self) -> Option<Tick> {
-        self.0.state.lock().at
+        let state = self.0.state.lock();
+        state.at.map(|at| at + state.longer)
     }
 }
 
@@ -114,6 +126,22 @@ mod tests {
         heard.answered(first);
         heard.answered(second + 1);
         assert_eq!(heard.at(), Some(Tick(20)));
+    }
+
+    #[test]
+    fn a_server_that_goes_away_on_purpose_counts_as_heard_for_longer_once() {
+        let heard = Heard::default();
+        heard.goes_away(AWAY_MAX);
+        assert_eq!(heard.at(), None, "who was never heard gives nothing");
+        let first = heard.asks(Tick(10));
+        heard.answered(first);
+        for _ in 0..2 {
+            heard.goes_away(AWAY_MAX * 10);
+            assert_eq!(heard.at(), Some(Tick(10) + AWAY_MAX));
+        }
+        let second = heard.asks(Tick(20));
+        heard.answered(second);
+        assert_eq!(heard.at(), Some(Tick(20)), "it is back");
     }
 
     #[test]

@@ -205,6 +205,8 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(3);
 pub const RENEWALS_WAITING: usize = 8;
 /// Processes of one run that are looked at to find what they are refused: each look costs as an attestation does.
 pub const LOOKS_PER_RUN: usize = 64;
+/// How long such a process waits for its look before it has its answer.
+pub const LOOK_WAIT: Duration = Duration::from_millis(500);
 /// Identities whose refusal to one run is recorded.
 pub const REFUSED_NAMES_MAX: usize = 64;
 /// Refused beginnings of one user that are recorded in a period: a record takes disk on the node and at the server.

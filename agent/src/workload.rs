@@ -133,7 +133,7 @@ impl WorkloadAttestor {
         match self.runs.as_ref().map(|runs| runs.membership(caller, &process)).transpose()? {
             Some(Membership::Of(selectors, _)) => {
                 if let Some(runs) = &self.runs {
-                    runs.refuse(caller, &process, || self.worn(caller, process.clone()));
+                    runs.refuse(caller, &process, || self.worn(caller, process.clone())).await;
                 }
                 return Ok(selectors);
             }
@@ -149,7 +149,7 @@ impl WorkloadAttestor {
         Ok(selectors)
     }
 
-    /// The selectors of a process as if it were in no run; `None` if others wait for their own. Never remembered: what is
+    /// The selectors of a process as if it were in no run; `None` if it can't be looked at in time. Never remembered: what is
     /// remembered is handed out.
     fn worn(
         &self,
@@ -160,9 +160,11 @@ impl WorkloadAttestor {
         let place = self.waiting.take(caller.pid, caller.uid);
         async move {
             let _place = place.ok()?;
-            let _turn = running.try_acquire().ok()?;
-            let looked = tokio::time::timeout(deadline, look_all(&lookers, process)).await;
-            looked.ok()?.ok().map(|(selectors, _)| selectors)
+            let looked = tokio::time::timeout(deadline, async {
+                let _turn = running.acquire().await.ok()?;
+                look_all(&lookers, process).await.ok()
+            });
+            looked.await.ok()?.map(|(selectors, _)| selectors)
         }
     }
 

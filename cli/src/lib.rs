@@ -12,6 +12,7 @@ pub mod data_lock;
 pub mod demo;
 pub mod exit;
 pub mod explain;
+pub mod exported;
 mod failure;
 pub mod gate;
 pub mod govern;

@@ -113,6 +113,11 @@ async function full({ page, base }) {
     return answers.filter(([, status]) => status !== 200);
   }, [...links].filter((link) => link.startsWith(base)));
   equal(`each of ${links.size} links leads to a page`, dead, []);
+  await page.goto(`${base}/log?chain=1`);
+  await look(page, 'Verified', await press(page, 'form[action=verify] button'));
+  check('the records of a node hold', (await text(page)).includes('They hold'), '"They hold"', await text(page));
+  await look(page, 'Trace', await page.goto([...links].find((link) => link.includes('/trace?'))));
+  check('a decision leads to its people', (await text(page)).includes('Every hop is proven'), '"Every hop is proven"', await text(page));
 
   await page.goto(`${base}/identity?name=coder`);
   await look(page, 'Drilled', await press(page, button('do', 'drill')));

@@ -37,7 +37,7 @@ use crate::keys::counted::CountedKeys;
 use crate::keys::disk::DiskKeys;
 use crate::keys::memory::MemoryKeys;
 use crate::keys::{KeyError, KeyManager};
-use crate::limits::GAUGE_INTERVAL;
+use crate::limits::{FAREWELL_TIME, GAUGE_INTERVAL};
 use crate::metrics::Metrics;
 use crate::people_file;
 use crate::service::{Parts, Services, Settings, StartError};
@@ -120,7 +120,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     })
     .await?;
 
-    let drain = Drain::of(&stop);
+    let drain = Drain::default();
     let gate = Arc::new(Gate {
         services: services.clone(),
         admin_ids: config.admin_ids.iter().cloned().collect(),
@@ -148,6 +148,7 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     keep_gauges(&metrics, &services, started.mono, &stop).await;
     notify(&[NotifyState::Stopping]);
     tracing::info!("Server is stopping");
+    say_farewell(&services).await;
     drain.finish().await;
     while doors.join_next().await.is_some() {}
     [Some(&config.socket_path), config.people_socket_path.as_ref()]
@@ -158,6 +159,13 @@ pub async fn serve(config: ServerConfig, logs: LogHandle, stop: CancellationToke
     services.finished().await;
     store.close().await;
     Ok(())
+}
+
+/// Nodes that follow decide alone for a while longer, if that can be recorded in time.
+async fn say_farewell(services: &Services) {
+    if tokio::time::timeout(FAREWELL_TIME, services.leave(clock::now())).await.is_err() {
+        tracing::warn!("Recording that this server goes away takes too long: nodes may not have been told");
+    }
 }
 
 /// What the server listens on.

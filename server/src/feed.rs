@@ -76,6 +76,7 @@ enum Pending {
 type Key = (SpiffeId, u64);
 
 struct Follower {
+    since: Tick,
     pending: Pending,
     wake: Arc<Notify>,
 }
@@ -94,6 +95,8 @@ struct State {
     waiters: BTreeMap<u64, Waiter>,
     /// When agents last wanted to hear that this server is there.
     renewed: BTreeMap<SpiffeId, Tick>,
+    /// The revision that agents must have heard of before they are told that this server goes away; `None`: it does not.
+    leaves: Option<Revision>,
     stopped: bool,
 }
 
@@ -107,6 +110,8 @@ struct Inner {
     acknowledgement: Notify,
     /// The last one that waited for acknowledgements waits no more.
     unwaited: Notify,
+    /// The present has moved.
+    advanced: Notify,
 }
 
 impl State {
@@ -129,7 +134,13 @@ impl State {
 
     /// True if the agent has a stream open.
     fn follows(&self, agent: &SpiffeId) -> bool {
-        self.followers.range((agent.clone(), 0)..=(agent.clone(), u64::MAX)).next().is_some()
+        self.follows_since(agent).is_some()
+    }
+
+    /// When the newest stream of an agent was opened.
+    fn follows_since(&self, agent: &SpiffeId) -> Option<Tick> {
+        let streams = self.followers.range((agent.clone(), 0)..=(agent.clone(), u64::MAX));
+        streams.map(|(_, follower)| follower.since).max()
     }
 
     /// What this stream has still to be told, which it then has been.
@@ -175,6 +186,7 @@ impl Feed {
             applied: BTreeMap::new(),
             waiters: BTreeMap::new(),
             renewed: BTreeMap::new(),
+            leaves: None,
             stopped: false,
         };
         let feed = Self(Arc::new(Inner {
@@ -185,6 +197,7 @@ impl Feed {
             state: Mutex::new(state),
             acknowledgement: Notify::new(),
             unwaited: Notify::new(),
+            advanced: Notify::new(),
         }));
         let (task, writer) = (feed.clone(), writer.clone());
         let handle = tokio::spawn(async move {
@@ -242,12 +255,37 @@ impl Feed {
             state.applied.remove(agent);
             state.renewed.remove(agent);
         }
+        drop(guard);
+        self.0.advanced.notify_waiters();
     }
 
     fn end(&self) {
         let mut state = self.0.state.lock();
         state.stopped = true;
         state.followers.values().for_each(|f| f.wake.notify_one());
+    }
+
+    /// This server goes away on purpose: from now on agents that have heard of everything up to the revision of the present may
+    /// decide alone for longer. Waits until the feed has come so far.
+    pub async fn leave(&self, present: impl FnOnce() -> Revision) {
+        // Set before it is looked up: a stop of which nobody is told any more counts the longer time.
+        self.0.state.lock().leaves = Some(Revision(u64::MAX));
+        let revision = present();
+        self.0.state.lock().leaves = Some(revision);
+        loop {
+            // Asked for before the look, so that a step in between is heard.
+            let advanced = self.0.advanced.notified();
+            if self.0.state.lock().present.position().revision >= revision {
+                return;
+            }
+            advanced.await;
+        }
+    }
+
+    /// True if agents may have been told that this server goes away.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.0.state.lock().leaves.is_some()
     }
 
     /// Streams that are open.
@@ -297,7 +335,8 @@ impl Feed {
             let mut state = self.0.state.lock();
             state.next += 1;
             let id = state.next;
-            let follower = Follower { pending: Pending::Nothing, wake: wake.clone() };
+            let follower =
+                Follower { since: (self.0.clock)().mono, pending: Pending::Nothing, wake: wake.clone() };
             state.followers.insert((agent.clone(), id), follower);
             id
         };
@@ -310,6 +349,7 @@ impl Feed {
             bundles: BTreeMap::new(),
             node: None,
             told: LogPosition::default(),
+            owed: Revision::default(),
         }
     }
 }
@@ -324,6 +364,8 @@ pub struct AgentFeed {
     bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
     node: Option<NodeChange>,
     told: LogPosition,
+    /// What the agent must have applied to have heard of everything that concerns it.
+    owed: Revision,
 }
 
 impl fmt::Debug for AgentFeed {
@@ -400,6 +442,17 @@ impl AgentFeed {
         }
     }
 
+    /// True if this server goes away, and the agent has applied everything that concerns it and was written before.
+    #[must_use]
+    pub fn may_be_left(&self) -> bool {
+        let state = self.feed.0.state.lock();
+        let quiet = |follower: &Follower| matches!(follower.pending, Pending::Nothing);
+        self.start.is_none()
+            && state.leaves.is_some_and(|revision| state.present.position().revision >= revision)
+            && state.followers.get(&self.key()).is_some_and(quiet)
+            && state.applied.get(&self.agent).is_some_and(|held| *held >= self.owed)
+    }
+
     /// The agent has applied everything up to `revision`.
     pub fn acknowledge(&self, revision: Revision) {
         let revision = revision.min(self.position().revision);
@@ -439,6 +492,7 @@ impl AgentFeed {
         };
         self.start = None;
         self.told = present.position();
+        self.owed = self.told.revision;
         self.node = Some(node_state(&present, &self.agent));
         self.bundles = visible_bundles(&present, &self.agent, &self.feed.0.own, wall);
         let bundles = self.bundles.values().cloned().map(BundleChange::Changed).collect();
@@ -464,6 +518,7 @@ impl AgentFeed {
         let all = digest(present, &self.agent, wall, &[]);
         let kind = UpdateKind::Snapshot { entries: all.entries, unchanged: all.unchanged };
         let (bundles, node) = self.standing(present, wall);
+        self.owed = self.told.revision;
         let resync = Some(Resync::Behind("the agent reads too slowly"));
         AgentUpdate { kind, resync, bundles, node, position: self.told }
     }
@@ -480,6 +535,7 @@ impl AgentFeed {
         if change.is_empty() && bundles.is_empty() && node.is_none() && !anyway {
             return None;
         }
+        self.owed = self.told.revision;
         let kind = UpdateKind::Delta { upserts: change.upserts, removed: change.removed };
         Some(AgentUpdate { kind, resync: None, bundles, node, position: self.told })
     }

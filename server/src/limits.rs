@@ -41,6 +41,8 @@ pub const LAST_WORDS: Duration = Duration::from_millis(500);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// A peer that leaves a probe unanswered for this long is gone.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a server that stops waits until that is recorded: its nodes then decide alone for longer.
+pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// Time that running calls have when the server stops. As SPIRE.
 pub const DRAIN_TIME: Duration = Duration::from_secs(10);
 

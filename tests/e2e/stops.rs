@@ -69,26 +69,50 @@ async fn a_silent_node_is_named_with_the_moment_until_which_it_may_go_on() {
     drop(client);
 }
 
+/// Longer than what matters most is decided without the server.
+const SILENT: Duration = Duration::from_secs(11);
+
+/// Makes one tool such.
+fn critical(folder: &Path) {
+    let file = folder.join("resources.toml");
+    let resources = std::fs::read_to_string(&file).unwrap();
+    let (before, after) = resources.split_once("id = \"files/write_file\"").unwrap();
+    std::fs::write(file, format!("{before}id = \"files/write_file\"\nalone = \"short\"{after}")).unwrap();
+}
+
+fn allowed(answer: serde_json::Value) -> bool {
+    answer["result"]["isError"].is_null()
+}
+
 #[tokio::test]
-async fn a_server_that_is_silent_stops_first_what_matters_most_and_one_that_starts_anew_stops_nothing() {
-    /// As long as a planned restart may take.
-    const RESTART: Duration = Duration::from_secs(5);
-    /// Longer than what matters most is decided without the server.
-    const SILENT: Duration = Duration::from_secs(11);
+async fn a_server_that_goes_away_on_purpose_records_that_and_stops_nobody_for_a_minute() {
     let mut scene = Scene::start().await;
-    let critical = |folder: &Path| {
-        let file = folder.join("resources.toml");
-        let resources = std::fs::read_to_string(&file).unwrap();
-        let (before, after) = resources.split_once("id = \"files/write_file\"").unwrap();
-        std::fs::write(file, format!("{before}id = \"files/write_file\"\nalone = \"short\"{after}")).unwrap();
-    };
     scene.change_rules(critical).await;
     let mut client = scene.client(&[]).await;
-    let allowed = |answer: serde_json::Value| answer["result"]["isError"].is_null();
     assert!(allowed(client.call("write_file").await));
     // The node has asked at least once by now.
     tokio::time::sleep(Duration::from_secs(4)).await;
     scene.world.server.stop().await;
+    tokio::time::sleep(SILENT + Duration::from_secs(4)).await;
+    assert!(allowed(client.call("write_file").await), "it is decided alone for longer than 10 s");
+    scene.world.server.restart().await;
+    let log = scene.good(&["audit", "export", "--source", "server"]).await.out;
+    let told: Vec<_> = log.lines().filter(|line| line.contains(r#""event":"server_leaving""#)).collect();
+    assert!(told.len() == 1 && told[0].contains(r#""alone_longer_s":"60""#), "{log}");
+    scene.good(&["audit", "verify"]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_stops_first_what_matters_most_and_one_that_starts_anew_stops_nothing() {
+    /// As long as a start takes at most that nobody announced.
+    const RESTART: Duration = Duration::from_secs(5);
+    let mut scene = Scene::start().await;
+    scene.change_rules(critical).await;
+    let mut client = scene.client(&[]).await;
+    assert!(allowed(client.call("write_file").await));
+    // The node has asked at least once by now.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    scene.world.server.daemon().kill().await;
     tokio::time::sleep(RESTART).await;
     assert!(allowed(client.call("write_file").await), "nothing stops within the time of a restart");
     tokio::time::sleep(SILENT - RESTART).await;

@@ -429,6 +429,7 @@ impl Agent {
             sync::Effect::CloseFollow { stream } => asks.push(Ask::Close { stream }),
             sync::Effect::ServerTime(_)
             | sync::Effect::Renewed(_)
+            | sync::Effect::Away(_)
             | sync::Effect::Alarm(_)
             | sync::Effect::Resync(_) => {}
         }

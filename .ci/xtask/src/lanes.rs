@@ -208,7 +208,7 @@ fn readme_test_command() -> Outcome {
 /// measured last is too much.
 fn instructions() -> Outcome {
     files::run("cargo", &["build", PROFILE[0], PROFILE[1], "--workspace", "--bins"])?;
-    files::run("target/ci/avouch-bench", &["papers", "--check"])
+    files::run("target/ci/avouch-bench", &["counts", "--check"])
 }
 
 fn dependencies() -> Outcome {

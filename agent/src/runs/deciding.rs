@@ -151,7 +151,7 @@ impl Wearer {
         Self { identity, formed: None }
     }
 
-    /// `alone`: how long ago the server was last heard.
+    /// `alone`: how long the server has not been heard, less what it announced.
     pub(crate) fn decide(
         &mut self,
         rules: Option<&Held>,
@@ -252,8 +252,8 @@ fn meant<'a>(held: &Held, question: &'a Question) -> Result<Cow<'a, Params>, (&'
 fn silent(resource: &str, alone: Duration, most: Duration) -> Answer {
     let (ago, most) = (alone.as_secs(), most.as_secs());
     let text = format!(
-        "the server was last heard {ago} s ago, and without it {resource} is used for {most} s at most; next: try again when \
-         the node agent follows it again"
+        "nothing was heard of the server for {ago} s, time that it announced not counted, and without it {resource} is used \
+         for {most} s at most; next: try again when the node agent follows it again"
     );
     Answer::denied("server_silent", text)
 }

@@ -207,7 +207,7 @@ impl Desk {
         answer
     }
 
-    /// How long ago the server was last heard.
+    /// How long the server has not been heard, less what it announced.
     fn alone(&self, parts: &Parts) -> Duration {
         let heard = parts.heard.at().map_or(self.asked_at, |at| at.max(self.asked_at));
         (parts.clock)().mono.since(heard)

@@ -1,17 +1,18 @@
 //! Identities that a process of a run would have outside of it: each is refused, and recorded once for the run.
 //!
-//! Never in the way of the answer that the caller gets, nor of other callers: what can't be looked at or recorded now is
-//! refused all the same.
+//! The caller waits for the look, for a moment: who has its answer may be gone, and of a process that is gone nothing can be
+//! looked at. What can't be looked at or recorded is refused all the same.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use avouch_attestors::{PinnedProcess, ProcessKey};
 use avouch_domain::{NodeEvent, SelectorSet, SpiffeId};
+use tokio::sync::oneshot;
 
 use super::Runs;
 use super::desk::Desk;
-use crate::limits::{LOOKS_PER_RUN, REFUSED_NAMES_MAX};
+use crate::limits::{LOOK_WAIT, LOOKS_PER_RUN, REFUSED_NAMES_MAX};
 use crate::peer::Caller;
 use crate::records::Durability;
 
@@ -35,16 +36,20 @@ impl Refused {
 }
 
 impl Runs {
-    /// Records which identities a process that was found in a run is refused, beside the answer that it gets. `look`: its
-    /// selectors as if it were in no run; asked for once for each process.
-    pub fn refuse<L>(&self, caller: &Caller, process: &PinnedProcess, look: impl FnOnce() -> L)
+    /// Records which identities a process that was found in a run is refused. `look`: its selectors as if it were in no run;
+    /// asked for once for each process, and waited for at most [`LOOK_WAIT`].
+    pub async fn refuse<L>(&self, caller: &Caller, process: &PinnedProcess, look: impl FnOnce() -> L)
     where
         L: Future<Output = Option<SelectorSet>> + Send + 'static,
     {
         let Some(desk) = self.desk_of_new(caller, process) else { return };
         let (runs, key, look) = (self.clone(), process.key().clone(), look());
+        let (looked, over) = oneshot::channel();
         tokio::spawn(async move {
-            let Some(selectors) = look.await else {
+            let found = look.await;
+            // Nobody may wait any more.
+            let _ = looked.send(());
+            let Some(selectors) = found else {
                 // The next call of this process is looked at.
                 desk.refused.lock().looked.remove(&key);
                 return;
@@ -58,6 +63,7 @@ impl Runs {
                 let _ = runs.0.parts.scribe.write(note, Durability::Soon).await;
             }
         });
+        let _ = tokio::time::timeout(LOOK_WAIT, over).await;
     }
 
     /// The desk of the caller's run, if nobody has looked at this process yet.

@@ -1,9 +1,10 @@
 //! One table of runs beside a real attested process: who is what, what is decided and what is recorded.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use avouch_attestors::Peer;
-use avouch_domain::fixtures::{id, identity as governed_identity};
+use avouch_domain::fixtures::{id, identity as governed_identity, set};
 use avouch_domain::{
     Code, GrantId, Kind, Needs, RequestContent, RequestId, Tick, Timestamp, TrustDomain, Whose,
 };
@@ -72,12 +73,18 @@ impl Supply for Middle {
     async fn runnable(&self, _: u32) -> BTreeSet<SpiffeId> {
         [id("/test/coder")].into()
     }
-    async fn names(&self, _: &SelectorSet) -> BTreeSet<SpiffeId> {
-        (0..*self.entitled.borrow()).map(|_| id("/test/coder")).collect()
+    async fn names(&self, selectors: &SelectorSet) -> BTreeSet<SpiffeId> {
+        let services = (*selectors == outside()).then(|| id("/billing"));
+        (0..*self.entitled.borrow()).map(|_| id("/test/coder")).chain(services).collect()
     }
     async fn facts(&self) -> AgentFacts {
         AgentFacts::default()
     }
+}
+
+/// The selectors of a service of the same user.
+fn outside() -> SelectorSet {
+    set(&["unix:uid:7"])
 }
 
 /// A server at which rules of this number are in force.
@@ -314,6 +321,45 @@ async fn what_descends_from_a_run_is_the_identity_and_nothing_else_until_it_ends
 }
 
 #[tokio::test]
+async fn a_process_of_a_run_has_its_answer_after_the_look_at_what_it_is_refused() {
+    const LOOK: Duration = Duration::from_millis(100);
+    let rig = rig();
+    let child = Child::start();
+    let inside = child.caller();
+    let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    membership(&rig, &inside);
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let look = || async {
+        tokio::time::sleep(LOOK).await;
+        Some(outside())
+    };
+    rig.runs.refuse(&inside, &inside.process().unwrap(), look).await;
+    assert!(begun.elapsed() >= LOOK, "{:?}", begun.elapsed());
+    tokio::time::resume();
+    // Its process may be gone now, and its run as well.
+    running.end("test").await;
+    drop(child);
+    let refused =
+        || rig.book.notes.lock().iter().filter(|(note, _)| note.event == NodeEvent::SvidRefused).count();
+    while refused() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(refused(), 1);
+}
+
+#[tokio::test]
+async fn a_look_that_does_not_end_holds_a_process_of_a_run_for_a_moment_only() {
+    let rig = rig();
+    let child = Child::start();
+    let inside = child.caller();
+    let _running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    membership(&rig, &inside);
+    tokio::time::pause();
+    rig.runs.refuse(&inside, &inside.process().unwrap(), std::future::pending).await;
+}
+
+#[tokio::test]
 async fn after_a_restart_of_the_agent_a_run_is_nobody_else_before_it_has_begun_again() {
     let first = rig();
     let child = Child::start();
@@ -348,7 +394,7 @@ async fn who_is_refused_again_and_again_is_worn_out() {
     let rig = rig();
     let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
     for _ in 0..crate::limits::REFUSALS_MAX {
-        let at_once = tokio::time::timeout(std::time::Duration::ZERO, running.worn_out()).await;
+        let at_once = tokio::time::timeout(Duration::ZERO, running.worn_out()).await;
         assert!(at_once.is_err());
         running.decide(&question("payroll/read")).await;
     }
@@ -544,7 +590,7 @@ async fn the_longer_the_server_is_silent_the_less_is_decided_without_it() {
     pass(600);
     let silent = running.decide(&push).await;
     assert_eq!((silent.outcome, silent.reason), ("deny", "server_silent"));
-    assert!(silent.text.contains("last heard 611 s ago"), "{}", silent.text);
+    assert!(silent.text.contains("for 611 s, time that it announced"), "{}", silent.text);
     let number = rig.heard.asks(Tick(MONO.get()));
     assert_eq!(running.decide(&push).await.reason, "server_silent", "a question is no answer");
     pass(5);

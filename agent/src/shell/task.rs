@@ -485,6 +485,7 @@ impl Task {
             // A later acknowledgement covers one that finds no room.
             Effect::Ack { stream, revision } => self.say(stream, Said::Applied(revision)),
             Effect::Renewed(number) => self.heard.answered(number),
+            Effect::Away(longer) => self.heard.goes_away(longer),
             Effect::FetchBundles { domains } => self.fetch_bundles(domains),
             Effect::Poll { whole, known } => self.poll(whole, known),
             Effect::Entries { upserts, removed } => {

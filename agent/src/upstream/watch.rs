@@ -5,6 +5,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use avouch_domain::{Bundle, EntryId, Timestamp, TrustDomain};
 use avouch_engine::sync::{Frame, NodeStanding};
@@ -187,6 +188,7 @@ fn frame(agent: &avouch_domain::SpiffeId, wire: FollowResponse) -> Result<Option
             State::Active | State::Unspecified => Frame::Node(NodeStanding::Active),
         },
         WireFrame::Renewed(renewed) => Frame::Renewed(renewed.number),
+        WireFrame::Away(away) => Frame::Away(Duration::from_secs(away.seconds.into())),
         WireFrame::Heartbeat(beat) => Frame::Heartbeat {
             agents: NonZeroU32::new(beat.agents),
             server_time: Timestamp(beat.server_time_ms),

@@ -21,6 +21,7 @@ mod trace;
 
 use std::path::PathBuf;
 
+use avouch_credential::ledger::trace::Traced;
 use avouch_proto::governance_v1 as wire;
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use serde_json::{Value, json};
@@ -88,7 +89,7 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
         return records::verify_file(&file, key.as_deref(), place, out);
     }
     if let Command::Trace { what, source, offline: Some(file), key } = &command {
-        let what = trace::What::read(what)?;
+        let what = what.parse::<Traced>()?;
         return trace::run_file(file, key.as_deref(), (&what, source.as_deref()), place, out);
     }
     let session = &mut open(place, out).await?;
@@ -106,7 +107,7 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
         Command::Audit(verb) => records::run(session, verb).await,
         // A file was traced before a server was asked for.
         Command::Trace { what, source, .. } => {
-            trace::run(session, &trace::What::read(&what)?, source.as_deref()).await
+            trace::run(session, &what.parse::<Traced>()?, source.as_deref()).await
         }
         Command::Verify { require } => requirements::verify(session, &require).await,
         Command::Console => console(session).await,

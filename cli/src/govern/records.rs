@@ -3,42 +3,39 @@
 use std::io::BufRead as _;
 use std::path::Path;
 
-use avouch_credential::ledger::{
-    ChainSummary, Header, Log, LogError, LogSummary, NodeHeader, SignedHead, Summary, head_line,
-};
+use avouch_credential::ledger::{ChainSummary, Log, LogError, LogSummary, Summary};
 use avouch_credential::x509::pem;
-use avouch_domain::{
-    ChainId, KeptHead, NodeChain, NodeHead, Receipt, SpiffeId, Stand, Timestamp, TrustDomain,
-};
+use avouch_domain::SpiffeId;
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
 use super::{AuditVerb, Place, Session};
 use crate::exit::{FAILED, FINDING};
+use crate::exported::{ExportError, Exported, Source};
 use crate::failure::Failure;
 use crate::out::Out;
 
 /// Longest line of an exported log that is read, in bytes.
 const LINE_MAX: u64 = 64 * 1024;
 
-/// Whose records are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    All,
-    Server,
-    Node(SpiffeId),
+/// Reads whose records are wanted.
+fn source(text: &str) -> Result<Source, Failure> {
+    match text {
+        "all" => Ok(Source::All),
+        "server" => Ok(Source::Server),
+        id => SpiffeId::parse(id).map(Source::Node).map_err(|e| {
+            Failure::usage(format!(
+                "--source: expected all, server or the SPIFFE ID of an agent, got \"{id}\": {e}"
+            ))
+        }),
+    }
 }
 
-impl Source {
-    fn read(text: &str) -> Result<Self, Failure> {
-        match text {
-            "all" => Ok(Self::All),
-            "server" => Ok(Self::Server),
-            id => SpiffeId::parse(id).map(Self::Node).map_err(|e| {
-                Failure::usage(format!(
-                    "--source: expected all, server or the SPIFFE ID of an agent, got \"{id}\": {e}"
-                ))
-            }),
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Status(status) => status.into(),
+            other => Self::new(FAILED, other),
         }
     }
 }
@@ -46,8 +43,8 @@ impl Source {
 pub(super) async fn run(session: &mut Session<'_>, verb: AuditVerb) -> Result<(), Failure> {
     match verb {
         AuditVerb::Export { source } => {
-            let mut log = Exported::of(session, &Source::read(&source)?).await?;
-            while let Some(lines) = log.next(session).await? {
+            let mut log = Exported::of(&mut session.client, &self::source(&source)?).await?;
+            while let Some(lines) = log.next(&mut session.client).await? {
                 for line in lines {
                     session.out.line(&line);
                 }
@@ -58,8 +55,8 @@ pub(super) async fn run(session: &mut Session<'_>, verb: AuditVerb) -> Result<()
         // A file was verified before a server was asked for.
         AuditVerb::Verify { key, .. } => {
             let mut check = Check::new(key.as_deref())?;
-            let mut log = Exported::of(session, &Source::All).await?;
-            while let Some(lines) = log.next(session).await? {
+            let mut log = Exported::of(&mut session.client, &Source::All).await?;
+            while let Some(lines) = log.next(&mut session.client).await? {
                 lines.iter().try_for_each(|line| check.line(line))?;
             }
             let summary = check.finish()?;
@@ -86,123 +83,6 @@ async fn key(session: &mut Session<'_>) -> Result<(), Failure> {
     };
     session.out.say(&pem::encode(pem::PUBLIC_KEY, &head.key));
     Ok(())
-}
-
-/// One part of the log.
-enum Part {
-    Server,
-    /// With the number by which the server knows it.
-    Chain(u64, NodeChain),
-}
-
-/// The log as the lines of an export: the server's, then the nodes', in the order in which their chains began.
-pub(super) struct Exported {
-    /// Last first.
-    parts: Vec<Part>,
-    after: u64,
-    begun: bool,
-}
-
-impl Exported {
-    pub(super) async fn of(session: &mut Session<'_>, source: &Source) -> Result<Self, Failure> {
-        let mut parts = Vec::new();
-        if !matches!(source, Source::Node(_)) {
-            parts.push(Part::Server);
-        }
-        let named = match source {
-            Source::Server => return Ok(Self { parts, after: 0, begun: false }),
-            Source::All => String::new(),
-            Source::Node(id) => id.to_string(),
-        };
-        let mut after = 0;
-        loop {
-            let request = wire::ListChainsRequest { source: named.clone(), after };
-            let page = session.client.list_chains(request).await?.into_inner().chains;
-            let Some(last) = page.last() else { break };
-            after = last.number;
-            for chain in page.into_iter().filter(|chain| chain.first > 0) {
-                parts.push(Part::Chain(chain.number, chain_of(&chain)?));
-            }
-        }
-        if let (Source::Node(id), true) = (source, parts.is_empty()) {
-            return Err(Failure::new(FAILED, format!("the server has no records of {id}")));
-        }
-        parts.reverse();
-        Ok(Self { parts, after: 0, begun: false })
-    }
-
-    /// The next lines; `None` at the end.
-    pub(super) async fn next(&mut self, session: &mut Session<'_>) -> Result<Option<Vec<String>>, Failure> {
-        let Some(part) = self.parts.last() else { return Ok(None) };
-        let chain = match part {
-            Part::Server => 0,
-            Part::Chain(number, _) => *number,
-        };
-        let request = wire::ListRecordsRequest { after: self.after, limit: 0, chain };
-        let page = session.client.list_records(request).await?.into_inner();
-        let mut lines = Vec::with_capacity(page.lines.len() + page.heads.len() + 1);
-        if !self.begun {
-            self.begun = true;
-            lines.push(match part {
-                Part::Server => {
-                    let domain = TrustDomain::new(&page.trust_domain)
-                        .map_err(|e| Failure::new(FAILED, format!("the server's trust domain: {e}")))?;
-                    Header::new(&domain, page.first.max(1)).line()
-                }
-                Part::Chain(_, chain) => NodeHeader::new(chain, page.first.max(1)).line(),
-            });
-        } else if page.lines.is_empty() {
-            self.parts.pop();
-            (self.after, self.begun) = (0, false);
-            return Ok(Some(lines));
-        }
-        let mut heads = page.heads.into_iter().peekable();
-        for (seq, line) in (page.first..).zip(page.lines) {
-            lines.push(line);
-            self.after = seq;
-            while let Some(head) = heads.next_if(|head| head.seq <= seq) {
-                lines.push(match part {
-                    Part::Server => head_of(head)?.line(),
-                    Part::Chain(..) => head_line(&kept_head_of(head)?),
-                });
-            }
-        }
-        Ok(Some(lines))
-    }
-}
-
-fn chain_of(chain: &wire::NodeChain) -> Result<NodeChain, Failure> {
-    let source = SpiffeId::parse(&chain.source)
-        .map_err(|e| Failure::new(FAILED, format!("a chain is of \"{}\": {e}", chain.source)))?;
-    let id = ChainId::from_text(&chain.chain)
-        .ok_or_else(|| Failure::new(FAILED, format!("a chain has the name \"{}\"", chain.chain)))?;
-    Ok(NodeChain { source, id })
-}
-
-fn hash_of(hash: Vec<u8>) -> Result<[u8; 32], Failure> {
-    hash.try_into().map_err(|_| Failure::new(FAILED, "a head has a hash of another length"))
-}
-
-fn kept_head_of(head: wire::Head) -> Result<KeptHead, Failure> {
-    Ok(KeptHead {
-        head: NodeHead {
-            stand: Stand { seq: head.seq, hash: hash_of(head.hash)? },
-            at: Timestamp(head.at_ms),
-            certificate: head.certificate,
-            signature: head.node_signature,
-        },
-        receipt: Receipt { key: head.key, signature: head.signature },
-    })
-}
-
-fn head_of(head: wire::Head) -> Result<SignedHead, Failure> {
-    Ok(SignedHead {
-        seq: head.seq,
-        hash: hash_of(head.hash)?,
-        at: Timestamp(head.at_ms),
-        key: head.key,
-        signature: head.signature,
-    })
 }
 
 /// A log under examination.

@@ -20,6 +20,8 @@ pub enum AuditEvent {
     NodeGap,
     /// A node sent another record than the one it had sent under the same number.
     NodeConflict,
+    /// A server goes away on purpose, and nodes that follow it decide alone for longer.
+    ServerLeaving,
     JoinTokenCreated,
     JoinTokenSpent,
     JoinTokenExpired,
@@ -86,6 +88,7 @@ impl AuditEvent {
             Self::NodeChainBegan => "node_chain_began",
             Self::NodeGap => "node_gap",
             Self::NodeConflict => "node_conflict",
+            Self::ServerLeaving => "server_leaving",
             Self::JoinTokenCreated => "join_token_created",
             Self::JoinTokenSpent => "join_token_spent",
             Self::JoinTokenExpired => "join_token_expired",

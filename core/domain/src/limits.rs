@@ -83,5 +83,7 @@ pub const ALONE_SHORT: Duration = Duration::from_secs(10);
 pub const ALONE_MIDDLE: Duration = Duration::from_secs(60);
 /// The same for everything else: the longest that a node which hears of no stop goes on.
 pub const ALONE_LONG: Duration = Duration::from_secs(600);
+/// How much longer that is while a server that went away on purpose comes back, at most and once.
+pub const AWAY_MAX: Duration = Duration::from_secs(60);
 /// For how long the drill of a stop counts as one.
 pub const DRILL_COUNTS: Duration = Duration::from_secs(90 * 86_400);

@@ -217,7 +217,7 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
             matches!(key, RowKey::Node(id) if row.subject == id.as_str())
         }
         // Of what is no row: they come alone.
-        E::NodeChainBegan | E::NodeGap | E::NodeConflict => false,
+        E::NodeChainBegan | E::NodeGap | E::NodeConflict | E::ServerLeaving => false,
         E::PersonProposed | E::PersonAdded | E::PersonSignIn | E::PersonLeft => {
             matches!(key, RowKey::Person(id) if row.subject == id.as_str())
         }

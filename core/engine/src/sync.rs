@@ -218,7 +218,10 @@ impl Sync {
             Frame::Renewed(number) if self.stream.as_ref().is_some_and(|stream| stream.current) => {
                 self.effects.push_back(Effect::Renewed(number));
             }
-            Frame::Renewed(_) => {}
+            Frame::Away(longer) if self.stream.as_ref().is_some_and(|stream| stream.current) => {
+                self.effects.push_back(Effect::Away(longer));
+            }
+            Frame::Renewed(_) | Frame::Away(_) => {}
             Frame::Resync { reason, history_differs } => {
                 if let Some(stream) = &mut self.stream {
                     stream.resynced = true;

@@ -63,7 +63,7 @@ pub struct Renew {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FollowResponse {
-    #[prost(oneof = "follow_response::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "follow_response::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 16")]
     pub frame: ::core::option::Option<follow_response::Frame>,
 }
 /// Nested message and enum types in `FollowResponse`.
@@ -88,6 +88,8 @@ pub mod follow_response {
         Rules(super::RulesNotice),
         #[prost(message, tag = "9")]
         Renewed(super::Renewed),
+        #[prost(message, tag = "16")]
+        Away(super::Away),
     }
 }
 /// The stream is open and the agent may follow.
@@ -210,6 +212,13 @@ pub struct Heartbeat {
     /// As in Welcome.
     #[prost(uint32, tag = "3")]
     pub agents: u32,
+}
+/// The server goes away on purpose, and means to be back. To an agent that has applied everything; the last frame of its stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Away {
+    /// What the agent decides alone may be for so much longer, once.
+    #[prost(uint32, tag = "1")]
+    pub seconds: u32,
 }
 /// The answer to Renew, behind everything that was sent before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

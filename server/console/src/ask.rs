@@ -83,6 +83,15 @@ impl Visit {
         Ok(chains)
     }
 
+    /// The chain of this number.
+    pub(crate) async fn chain(&mut self, number: u64) -> Result<wire::NodeChain, Status> {
+        let after = number.saturating_sub(1);
+        let asked = wire::ListChainsRequest { source: String::new(), after };
+        let page = self.governance.list_chains(asked).await?.into_inner().chains;
+        let found = page.into_iter().find(|chain| chain.number == number);
+        found.ok_or_else(|| Status::not_found("No node has a chain of this number."))
+    }
+
     /// The last records of these chains, newest first.
     pub(crate) async fn recent(&mut self, chains: &[wire::NodeChain]) -> Result<Vec<Happened>, Status> {
         let mut all = Vec::new();
@@ -104,8 +113,11 @@ impl Visit {
         let limit = i32::try_from(most).unwrap_or(i32::MAX);
         let asked = wire::ListRecordsRequest { after, limit, chain };
         let mut got = self.governance.list_records(asked).await?.into_inner();
-        let read = if chain == 0 { of_server } else { of_node };
-        Ok((got.lines.iter().filter_map(|line| read(line)).collect(), got.heads.pop()))
+        let read = |line: &String| match chain {
+            0 => of_server(line),
+            _ => of_node(chain, line),
+        };
+        Ok((got.lines.iter().filter_map(read).collect(), got.heads.pop()))
     }
 
     /// A request with its text; `None` if the text is not the one that was hashed.
@@ -137,6 +149,7 @@ fn of_server(line: &str) -> Option<Happened> {
     let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     Some(Happened {
         source: String::new(),
+        chain: 0,
         seq: record.seq,
         at: record.at,
         event: record.event,
@@ -146,11 +159,12 @@ fn of_server(line: &str) -> Option<Happened> {
     })
 }
 
-fn of_node(line: &str) -> Option<Happened> {
+fn of_node(chain: u64, line: &str) -> Option<Happened> {
     let record = read_node_line(line).ok()?;
     let detail = record.details().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Some(Happened {
         source: record.source.into_owned(),
+        chain,
         seq: record.seq,
         at: record.at.into_owned(),
         event: record.event.into_owned(),

@@ -13,6 +13,7 @@ mod limits;
 mod live;
 pub mod pages;
 mod places;
+mod proving;
 mod routes;
 pub mod sessions;
 mod whose;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 use avouch_domain::{LogPosition, Now};
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 
@@ -56,6 +57,8 @@ pub struct Console {
     clock: fn() -> Now,
     /// Streams of news, by the form token of their session.
     streams: Places<String>,
+    /// Whose turn it is to have the log read.
+    reading: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Console {
@@ -81,6 +84,7 @@ impl Console {
             changes,
             clock,
             streams: Places::new(STREAMS_PER_SESSION, STREAMS_MAX),
+            reading: Arc::new(Semaphore::new(1)),
         }
     }
 

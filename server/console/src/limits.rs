@@ -56,6 +56,10 @@ pub const LOOKED_BACK: u64 = 500;
 pub const CHAINS: usize = 16;
 /// Pages of chains that are read to find them.
 pub const CHAIN_PAGES: usize = 16;
+/// Lines of the log that are read at a time to verify it or to trace a decision: a second's work or two.
+pub const READ_MAX: usize = 200_000;
+/// Longest time that this takes.
+pub const READ_TIME: Duration = Duration::from_secs(10);
 /// Requests whose text is shown.
 pub const CARDS: usize = 20;
 /// Decisions shown of one identity.

@@ -14,6 +14,7 @@ mod markup;
 mod moment;
 mod parts;
 mod plain;
+mod proof;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,8 @@ mod words;
 
 use std::collections::BTreeMap;
 
+use avouch_credential::ledger::trace::Hop;
+use avouch_credential::ledger::{LogError, LogSummary};
 use avouch_domain::Timestamp;
 use avouch_proto::governance_v1 as wire;
 
@@ -29,6 +32,7 @@ pub use identities::identities;
 pub use identity::{identity, stopped};
 pub use log::log;
 pub use plain::{failed, leaving, sentence, signed_out, stranger};
+pub use proof::{traced, verified};
 pub use requests::requests;
 
 /// The style sheet, at `/assets/console.css`.
@@ -144,6 +148,8 @@ pub struct Requests<'a> {
 pub struct Happened {
     /// SPIFFE ID of the node; empty: the server.
     pub source: String,
+    /// Number of its chain; 0: the server's log.
+    pub chain: u64,
     pub seq: u64,
     /// RFC 3339.
     pub at: String,
@@ -168,4 +174,25 @@ pub struct Log<'a> {
     pub older: u64,
     /// The newest signed head; absent: none yet.
     pub head: Option<&'a wire::Head>,
+}
+
+/// What became of checking a part of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Verified<'a> {
+    pub whose: &'a str,
+    /// 0: the server's log.
+    pub chain: u64,
+    pub checked: Result<&'a LogSummary, &'a LogError>,
+}
+
+/// Who is behind a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Traced<'a> {
+    /// SPIFFE ID of the node that decided.
+    pub source: &'a str,
+    pub chain: u64,
+    /// Number of the decision.
+    pub record: u64,
+    /// The hops, or why nothing is traced.
+    pub hops: Result<&'a [Hop], &'a LogError>,
 }

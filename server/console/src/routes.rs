@@ -13,7 +13,7 @@ use crate::forms::Fields;
 use crate::http::{Answer, Asked, Place, html, problem, see};
 use crate::limits::{CHAINS, CHAINS_SHOWN, FIRST_FEW, PAST, RECORDS, ROWS, USED};
 use crate::sessions::{form_token, room};
-use crate::{Console, pages};
+use crate::{Console, pages, proving};
 
 /// Uses a link.
 pub(crate) fn sign_in(console: &Console, place: &Place, code: &str) -> Answer {
@@ -75,6 +75,8 @@ pub(crate) async fn page(console: &Console, asked: &Asked<'_>, query: &Fields) -
         "identity" => identity(&mut visit, domain, query.get("name"), said(query.get("done"))).await,
         "requests" => requests(&mut visit, domain, said(query.get("done"))).await,
         "log" => log(&mut visit, domain, query.number("chain"), query.number("before")).await,
+        "verify" => verify(console, &mut visit, query.number("chain")).await,
+        "trace" => trace(console, &mut visit, query.number("chain"), query.number("record")).await,
         _ => Err(Status::not_found("There is no such page.")),
     };
     match shown {
@@ -244,4 +246,23 @@ async fn log(visit: &mut Visit, domain: &str, chain: u64, before: u64) -> Made {
     let older = records.last().map_or(0, |oldest| if oldest.seq > 1 { oldest.seq } else { 0 });
     let shown = pages::Log { records: &records, chains: &chains, chain, older, head: head.as_ref() };
     Ok(pages::log(&visit.frame(domain), &shown))
+}
+
+async fn verify(console: &Console, visit: &mut Visit, chain: u64) -> Made {
+    let found = match chain {
+        0 => None,
+        number => Some(visit.chain(number).await?),
+    };
+    let checked = proving::verify(visit, &console.reading, found.as_ref()).await?;
+    let whose = found.as_ref().map_or("the server", |chain| &chain.source);
+    let shown = pages::Verified { whose, chain, checked: checked.as_ref() };
+    Ok(pages::verified(&visit.frame(&console.trust_domain), &shown))
+}
+
+async fn trace(console: &Console, visit: &mut Visit, chain: u64, record: u64) -> Made {
+    let found = visit.chain(chain).await?;
+    let story = proving::trace(visit, &console.reading, &found, record).await?;
+    let hops = story.as_ref().map(|hops| hops.as_slice());
+    let shown = pages::Traced { source: &found.source, chain, record, hops };
+    Ok(pages::traced(&visit.frame(&console.trust_domain), &shown))
 }

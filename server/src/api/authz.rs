@@ -175,7 +175,7 @@ pub const METHODS: &[Method] = &[
     local(LOGGER, "ResetLogLevel"),
     local(HEALTH, "Check"),
     local(HEALTH, "Watch"),
-    row(WATCH, "Follow", AGENT),
+    Method { drains_itself: true, ..row(WATCH, "Follow", AGENT) },
     row(WATCH, "FetchBundles", AGENT),
     row(WATCH, "FetchIdentities", AGENT),
     row(RULES, "Fetch", AGENT),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch_domain::limits::AWAY_MAX;
 use avouch_domain::{Bundle, Entry, EntryId, Revision, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::history;
 use avouch_proto::convert::{
@@ -19,7 +20,7 @@ use avouch_proto::watch_v1::follow_response::Frame;
 use avouch_proto::watch_v1::node_state::State;
 use avouch_proto::watch_v1::watch_server::Watch;
 use avouch_proto::watch_v1::{
-    BundleNotice, Delta, FetchBundlesRequest, FetchBundlesResponse, FetchIdentitiesRequest,
+    Away, BundleNotice, Delta, FetchBundlesRequest, FetchBundlesResponse, FetchIdentitiesRequest,
     FetchIdentitiesResponse, FollowRequest, FollowResponse, Heartbeat, Hello, NodeState, Position, Renewed,
     Resync, RulesNotice, SnapshotChunk, Welcome,
 };
@@ -75,11 +76,11 @@ impl Watch for WatchApi {
         tokio::spawn(async move {
             let line = call.audit();
             let ended = tokio::select! {
+                // First, so that it may say farewell.
+                biased;
                 ended = follow(&services, &call, steps, &replies) => ended,
                 () = standing_over(&call) => Err(Status::unavailable("agent SVID has ended")),
-                () = call.connection.leaving.cancelled() => {
-                    Err(Status::unavailable("connection is going away: follow again"))
-                }
+                () = call.connection.leaving.cancelled() => Err(going_away()),
                 () = replies.closed() => Err(Status::cancelled("agent went away")),
             };
             let ended = match line.conclude(ended) {
@@ -200,6 +201,34 @@ async fn follow(
                 None => return Err(Status::cancelled("agent closed the stream")),
             },
             _ = silence.tick() => beat(services, &feed, call, replies).await?,
+            () = call.connection.leaving.cancelled() => {
+                if call.gate.drain.begun().is_cancelled() {
+                    farewell(&mut feed, call, replies).await?;
+                }
+                return Err(going_away());
+            }
+        }
+    }
+}
+
+fn going_away() -> Status {
+    Status::unavailable("connection is going away: follow again")
+}
+
+/// Says that this server goes away, if the agent has heard of everything; what it has not is told instead.
+async fn farewell(feed: &mut AgentFeed, call: &Call, replies: &Replies) -> Result<(), Status> {
+    tokio::select! {
+        biased;
+        update = feed.next(call.gate.clock) => match update {
+            Some(update) => deliver(update, replies).await,
+            None => Ok(()),
+        },
+        () = std::future::ready(()) => {
+            if !feed.may_be_left() {
+                return Ok(());
+            }
+            let seconds = u32::try_from(AWAY_MAX.as_secs()).unwrap_or(u32::MAX);
+            send(replies, Frame::Away(Away { seconds })).await
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use avouch_domain::limits::AWAY_MAX;
 use avouch_domain::{Revision, SpiffeId, Tick};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -122,11 +123,14 @@ impl Feed {
         }
     }
 
-    /// When an agent last wanted to hear that, as far as it is known. Of one that follows and has not, when this server
-    /// started; one that does not may follow another.
+    /// From when on what an agent decides by itself counts, at the latest: when it last wanted to hear that, as far as it is known,
+    /// and not before what a server before this one may have given it. One that does not follow may follow another.
     #[must_use]
     pub fn renewed(&self, agent: &SpiffeId) -> Option<Tick> {
         let state = self.0.state.lock();
-        state.renewed.get(agent).copied().or_else(|| state.follows(agent).then_some(self.0.started))
+        // Until it followed, another server may have gone away and given it more.
+        let followed = state.follows_since(agent).map(|since| since + AWAY_MAX);
+        let known = state.renewed.get(agent).copied().max(followed)?;
+        Some(known.max(self.0.started + AWAY_MAX))
     }
 }

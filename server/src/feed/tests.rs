@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use avouch_domain::fixtures::{domain, entry, id, set};
+use avouch_domain::limits::AWAY_MAX;
 use avouch_domain::{Holder, Now, Tick};
 use avouch_engine::plan::{entries, nodes};
 use avouch_store::Store;
@@ -188,9 +189,12 @@ async fn what_is_not_known_of_renewals_is_not_said() {
     world.attest(AGENT).await;
     assert_eq!(world.feed.renewed(&id(AGENT)), None, "it may follow another server");
     let _stream = world.feed.follow(&id(AGENT), None, vec![]);
-    assert_eq!(world.feed.renewed(&id(AGENT)), Some(clock().mono), "not before this one started");
+    let least = Some(clock().mono + AWAY_MAX);
+    assert_eq!(world.feed.renewed(&id(AGENT)), least, "a server before this one may have given it a minute");
+    world.feed.renews(&id(AGENT));
+    assert_eq!(world.feed.renewed(&id(AGENT)), least, "also if it has asked, and may not have heard");
     world.feed.renews(&id("/spire/agent/t/nobody"));
-    assert!(world.feed.0.state.lock().renewed.is_empty(), "only of those who are there");
+    assert_eq!(world.feed.0.state.lock().renewed.len(), 1, "only of those who are there");
 }
 
 #[tokio::test]

@@ -5,8 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use avouch_domain::limits::{ALONE_LONG, SELF_ACTING_SVID_MAX};
-use avouch_domain::{Cause, Identity, Kind, Now, PersonId, Revision, SpiffeId, StopTried, Tick, Timestamp};
+use avouch_domain::limits::{ALONE_LONG, AWAY_MAX, SELF_ACTING_SVID_MAX};
+use avouch_domain::{
+    AuditEvent, AuditRow, Cause, Holder, Identity, Kind, Now, PersonId, Plan, Revision, SpiffeId, StopTried,
+    Tick, Timestamp,
+};
 use avouch_engine::Registry;
 use avouch_engine::entitle::agents_of_name;
 use avouch_engine::plan::identities::{self, IdentityError, Trial};
@@ -111,6 +114,27 @@ pub(super) struct Stopped {
 }
 
 impl Services {
+    /// This server goes away on purpose. Records that, and has the nodes that follow it, and have heard of everything, decide alone
+    /// for [`AWAY_MAX`] longer; if it can't be recorded, they do not.
+    pub async fn leave(&self, now: Now) {
+        let agents = self.followers();
+        if agents == 0 {
+            return;
+        }
+        let detail = vec![("agents", agents.to_string()), ("alone_longer_s", AWAY_MAX.as_secs().to_string())];
+        let subject = match &self.0.holder {
+            Holder::Server(name) => name.to_string(),
+            Holder::TrustDomain => self.trust_domain().to_string(),
+        };
+        let (event, actor) = (AuditEvent::ServerLeaving, "server".to_owned());
+        let row = AuditRow { at: now.wall, event, actor, subject, detail };
+        let plan = Plan { audit: vec![row], ..Plan::default() };
+        match self.0.writer.write(move |_| (plan.clone(), ())).await {
+            Ok(()) => self.0.feed.leave(|| self.registry().position().revision).await,
+            Err(error) => tracing::error!(%error, "Could not record that this server goes away"),
+        }
+    }
+
     /// Does a step that takes an identity out of force, or the drill of one, and waits until the nodes that follow have
     /// confirmed it, at most [`STOP_CONFIRM_MAX`].
     ///
@@ -180,9 +204,11 @@ impl Services {
     async fn bounds(&self, now: Now, before: Before, revision: Revision) -> Bounds {
         let answered = self.0.feed.confirmed(&before.agents, revision, STOP_CONFIRM_MAX).await;
         let ended = (self.0.clock)();
+        let longer = if self.0.feed.leaves() { AWAY_MAX } else { Duration::ZERO };
+        let heard = |agent: &SpiffeId| self.0.feed.renewed(agent).map(|at| at + longer);
         let node = |agent: SpiffeId| StopNode {
             took: answered.get(&agent).map(|at| at.since(now.mono)),
-            decides_until: (!before.endless).then(|| decides_until(self.0.feed.renewed(&agent), ended)),
+            decides_until: (!before.endless).then(|| decides_until(heard(&agent), ended)),
             agent,
         };
         // Who was shut out hears nothing, and goes on as long as somebody who is cut off.
@@ -206,10 +232,11 @@ impl Services {
     }
 }
 
-/// The longest that a node goes on which hears nothing from now on. `renewed`: when it last wanted to hear of this server;
-/// `None`: nobody knows, so perhaps just now.
+/// The longest that a node goes on which hears nothing from now on. `renewed`: from when on it counts; `None`: nobody knows, so
+/// perhaps from now, and from a server that went away on purpose.
 fn decides_until(renewed: Option<Tick>, now: Now) -> Timestamp {
-    now.wall + renewed.map_or(ALONE_LONG, |at| ALONE_LONG.saturating_sub(now.mono.since(at)))
+    let from = renewed.unwrap_or(now.mono + AWAY_MAX);
+    now.wall + (from + ALONE_LONG).since(now.mono)
 }
 
 /// The longest life of an SVID of this name that may be out; `None`: no entry gives one.
@@ -253,6 +280,6 @@ mod tests {
         let now = Now { wall: Timestamp::from_secs(5_000), mono: Tick(1_000_000) };
         assert_eq!(decides_until(Some(Tick(999_000)), now), Timestamp::from_secs(5_000 + 599));
         assert_eq!(decides_until(Some(Tick(0)), now), now.wall);
-        assert_eq!(decides_until(None, now), Timestamp::from_secs(5_600), "what is not known is the longest");
+        assert_eq!(decides_until(None, now), Timestamp::from_secs(5_660), "what is not known is the longest");
     }
 }

@@ -14,6 +14,7 @@ mod record;
 mod sections;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod verify;
 
 pub use head::{HeadError, SignedHead};

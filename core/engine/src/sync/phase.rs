@@ -64,6 +64,7 @@ pub fn kind(input: &Input) -> &'static str {
             Frame::Node(NodeStanding::Evicted) => "evicted",
             Frame::Heartbeat { .. } => "heartbeat",
             Frame::Renewed(_) => "renewed",
+            Frame::Away(_) => "away",
             Frame::Resync { .. } => "resync",
         },
         Input::FollowEnded { failure, .. } => {

@@ -111,6 +111,7 @@ impl World {
                 | Effect::Synced
                 | Effect::Connected
                 | Effect::Renewed(_)
+                | Effect::Away(_)
                 | Effect::ServerTime(_) => {}
             }
         }

@@ -21,6 +21,7 @@ struct Rig {
     refusals: Vec<AgentRefusal>,
     synced: usize,
     renewed: Vec<u64>,
+    away: Vec<Duration>,
 }
 
 fn at(epoch: i64, revision: u64) -> LogPosition {
@@ -44,6 +45,7 @@ impl Rig {
             refusals: Vec::new(),
             synced: 0,
             renewed: Vec::new(),
+            away: Vec::new(),
         };
         rig.put(Input::Start);
         rig
@@ -67,6 +69,7 @@ impl Rig {
                 }
                 Effect::Synced => self.synced += 1,
                 Effect::Renewed(number) => self.renewed.push(number),
+                Effect::Away(longer) => self.away.push(longer),
                 Effect::Refused(refusal) => self.refusals.push(refusal),
                 Effect::Alarm(_) => self.alarms += 1,
                 Effect::Resync(_) => self.resyncs += 1,
@@ -203,6 +206,18 @@ fn an_answer_counts_only_where_everything_before_it_is_applied() {
     rig.frame(Frame::Resync { reason: "x".into(), history_differs: false });
     rig.frame(Frame::Renewed(3));
     assert_eq!(rig.renewed, [2]);
+}
+
+#[test]
+fn a_server_that_goes_away_is_believed_only_where_everything_before_that_is_applied() {
+    let mut rig = Rig::new();
+    let minute = Duration::from_secs(60);
+    rig.welcome();
+    rig.frame(Frame::Away(minute));
+    assert!(rig.away.is_empty(), "a stop may be in what is still to come");
+    rig.snapshot(&["a"], &[], at(1, 5), true);
+    rig.frame(Frame::Away(minute));
+    assert_eq!(rig.away, [minute]);
 }
 
 #[test]

@@ -94,6 +94,8 @@ pub enum Frame {
     },
     /// The answer to the question with this number, behind everything that was sent before it.
     Renewed(u64),
+    /// The server goes away on purpose: what is decided alone may be for so much longer.
+    Away(Duration),
     /// The server can't continue from where the agent stands: a snapshot follows.
     Resync {
         reason: String,
@@ -186,6 +188,9 @@ pub enum Effect {
     Connected,
     /// The server answered the question with this number, and everything that it had sent before is applied.
     Renewed(u64),
+    /// The server goes away on purpose, everything that it had sent before is applied, and what is decided alone may be for so
+    /// much longer.
+    Away(Duration),
     /// The server's clock, just now.
     ServerTime(Timestamp),
     /// The agent must attest again, or stop. Nothing is tried until `Start`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use avouch_credential::ledger::trace::Seen;
 use avouch_credential::shown::laid_out;
 use avouch_domain::Timestamp;
 use avouch_proto::governance_v1 as wire;
@@ -280,6 +281,23 @@ impl World {
         log(&self.frame(), &page).unwrap()
     }
 
+    /// Who is behind a decision: one hop known, one not.
+    pub(super) fn traced(&self) -> String {
+        let text = |known: &str| if self.text.is_empty() { known.to_owned() } else { self.text.clone() };
+        let seen = Seen { source: text("spiffe://example.org/spire/agent/a"), seq: 7, ..Seen::default() };
+        let known = Some((text("tool.call of files/write_file: deny"), seen));
+        let hops = [Hop { name: "decision", known }, Hop { name: "owner", known: None }];
+        let shown = Traced { source: &self.text, chain: 1, record: 7, hops: Ok(&hops) };
+        traced(&self.frame(), &shown).unwrap()
+    }
+
+    /// A part of the log that holds, or does not.
+    pub(super) fn verified(&self, holds: bool) -> String {
+        let (summary, broken) = (LogSummary::default(), LogError::Twice(self.text.clone()));
+        let checked = if holds { Ok(&summary) } else { Err(&broken) };
+        verified(&self.frame(), &Verified { whose: &self.text, chain: 0, checked }).unwrap()
+    }
+
     /// All pages in all their forms, by name.
     pub(super) fn pages(&self) -> Vec<(&'static str, String)> {
         let it = self.identities.first().cloned().unwrap_or_else(coder);
@@ -292,6 +310,9 @@ impl World {
             ("stale requests", self.requests(true)),
             ("log", self.log(0)),
             ("log of a chain", self.log(1)),
+            ("verified", self.verified(true)),
+            ("broken", self.verified(false)),
+            ("traced", self.traced()),
             ("signed out", signed_out("example.org", self.provider.as_deref()).unwrap()),
             ("stranger", stranger(&self.text, &self.text, false).unwrap()),
             ("stranger who waits", stranger(&self.text, &self.text, true).unwrap()),
@@ -314,6 +335,7 @@ pub(super) fn decision() -> Happened {
     let detail = [("action", "tool.call"), ("outcome", "deny"), ("reason", "no_rule"), ("rules", "7")];
     Happened {
         source: "spiffe://example.org/spire/agent/x509pop/0f3a".into(),
+        chain: 1,
         seq: 4_242,
         at: "2026-11-29T01:57:00.123Z".into(),
         event: "decision".into(),

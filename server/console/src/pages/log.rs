@@ -1,6 +1,6 @@
 //! The log, newest first: the server's records, or those of one chain of a node.
 //!
-//! Never says that a record is true: how to verify the log stands beside it.
+//! Never says that a record is true: what verifies the log, and traces a decision, stands beside it.
 
 use askama::Template;
 use avouch_credential::shown::plain;
@@ -20,7 +20,6 @@ struct LogPage<'a> {
     chain: u64,
     chains: Vec<Choice>,
     records: Vec<Row<'a>>,
-    decisions: bool,
     older: u64,
     head: Option<Head>,
 }
@@ -61,7 +60,6 @@ pub fn log(frame: &Frame<'_>, log: &Log<'_>) -> Result<String, askama::Error> {
         chains: chains(frame, log, &whose),
         whose,
         chain: log.chain,
-        decisions: records.iter().any(|row| row.decision),
         records,
         older: log.older,
         head: log.head.map(|head| Head {
@@ -107,6 +105,6 @@ fn row<'a>(frame: &Frame<'_>, record: &'a Happened) -> Row<'a> {
         identity: identity.then(|| named(frame, &record.subject)),
         subject: who(frame, path(&record.subject, frame.trust_domain)),
         detail: detail.collect::<Vec<_>>().join(", "),
-        decision: record.event == "decision",
+        decision: record.chain > 0 && record.event == "decision",
     }
 }

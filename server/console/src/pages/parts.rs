@@ -7,7 +7,7 @@ use avouch_credential::shown::plain;
 use avouch_proto::governance_v1 as wire;
 
 use super::moment::{Moment, moment, recorded};
-use super::words::{argument, outcome, path, reason};
+use super::words::{outcome, path, reason};
 use super::{Frame, Happened};
 
 /// The pages of the navigation.
@@ -157,8 +157,8 @@ pub(super) struct Decided {
     pub(super) outcome: String,
     pub(super) class: &'static str,
     pub(super) why: String,
-    /// The command that shows who is behind it; empty: there is none.
-    pub(super) trace: String,
+    /// Where it stands in the log, if that leads to those who are behind it.
+    pub(super) trace: Option<(u64, u64)>,
 }
 
 pub(super) fn decided(frame: &Frame<'_>, record: &Happened) -> Decided {
@@ -167,10 +167,6 @@ pub(super) fn decided(frame: &Frame<'_>, record: &Happened) -> Decided {
     let what = get("action").unwrap_or(&record.event);
     let why = get("reason").map(|word| reason(word).into_owned());
     let by = get("by").map(|rules| format!(" ({})", plain(rules))).unwrap_or_default();
-    let source = match record.source.as_str() {
-        "" => String::new(),
-        source => format!(" --source {}", argument(source)),
-    };
     Decided {
         at: recorded(&record.at, frame.now),
         who: who(frame, &record.actor),
@@ -178,6 +174,6 @@ pub(super) fn decided(frame: &Frame<'_>, record: &Happened) -> Decided {
         outcome: if decision { outcome(result).into_owned() } else { "refused".to_owned() },
         class: super::words::class(result),
         why: why.unwrap_or_else(|| "the record says no reason".to_owned()) + &by,
-        trace: if decision { format!("avouch trace {}{source}", record.seq) } else { String::new() },
+        trace: (decision && record.chain > 0).then_some((record.chain, record.seq)),
     }
 }

@@ -366,11 +366,28 @@ fn home_says_what_is_not_protected() {
 }
 
 #[test]
-fn a_refusal_says_why_in_words_and_names_the_command_that_traces_it() {
+fn a_refusal_says_why_in_words_and_leads_to_who_is_behind_it() {
     let home = visible(&World::full().home());
     assert!(home.contains("no rule allows it") && home.contains("3 minutes ago"));
-    assert!(home.contains("avouch trace 4242 --source spiffe://example.org/spire/agent/x509pop/0f3a"));
-    assert!(visible(&World::full().log(0)).contains("avouch trace 4242"));
+    for html in [World::full().home(), World::full().log(1)] {
+        let leads = |tag: &Tag| tag.get("href") == Some("trace?chain=1&amp;record=4242");
+        assert!(read(&html).iter().any(leads), "{html}");
+    }
+}
+
+#[test]
+fn a_trace_says_which_record_proves_each_hop_and_what_none_does() {
+    let html = visible(&World::empty().traced());
+    assert!(html.contains("record 7 of /spire/agent/a") && html.contains("no record says"), "{html}");
+    assert!(html.contains("1 unknown") && !html.contains("Every hop is proven"), "{html}");
+}
+
+#[test]
+fn nothing_is_said_of_records_that_do_not_hold() {
+    let world = World::empty();
+    assert!(visible(&world.verified(true)).contains("They hold"));
+    let html = visible(&world.verified(false));
+    assert!(html.contains("They do not hold") && !html.contains("no gap"), "{html}");
 }
 
 #[test]
