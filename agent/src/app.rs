@@ -28,6 +28,7 @@ use crate::clock;
 use crate::config::{AgentConfig, KeyManagerConfig};
 use crate::confine::Confined;
 use crate::disk::{DiskError, StateFile};
+use crate::given::Given;
 use crate::health::AgentHealth;
 use crate::heard::Heard;
 use crate::hooks::{self, Hooks};
@@ -159,7 +160,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
-    let mut doors = open_doors(&config, &supply, deciding, &metrics, logs, started.mono, &stop)?;
+    let given = Given::start(Arc::new(recording.records.clone()));
+    let mut doors = open_doors(&config, &supply, (deciding, given), &metrics, logs, started.mono, &stop)?;
     serve_http(&config, &supply, &metrics, &stop).await?;
     notify(&[NotifyState::Ready]);
 
@@ -370,7 +372,7 @@ fn metrics(config: &AgentConfig) -> Metrics {
 fn open_doors(
     config: &AgentConfig,
     supply: &Arc<dyn Supply>,
-    (runs, hooks): (Runs, Hooks),
+    ((runs, hooks), given): ((Runs, Hooks), Given),
     metrics: &Metrics,
     logs: LogHandle,
     started: avouch_domain::Tick,
@@ -395,6 +397,7 @@ fn open_doors(
         },
         room: listener::room_for(descriptors),
         metrics: metrics.clone(),
+        given: Some(given),
         clock: clock::now,
     };
     let mut doors = JoinSet::new();

@@ -9,6 +9,7 @@ pub mod config;
 pub mod confine;
 pub mod disk;
 pub mod fair;
+pub mod given;
 pub mod health;
 pub mod heard;
 pub mod hooks;

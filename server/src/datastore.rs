@@ -12,7 +12,7 @@ use avouch_domain::{
 };
 use avouch_engine::Registry;
 use avouch_store::{
-    CommitError, Kept, NodeBatch, NodeStretch, Store, StoreError, StoredChain, Stretch, Tail, TailError,
+    CommitError, Kept, NodeBatch, NodeStretch, Store, StoreError, StoredChain, Stretch, Tail, TailError, Uses,
 };
 use tonic::Code;
 
@@ -241,6 +241,22 @@ impl Datastore {
         let (done, elapsed) = timed(self.clock, self.store.keep_node_records(batches)).await;
         self.metrics.store_called(StoreCall::NodeRecordsKept, code(&done), elapsed);
         done
+    }
+
+    /// As [`Store::uses_since`].
+    ///
+    /// # Errors
+    /// As [`Store::uses_since`].
+    pub async fn uses_since(&self, at: Timestamp) -> Result<Uses, StoreError> {
+        self.store.uses_since(at).await
+    }
+
+    /// As [`Store::last_uses`].
+    ///
+    /// # Errors
+    /// As [`Store::last_uses`].
+    pub async fn last_uses(&self, names: Vec<SpiffeId>) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        self.store.last_uses(names).await
     }
 
     /// As [`Store::count_node_finding`].

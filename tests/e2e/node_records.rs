@@ -206,3 +206,33 @@ async fn what_a_killed_process_was_told_to_be_on_disk_is_in_the_verified_chain()
     }
     println!("killed 20 times: {} records that callers waited for among {last}", told.len());
 }
+
+#[tokio::test]
+async fn what_is_handed_out_is_recorded_once_a_day_and_tells_that_an_identity_is_used() {
+    let world = World::start().await;
+    first_person(&world.server).await;
+    world.grant("/billing").await;
+    let adopt =
+        "adopt --path /billing --kind service --env test --purpose billing --ends 30d --apply --owner";
+    let adopt: Vec<_> = adopt.split(' ').chain(["Ada Example"]).collect();
+    let adopt = avouch(&world.server, &adopt).await;
+    assert_eq!(adopt.code, 0, "{adopt:?}");
+    let shown = avouch(&world.server, &["identity", "show", "billing"]).await;
+    assert!(shown.out.contains("no node has told of a use"), "{shown:?}");
+    for _ in 0..3 {
+        eventually("the identity", async || {
+            let answer = world.agent.workload().await.fetch_x509().await.ok()?;
+            (answer.svids.len() == 1).then_some(())
+        })
+        .await;
+    }
+    eventually("the day of its use", async || {
+        let shown = avouch(&world.server, &["identity", "show", "billing", "--json"]).await;
+        serde_json::from_str::<Value>(&shown.out).unwrap()["last_used"].as_str().map(drop)
+    })
+    .await;
+    let log = avouch(&world.server, &["audit", "export", "--source", &world.agent.id]).await.out;
+    let given: Vec<_> = log.lines().filter(|line| line.contains("\"svid.given\"")).collect();
+    // Or midnight lay in between.
+    assert!(given.len() <= 2 && given[0].contains("spiffe://example.org/billing"), "{given:?}");
+}

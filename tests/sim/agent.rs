@@ -258,6 +258,12 @@ impl Agent {
         self.up && self.life == life && self.stream == stream
     }
 
+    /// Names of everything that it would hand out.
+    pub fn serves(&self, wall: Timestamp) -> impl Iterator<Item = &SpiffeId> {
+        let held = self.held.values().filter(move |entry| !entry.is_expired(wall)).map(|e| &e.spiffe_id);
+        held.chain(self.views.values().flat_map(|view| &view.identities).map(|identity| &identity.svid.id))
+    }
+
     /// When the shell wakes up: it computes its sleep from the clock as it saw it last.
     pub fn next_wakeup(&self) -> Option<u64> {
         if !self.up {

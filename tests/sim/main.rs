@@ -132,7 +132,12 @@ fn a_resume_that_forgets_other_aliases_is_found() {
 
 #[test]
 fn a_pause_that_nobody_is_told_of_is_found() {
-    finds(Fault::PauseInSilence, &[1, 10]);
+    finds(Fault::PauseInSilence, &[1, 10, 11]);
+}
+
+#[test]
+fn a_pause_that_some_nodes_are_not_told_of_is_found() {
+    finds(Fault::PauseForgetsAliases, &[11]);
 }
 
 #[test]

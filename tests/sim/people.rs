@@ -206,6 +206,12 @@ impl World {
             }
             _ => plan::identities::stop(r, now.wall, &me, &name),
         });
+        let position = self.servers[server].registry.position();
+        match deed {
+            1..=8 | 19.. if done.is_ok() => drop(self.stops.insert(name.clone(), position)),
+            9..=15 if done.is_ok() => drop(self.stops.remove(&name)),
+            _ => {}
+        }
         self.log(At::Admin, "govern", || format!("{name}, deed {deed}, done: {}", done.is_ok()));
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use avouch_domain::{EntryId, Timestamp};
+use avouch_domain::{EntryId, LogPosition, Timestamp};
 use avouch_engine::entitle::authorized_entries;
 use avouch_engine::invariants::{self, Broken};
 
@@ -54,9 +54,9 @@ impl World {
         Ok(())
     }
 
-    fn check_agent(&mut self, agent: usize) -> Result<(), Broken> {
-        let now = self.at_agent(agent);
-        let agent = &mut self.agents[agent];
+    fn check_agent(&mut self, number: usize) -> Result<(), Broken> {
+        let now = self.at_agent(number);
+        let agent = &mut self.agents[number];
         if let Some(broken) = agent.broken.pop() {
             return Err(broken);
         }
@@ -72,6 +72,14 @@ impl World {
         }
         if let Some(broken) = agent.keeps_within_limits() {
             return Err(broken);
+        }
+        if let Some((life, at)) = self.acknowledged[number]
+            && life == agent.life
+        {
+            let heard = |stop: &LogPosition| stop.epoch == at.epoch && stop.revision <= at.revision;
+            for (name, _) in self.stops.iter().filter(|(_, stop)| heard(stop)) {
+                invariants::inv11_acknowledged_stop(&agent.id, name, agent.serves(now.wall))?;
+            }
         }
         if !std::mem::take(&mut agent.shown) {
             return Ok(());

@@ -98,6 +98,7 @@ impl World {
 
     fn power_cut(&mut self, dice: &mut Rng) {
         self.log(At::Fault, "power cut", || "the host of the servers".to_owned());
+        self.stops.clear();
         let back = self.now_ms() + 1_000 + dice.below(30_000);
         for server in 0..SERVERS {
             self.end_server(server);

@@ -1,7 +1,7 @@
 //! The whole system in one thread under virtual time: two servers on one store, three agents, their workloads, an
 //! admin, and a network that loses. One seed decides everything.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use avouch_domain::fixtures::id;
@@ -103,6 +103,10 @@ pub struct World {
     pub(crate) revoked: BTreeSet<AuthorityId>,
     /// Agents that did not say in time that they know an authority.
     pub(crate) unheard: BTreeSet<(AuthorityId, SpiffeId)>,
+    /// Identities that people took out of force and did not bring back, and where the log stood then.
+    pub(crate) stops: BTreeMap<SpiffeId, LogPosition>,
+    /// What each agent has acknowledged in which of its lives.
+    pub(crate) acknowledged: [Option<(u64, LogPosition)>; AGENTS],
     /// Position and minute for which INV-1 was asked of a server.
     pub(crate) judged: (LogPosition, u64),
 }
@@ -161,6 +165,8 @@ impl World {
             coverage: Coverage::default(),
             revoked: BTreeSet::new(),
             unheard: BTreeSet::new(),
+            stops: BTreeMap::new(),
+            acknowledged: [None; AGENTS],
             judged: (LogPosition::default(), u64::MAX),
         }
     }
@@ -422,6 +428,9 @@ impl World {
             Ask::Ack { stream, revision } => {
                 if it.has(line(stream)) {
                     it.acknowledge(&agent_id, revision);
+                    self.acknowledged[agent] =
+                        Some((life, LogPosition { revision, ..it.registry.position() }));
+                    self.agents[agent].touched = true;
                 }
                 return;
             }

@@ -45,6 +45,7 @@ pub use workload::WorkloadOptions;
 use shared::Shared;
 
 use crate::fair::FairShare;
+use crate::given::Given;
 use crate::hooks::Hooks;
 use crate::limits::{CALLS_MAX, DESCRIPTORS_PER_PROCESS, MINTING_MAX, REQUEST_MAX, SMALL_REQUEST_MAX};
 use crate::metrics::Metrics;
@@ -74,6 +75,8 @@ pub struct WorkloadParts {
     /// What is served at once.
     pub room: listener::Room,
     pub metrics: Metrics,
+    /// `None`: nobody wants to know what is used.
+    pub given: Option<Given>,
     pub clock: fn() -> Now,
 }
 
@@ -164,6 +167,7 @@ fn service(
         calls,
         minting: FairShare::new(MINTING_MAX),
         metrics: parts.metrics,
+        given: parts.given,
         stop,
         clock: parts.clock,
     }))

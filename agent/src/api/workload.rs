@@ -19,6 +19,7 @@ use super::status::Refusal;
 use super::steps::{Step, Steps};
 use super::validate;
 use crate::fair::{FairShare, Share};
+use crate::given::Given;
 use crate::limits::{AUDIENCES_MAX, INCOMPLETE_WAIT};
 use crate::metrics::{Api, Metrics};
 use crate::peer::Caller;
@@ -54,6 +55,8 @@ pub(super) struct Workload {
     /// Keeps failed attestations from flooding the log.
     pub failures: Refusals,
     pub metrics: Metrics,
+    /// `None`: nobody wants to know what is used.
+    pub given: Option<Given>,
     pub stop: CancellationToken,
     pub clock: fn() -> Now,
 }
@@ -297,6 +300,9 @@ impl Workload {
             other => other?,
         };
         self.same_process(&admitted.call, look(grants.iter().any(|grant| grant.rests_on_groups)))?;
+        if let Some(given) = &self.given {
+            given.note(grants.iter().map(|grant| &grant.svid.id), (self.clock)().wall);
+        }
         for grant in grants.iter() {
             tracing::debug!(
                 subsystem_name = "endpoints",
@@ -469,6 +475,9 @@ impl Delivery {
             return;
         }
         let now = (self.workload.clock)().wall;
+        if let Some(given) = &self.workload.given {
+            given.note(update.identities.iter().map(|identity| &identity.svid.id), now);
+        }
         for identity in &update.identities {
             tracing::debug!(
                 subsystem_name = "endpoints",

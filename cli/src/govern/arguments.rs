@@ -245,6 +245,9 @@ pub enum IdentityVerb {
         /// test, staging or prod
         #[arg(long)]
         env: Option<String>,
+        /// Only those that nobody used for 30 days, as far as is known
+        #[arg(long)]
+        unused: bool,
     },
     #[command(after_help = IDENTITY)]
     /// What it is, who answers for it, who said yes, where it may run, how it is stopped

@@ -28,12 +28,13 @@ pub(super) fn named(name: String) -> wire::IdentityRequest {
 pub(super) async fn run(session: &mut Session<'_>, verb: IdentityVerb) -> Result<(), Failure> {
     match verb {
         IdentityVerb::New(new) => register(session, new).await,
-        IdentityVerb::List { standing, owner, kind: typed, env } => {
+        IdentityVerb::List { standing, owner, kind: typed, env, unused } => {
             let request = wire::ListIdentitiesRequest {
                 standing: standing.unwrap_or_default(),
                 owner: session.person(owner.as_deref()).await?,
                 kind: typed.as_deref().map(kind).unwrap_or_default(),
                 environment: env.unwrap_or_default(),
+                unused,
                 ..Default::default()
             };
             list(session, request).await
@@ -203,7 +204,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
             }
             format!(
                 "{}\n  What it is        {} in {}, for {}; {}\n  Who answers       {owner}\n  Who said yes      {yes}\n  \
-                 Where it may run  {} entries, {nodes} nodes\n  Until when        {}\n  How it stops      `avouch pause \
+                 Where it may run  {} entries, {nodes} nodes\n  Last used         {}\n  Until when        {}\n  How it stops      `avouch pause \
                  {name}` or `avouch stop {name}`; stopped or paused {} times so far; {}\n",
                 identity.spiffe_id,
                 identity.kind,
@@ -211,6 +212,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
                 identity.purpose,
                 standing(&identity),
                 found.entry_ids.len(),
+                last_used(&identity),
                 rfc3339(identity.ends_at),
                 identity.stop_number,
                 tried(&identity),
@@ -219,6 +221,14 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
         },
     );
     Ok(())
+}
+
+/// To a day: nodes tell once in each.
+fn last_used(identity: &wire::Identity) -> String {
+    match identity.last_used {
+        0 => "no node has told of a use".to_owned(),
+        day => rfc3339(day).chars().take_while(|c| *c != 'T').collect(),
+    }
 }
 
 /// How the last stop went, or the last drill of one.
@@ -237,6 +247,7 @@ pub(super) fn shown(identity: &wire::Identity) -> Value {
         "spiffe_id": identity.spiffe_id, "kind": identity.kind, "environment": identity.environment,
         "purpose": identity.purpose, "preset": identity.preset, "owner": identity.owner, "successor": identity.successor,
         "ends_at": rfc3339(identity.ends_at), "standing": identity.standing, "cause": identity.cause,
+        "last_used": (identity.last_used != 0).then(|| last_used(identity)),
         "stop_number": identity.stop_number, "added_by": identity.added_by,
         "added_at": rfc3339(identity.added_at), "yes_by": identity.yes_by,
         "confirm_by": (identity.confirm_by != 0).then(|| rfc3339(identity.confirm_by)),

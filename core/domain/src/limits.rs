@@ -87,3 +87,5 @@ pub const ALONE_LONG: Duration = Duration::from_secs(600);
 pub const AWAY_MAX: Duration = Duration::from_secs(60);
 /// For how long the drill of a stop counts as one.
 pub const DRILL_COUNTS: Duration = Duration::from_secs(90 * 86_400);
+/// After how long an identity that nobody used is called unused.
+pub const UNUSED_AFTER: Duration = Duration::from_secs(30 * 86_400);

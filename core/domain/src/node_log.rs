@@ -29,10 +29,12 @@ pub enum NodeEvent {
     SpoolGap,
     /// An AI agent asked for another identity's SVID.
     SvidRefused,
+    /// An SVID of an identity was handed out, for the first time in a day.
+    SvidGiven,
 }
 
 impl NodeEvent {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AgentStart,
         Self::InstanceStart,
         Self::InstanceEnd,
@@ -44,6 +46,7 @@ impl NodeEvent {
         Self::ToolChanged,
         Self::SpoolGap,
         Self::SvidRefused,
+        Self::SvidGiven,
     ];
 
     /// Stable name, such as `task.open`.
@@ -61,6 +64,7 @@ impl NodeEvent {
             Self::ToolChanged => "tool.changed",
             Self::SpoolGap => "spool.gap",
             Self::SvidRefused => "svid.refused",
+            Self::SvidGiven => "svid.given",
         }
     }
 

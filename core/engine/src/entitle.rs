@@ -235,7 +235,12 @@ pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain)
     // A drill changes nothing for anybody, and goes to all the same. Who could serve the name only before is found below,
     // by the entry that changed.
     for name in before.switched_identities(after).chain(before.tried_identities(after)) {
-        collect_agents_of_name(after, name, &mut agents);
+        if planted(Fault::PauseForgetsAliases) {
+            let parents = after.entries_by_spiffe_id(name).map(|entry| entry.parent_id.clone());
+            agents.extend(parents.filter(|parent| after.node(parent).is_some()));
+        } else {
+            collect_agents_of_name(after, name, &mut agents);
+        }
     }
     for (old, new) in before.changed_entries(after) {
         for (registry, entry) in [(before, old), (after, new)] {

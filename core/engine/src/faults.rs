@@ -27,6 +27,8 @@ pub enum Fault {
     ForgetAliasChange,
     /// Nobody is told that an identity was paused (breaks INV-10).
     PauseInSilence,
+    /// Nodes that serve an identity by an alias are not told that it was paused (breaks INV-11).
+    PauseForgetsAliases,
     /// A caller gets the token it waits for although its entry is withdrawn meanwhile (breaks INV-1).
     GrantWithdrawn,
     /// Answers that were lent are not recalled when entries change (breaks INV-1).
@@ -50,7 +52,7 @@ pub enum Fault {
 #[cfg(feature = "faults")]
 impl Fault {
     /// Every one of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::MatchWithoutSubset,
         Self::SignBeforeKnown,
         Self::DropWithdrawal,
@@ -62,6 +64,7 @@ impl Fault {
         Self::ResumeAcrossEpochs,
         Self::ForgetAliasChange,
         Self::PauseInSilence,
+        Self::PauseForgetsAliases,
         Self::GrantWithdrawn,
         Self::KeepLentTokens,
         Self::KeepEveryToken,

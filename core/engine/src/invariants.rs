@@ -317,3 +317,18 @@ pub fn one_signer_per_holder(registry: &Registry) -> Result<(), Broken> {
     }
     Ok(())
 }
+
+/// INV-11 Who has acknowledged a stop serves nothing of it: no entry, no SVID. `serves`: names of everything it holds.
+///
+/// # Errors
+/// Names the agent and the identity.
+pub fn inv11_acknowledged_stop<'a>(
+    agent: &SpiffeId,
+    stopped: &SpiffeId,
+    mut serves: impl Iterator<Item = &'a SpiffeId>,
+) -> Result<(), Broken> {
+    if serves.any(|name| name == stopped) {
+        return Err(broken(11, format!("{agent} has acknowledged that {stopped} is stopped, and serves it")));
+    }
+    Ok(())
+}

@@ -2,9 +2,10 @@
 //!
 //! Never a name: who lacks what is listed elsewhere.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use avouch_domain::limits::DRILL_COUNTS;
+use avouch_domain::limits::{DRILL_COUNTS, UNUSED_AFTER};
 use avouch_domain::{Identity, Standing, Timestamp};
 
 use crate::found;
@@ -30,6 +31,8 @@ pub struct Overview {
     pub ending: usize,
     /// Active ones whose stop was not tried lately, or not confirmed by every node then.
     pub stop_untried: usize,
+    /// Active ones that nobody used for [`UNUSED_AFTER`], as far as is known.
+    pub unused: usize,
     /// Requests that wait for a person.
     pub waiting: usize,
     /// Active people.
@@ -40,9 +43,28 @@ pub struct Overview {
     pub nodes: usize,
 }
 
+/// What is known of the use of identities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Since when nodes tell: what was used before that is not known.
+    pub known_since: Timestamp,
+    /// SPIFFE IDs of those that were used within [`UNUSED_AFTER`].
+    pub lately: HashSet<String>,
+}
+
+impl Used {
+    /// True if an identity in force was used by nobody for [`UNUSED_AFTER`], and would be known if it had been.
+    #[must_use]
+    pub fn lacks(&self, identity: &Identity, wall: Timestamp) -> bool {
+        identity.is_in_force(wall)
+            && wall.since(identity.added_at.max(self.known_since)) >= UNUSED_AFTER
+            && !self.lately.contains(identity.spiffe_id.as_str())
+    }
+}
+
 /// Counts.
 #[must_use]
-pub fn overview(registry: &Registry, wall: Timestamp) -> Overview {
+pub fn overview(registry: &Registry, used: &Used, wall: Timestamp) -> Overview {
     let mut counts = Overview {
         found: found::count(registry),
         waiting: registry.requests().filter(|request| request.waits(wall)).count(),
@@ -55,6 +77,7 @@ pub fn overview(registry: &Registry, wall: Timestamp) -> Overview {
     }
     for identity in registry.identities() {
         count(&mut counts, identity, wall);
+        counts.unused += usize::from(used.lacks(identity, wall));
     }
     counts
 }
@@ -93,7 +116,7 @@ mod tests {
     fn of(rows: Vec<Row>) -> Overview {
         let mut registry = Registry::new();
         rows.into_iter().for_each(|row| registry.put(row));
-        overview(&registry, NOW)
+        overview(&registry, &Used::default(), NOW)
     }
 
     fn lives(path: &str) -> Identity {
@@ -144,6 +167,20 @@ mod tests {
             Row::Entry(entry("e1", "/found", "/p", &["u:1"])),
         ]);
         assert_eq!((counts.ending, counts.not_confirmed, counts.found), (1, 1, 1));
+    }
+
+    #[test]
+    fn unused_is_what_is_in_force_and_was_not_used_although_that_would_be_known() {
+        let ago = |days: i64| Timestamp::from_secs(NOW.secs() - days * 86_400);
+        let old = Identity { added_at: ago(40), ..lives("/old") };
+        let used = Used { known_since: ago(35), lately: HashSet::new() };
+        assert!(used.lacks(&old, NOW));
+        assert!(!used.lacks(&Identity { added_at: ago(29), ..old.clone() }, NOW), "it is new");
+        assert!(!Used { known_since: ago(29), ..used.clone() }.lacks(&old, NOW), "nobody told before that");
+        let paused = Identity { standing: Standing::Paused(Cause::Person), ..old.clone() };
+        assert!(!used.lacks(&paused, NOW), "nobody may use it");
+        let lately = [old.spiffe_id.to_string()].into();
+        assert!(!Used { lately, ..used }.lacks(&old, NOW));
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub fn identity_to_wire(identity: &Identity) -> wire::Identity {
             confirmed: tried.confirmed,
             took_ms: tried.took_ms,
         }),
+        last_used: 0,
     }
 }
 

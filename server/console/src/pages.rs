@@ -92,6 +92,8 @@ pub struct Filter {
     pub env: String,
     /// ID of a person.
     pub owner: String,
+    /// Not empty: only those that nobody uses.
+    pub unused: String,
     pub page: String,
 }
 

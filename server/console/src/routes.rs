@@ -126,6 +126,7 @@ pub(crate) fn filter(query: &Fields) -> pages::Filter {
         kind: text("kind"),
         env: text("env"),
         owner: text("owner"),
+        unused: text("unused"),
         page: text("page"),
     }
 }
@@ -175,6 +176,7 @@ pub(crate) async fn identities(
         owner: filter.owner.clone(),
         kind: filter.kind.clone(),
         environment: filter.env.clone(),
+        unused: !filter.unused.is_empty(),
         page_size: ROWS,
         page_token: filter.page.clone(),
     };

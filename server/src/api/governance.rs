@@ -19,7 +19,7 @@ use crate::api::status::{
 };
 use crate::limits::GOVERNANCE_PAGE_MAX;
 use crate::service::{
-    Adoption, IdentityFilter, IdentityPatch, NewIdentity, PageRequest, Place, Services, Step, step,
+    Adoption, IdentityFilter, IdentityPatch, ListError, NewIdentity, PageRequest, Place, Services, Step, step,
 };
 
 /// The service on the admin socket and on that for people.
@@ -354,7 +354,7 @@ impl Governance for GovernanceApi {
         let reach = self.services.reach(call.now().wall, &name);
         let reach = reach.ok_or_else(|| Status::not_found(format!("no identity has the name {name}")))?;
         Ok(Response::new(wire::GetIdentityResponse {
-            identity: Some(identity_to_wire(&reach.identity)),
+            identity: self.with_uses(vec![reach.identity]).await?.pop(),
             entry_ids: reach.entry_ids,
             agent_ids: reach.agents.iter().map(ToString::to_string).collect(),
         }))
@@ -365,7 +365,7 @@ impl Governance for GovernanceApi {
         request: Request<wire::ListIdentitiesRequest>,
     ) -> Result<Response<wire::ListIdentitiesResponse>, Status> {
         let (call, request) = open(request)?;
-        let filter = || {
+        let filter = || -> Result<IdentityFilter, Status> {
             let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
             Ok(IdentityFilter {
                 standing: named(&request.standing)
@@ -378,18 +378,21 @@ impl Governance for GovernanceApi {
                     .map(|e| environment(&e))
                     .transpose()
                     .map_err(unreadable)?,
+                unused: request.unused,
             })
         };
-        let listed = self.person(&call).and_then(|_| filter()).and_then(|filter| {
+        let listed = async {
+            self.person(&call)?;
             let page = page(request.page_size, request.page_token.clone());
-            let listed = self.services.list_identities(&filter, &page);
-            listed.map_err(|e| bad_token("failed to list identities", &e))
-        });
-        let listed = call.audit().conclude(listed)?;
-        Ok(Response::new(wire::ListIdentitiesResponse {
-            identities: listed.items.iter().map(identity_to_wire).collect(),
-            next_page_token: listed.next_token,
-        }))
+            let listed = self.services.list_identities(call.now().wall, &filter()?, &page).await;
+            let listed = listed.map_err(|e| match e {
+                ListError::Token(e) => bad_token("failed to list identities", &e),
+                ListError::Store(e) => write_failed("failed to list identities", &e),
+            })?;
+            Ok((self.with_uses(listed.items).await?, listed.next_token))
+        };
+        let (identities, next_page_token) = call.audit().conclude(listed.await)?;
+        Ok(Response::new(wire::ListIdentitiesResponse { identities, next_page_token }))
     }
 
     async fn list_found(

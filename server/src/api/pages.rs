@@ -197,6 +197,7 @@ impl GovernanceApi {
             not_confirmed: number(counts.not_confirmed),
             ending: number(counts.ending),
             stop_untried: number(counts.stop_untried),
+            unused: number(counts.unused),
             waiting: number(counts.waiting),
             people: number(counts.people),
             security_people: number(counts.security_people),

@@ -1,7 +1,8 @@
-//! The methods of the governance service that read records.
+//! What the governance service reads of records: the records themselves, and what they tell of use.
 
 use avouch_credential::ledger::SignedHead;
-use avouch_domain::{KeptHead, SpiffeId};
+use avouch_domain::{Identity, KeptHead, SpiffeId, Timestamp};
+use avouch_proto::convert::identity_to_wire;
 use avouch_proto::governance_v1 as wire;
 use tonic::Status;
 
@@ -12,6 +13,18 @@ use crate::limits::{RECORD_BYTES_PER_CALL, RECORDS_PER_CALL};
 use crate::service::WriteError;
 
 impl GovernanceApi {
+    /// Identities with the day on which each was used last.
+    pub(super) async fn with_uses(&self, identities: Vec<Identity>) -> Result<Vec<wire::Identity>, Status> {
+        let names = identities.iter().map(|identity| identity.spiffe_id.clone()).collect();
+        let days = self.services.last_uses(names).await;
+        let days = days.map_err(|e| write_failed("failed to read what is used", &e))?;
+        let one = |(identity, day): (&Identity, Option<Timestamp>)| wire::Identity {
+            last_used: day.map_or(0, Timestamp::secs),
+            ..identity_to_wire(identity)
+        };
+        Ok(identities.iter().zip(days).map(one).collect())
+    }
+
     pub(super) async fn read_records(
         &self,
         call: &Call,

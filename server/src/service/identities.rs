@@ -24,6 +24,17 @@ pub struct IdentityFilter {
     pub owner: Option<PersonId>,
     pub kind: Option<Kind>,
     pub environment: Option<Environment>,
+    /// Only those that nobody uses.
+    pub unused: bool,
+}
+
+/// Why identities could not be listed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    #[error(transparent)]
+    Token(#[from] BadToken),
+    #[error(transparent)]
+    Store(#[from] WriteError),
 }
 
 /// Why a text means no identity.
@@ -205,16 +216,38 @@ impl Services {
     /// Identities, ascending by name.
     ///
     /// # Errors
-    /// [`BadToken`].
-    pub fn list_identities(
+    /// [`ListError`].
+    pub async fn list_identities(
         &self,
+        wall: Timestamp,
         filter: &IdentityFilter,
         page: &PageRequest,
-    ) -> Result<Page<Identity>, BadToken> {
+    ) -> Result<Page<Identity>, ListError> {
+        let used = if filter.unused { Some(self.used(wall).await?) } else { None };
         let registry = self.registry();
         let after = page.after(|token| SpiffeId::parse(token).ok())?;
-        let fitting = registry.identities_after(after.as_ref()).filter(|identity| filter.fits(identity));
+        let unused = |identity: &Identity| used.as_ref().is_none_or(|used| used.lacks(identity, wall));
+        let fitting = registry.identities_after(after.as_ref());
+        let fitting = fitting.filter(|identity| filter.fits(identity) && unused(identity));
         Ok(page.cut(fitting.cloned(), |identity| identity.spiffe_id.to_string()))
+    }
+
+    /// What is known of the use of identities.
+    ///
+    /// # Errors
+    /// [`WriteError::Store`] if the store can't be read.
+    pub(super) async fn used(&self, wall: Timestamp) -> Result<Used, WriteError> {
+        let uses = self.0.store.uses_since(wall - UNUSED_AFTER).await;
+        let Uses { since, lately } = uses.map_err(|e| WriteError::Store(e.to_string()))?;
+        Ok(Used { known_since: since, lately })
+    }
+
+    /// The beginning of the day on which each of these was used last; `None`: not known.
+    ///
+    /// # Errors
+    /// [`WriteError::Store`] if the store can't be read.
+    pub async fn last_uses(&self, names: Vec<SpiffeId>) -> Result<Vec<Option<Timestamp>>, WriteError> {
+        self.0.store.last_uses(names).await.map_err(|e| WriteError::Store(e.to_string()))
     }
 
     /// Names without identity, ascending.

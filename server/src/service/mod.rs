@@ -74,7 +74,7 @@ pub use avouch_engine::plan::requests::{AnswerError, AskError, Asked, Used};
 pub use avouch_engine::plan::rules::RulesError;
 pub use avouch_engine::registry::Card;
 pub use grants::{Giving, GivingError};
-pub use identities::{Adoption, Candidate, IdentityFilter, NameError, Reach, Step, step};
+pub use identities::{Adoption, Candidate, IdentityFilter, ListError, NameError, Reach, Step, step};
 pub use list::{BadToken, EntryFilter, Match, NodeFilter, Page, PageRequest};
 pub use node_records::ShipError;
 pub use people::Who;
@@ -287,7 +287,8 @@ impl Services {
             return Ok((*counts, *last));
         }
         let last = self.0.store.last_record().await.map_err(|e| WriteError::Store(e.to_string()))?;
-        let counts = tokio::task::spawn_blocking(move || overview(&registry, now.wall)).await;
+        let used = self.used(now.wall).await?;
+        let counts = tokio::task::spawn_blocking(move || overview(&registry, &used, now.wall)).await;
         let counts = counts.map_err(|_| WriteError::Stopped)?;
         *counted = Some((position, now, counts, last));
         Ok((counts, last))

@@ -3,13 +3,18 @@
 //! Never keeps a line that does not go on where its node's chain stands, and never takes a node's word for whose records
 //! these are: the edge names the node by its certificate. What does not fit leaves a record of the server's own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use avouch_credential::ledger::{Broken, ChainReader, HeadError, check_node_head, sign_receipt};
+use avouch_credential::ledger::{
+    Broken, ChainReader, HeadError, check_node_head, read_node_line, sign_receipt,
+};
 use avouch_credential::signer::Signer;
 use avouch_domain::{
-    AuditEvent, AuditRow, KeptHead, NodeChain, NodeHead, Now, Plan, Shipment, SpiffeId, Stand, Timestamp,
+    AuditEvent, AuditRow, KeptHead, NodeChain, NodeEvent, NodeHead, Now, Plan, Shipment, SpiffeId, Stand,
+    Timestamp,
 };
+use avouch_engine::entitle::served_identity;
 use avouch_store::{Kept, NodeBatch, NodeStretch, StoreError, StoredChain, StoredRecord};
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::{OnceCell, mpsc, oneshot};
@@ -155,7 +160,8 @@ impl Arrived {
             .map_err(|e| WriteError::Store(format!("the receipt: {e}")))?;
         let NodeChain { source, id } = chain;
         let (chain, head) = (id.to_string(), KeptHead { head, receipt });
-        Ok(NodeBatch { source, chain, before, records, head, gap: shipment.gap, at })
+        let used = told_used(&records);
+        Ok(NodeBatch { source, chain, before, records, head, gap: shipment.gap, used, at })
     }
 }
 
@@ -179,6 +185,17 @@ fn follow(
         return Err(ShipError::NoHead);
     }
     Ok((before.unwrap_or_default(), records))
+}
+
+/// Names that records tell are used. Whether the node serves them is not looked at.
+fn told_used(records: &[StoredRecord]) -> Vec<SpiffeId> {
+    let told = [NodeEvent::SvidGiven, NodeEvent::InstanceStart].map(NodeEvent::name);
+    // Few records are of these: most are not read again.
+    let may = |line: &str| told.iter().any(|event| line.contains(event));
+    let lines = records.iter().map(|record| record.line.as_str()).filter(|line| may(line));
+    let of_these = lines.filter_map(|line| read_node_line(line).ok().filter(|r| told.contains(&&*r.event)));
+    let names: BTreeSet<_> = of_these.filter_map(|r| SpiffeId::parse(&r.subject).ok()).collect();
+    names.into_iter().collect()
 }
 
 impl Services {
@@ -207,7 +224,10 @@ impl Services {
         let signer = self.0.receiver.signer().await?;
         let arrived = Arrived { chain: chain.clone(), leaf, shipment, at: now.wall };
         let checked = tokio::task::spawn_blocking(move || arrived.check(&*signer)).await;
-        let batch = checked.map_err(|_| WriteError::Stopped)??;
+        let mut batch = checked.map_err(|_| WriteError::Stopped)??;
+        let registry = self.registry();
+        // A node speaks of what it serves.
+        batch.used.retain(|name| served_identity(&registry, source, name, now.wall).is_some());
         match self.0.receiver.keep(batch).await? {
             Kept::Yes { stand, began, gap_after } => {
                 self.0.store.metrics().node_records(lines);

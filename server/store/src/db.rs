@@ -26,6 +26,7 @@ use crate::records::{self, Stretch};
 use crate::schema::{self, Found};
 use crate::tail::{self, Tail};
 use crate::texts;
+use crate::uses::{self, Uses};
 use crate::{backup, row};
 
 /// One connection to the database.
@@ -224,6 +225,22 @@ impl Db {
     /// If the database can't be read.
     pub fn node_records(&self, number: u64, after: u64, limit: usize) -> Result<NodeStretch, StoreError> {
         node_records::read(&self.conn, number, after, limit)
+    }
+
+    /// Which identities were used since a moment, to a day.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn uses_since(&self, at: Timestamp) -> Result<Uses, StoreError> {
+        uses::since(&self.conn, at)
+    }
+
+    /// The day on which each of these was used last, by its beginning; `None`: not known.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub fn last_uses(&self, names: &[SpiffeId]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        uses::last(&self.conn, names)
     }
 
     /// Checks that the kept change log is one unbroken chain that ends at the counter.

@@ -20,6 +20,7 @@ mod schema;
 mod store;
 mod tail;
 mod texts;
+mod uses;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use node_records::{Kept, NodeBatch, NodeStretch, StoredChain};
 pub use records::{StoredRecord, Stretch};
 pub use store::Store;
 pub use tail::Tail;
+pub use uses::Uses;
 
 /// SHA-256, as the digest of a join token's text needs it.
 #[must_use]

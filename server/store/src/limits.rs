@@ -41,3 +41,5 @@ pub const CHAINS_PER_DAY: u32 = 16;
 pub const FINDINGS_PER_CHAIN: i64 = 16;
 /// Most chains handed out by one call.
 pub const CHAIN_PAGE_MAX: i64 = 1_000;
+/// Days for which the last use of an identity is kept.
+pub const USES_KEPT_DAYS: i64 = 400;

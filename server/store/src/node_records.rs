@@ -11,6 +11,7 @@ use crate::limits::{
     CHAIN_PAGE_MAX, CHAINS_PER_DAY, FINDINGS_PER_CHAIN, NODE_HEADS_KEPT, NODE_RECORDS_KEPT, RECORD_PAGE_MAX,
 };
 use crate::records::StoredRecord;
+use crate::uses;
 
 /// A stretch of one chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct NodeBatch {
     pub head: KeptHead,
     /// What is missing before the first line is lost.
     pub gap: bool,
+    /// Identities that the records tell are used.
+    pub used: Vec<SpiffeId>,
     pub at: Timestamp,
 }
 
@@ -141,6 +144,7 @@ fn keep_one(conn: &Connection, batch: &NodeBatch) -> Result<Kept, StoreError> {
         return Ok(Kept::Yes { stand: known, began: false, gap_after: None });
     }
     insert(conn, &chain, batch)?;
+    uses::keep(conn, &batch.used, batch.at)?;
     Ok(Kept::Yes { stand: batch.head.head.stand, began: chain.began, gap_after })
 }
 

@@ -20,7 +20,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_grants.sql"),
     include_str!("../migrations/0004_stops.sql"),
     include_str!("../migrations/0005_sign_ins.sql"),
+    include_str!("../migrations/0006_uses.sql"),
 ];
+/// The step before which nobody asked what is used.
+const USES_STEP: i64 = 5;
 /// As the first migration writes it: "AVOU".
 const APPLICATION_ID: i64 = 1_096_175_445;
 /// How every SQLite file begins.
@@ -161,6 +164,9 @@ fn migrate_by(conn: &mut Connection, fresh: Epoch, steps: &[&str]) -> Result<(),
                  VALUES (1, 0, ?1, ?2, 0, zeroblob(32))",
                 (fresh.started, fresh.random.cast_signed()),
             )?;
+        }
+        if done == USES_STEP {
+            tx.execute("UPDATE meta SET uses_since = ?1 WHERE id = 1", [fresh.started])?;
         }
         tx.execute("UPDATE meta SET schema = ?1 WHERE id = 1", [done + 1])?;
         tx.commit()?;

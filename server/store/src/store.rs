@@ -20,6 +20,7 @@ use crate::limits::QUEUE;
 use crate::node_records::{Kept, NodeBatch, NodeStretch, StoredChain};
 use crate::records::Stretch;
 use crate::tail::Tail;
+use crate::uses::Uses;
 
 /// Work for a thread that owns a connection.
 enum Job {
@@ -151,6 +152,22 @@ impl Store {
     /// If the database can't be written; then nothing was kept.
     pub async fn keep_node_records(&self, batches: Vec<NodeBatch>) -> Result<Vec<Kept>, StoreError> {
         run(&self.writer, move |db| db.keep_node_records(&batches)).await?
+    }
+
+    /// Which identities were used since a moment, to a day.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn uses_since(&self, at: Timestamp) -> Result<Uses, StoreError> {
+        run(&self.reader, move |db| db.uses_since(at)).await?
+    }
+
+    /// The day on which each of these was used last, by its beginning; `None`: not known.
+    ///
+    /// # Errors
+    /// If the database can't be read.
+    pub async fn last_uses(&self, names: Vec<SpiffeId>) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        run(&self.reader, move |db| db.last_uses(&names)).await?
     }
 
     /// Counts a gap or a conflict of a chain; false if there were so many that the log tells of no more.

@@ -149,6 +149,12 @@ fn lacks(frame: &Frame<'_>, found: &[wire::Found]) -> Vec<Lack> {
             "stop never tried, or too long ago",
             "avouch verify --require stop",
         ),
+        (
+            frame.overview.unused,
+            "identities?standing=active&unused=1",
+            "a use: nobody used them for 30 days",
+            "avouch identity list --unused",
+        ),
     ];
     let numbers = numbers.into_iter().filter(|(number, ..)| *number > 0).map(|(number, href, what, next)| {
         let name = count(number, "identity", "identities");

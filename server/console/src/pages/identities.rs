@@ -7,7 +7,7 @@ use avouch_credential::shown::plain;
 use avouch_domain::{Environment, Kind, Standing};
 use avouch_proto::governance_v1 as wire;
 
-use super::moment::{Day, Far, day, words_of};
+use super::moment::{Day, Far, date, day, words_of};
 use super::parts::{Choice, Named, Page, Shell, Spoken, active, choices, named, spoken, who};
 use super::words::{cause, class, kind};
 use super::{Done, Filter, Frame, Identities};
@@ -22,6 +22,8 @@ struct IdentitiesPage<'a> {
     rows: Vec<Row<'a>>,
     /// The table is narrowed.
     narrowed: bool,
+    /// Only what nobody uses.
+    unused: bool,
     /// Standing, kind, environment and owner: the name in the URL, what people see, the choices.
     selects: [(&'static str, &'static str, Vec<Choice>); 4],
     people: Vec<(&'a str, String)>,
@@ -48,6 +50,8 @@ struct Row<'a> {
     cause: String,
     ends: Day,
     purpose: String,
+    /// A day.
+    used: Option<String>,
     tried: Option<Tried>,
 }
 
@@ -65,7 +69,8 @@ struct Fared<'a> {
 #[derive(Template)]
 #[template(
     source = "standing={{ filter.standing|urlencode_strict }}&kind={{ filter.kind|urlencode_strict }}\
-              &env={{ filter.env|urlencode_strict }}&owner={{ filter.owner|urlencode_strict }}",
+              &env={{ filter.env|urlencode_strict }}&owner={{ filter.owner|urlencode_strict }}\
+              &unused={{ filter.unused|urlencode_strict }}",
     ext = "txt"
 )]
 struct Query<'a> {
@@ -95,6 +100,7 @@ pub fn identities(frame: &Frame<'_>, page: &Identities<'_>) -> Result<String, as
         shell: Shell::new(frame, Page::Identities, here),
         rows: page.rows.iter().map(|identity| row(frame, identity)).collect(),
         narrowed,
+        unused: !filter.unused.is_empty(),
         selects: [
             ("standing", "Standing", choices(Standing::NAMES.map(as_it_is), &filter.standing)),
             ("kind", "Kind", choices(kinds.iter().map(|(name, word)| (*name, &**word)), &filter.kind)),
@@ -136,6 +142,7 @@ fn row<'a>(frame: &Frame<'_>, identity: &'a wire::Identity) -> Row<'a> {
         cause: cause(&identity.cause).into_owned(),
         ends: day(identity.ends_at, frame.now),
         purpose: plain(&identity.purpose),
+        used: (identity.last_used != 0).then(|| date(identity.last_used)),
         tried: identity.stop_tried.as_ref().map(|tried| Tried {
             at: words_of(tried.at, frame.now),
             confirmed: tried.confirmed,

@@ -6,7 +6,7 @@ use askama::Template;
 use avouch_credential::shown::plain;
 use avouch_proto::governance_v1 as wire;
 
-use super::moment::{Moment, moment};
+use super::moment::{Moment, date, moment};
 use super::parts::{Decided, Named, Page, Shell, Spoken, active, decided, named, spoken, who};
 use super::words::{argument, cause, class, kind, path};
 use super::{Frame, IdentityView};
@@ -41,6 +41,8 @@ struct It<'a> {
     ends: Moment,
     added_by: String,
     added: Moment,
+    /// The day on which it was used last, as far as is known.
+    last_used: Option<String>,
     owner: String,
     /// The owner is not there any more.
     left: bool,
@@ -133,6 +135,7 @@ fn described<'a>(frame: &Frame<'_>, view: &IdentityView<'a>) -> It<'a> {
         class: class(&identity.standing),
         cause: cause(&identity.cause).into_owned(),
         ends: moment(identity.ends_at, frame.now),
+        last_used: (identity.last_used != 0).then(|| date(identity.last_used)),
         added_by: who(frame, &identity.added_by),
         added: moment(identity.added_at, frame.now),
         owner: who(frame, &identity.owner),

@@ -61,7 +61,12 @@ pub(super) fn moment(seconds: i64, now: Timestamp) -> Moment {
 /// The day of these seconds since 1970.
 pub(super) fn day(seconds: i64, now: Timestamp) -> Day {
     let text = rfc3339(seconds);
-    Day { day: text.chars().take(10).collect(), text, far: far(seconds, now) }
+    Day { day: date(seconds), text, far: far(seconds, now) }
+}
+
+/// The day of these seconds since 1970, without more.
+pub(super) fn date(seconds: i64) -> String {
+    rfc3339(seconds).chars().take(10).collect()
 }
 
 /// How far these seconds since 1970 are from now.

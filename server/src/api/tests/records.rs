@@ -3,9 +3,11 @@
 use avouch_credential::ledger::{hash_of, node_line, sign_node_head};
 use avouch_domain::{ChainId, NodeChain, NodeEvent, Note, Shipment, Stand, Timestamp};
 use avouch_proto::convert::shipment_to_wire;
+use avouch_proto::governance_v1::{IdentityRequest, PlaceIdentityRequest, RegisterIdentityRequest};
 use avouch_proto::records_v1::records_client::RecordsClient;
 use avouch_proto::records_v1::{ShipRequest, ShipResponse};
 
+use super::rules::governed;
 use super::*;
 
 /// An agent that has attested, with its key.
@@ -41,15 +43,20 @@ impl Sender {
 
     /// The next records of the chain.
     fn next(&mut self, many: u64) -> ShipRequest {
+        let decision = || Note {
+            event: NodeEvent::Decision,
+            actor: "a".into(),
+            subject: "s".into(),
+            detail: vec![("outcome", "deny".into())],
+        };
+        self.next_of((0..many).map(|_| decision()).collect())
+    }
+
+    /// The same with these notes.
+    fn next_of(&mut self, notes: Vec<Note>) -> ShipRequest {
         let first = self.stand.seq + 1;
         let mut lines = Vec::new();
-        for _ in 0..many {
-            let note = Note {
-                event: NodeEvent::Decision,
-                actor: "a".into(),
-                subject: "s".into(),
-                detail: vec![("outcome", "deny".into())],
-            };
+        for note in notes {
             let line = node_line(&self.chain, &self.stand, Timestamp(0), &note).unwrap();
             self.stand = Stand { seq: self.stand.seq + 1, hash: hash_of(&line) };
             lines.push(line);
@@ -190,4 +197,38 @@ async fn a_finding_that_stands_alone_in_the_log_is_signed_too() {
     let request = sender.next(1);
     sender.ship(&world, request).await.unwrap();
     tokio::time::timeout(std::time::Duration::from_secs(10), positions.changed()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_node_tells_of_the_use_of_what_it_serves_and_of_nothing_else() {
+    let (world, mut people) = governed().await;
+    let (mut here, mut elsewhere) = (Sender::join(&world, "a").await, Sender::join(&world, "b").await);
+    let new = RegisterIdentityRequest {
+        name: "coder".into(),
+        kind: "ai_agent".into(),
+        environment: "test".into(),
+        purpose: "fix-bugs".into(),
+        ends_at: clock::now().wall.secs() + 3_600,
+        ..RegisterIdentityRequest::default()
+    };
+    people.register_identity(new).await.unwrap();
+    let place = PlaceIdentityRequest { name: "coder".into(), node: here.caller.id.to_string(), uid: 7 };
+    people.place_identity(place).await.unwrap();
+    let given = || Note {
+        event: NodeEvent::SvidGiven,
+        actor: "agent".into(),
+        subject: id("/test/coder").to_string(),
+        detail: Vec::new(),
+    };
+    let mut used = async || {
+        let named = IdentityRequest { name: "coder".into() };
+        people.get_identity(named).await.unwrap().into_inner().identity.unwrap().last_used
+    };
+    let request = elsewhere.next_of(vec![given()]);
+    elsewhere.ship(&world, request).await.unwrap();
+    assert_eq!(used().await, 0, "it serves no such identity");
+    let request = here.next_of(vec![given()]);
+    here.ship(&world, request).await.unwrap();
+    let day = used().await;
+    assert!(day > 0 && day % 86_400 == 0 && clock::now().wall.secs() - day < 2 * 86_400, "{day}");
 }

@@ -31,6 +31,7 @@ fn batch(chain: &str, first: u64, last: u64, mark: &str) -> NodeBatch {
         records: (first..=last).map(|seq| StoredRecord { seq, line: format!("{seq}{mark}") }).collect(),
         head: KeptHead { head, receipt: Receipt { key: vec![3], signature: vec![4] } },
         gap: false,
+        used: Vec::new(),
         at: NOW,
     }
 }
@@ -128,4 +129,26 @@ async fn of_many_heads_the_newest_stay() {
     let heads = at.store.node_records(1, 0, 100).await.unwrap().heads;
     assert_eq!(heads.len() as i64, NODE_HEADS_KEPT + 1);
     assert_eq!(heads.last().unwrap().head.stand.seq, 40);
+}
+
+#[tokio::test]
+async fn the_last_use_of_an_identity_is_kept_to_the_day_and_never_goes_back() {
+    const DAY: i64 = 86_400;
+    let noon = |day: i64| Timestamp::from_secs(NOW.secs().div_euclid(DAY) * DAY + day * DAY + DAY / 2);
+    let (coder, buyer) = (id("/test/coder"), id("/test/buyer"));
+    for at in [memory(), file()] {
+        let store = &at.store;
+        for (seq, day) in [(1, 7), (2, 3), (3, 9)] {
+            let used = if day == 9 { vec![buyer.clone()] } else { vec![coder.clone()] };
+            keep(store, NodeBatch { used, at: noon(day), ..batch(CHAIN, seq, seq, "") }).await;
+        }
+        let last = store.last_uses(vec![coder.clone(), buyer.clone(), id("/test/other")]).await.unwrap();
+        let begins = |day: i64| Some(Timestamp::from_secs(noon(day).secs() - DAY / 2));
+        assert_eq!(last, [begins(7), begins(9), None]);
+        let lately = store.uses_since(noon(8)).await.unwrap().lately;
+        assert_eq!(lately, [buyer.to_string()].into());
+        let gone = NodeBatch { at: noon(7 + 401), used: vec![buyer.clone()], ..batch(CHAIN, 4, 4, "") };
+        keep(store, gone).await;
+        assert_eq!(store.last_uses(vec![coder.clone()]).await.unwrap(), [None], "nobody asks so far back");
+    }
 }
