@@ -28,7 +28,6 @@ use crate::clock;
 use crate::config::{AgentConfig, KeyManagerConfig};
 use crate::confine::Confined;
 use crate::disk::{DiskError, StateFile};
-use crate::given::Given;
 use crate::health::AgentHealth;
 use crate::heard::Heard;
 use crate::hooks::{self, Hooks};
@@ -44,6 +43,7 @@ use crate::sealed::place;
 use crate::shell::{self, Shell};
 use crate::supply::Supply;
 use crate::upstream::{Server, System, Target};
+use crate::used::Used;
 use crate::workload::WorkloadAttestor;
 
 /// Version of this program, for logs, metrics and the server.
@@ -133,8 +133,15 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         shell_stop.clone(),
     );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let deciding =
-        hold_runs(&config, &server, (&supply, shell.heard()), &recording.records, &metrics, &shell_stop)?;
+    let used = Used::start(Arc::new(recording.records.clone()));
+    let deciding = hold_runs(
+        &config,
+        &server,
+        (&supply, shell.heard()),
+        (&recording.records, &used),
+        &metrics,
+        &shell_stop,
+    )?;
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -160,8 +167,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
-    let given = Given::start(Arc::new(recording.records.clone()));
-    let mut doors = open_doors(&config, &supply, (deciding, given), &metrics, logs, started.mono, &stop)?;
+    let mut doors = open_doors(&config, &supply, (deciding, used), &metrics, logs, started.mono, &stop)?;
     serve_http(&config, &supply, &metrics, &stop).await?;
     notify(&[NotifyState::Ready]);
 
@@ -224,7 +230,7 @@ fn hold_runs(
     config: &AgentConfig,
     server: &Arc<Server>,
     (supply, heard): (&Arc<dyn Supply>, &Heard),
-    records: &Records,
+    (records, used): (&Records, &Used),
     metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<(Runs, Hooks), AppError> {
@@ -255,6 +261,7 @@ fn hold_runs(
         rules,
         heard: heard.clone(),
         scribe,
+        used: Some(used.clone()),
         own_folders: own_folders(config),
         gate_secrets: config.gate_secrets_dir.clone(),
         folder: config.data_dir.join("runs"),
@@ -372,7 +379,7 @@ fn metrics(config: &AgentConfig) -> Metrics {
 fn open_doors(
     config: &AgentConfig,
     supply: &Arc<dyn Supply>,
-    ((runs, hooks), given): ((Runs, Hooks), Given),
+    ((runs, hooks), used): ((Runs, Hooks), Used),
     metrics: &Metrics,
     logs: LogHandle,
     started: avouch_domain::Tick,
@@ -397,7 +404,7 @@ fn open_doors(
         },
         room: listener::room_for(descriptors),
         metrics: metrics.clone(),
-        given: Some(given),
+        used: Some(used),
         clock: clock::now,
     };
     let mut doors = JoinSet::new();

@@ -209,10 +209,10 @@ pub const LOOKS_PER_RUN: usize = 64;
 pub const LOOK_WAIT: Duration = Duration::from_millis(500);
 /// Identities whose refusal to one run is recorded.
 pub const REFUSED_NAMES_MAX: usize = 64;
-/// Names whose first use of a day waits to be recorded.
-pub const GIVEN_WAITING: usize = 1024;
-/// Names whose use is recorded in a day.
-pub const GIVEN_NAMES_MAX: usize = 100_000;
+/// Identities whose first use of a day waits to be recorded.
+pub const USES_WAITING: usize = 1024;
+/// Identities whose use is recorded in a day.
+pub const USED_NAMES_MAX: usize = 100_000;
 /// Refused beginnings of one user that are recorded in a period: a record takes disk on the node and at the server.
 pub const TURNED_AWAY_MAX: u32 = 20;
 /// The period.

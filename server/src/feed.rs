@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use avouch_domain::limits::AWAY_MAX;
 use avouch_domain::{Bundle, Entry, EntryId, LogPosition, Revision, SpiffeId, Tick, Timestamp, TrustDomain};
 use avouch_engine::Registry;
 use avouch_engine::entitle::{
@@ -282,12 +283,6 @@ impl Feed {
         }
     }
 
-    /// True if agents may have been told that this server goes away.
-    #[must_use]
-    pub fn leaves(&self) -> bool {
-        self.0.state.lock().leaves.is_some()
-    }
-
     /// Streams that are open.
     #[must_use]
     pub fn followers(&self) -> usize {
@@ -382,7 +377,12 @@ impl Drop for AgentFeed {
         let key = self.key();
         let mut state = self.feed.0.state.lock();
         state.take(&key);
-        state.followers.remove(&key);
+        if let Some(follower) = state.followers.remove(&key) {
+            // What a server before this one may have given counts on, also if the answer of this one never came.
+            if let Some(renewed) = state.renewed.get_mut(&key.0) {
+                *renewed = (*renewed).max(follower.since + AWAY_MAX);
+            }
+        }
     }
 }
 

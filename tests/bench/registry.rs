@@ -41,7 +41,7 @@ pub async fn run(report: &Report) {
     audited(report).await;
     watchers(report).await;
     create(&server, &agent.uri(), 20_000, MANY).await;
-    many(report, &server).await;
+    many(report, (&server, &agent)).await;
     large(report, &mut server).await;
 }
 
@@ -175,37 +175,36 @@ async fn audited(report: &Report) {
     report.plain(what, median(ratios), "x", Bar::AtLeast(0.9));
 }
 
-/// Who is the parent of an entry that changes.
-const NOBODY: &str = "spiffe://example.org/spire/agent/nobody";
 /// Changes in a sample.
 const CHANGES: usize = 100;
 
 /// Creates entries and deletes them, each by a call of its own.
-async fn change(server: &Server) {
+async fn change(server: &Server, parent: &str) {
     let mut client = server.entries().await;
     for n in 0..CHANGES {
-        let made = create_one(&mut client, NOBODY, &format!("/change/{n}")).await;
+        let made = create_one(&mut client, parent, &format!("/change/{n}")).await;
         server.delete(&made.id).await;
     }
 }
 
 /// A change among a hundred thousand entries beside one among a hundred. The two servers take turns: the machine is not as fast
 /// from one minute to the next. What a load of many leaves behind for a while (the registries of the last commits) is no part of it.
-async fn many(report: &Report, large: &Server) {
+async fn many(report: &Report, large: (&Server, &BareAgent)) {
     const COMMITS_PER_CHANGE: usize = 2;
     let small = Server::start_with(production()).await;
-    create(&small, NOBODY, 0, FEW).await;
-    let servers = [&small, large];
-    for server in servers {
+    let agent = BareAgent::join(&small).await;
+    create(&small, &agent.uri(), 0, FEW).await;
+    let servers = [(&small, agent.uri()), (large.0, large.1.uri())];
+    for (server, parent) in &servers {
         for _ in 0..=avouch_engine::history::KEPT / (CHANGES * COMMITS_PER_CHANGE) {
-            change(server).await;
+            change(server, parent).await;
         }
     }
     let mut costs = [Vec::new(), Vec::new()];
     for _ in 0..SAMPLES {
-        for (server, costs) in servers.iter().zip(&mut costs) {
+        for ((server, parent), costs) in servers.iter().zip(&mut costs) {
             let before = cpu(server.daemon().pid());
-            change(server).await;
+            change(server, parent).await;
             let spent = cpu(server.daemon().pid()) - before;
             costs.push(spent.as_secs_f64() * 1e6 / CHANGES as f64);
         }
@@ -231,7 +230,8 @@ async fn watchers(report: &Report) {
             within("a welcome", frames.message()).await.unwrap();
             streams.push(frames);
         }
-        costs.push(cpu_each(server.daemon().pid(), CHANGES, async || change(&server).await).await);
+        let nobody = "spiffe://example.org/spire/agent/nobody";
+        costs.push(cpu_each(server.daemon().pid(), CHANGES, async || change(&server, nobody).await).await);
     }
     let yard = Yard { name: "with 10 agents", value: costs[0] };
     let what = "one entry changed, 1,000 agents not concerned: server CPU";

@@ -208,7 +208,7 @@ async fn what_a_killed_process_was_told_to_be_on_disk_is_in_the_verified_chain()
 }
 
 #[tokio::test]
-async fn what_is_handed_out_is_recorded_once_a_day_and_tells_that_an_identity_is_used() {
+async fn what_is_handed_out_is_recorded_once_a_day_and_tells_the_day_of_its_use() {
     let world = World::start().await;
     first_person(&world.server).await;
     world.grant("/billing").await;
@@ -232,7 +232,7 @@ async fn what_is_handed_out_is_recorded_once_a_day_and_tells_that_an_identity_is
     })
     .await;
     let log = avouch(&world.server, &["audit", "export", "--source", &world.agent.id]).await.out;
-    let given: Vec<_> = log.lines().filter(|line| line.contains("\"svid.given\"")).collect();
+    let given: Vec<_> = log.lines().filter(|line| line.contains("\"identity.used\"")).collect();
     // Or midnight lay in between.
     assert!(given.len() <= 2 && given[0].contains("spiffe://example.org/billing"), "{given:?}");
 }

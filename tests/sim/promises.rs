@@ -75,6 +75,7 @@ impl World {
         }
         if let Some((life, at)) = self.acknowledged[number]
             && life == agent.life
+            && agent.learnt == Some(at.epoch)
         {
             let heard = |stop: &LogPosition| stop.epoch == at.epoch && stop.revision <= at.revision;
             for (name, _) in self.stops.iter().filter(|(_, stop)| heard(stop)) {

@@ -98,7 +98,6 @@ impl World {
 
     fn power_cut(&mut self, dice: &mut Rng) {
         self.log(At::Fault, "power cut", || "the host of the servers".to_owned());
-        self.stops.clear();
         let back = self.now_ms() + 1_000 + dice.below(30_000);
         for server in 0..SERVERS {
             self.end_server(server);
@@ -114,6 +113,7 @@ impl World {
         if !self.host.restore(now, dice.next()) {
             return self.log(At::Fault, "restore", || "there is no backup".to_owned());
         }
+        self.stops.clear();
         let back = self.now_ms() + 1_000 + dice.below(10_000);
         for server in 0..SERVERS {
             self.end_server(server);

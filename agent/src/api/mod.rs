@@ -45,12 +45,12 @@ pub use workload::WorkloadOptions;
 use shared::Shared;
 
 use crate::fair::FairShare;
-use crate::given::Given;
 use crate::hooks::Hooks;
 use crate::limits::{CALLS_MAX, DESCRIPTORS_PER_PROCESS, MINTING_MAX, REQUEST_MAX, SMALL_REQUEST_MAX};
 use crate::metrics::Metrics;
 use crate::runs::Runs;
 use crate::supply::Supply;
+use crate::used::Used;
 use crate::workload::WorkloadAttestor;
 
 /// Told once, heard by every task.
@@ -76,7 +76,7 @@ pub struct WorkloadParts {
     pub room: listener::Room,
     pub metrics: Metrics,
     /// `None`: nobody wants to know what is used.
-    pub given: Option<Given>,
+    pub used: Option<Used>,
     pub clock: fn() -> Now,
 }
 
@@ -167,7 +167,7 @@ fn service(
         calls,
         minting: FairShare::new(MINTING_MAX),
         metrics: parts.metrics,
-        given: parts.given,
+        used: parts.used,
         stop,
         clock: parts.clock,
     }))

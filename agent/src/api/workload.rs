@@ -19,11 +19,11 @@ use super::status::Refusal;
 use super::steps::{Step, Steps};
 use super::validate;
 use crate::fair::{FairShare, Share};
-use crate::given::Given;
 use crate::limits::{AUDIENCES_MAX, INCOMPLETE_WAIT};
 use crate::metrics::{Api, Metrics};
 use crate::peer::Caller;
 use crate::supply::{Feed, JwtGrant, JwtQuestion, JwtRefusal, Supply, Want, WorkloadUpdate};
+use crate::used::Used;
 use crate::workload::WorkloadAttestor;
 
 /// The name in logs and metrics.
@@ -56,7 +56,7 @@ pub(super) struct Workload {
     pub failures: Refusals,
     pub metrics: Metrics,
     /// `None`: nobody wants to know what is used.
-    pub given: Option<Given>,
+    pub used: Option<Used>,
     pub stop: CancellationToken,
     pub clock: fn() -> Now,
 }
@@ -300,8 +300,8 @@ impl Workload {
             other => other?,
         };
         self.same_process(&admitted.call, look(grants.iter().any(|grant| grant.rests_on_groups)))?;
-        if let Some(given) = &self.given {
-            given.note(grants.iter().map(|grant| &grant.svid.id), (self.clock)().wall);
+        if let Some(used) = &self.used {
+            used.note(grants.iter().map(|grant| &grant.svid.id), (self.clock)().wall);
         }
         for grant in grants.iter() {
             tracing::debug!(
@@ -475,8 +475,8 @@ impl Delivery {
             return;
         }
         let now = (self.workload.clock)().wall;
-        if let Some(given) = &self.workload.given {
-            given.note(update.identities.iter().map(|identity| &identity.svid.id), now);
+        if let Some(used) = &self.workload.used {
+            used.note(update.identities.iter().map(|identity| &identity.svid.id), now);
         }
         for identity in &update.identities {
             tracing::debug!(

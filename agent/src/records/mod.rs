@@ -13,9 +13,10 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use avouch_credential::random;
-use avouch_domain::{ChainId, NodeChain, NodeEvent, Note, Now, SpiffeId, Stand};
+use avouch_domain::{ChainId, NodeChain, NodeEvent, Note, Now, SpiffeId, Stand, TELLS_USE};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
@@ -98,6 +99,8 @@ struct Shared {
     /// Wakes the thread that syncs.
     work: Condvar,
     progress: watch::Sender<Progress>,
+    /// The server takes none.
+    unwanted: AtomicBool,
 }
 
 /// The records of this node. Cheap to clone; all clones write into one chain.
@@ -125,6 +128,7 @@ impl Records {
             inner: Mutex::default(),
             work: Condvar::new(),
             progress: watch::Sender::default(),
+            unwanted: AtomicBool::new(false),
         });
         sync::spawn(shared.clone())?;
         Ok(Self(shared))
@@ -157,10 +161,16 @@ impl Records {
             tracing::warn!(detail = ?note.detail, subsystem_name = "records", "Records of an earlier life are not whole");
             self.0.write(&mut inner, note)?;
         }
-        let detail = vec![("version", parts.version.to_owned())];
+        let detail = vec![("version", parts.version.to_owned()), ("tells", TELLS_USE.to_owned())];
         let (actor, subject) = ("agent".to_owned(), source.to_string());
         self.0.write(&mut inner, &Note { event: NodeEvent::AgentStart, actor, subject, detail })?;
         Ok(())
+    }
+
+    /// False once the server has said that it takes no records, until it takes some.
+    #[must_use]
+    pub fn wanted(&self) -> bool {
+        !self.0.unwanted.load(Ordering::Relaxed)
     }
 
     /// Records something. When it returns, the record has its place in the chain and is as safe as `durability` says;

@@ -4,6 +4,7 @@
 //! power cut takes back nothing that the server knows.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use avouch_credential::key::PrivateKey;
@@ -93,12 +94,18 @@ pub async fn keep_shipped(
         loop {
             match shipper.step().await {
                 Ok(true) => {
+                    shipper.records.0.unwanted.store(false, Ordering::Relaxed);
                     backoff.succeeded();
                     shipper.next = Instant::now() + SHIP_EVERY;
                     shipper.gather().await;
                 }
                 Ok(false) => shipper.wait().await,
-                Err(trouble) => sleep(pause_after(&trouble, &mut backoff, &mut jitter)).await,
+                Err(trouble) => {
+                    if matches!(trouble, Trouble::Call(CallError::Unimplemented)) {
+                        shipper.records.0.unwanted.store(true, Ordering::Relaxed);
+                    }
+                    sleep(pause_after(&trouble, &mut backoff, &mut jitter)).await;
+                }
             }
         }
     };

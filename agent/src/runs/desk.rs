@@ -133,6 +133,9 @@ impl Desk {
         if question.what_if {
             return answer;
         }
+        if let Some(used) = &parts.used {
+            used.note([&self.identity], (parts.clock)().wall);
+        }
         let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
         match parts.scribe.write(note, answer.durability()).await {
             Ok(record) => answer.record = record,

@@ -44,6 +44,7 @@ use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
+use crate::used::Used;
 use desk::{Desk, Opening, Standing};
 use roots::{Roots, is_alive};
 use turned_away::TurnedAway;
@@ -58,6 +59,8 @@ pub struct Parts {
     /// Runs rest on it, while there are any.
     pub heard: Heard,
     pub scribe: Arc<dyn Scribe>,
+    /// `None`: nobody wants to know what is used.
+    pub used: Option<Used>,
     /// Folders of the agent's own.
     pub own_folders: Vec<PathBuf>,
     /// The folder whose files are the agent's to hand out to gates, if any.

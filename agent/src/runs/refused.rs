@@ -3,12 +3,12 @@
 //! The caller waits for the look, for a moment: who has its answer may be gone, and of a process that is gone nothing can be
 //! looked at. What can't be looked at or recorded is refused all the same.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use avouch_attestors::{PinnedProcess, ProcessKey};
 use avouch_domain::{NodeEvent, SelectorSet, SpiffeId};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use super::Runs;
 use super::desk::Desk;
@@ -19,14 +19,23 @@ use crate::records::Durability;
 /// What was refused to one run.
 #[derive(Default)]
 pub(super) struct Refused {
-    looked: HashSet<ProcessKey>,
+    /// Closed when the look is over.
+    looks: HashMap<ProcessKey, watch::Receiver<()>>,
     names: BTreeSet<SpiffeId>,
 }
 
 impl Refused {
-    /// True once for each process, as long as there are not too many.
-    fn is_new(&mut self, key: &ProcessKey) -> bool {
-        self.looked.len() < LOOKS_PER_RUN && self.looked.insert(key.clone())
+    /// The look at a process, and once for each what ends it when it is dropped, as long as there are not too many.
+    fn look(&mut self, key: &ProcessKey) -> Option<(watch::Receiver<()>, Option<watch::Sender<()>>)> {
+        if let Some(look) = self.looks.get(key) {
+            return Some((look.clone(), None));
+        }
+        if self.looks.len() >= LOOKS_PER_RUN {
+            return None;
+        }
+        let (ends, look) = watch::channel(());
+        self.looks.insert(key.clone(), look.clone());
+        Some((look, Some(ends)))
     }
 
     /// True once for each name, as long as there are not too many.
@@ -42,16 +51,27 @@ impl Runs {
     where
         L: Future<Output = Option<SelectorSet>> + Send + 'static,
     {
-        let Some(desk) = self.desk_of_new(caller, process) else { return };
-        let (runs, key, look) = (self.clone(), process.key().clone(), look());
-        let (looked, over) = oneshot::channel();
+        let Some(desk) = caller.in_run().and_then(|line| self.desk_of(line.last()?)) else { return };
+        let key = process.key();
+        let Some((mut over, ends)) = desk.refused.lock().look(key) else { return };
+        if let Some(ends) = ends {
+            self.record(desk, key.clone(), look(), ends);
+        }
+        // Nothing is ever sent: it ends when the look does.
+        let _ = tokio::time::timeout(LOOK_WAIT, over.changed()).await;
+    }
+
+    fn record<L>(&self, desk: Arc<Desk>, key: ProcessKey, look: L, ends: watch::Sender<()>)
+    where
+        L: Future<Output = Option<SelectorSet>> + Send + 'static,
+    {
+        let runs = self.clone();
         tokio::spawn(async move {
             let found = look.await;
-            // Nobody may wait any more.
-            let _ = looked.send(());
+            drop(ends);
             let Some(selectors) = found else {
                 // The next call of this process is looked at.
-                desk.refused.lock().looked.remove(&key);
+                desk.refused.lock().looks.remove(&key);
                 return;
             };
             for name in runs.0.parts.supply.names(&selectors).await {
@@ -63,13 +83,5 @@ impl Runs {
                 let _ = runs.0.parts.scribe.write(note, Durability::Soon).await;
             }
         });
-        let _ = tokio::time::timeout(LOOK_WAIT, over).await;
-    }
-
-    /// The desk of the caller's run, if nobody has looked at this process yet.
-    fn desk_of_new(&self, caller: &Caller, process: &PinnedProcess) -> Option<Arc<Desk>> {
-        let desk = self.desk_of(caller.in_run()?.last()?)?;
-        let new = desk.refused.lock().is_new(process.key());
-        new.then_some(desk)
     }
 }

@@ -12,11 +12,20 @@ pub trait Scribe: Send + Sync + 'static {
     /// # Errors
     /// Why it was not written; then what it tells of must not happen.
     async fn write(&self, note: Note, durability: Durability) -> Result<u64, String>;
+
+    /// False if nobody would ever read what is only told for information.
+    fn wanted(&self) -> bool {
+        true
+    }
 }
 
 #[tonic::async_trait]
 impl Scribe for Records {
     async fn write(&self, note: Note, durability: Durability) -> Result<u64, String> {
         self.append(&note, durability).await.map(|receipt| receipt.seq).map_err(|e| e.to_string())
+    }
+
+    fn wanted(&self) -> bool {
+        Self::wanted(self)
     }
 }

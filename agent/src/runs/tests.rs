@@ -246,6 +246,7 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
         rules: rules.clone(),
         heard: heard.clone(),
         scribe: book.clone(),
+        used: None,
         own_folders: Vec::new(),
         gate_secrets: None,
         folder: folder.path().join("runs"),

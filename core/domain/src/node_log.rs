@@ -29,9 +29,12 @@ pub enum NodeEvent {
     SpoolGap,
     /// An AI agent asked for another identity's SVID.
     SvidRefused,
-    /// An SVID of an identity was handed out, for the first time in a day.
-    SvidGiven,
+    /// An identity was used for the first time in a day: an SVID was handed out, or a decision asked for.
+    IdentityUsed,
 }
+
+/// What `agent.start` says in its detail `tells`: this agent records the use of identities, so that none recorded means none used.
+pub const TELLS_USE: &str = "use";
 
 impl NodeEvent {
     pub const ALL: [Self; 12] = [
@@ -46,7 +49,7 @@ impl NodeEvent {
         Self::ToolChanged,
         Self::SpoolGap,
         Self::SvidRefused,
-        Self::SvidGiven,
+        Self::IdentityUsed,
     ];
 
     /// Stable name, such as `task.open`.
@@ -64,7 +67,7 @@ impl NodeEvent {
             Self::ToolChanged => "tool.changed",
             Self::SpoolGap => "spool.gap",
             Self::SvidRefused => "svid.refused",
-            Self::SvidGiven => "svid.given",
+            Self::IdentityUsed => "identity.used",
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use avouch_domain::limits::{DRILL_COUNTS, UNUSED_AFTER};
 use avouch_domain::{Identity, Standing, Timestamp};
 
+use crate::entitle::agents_of_name;
 use crate::found;
 use crate::registry::Registry;
 
@@ -50,15 +51,19 @@ pub struct Used {
     pub known_since: Timestamp,
     /// SPIFFE IDs of those that were used within [`UNUSED_AFTER`].
     pub lately: HashSet<String>,
+    /// Nodes that tell.
+    pub tellers: HashSet<String>,
 }
 
 impl Used {
-    /// True if an identity in force was used by nobody for [`UNUSED_AFTER`], and would be known if it had been.
+    /// True if an identity in force was used by nobody for [`UNUSED_AFTER`], and every node that may serve it tells.
     #[must_use]
-    pub fn lacks(&self, identity: &Identity, wall: Timestamp) -> bool {
+    pub fn lacks(&self, registry: &Registry, identity: &Identity, wall: Timestamp) -> bool {
+        let name = &identity.spiffe_id;
         identity.is_in_force(wall)
             && wall.since(identity.added_at.max(self.known_since)) >= UNUSED_AFTER
-            && !self.lately.contains(identity.spiffe_id.as_str())
+            && !self.lately.contains(name.as_str())
+            && agents_of_name(registry, name).iter().all(|node| self.tellers.contains(node.as_str()))
     }
 }
 
@@ -77,7 +82,7 @@ pub fn overview(registry: &Registry, used: &Used, wall: Timestamp) -> Overview {
     }
     for identity in registry.identities() {
         count(&mut counts, identity, wall);
-        counts.unused += usize::from(used.lacks(identity, wall));
+        counts.unused += usize::from(used.lacks(registry, identity, wall));
     }
     counts
 }
@@ -173,14 +178,22 @@ mod tests {
     fn unused_is_what_is_in_force_and_was_not_used_although_that_would_be_known() {
         let ago = |days: i64| Timestamp::from_secs(NOW.secs() - days * 86_400);
         let old = Identity { added_at: ago(40), ..lives("/old") };
-        let used = Used { known_since: ago(35), lately: HashSet::new() };
-        assert!(used.lacks(&old, NOW));
-        assert!(!used.lacks(&Identity { added_at: ago(29), ..old.clone() }, NOW), "it is new");
-        assert!(!Used { known_since: ago(29), ..used.clone() }.lacks(&old, NOW), "nobody told before that");
+        let used = Used { known_since: ago(35), ..Used::default() };
+        let mut registry = Registry::new();
+        assert!(used.lacks(&registry, &old, NOW), "nobody may use it");
+        assert!(!used.lacks(&registry, &Identity { added_at: ago(29), ..old.clone() }, NOW), "it is new");
+        let fresh = Used { known_since: ago(29), ..Used::default() };
+        assert!(!fresh.lacks(&registry, &old, NOW), "nobody told before that");
         let paused = Identity { standing: Standing::Paused(Cause::Person), ..old.clone() };
-        assert!(!used.lacks(&paused, NOW), "nobody may use it");
-        let lately = [old.spiffe_id.to_string()].into();
-        assert!(!Used { lately, ..used }.lacks(&old, NOW));
+        assert!(!used.lacks(&registry, &paused, NOW), "nobody may use it now");
+        let lately = Used { lately: [old.spiffe_id.to_string()].into(), ..used.clone() };
+        assert!(!lately.lacks(&registry, &old, NOW));
+        let here = node("/node", &["a:b"], NOW.secs() + 1);
+        let tellers = [here.id.to_string()].into();
+        registry.put(Row::Node(here));
+        registry.put(Row::Entry(entry("e1", "/old", "/node", &["u:1"])));
+        assert!(!used.lacks(&registry, &old, NOW), "a node that does not tell may use it");
+        assert!(Used { tellers, ..used }.lacks(&registry, &old, NOW));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub const CHAINS: usize = 16;
 pub const CHAIN_PAGES: usize = 16;
 /// Lines of the log that are read at a time to verify it or to trace a decision: a second's work or two.
 pub const READ_MAX: usize = 200_000;
+/// Lines that are checked before others have their turn.
+pub const LINES_AT_ONCE: usize = 32;
 /// Longest time that this takes.
 pub const READ_TIME: Duration = Duration::from_secs(10);
 /// Requests whose text is shown.

@@ -7,12 +7,12 @@ use avouch::exported::{ExportError, Exported, Source};
 use avouch_credential::ledger::trace::{self, Hop, Nodes, People, TraceError, Traced};
 use avouch_credential::ledger::{Log, LogError, LogSummary};
 use avouch_proto::governance_v1 as wire;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::Governance;
 use crate::ask::Visit;
-use crate::limits::{READ_MAX, READ_TIME};
+use crate::limits::{LINES_AT_ONCE, READ_MAX, READ_TIME};
 
 /// What a part of the log amounts to, or where it does not hold.
 pub(crate) type Checked = Result<LogSummary, LogError>;
@@ -23,8 +23,7 @@ pub(crate) async fn verify(
     turn: &Semaphore,
     chain: Option<&wire::NodeChain>,
 ) -> Result<Checked, Status> {
-    let _turn = in_turn(turn).await?;
-    read(&mut visit.governance, chain, |_| {}).await
+    in_time(turn, read(&mut visit.governance, chain, |_| {})).await
 }
 
 /// Who is behind a decision of a chain. `Err` within: a part of the log does not hold.
@@ -34,7 +33,14 @@ pub(crate) async fn trace(
     chain: &wire::NodeChain,
     record: u64,
 ) -> Result<Result<Vec<Hop>, LogError>, Status> {
-    let _turn = in_turn(turn).await?;
+    in_time(turn, traced(visit, chain, record)).await
+}
+
+async fn traced(
+    visit: &mut Visit,
+    chain: &wire::NodeChain,
+    record: u64,
+) -> Result<Result<Vec<Hop>, LogError>, Status> {
     let what = Traced::Decision(record);
     let mut nodes = Nodes::new(&what, None);
     if let Err(broken) = read(&mut visit.governance, Some(chain), |line| nodes.line(line)).await? {
@@ -52,27 +58,22 @@ pub(crate) async fn trace(
     Ok(Ok(trace::hops(&instance, &people, named)))
 }
 
-async fn in_turn(turn: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
-    // The semaphore lives as long as the pages and is never closed.
-    let turn = tokio::time::timeout(READ_TIME, turn.acquire()).await.ok().and_then(Result::ok);
-    turn.ok_or_else(|| Status::resource_exhausted("The log is being read for others: try again in a moment."))
-}
-
-async fn read(
-    governance: &mut Governance,
-    chain: Option<&wire::NodeChain>,
-    each: impl FnMut(&str),
-) -> Result<Checked, Status> {
-    let read = tokio::time::timeout(READ_TIME, read_all(governance, chain, each)).await;
-    read.unwrap_or_else(|_| {
+/// Does what reads the log when it has its turn, all of it in [`READ_TIME`].
+async fn in_time<T>(turn: &Semaphore, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let in_turn = async {
+        // The semaphore lives as long as the pages and is never closed.
+        let _turn = turn.acquire().await;
+        work.await
+    };
+    tokio::time::timeout(READ_TIME, in_turn).await.unwrap_or_else(|_| {
         let most = READ_TIME.as_secs();
         Err(Status::resource_exhausted(format!(
-            "This takes longer than {most} s: `avouch audit verify` takes its time."
+            "This takes longer than {most} s now: try again, or let `avouch audit verify` and `avouch trace` take their time."
         )))
     })
 }
 
-async fn read_all(
+async fn read(
     governance: &mut Governance,
     chain: Option<&wire::NodeChain>,
     mut each: impl FnMut(&str),
@@ -89,14 +90,16 @@ async fn read_all(
                 "There are more than {READ_MAX} records: `avouch audit verify` and `avouch trace` read all of them."
             )));
         }
-        for line in &lines {
-            if let Err(broken) = log.line(line) {
-                return Ok(Err(broken));
+        for some in lines.chunks(LINES_AT_ONCE) {
+            for line in some {
+                if let Err(broken) = log.line(line) {
+                    return Ok(Err(broken));
+                }
+                each(line);
             }
-            each(line);
+            // A line may be a head, which takes a verification: others have their turn in between.
+            tokio::task::yield_now().await;
         }
-        // A page of lines is checked without a pause: others have their turn between two.
-        tokio::task::yield_now().await;
     }
     Ok(log.finish())
 }

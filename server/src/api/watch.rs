@@ -203,7 +203,11 @@ async fn follow(
             _ = silence.tick() => beat(services, &feed, call, replies).await?,
             () = call.connection.leaving.cancelled() => {
                 if call.gate.drain.begun().is_cancelled() {
-                    farewell(&mut feed, call, replies).await?;
+                    if rules.has_changed().unwrap_or(false) {
+                        tell_rules(&mut rules, replies).await?;
+                    } else {
+                        farewell(&mut feed, call, replies).await?;
+                    }
                 }
                 return Err(going_away());
             }

@@ -123,6 +123,12 @@ impl Feed {
         }
     }
 
+    /// True if the agent has a stream open here.
+    #[must_use]
+    pub fn has(&self, agent: &SpiffeId) -> bool {
+        self.0.state.lock().follows(agent)
+    }
+
     /// From when on what an agent decides by itself counts, at the latest: when it last wanted to hear that, as far as it is known,
     /// and not before what a server before this one may have given it. One that does not follow may follow another.
     #[must_use]
@@ -131,6 +137,8 @@ impl Feed {
         // Until it followed, another server may have gone away and given it more.
         let followed = state.follows_since(agent).map(|since| since + AWAY_MAX);
         let known = state.renewed.get(agent).copied().max(followed)?;
-        Some(known.max(self.0.started + AWAY_MAX))
+        // Once it may have been told so, it goes on for that much longer.
+        let longer = if state.leaves.is_some() { AWAY_MAX } else { Duration::ZERO };
+        Some(known.max(self.0.started + AWAY_MAX) + longer)
     }
 }

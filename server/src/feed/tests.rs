@@ -13,8 +13,13 @@ use super::*;
 const AGENT: &str = "/spire/agent/t/1";
 const LONG: std::time::Duration = std::time::Duration::from_secs(60);
 
+thread_local! {
+    /// The monotonic clock of a test, in milliseconds.
+    static MONO: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 fn clock() -> Now {
-    Now { wall: Timestamp(1_000), mono: Tick(0) }
+    Now { wall: Timestamp(1_000), mono: Tick(MONO.get()) }
 }
 
 struct World {
@@ -195,6 +200,51 @@ async fn what_is_not_known_of_renewals_is_not_said() {
     assert_eq!(world.feed.renewed(&id(AGENT)), least, "also if it has asked, and may not have heard");
     world.feed.renews(&id("/spire/agent/t/nobody"));
     assert_eq!(world.feed.0.state.lock().renewed.len(), 1, "only of those who are there");
+}
+
+#[tokio::test]
+async fn what_a_server_may_have_given_before_counts_on_when_the_stream_breaks() {
+    const BEGAN: u64 = 1_000_000;
+    let world = World::start();
+    world.attest(AGENT).await;
+    MONO.set(BEGAN);
+    let stream = world.feed.follow(&id(AGENT), None, vec![]);
+    MONO.set(BEGAN + 500);
+    world.feed.renews(&id(AGENT));
+    drop(stream);
+    let given = Tick(BEGAN) + AWAY_MAX;
+    assert_eq!(world.feed.renewed(&id(AGENT)), Some(given), "it may not have had the answer");
+    let again = BEGAN + 100_000;
+    MONO.set(again);
+    world.feed.renews(&id(AGENT));
+    assert_eq!(world.feed.renewed(&id(AGENT)), Some(Tick(again)), "its first question is long answered");
+    world.feed.leave(|| world.writer.registry().position().revision).await;
+    assert_eq!(world.feed.renewed(&id(AGENT)), Some(Tick(again) + AWAY_MAX), "it may have been told");
+}
+
+#[tokio::test]
+async fn only_who_has_applied_everything_is_told_that_the_server_goes_away() {
+    let world = World::start();
+    let revision = || world.writer.registry().position().revision;
+    world.attest(AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    let mut told = stream.next(clock).await.unwrap().position.revision;
+    while told < revision() {
+        told = stream.next(clock).await.unwrap().position.revision;
+    }
+    stream.acknowledge(told);
+    assert!(!stream.may_be_left(), "it does not go away");
+    world.feed.leave(revision).await;
+    assert!(stream.may_be_left());
+    world.create("e1", AGENT).await;
+    while world.feed.0.state.lock().present.position().revision < revision() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!stream.may_be_left(), "it has still to be told something");
+    let told = stream.next(clock).await.unwrap().position.revision;
+    assert!(!stream.may_be_left(), "it was told, and may not have applied it");
+    stream.acknowledge(told);
+    assert!(stream.may_be_left());
 }
 
 #[tokio::test]

@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 
+use avouch_domain::limits::UNUSED_AFTER;
 use avouch_domain::{Code, Entry, Environment, Identity, Kind, Now, PersonId, Plan, SpiffeId, Timestamp};
 use avouch_engine::Registry;
 use avouch_engine::entitle::{agents_of_name, served_identity};
 use avouch_engine::found::{Found, found};
+use avouch_engine::overview::Used;
 use avouch_engine::plan::identities::{self, IdentityError, IdentityPatch, NewIdentity, Place};
+
+use avouch_store::Uses;
 
 use super::entries::fresh_id;
 use super::{BadToken, Page, PageRequest, Services, WriteError};
@@ -226,7 +230,8 @@ impl Services {
         let used = if filter.unused { Some(self.used(wall).await?) } else { None };
         let registry = self.registry();
         let after = page.after(|token| SpiffeId::parse(token).ok())?;
-        let unused = |identity: &Identity| used.as_ref().is_none_or(|used| used.lacks(identity, wall));
+        let unused =
+            |identity: &Identity| used.as_ref().is_none_or(|used| used.lacks(&registry, identity, wall));
         let fitting = registry.identities_after(after.as_ref());
         let fitting = fitting.filter(|identity| filter.fits(identity) && unused(identity));
         Ok(page.cut(fitting.cloned(), |identity| identity.spiffe_id.to_string()))
@@ -238,8 +243,8 @@ impl Services {
     /// [`WriteError::Store`] if the store can't be read.
     pub(super) async fn used(&self, wall: Timestamp) -> Result<Used, WriteError> {
         let uses = self.0.store.uses_since(wall - UNUSED_AFTER).await;
-        let Uses { since, lately } = uses.map_err(|e| WriteError::Store(e.to_string()))?;
-        Ok(Used { known_since: since, lately })
+        let Uses { since, lately, tellers } = uses.map_err(|e| WriteError::Store(e.to_string()))?;
+        Ok(Used { known_since: since, lately, tellers })
     }
 
     /// The beginning of the day on which each of these was used last; `None`: not known.

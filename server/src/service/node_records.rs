@@ -187,15 +187,25 @@ fn follow(
     Ok((before.unwrap_or_default(), records))
 }
 
-/// Names that records tell are used. Whether the node serves them is not looked at.
-fn told_used(records: &[StoredRecord]) -> Vec<SpiffeId> {
-    let told = [NodeEvent::SvidGiven, NodeEvent::InstanceStart].map(NodeEvent::name);
-    // Few records are of these: most are not read again.
-    let may = |line: &str| told.iter().any(|event| line.contains(event));
-    let lines = records.iter().map(|record| record.line.as_str()).filter(|line| may(line));
-    let of_these = lines.filter_map(|line| read_node_line(line).ok().filter(|r| told.contains(&&*r.event)));
-    let names: BTreeSet<_> = of_these.filter_map(|r| SpiffeId::parse(&r.subject).ok()).collect();
-    names.into_iter().collect()
+/// Names that records tell are used; `None` if they come from an agent that may not tell. Whether the node serves them is not
+/// looked at.
+fn told_used(records: &[StoredRecord]) -> Option<Vec<SpiffeId>> {
+    use NodeEvent::{AgentStart, IdentityUsed, InstanceStart};
+    let (mut tells, mut names) = (false, BTreeSet::new());
+    for line in records.iter().map(|record| &record.line) {
+        // Few records are of these: most are not read again.
+        let event = [AgentStart, IdentityUsed, InstanceStart].into_iter().find(|e| line.contains(e.name()));
+        let Some(record) = event.and_then(|_| read_node_line(line).ok()) else { continue };
+        match NodeEvent::from_name(&record.event) {
+            Some(AgentStart) => tells |= record.details().any(|detail| detail == ("tells", TELLS_USE)),
+            Some(event @ (IdentityUsed | InstanceStart)) => {
+                tells |= event == IdentityUsed;
+                names.extend(SpiffeId::parse(&record.subject).ok());
+            }
+            _ => {}
+        }
+    }
+    (tells || !names.is_empty()).then(|| names.into_iter().collect())
 }
 
 impl Services {
@@ -227,7 +237,9 @@ impl Services {
         let mut batch = checked.map_err(|_| WriteError::Stopped)??;
         let registry = self.registry();
         // A node speaks of what it serves.
-        batch.used.retain(|name| served_identity(&registry, source, name, now.wall).is_some());
+        if let Some(used) = &mut batch.used {
+            used.retain(|name| served_identity(&registry, source, name, now.wall).is_some());
+        }
         match self.0.receiver.keep(batch).await? {
             Kept::Yes { stand, began, gap_after } => {
                 self.0.store.metrics().node_records(lines);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use avouch_domain::limits::{ALONE_LONG, AWAY_MAX, SELF_ACTING_SVID_MAX};
 use avouch_domain::{
-    AuditEvent, AuditRow, Cause, Holder, Identity, Kind, Now, PersonId, Plan, Revision, SpiffeId, StopTried,
-    Tick, Timestamp,
+    AuditEvent, AuditRow, Authority, Cause, Holder, Identity, Kind, Now, PersonId, Plan, Revision, SpiffeId,
+    StopTried, Tick, Timestamp,
 };
 use avouch_engine::Registry;
 use avouch_engine::entitle::agents_of_name;
@@ -204,8 +204,11 @@ impl Services {
     async fn bounds(&self, now: Now, before: Before, revision: Revision) -> Bounds {
         let answered = self.0.feed.confirmed(&before.agents, revision, STOP_CONFIRM_MAX).await;
         let ended = (self.0.clock)();
-        let longer = if self.0.feed.leaves() { AWAY_MAX } else { Duration::ZERO };
-        let heard = |agent: &SpiffeId| self.0.feed.renewed(agent).map(|at| at + longer);
+        let alone = !self.shares_its_store(ended.wall);
+        // Who does not follow here may follow another server, and this one knows of old news only.
+        let known = |agent: &SpiffeId| alone || self.0.feed.has(agent);
+        let heard =
+            |agent: &SpiffeId| self.0.feed.renewed(agent).filter(|_| known(agent)).map(|at| at + longer);
         let node = |agent: SpiffeId| StopNode {
             took: answered.get(&agent).map(|at| at.since(now.mono)),
             decides_until: (!before.endless).then(|| decides_until(heard(&agent), ended)),
@@ -221,6 +224,15 @@ impl Services {
         // What was signed until the commit is out as long as what was signed just then.
         let accepted_until = before.longest.map(|longest| ended.wall + longest);
         Bounds { nodes, accepted_until }
+    }
+
+    /// True if another server signs for this trust domain by the same store, or did lately.
+    fn shares_its_store(&self, wall: Timestamp) -> bool {
+        let other = |authority: &Authority| match &authority.holder {
+            Holder::Server(_) => authority.holder != self.0.holder && authority.not_after > wall,
+            Holder::TrustDomain => false,
+        };
+        self.registry().authorities().any(other)
     }
 
     /// Keeps how it went. If that fails, what was stopped is stopped all the same.

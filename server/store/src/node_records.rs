@@ -26,8 +26,8 @@ pub struct NodeBatch {
     pub head: KeptHead,
     /// What is missing before the first line is lost.
     pub gap: bool,
-    /// Identities that the records tell are used.
-    pub used: Vec<SpiffeId>,
+    /// Identities that the records tell are used; `None`: they say nothing of use.
+    pub used: Option<Vec<SpiffeId>>,
     pub at: Timestamp,
 }
 
@@ -144,7 +144,9 @@ fn keep_one(conn: &Connection, batch: &NodeBatch) -> Result<Kept, StoreError> {
         return Ok(Kept::Yes { stand: known, began: false, gap_after: None });
     }
     insert(conn, &chain, batch)?;
-    uses::keep(conn, &batch.used, batch.at)?;
+    if let Some(used) = &batch.used {
+        uses::keep(conn, &batch.source, used, batch.at)?;
+    }
     Ok(Kept::Yes { stand: batch.head.head.stand, began: chain.began, gap_after })
 }
 

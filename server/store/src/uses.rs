@@ -18,20 +18,29 @@ const DAY: i64 = 86_400;
 pub struct Uses {
     /// Since when nodes are asked: what was used before that is not known.
     pub since: Timestamp,
-    /// SPIFFE IDs.
+    /// SPIFFE IDs of identities.
     pub lately: HashSet<String>,
+    /// SPIFFE IDs of nodes that tell what is used there.
+    pub tellers: HashSet<String>,
 }
 
 fn day_of(at: Timestamp) -> i64 {
     at.secs().div_euclid(DAY)
 }
 
-/// Keeps that these were used.
-pub(crate) fn keep(conn: &Connection, names: &[SpiffeId], at: Timestamp) -> Result<(), StoreError> {
-    if names.is_empty() {
-        return Ok(());
-    }
+/// Keeps that a node told that these were used.
+pub(crate) fn keep(
+    conn: &Connection,
+    node: &SpiffeId,
+    names: &[SpiffeId],
+    at: Timestamp,
+) -> Result<(), StoreError> {
     let day = day_of(at);
+    conn.prepare_cached(
+        "INSERT INTO use_tellers (node, day) VALUES (?1, ?2) \
+         ON CONFLICT (node) DO UPDATE SET day = excluded.day WHERE excluded.day > day",
+    )?
+    .execute((node.as_str(), day))?;
     let mut put = conn.prepare_cached(
         "INSERT INTO uses (spiffe_id, day) VALUES (?1, ?2) \
          ON CONFLICT (spiffe_id) DO UPDATE SET day = excluded.day WHERE excluded.day > day",
@@ -40,6 +49,7 @@ pub(crate) fn keep(conn: &Connection, names: &[SpiffeId], at: Timestamp) -> Resu
         put.execute((name.as_str(), day))?;
     }
     conn.prepare_cached("DELETE FROM uses WHERE day < ?1")?.execute([day - USES_KEPT_DAYS])?;
+    conn.prepare_cached("DELETE FROM use_tellers WHERE day < ?1")?.execute([day - USES_KEPT_DAYS])?;
     Ok(())
 }
 
@@ -47,8 +57,10 @@ pub(crate) fn keep(conn: &Connection, names: &[SpiffeId], at: Timestamp) -> Resu
 pub(crate) fn since(conn: &Connection, at: Timestamp) -> Result<Uses, StoreError> {
     let since = conn.query_row("SELECT uses_since FROM meta WHERE id = 1", (), |r| r.get(0))?;
     let mut statement = conn.prepare_cached("SELECT spiffe_id FROM uses WHERE day >= ?1")?;
-    let names = statement.query_map([day_of(at)], |r| r.get(0))?;
-    Ok(Uses { since: Timestamp(since), lately: names.collect::<Result<_, _>>()? })
+    let lately = statement.query_map([day_of(at)], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let mut statement = conn.prepare_cached("SELECT node FROM use_tellers")?;
+    let tellers = statement.query_map((), |r| r.get(0))?.collect::<Result<_, _>>()?;
+    Ok(Uses { since: Timestamp(since), lately, tellers })
 }
 
 /// The beginning of the day on which each of these was used last; `None`: not known.

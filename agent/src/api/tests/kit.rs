@@ -256,7 +256,7 @@ fn parts(looker: &Arc<FakeLooker>, metrics: &Metrics, options: WorkloadOptions) 
         options,
         room: listener::Room { connections: CONNECTIONS, open_files: 4 },
         metrics: metrics.clone(),
-        given: None,
+        used: None,
         clock: avouch::clock::now,
     }
 }

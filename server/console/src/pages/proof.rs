@@ -31,7 +31,6 @@ struct TracedPage<'a> {
     whose: String,
     chain: u64,
     record: u64,
-    command: String,
     broken: Option<String>,
     hops: Vec<Step>,
     unknown: usize,
@@ -102,13 +101,11 @@ fn told(summary: &LogSummary) -> (String, String, Vec<String>) {
 /// The page could not be written.
 pub fn traced(frame: &Frame<'_>, shown: &Traced<'_>) -> Result<String, askama::Error> {
     let hops: Vec<_> = shown.hops.iter().flat_map(|hops| hops.iter()).map(|hop| step(frame, hop)).collect();
-    let source = super::words::argument(shown.source);
     TracedPage {
         shell: Shell::new(frame, Page::Log, format!("trace?chain={}&record={}", shown.chain, shown.record)),
         whose: plain(path(shown.source, frame.trust_domain)),
         chain: shown.chain,
         record: shown.record,
-        command: format!("avouch trace {} --source {source}", shown.record),
         broken: broken(shown.hops.err()),
         unknown: hops.iter().filter(|step| step.proof.is_empty()).count(),
         hops,

@@ -215,7 +215,7 @@ async fn a_node_tells_of_the_use_of_what_it_serves_and_of_nothing_else() {
     let place = PlaceIdentityRequest { name: "coder".into(), node: here.caller.id.to_string(), uid: 7 };
     people.place_identity(place).await.unwrap();
     let given = || Note {
-        event: NodeEvent::SvidGiven,
+        event: NodeEvent::IdentityUsed,
         actor: "agent".into(),
         subject: id("/test/coder").to_string(),
         detail: Vec::new(),

@@ -31,7 +31,7 @@ fn batch(chain: &str, first: u64, last: u64, mark: &str) -> NodeBatch {
         records: (first..=last).map(|seq| StoredRecord { seq, line: format!("{seq}{mark}") }).collect(),
         head: KeptHead { head, receipt: Receipt { key: vec![3], signature: vec![4] } },
         gap: false,
-        used: Vec::new(),
+        used: None,
         at: NOW,
     }
 }
@@ -140,14 +140,15 @@ async fn the_last_use_of_an_identity_is_kept_to_the_day_and_never_goes_back() {
         let store = &at.store;
         for (seq, day) in [(1, 7), (2, 3), (3, 9)] {
             let used = if day == 9 { vec![buyer.clone()] } else { vec![coder.clone()] };
-            keep(store, NodeBatch { used, at: noon(day), ..batch(CHAIN, seq, seq, "") }).await;
+            keep(store, NodeBatch { used: Some(used), at: noon(day), ..batch(CHAIN, seq, seq, "") }).await;
         }
         let last = store.last_uses(vec![coder.clone(), buyer.clone(), id("/test/other")]).await.unwrap();
         let begins = |day: i64| Some(Timestamp::from_secs(noon(day).secs() - DAY / 2));
         assert_eq!(last, [begins(7), begins(9), None]);
-        let lately = store.uses_since(noon(8)).await.unwrap().lately;
-        assert_eq!(lately, [buyer.to_string()].into());
-        let gone = NodeBatch { at: noon(7 + 401), used: vec![buyer.clone()], ..batch(CHAIN, 4, 4, "") };
+        let uses = store.uses_since(noon(8)).await.unwrap();
+        assert_eq!(uses.lately, [buyer.to_string()].into());
+        assert_eq!(uses.tellers, [id("/spire/agent/x509pop/a").to_string()].into());
+        let gone = NodeBatch { at: noon(7 + 401), used: Some(vec![buyer.clone()]), ..batch(CHAIN, 4, 4, "") };
         keep(store, gone).await;
         assert_eq!(store.last_uses(vec![coder.clone()]).await.unwrap(), [None], "nobody asks so far back");
     }
