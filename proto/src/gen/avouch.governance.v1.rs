@@ -75,6 +75,10 @@ pub struct Identity {
     /// How the last stop went, or the last drill of one; absent: none was tried.
     #[prost(message, optional, tag = "16")]
     pub stop_tried: ::core::option::Option<StopTried>,
+    /// The beginning of the day on which a node last told that it is used, Unix seconds; 0: none has. Only from GetIdentity and
+    /// ListIdentities.
+    #[prost(int64, tag = "17")]
+    pub last_used: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopTried {
@@ -277,6 +281,9 @@ pub struct ListIdentitiesRequest {
     /// Empty, or from the page before.
     #[prost(string, tag = "6")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only those in force that nobody used for 30 days, as far as is known.
+    #[prost(bool, tag = "7")]
+    pub unused: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListIdentitiesResponse {
@@ -710,6 +717,9 @@ pub struct OverviewResponse {
     /// The newest record of the server's log; 0: none.
     #[prost(uint64, tag = "14")]
     pub last_record: u64,
+    /// Active identities that nobody used for 30 days, as far as is known.
+    #[prost(uint32, tag = "15")]
+    pub unused: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenPagesRequest {}

@@ -12,7 +12,7 @@ use avouch_credential::ledger::{
 use avouch_credential::signer::Signer;
 use avouch_domain::{
     AuditEvent, AuditRow, KeptHead, NodeChain, NodeEvent, NodeHead, Now, Plan, Shipment, SpiffeId, Stand,
-    Timestamp,
+    TELLS_USE, Timestamp,
 };
 use avouch_engine::entitle::served_identity;
 use avouch_store::{Kept, NodeBatch, NodeStretch, StoreError, StoredChain, StoredRecord};

@@ -207,8 +207,7 @@ impl Services {
         let alone = !self.shares_its_store(ended.wall);
         // Who does not follow here may follow another server, and this one knows of old news only.
         let known = |agent: &SpiffeId| alone || self.0.feed.has(agent);
-        let heard =
-            |agent: &SpiffeId| self.0.feed.renewed(agent).filter(|_| known(agent)).map(|at| at + longer);
+        let heard = |agent: &SpiffeId| self.0.feed.renewed(agent).filter(|_| known(agent));
         let node = |agent: SpiffeId| StopNode {
             took: answered.get(&agent).map(|at| at.since(now.mono)),
             decides_until: (!before.endless).then(|| decides_until(heard(&agent), ended)),

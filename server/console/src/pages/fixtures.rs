@@ -205,7 +205,8 @@ impl World {
         };
         world.identities = vec![identity];
         world.rules = wire::PublishedRules { published_by: all(), ..Default::default() };
-        world.filter = Filter { standing: all(), kind: all(), env: all(), owner: all(), page: all() };
+        world.filter =
+            Filter { standing: all(), kind: all(), env: all(), owner: all(), unused: all(), page: all() };
         world.text = all();
         world.provider = Some(all());
         world
