@@ -133,15 +133,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         shell_stop.clone(),
     );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let used = Used::start(Arc::new(recording.records.clone()));
-    let deciding = hold_runs(
-        &config,
-        &server,
-        (&supply, shell.heard()),
-        (&recording.records, &used),
-        &metrics,
-        &shell_stop,
-    )?;
+    let deciding = hold_runs(&config, &server, (&supply, shell.heard()), &recording, &metrics, &shell_stop)?;
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -167,7 +159,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
-    let mut doors = open_doors(&config, &supply, (deciding, used), &metrics, logs, started.mono, &stop)?;
+    let mut doors =
+        open_doors(&config, &supply, (deciding, &recording), &metrics, logs, started.mono, &stop)?;
     serve_http(&config, &supply, &metrics, &stop).await?;
     notify(&[NotifyState::Ready]);
 
@@ -199,6 +192,8 @@ async fn until_a_door_closes(
 /// The records of this node, and the task that brings them to the server.
 struct Recording {
     records: Records,
+    /// What records the use of identities.
+    used: Used,
     shipping: JoinHandle<()>,
 }
 
@@ -214,7 +209,8 @@ impl Recording {
         let records = Records::start(parts)?;
         let (sender, voucher) = watch::channel(None);
         let shipping = records::keep_shipped(records.clone(), server.clone(), voucher, seed()?, stop.clone());
-        Ok((Self { records, shipping: tokio::spawn(shipping) }, sender))
+        let used = Used::start(Arc::new(records.clone()));
+        Ok((Self { records, used, shipping: tokio::spawn(shipping) }, sender))
     }
 
     /// After `stop`. What is written last is on the disk when the process ends.
@@ -230,7 +226,7 @@ fn hold_runs(
     config: &AgentConfig,
     server: &Arc<Server>,
     (supply, heard): (&Arc<dyn Supply>, &Heard),
-    (records, used): (&Records, &Used),
+    recording: &Recording,
     metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<(Runs, Hooks), AppError> {
@@ -243,7 +239,7 @@ fn hold_runs(
         seed: seed()?,
     };
     let rules = rules::start(held, stop.clone());
-    let scribe = Arc::new(records.clone());
+    let scribe = Arc::new(recording.records.clone());
     let hooks = Hooks::new(hooks::Parts {
         supply: supply.clone(),
         identities: server.clone(),
@@ -261,7 +257,7 @@ fn hold_runs(
         rules,
         heard: heard.clone(),
         scribe,
-        used: Some(used.clone()),
+        used: Some(recording.used.clone()),
         own_folders: own_folders(config),
         gate_secrets: config.gate_secrets_dir.clone(),
         folder: config.data_dir.join("runs"),
@@ -379,7 +375,7 @@ fn metrics(config: &AgentConfig) -> Metrics {
 fn open_doors(
     config: &AgentConfig,
     supply: &Arc<dyn Supply>,
-    ((runs, hooks), used): ((Runs, Hooks), Used),
+    ((runs, hooks), recording): ((Runs, Hooks), &Recording),
     metrics: &Metrics,
     logs: LogHandle,
     started: avouch_domain::Tick,
@@ -404,7 +400,7 @@ fn open_doors(
         },
         room: listener::room_for(descriptors),
         metrics: metrics.clone(),
-        used: Some(used),
+        used: Some(recording.used.clone()),
         clock: clock::now,
     };
     let mut doors = JoinSet::new();

@@ -205,8 +205,7 @@ impl World {
         };
         world.identities = vec![identity];
         world.rules = wire::PublishedRules { published_by: all(), ..Default::default() };
-        world.filter =
-            Filter { standing: all(), kind: all(), env: all(), owner: all(), unused: all(), page: all() };
+        world.filter = any_filter(text);
         world.text = all();
         world.provider = Some(all());
         world
@@ -330,6 +329,11 @@ impl World {
         }
         pages
     }
+}
+
+fn any_filter(text: &str) -> Filter {
+    let all = || text.to_owned();
+    Filter { standing: all(), kind: all(), env: all(), owner: all(), unused: all(), page: all() }
 }
 
 pub(super) fn decision() -> Happened {
