@@ -92,7 +92,7 @@ fn an_authority_that_signs_too_early_is_found() {
 
 #[test]
 fn a_withdrawal_that_is_dropped_is_found() {
-    finds(Fault::DropWithdrawal, &[10]);
+    finds(Fault::DropWithdrawal, &[10, 11]);
 }
 
 #[test]
