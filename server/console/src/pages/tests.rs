@@ -454,7 +454,10 @@ fn the_next_page_is_narrowed_as_this_one() {
     let tags = read(&world.identities());
     let next =
         tags.iter().find(|tag| tag.get("rel") == Some("next")).and_then(|tag| tag.get("href")).unwrap();
-    assert_eq!(next.replace("&#38;", "&"), "identities?standing=&kind=&env=prod&owner=per_a%26x&page=a%26b");
+    assert_eq!(
+        next.replace("&#38;", "&"),
+        "identities?standing=&kind=&env=prod&owner=per_a%26x&unused=&page=a%26b"
+    );
     let chosen = tags.iter().filter(|tag| tag.get("selected").is_some() && tag.get("value") == Some("prod"));
     assert_eq!(chosen.count(), 1);
 }
