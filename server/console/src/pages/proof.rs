@@ -54,7 +54,7 @@ pub fn verified(frame: &Frame<'_>, shown: &Verified<'_>) -> Result<String, askam
     };
     VerifiedPage {
         shell: Shell::new(frame, Page::Log, format!("verify?chain={}", shown.chain)),
-        whose: plain(shown.whose),
+        whose: plain(path(shown.whose, frame.trust_domain)),
         chain: shown.chain,
         broken: broken(shown.checked.err()),
         records,
