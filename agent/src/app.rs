@@ -247,6 +247,7 @@ fn hold_runs(
         requests: server.clone(),
         rules: rules.clone(),
         scribe: scribe.clone(),
+        gate_secrets: config.gate_secrets_dir.clone(),
         clock: clock::now,
     });
     let runs = Runs::new(runs::Parts {

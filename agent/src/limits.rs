@@ -72,6 +72,8 @@ pub const ANSWER_MAX: usize = 4 * 1024 * 1024;
 pub const ANSWER_WARN: usize = 1024 * 1024;
 /// Biggest request: a token to validate is the largest, and one beyond 16 KiB fits no HTTP header.
 pub const REQUEST_MAX: usize = 64 * 1024;
+/// Biggest question of a gate: what a person is to see, and what its caller presented.
+pub const ASK_MAX: usize = avouch_domain::limits::REQUEST_TEXT_MAX + PEER_TOKEN_MAX + PEER_CHAIN_MAX + 16 * 1024;
 /// Biggest request of the services beside the Workload API: health and reflection ask by name.
 pub const SMALL_REQUEST_MAX: usize = 4 * 1024;
 /// Longest wait for the end of a request: clients send it at once, and what is half there takes room.
@@ -169,6 +171,8 @@ pub const TASK_CALLS_MAX: u32 = 100_000;
 pub const TASK_TOOLS_MAX: usize = 256;
 /// Longest token that a hook was shown and asks about, in bytes: two SPIFFE IDs of full length, encoded, and a signature.
 pub const PEER_TOKEN_MAX: usize = 16 * 1024;
+/// Longest chain that was proved to a gate and that it asks about, in bytes: a leaf and the authorities above it, with room.
+pub const PEER_CHAIN_MAX: usize = 32 * 1024;
 /// Tokens that do not hold are recorded once in this time for each hook: whoever reaches it can send any number.
 pub const UNPROVED_PERIOD: Duration = Duration::from_secs(10);
 /// Time in which `avouch run` says what it wants.

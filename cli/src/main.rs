@@ -78,6 +78,14 @@ Without --route the gate lets every path be read (GET and HEAD), as the resource
 what writes takes a rule of its own. `avouch run` sets the variable to the URL of the gate, with a key that is good for
 that run only; the secret stays with the gate. Put it where AI agents make nothing new: the kernel closes it to the
 command, and the folders above a closed file take no new entries meanwhile; those beside it do.";
+const GATE_SERVE_EXAMPLES: &str = "Examples:
+  avouch gate add http tickets https://tickets.example.org --secret-file secrets/key --caller /prod/tickets-gate
+  avouch gate serve tickets --listen 10.0.0.7:8443
+
+Who serves it has to be the workload that the rules name (--caller): an entry gives it that SPIFFE ID, and its X509-SVID is
+what callers see. A caller shows its own X509-SVID in the handshake, and an AI agent its task beside it, one token for each
+request, in the header x-avouch-task: `avouch task token tickets/read`. Each request is decided and recorded by the node agent
+of this machine, and a stop counts from the next one. The secret is read when the gate begins, and with each new rules.";
 const TASK_EXAMPLES: &str = "Examples:
   avouch task token git/pay    inside `avouch run`";
 const TASK_TOKEN_EXAMPLES: &str = "Examples:
@@ -195,6 +203,9 @@ enum Gate {
     #[command(after_help = GATE_CHECK_EXAMPLES)]
     /// Ask, as a hook, whether somebody may do something who showed a token
     Check(hook::Check),
+    #[command(after_help = GATE_SERVE_EXAMPLES)]
+    /// Serve an HTTP gate of its own, for all who show an X509-SVID
+    Serve(gate::shared::Serve),
 }
 
 #[derive(Debug, Subcommand)]
@@ -312,6 +323,9 @@ fn run_gate(gate: Gate, place: Place, out: &mut Out) -> u8 {
         Gate::Check(check) => {
             on_runtime(out, async |out| hook::run(check, &place.agent_socket, place.json, out).await)
         }
+        Gate::Serve(serve) => on_runtime(out, async |out| {
+            gate::shared::run(serve, &place.agent_socket, place.json, out).await
+        }),
         Gate::Mcp { name } => {
             let socket = std::env::var_os(gate::SOCKET_VARIABLE);
             gate::shim::run(&name, socket, std::io::stdin(), std::io::stdout(), out)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use avouch::gate::{
-    Ask, Decider, GateDefinition, GateEvent, Happened, Place, SOCKET_VARIABLE, Tool, Verdict, host, mcp,
+    Ask, Decider, GateDefinition, GateEvent, Happened, Judge, Place, SOCKET_VARIABLE, Tool, Verdict, host, mcp,
 };
 use avouch_rules::{Param, ParamKind};
 use tokio::net::{UnixListener, UnixStream};
@@ -27,11 +27,7 @@ struct Script {
     others: AtomicUsize,
 }
 
-impl Decider for Script {
-    async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
-        Ok(())
-    }
-
+impl Judge for Script {
     async fn decide(&self, ask: Ask) -> Verdict {
         self.decided.fetch_add(1, Ordering::SeqCst);
         let secret =
@@ -44,16 +40,22 @@ impl Decider for Script {
         }
     }
 
-    async fn may(&self, resources: Vec<String>) -> Vec<bool> {
-        resources.iter().map(|resource| resource != "notes/delete").collect()
-    }
-
     async fn note(&self, event: GateEvent) {
         let counter = match event.what {
             Happened::ChangedTool { .. } => &self.changed,
             _ => &self.others,
         };
         counter.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Decider for Script {
+    async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn may(&self, resources: Vec<String>) -> Vec<bool> {
+        resources.iter().map(|resource| resource != "notes/delete").collect()
     }
 }
 

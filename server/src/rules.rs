@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use avouch_credential::rules::SignedRules;
 use avouch_credential::signer::Signer;
-use avouch_domain::{Epoch, KeyType, PublishedRules, RulesFolder, SpiffeId, TrustDomain};
-use avouch_rules::Folder;
+use avouch_domain::{Epoch, KeyType, PublishedRules, RulesFolder, TrustDomain};
+use avouch_rules::{Folder, Hook};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -34,8 +34,8 @@ pub struct InForce {
 pub struct Shown {
     pub signed: SignedRules,
     pub folder: RulesFolder,
-    /// The workloads that are hooks by these rules, by the name of the gate.
-    pub hooks: BTreeMap<String, SpiffeId>,
+    /// The gates that are workloads of their own by these rules, by name.
+    pub hooks: BTreeMap<String, Hook>,
     /// The actions of each resource.
     pub actions: BTreeMap<String, BTreeSet<String>>,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use avouch::gate::hello::{Answer, Hello};
-use avouch::gate::{Ask, Decider, GateDefinition, GateEvent, SOCKET_VARIABLE, Tool, Verdict, host, mcp};
+use avouch::gate::{Ask, Decider, GateDefinition, GateEvent, Judge, SOCKET_VARIABLE, Tool, Verdict, host, mcp};
 use avouch_tests::daemon::binary;
 use avouch_tests::{World, cli, eventually};
 use serde_json::{Value, json};
@@ -179,12 +179,14 @@ impl Decider for Everything {
         Ok(())
     }
 
-    async fn decide(&self, _ask: Ask) -> Verdict {
-        Verdict::Allow
-    }
-
     async fn may(&self, resources: Vec<String>) -> Vec<bool> {
         vec![true; resources.len()]
+    }
+}
+
+impl Judge for Everything {
+    async fn decide(&self, _ask: Ask) -> Verdict {
+        Verdict::Allow
     }
 
     async fn note(&self, _event: GateEvent) {}

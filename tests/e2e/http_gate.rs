@@ -60,10 +60,10 @@ fn examples() -> String {
 
 /// A request as it reached the upstream.
 #[derive(Clone, Debug)]
-struct Came {
-    line: String,
-    secret: Option<String>,
-    body: String,
+pub struct Came {
+    pub line: String,
+    pub secret: Option<String>,
+    pub body: String,
 }
 
 /// What the upstream says; an answer without end if there is no text.
@@ -92,13 +92,15 @@ impl Body for Says {
     }
 }
 
+/// A web API that writes down what reaches it.
 #[derive(Clone, Default)]
-struct Upstream {
-    came: Arc<Mutex<Vec<Came>>>,
+pub struct Upstream {
+    pub came: Arc<Mutex<Vec<Came>>>,
 }
 
 impl Upstream {
-    async fn start() -> (Self, u16) {
+    /// Itself and its port.
+    pub async fn start() -> (Self, u16) {
         let upstream = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -139,7 +141,8 @@ impl Upstream {
         Response::builder().header("content-type", kind).body(Says(Some(text.into()), endless)).unwrap()
     }
 
-    fn lines(&self) -> Vec<String> {
+    /// Method and path of each request.
+    pub fn lines(&self) -> Vec<String> {
         self.came.lock().iter().map(|came| came.line.clone()).collect()
     }
 }

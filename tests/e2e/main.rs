@@ -43,6 +43,7 @@ mod restarts;
 mod rotations;
 mod runs;
 mod sealed;
+mod shared_gate;
 mod startup;
 mod stops;
 mod storage;

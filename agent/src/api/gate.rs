@@ -1,20 +1,23 @@
-//! The service that hooks ask: who the caller is, and what came of it.
+//! The service of gates that are workloads of their own: who the caller is, what came of what it asks, and what an HTTP gate
+//! is served with.
 //!
 //! Speaks gRPC and nothing else: who may ask and what is decided is asked of [`crate::hooks`]. A process of a run is never a
 //! hook, whatever entry there is for it.
 
 use std::sync::Arc;
 
-use avouch_domain::{SelectorSet, SpiffeId};
+use avouch_domain::{Presented, SelectorSet, SpiffeId};
 use avouch_proto::gate_v1 as wire;
 use avouch_proto::gate_v1::gate_server::Gate;
 use avouch_rules::limits::{NAME_MAX, RESOURCE_ID_MAX};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::run::caller_of;
 use super::status::Refusal;
+use super::{Stop, gates};
 use crate::hooks::{Asked, Checked, Hooks, NoHook};
 use crate::peer::Caller;
 use crate::runs::{Answer, Membership, Runs};
@@ -29,6 +32,7 @@ pub struct GateApi {
     pub attestor: Arc<WorkloadAttestor>,
     /// Turns true when the agent knows who is who.
     pub ready: watch::Receiver<bool>,
+    pub stop: Stop,
 }
 
 impl std::fmt::Debug for GateApi {
@@ -39,6 +43,8 @@ impl std::fmt::Debug for GateApi {
 
 #[tonic::async_trait]
 impl Gate for GateApi {
+    type ServeStream = ReceiverStream<Result<wire::ServeResponse, Status>>;
+
     async fn check(
         &self,
         request: Request<wire::CheckRequest>,
@@ -50,9 +56,61 @@ impl Gate for GateApi {
         let asked = asked(request.into_inner())?;
         Ok(Response::new(response(self.checked(&caller, &asked).await?)))
     }
+
+    async fn serve(
+        &self,
+        request: Request<wire::ServeRequest>,
+    ) -> Result<Response<Self::ServeStream>, Status> {
+        let caller = caller_of(&request)?;
+        if !*self.ready.borrow() {
+            return Err(Refusal::NotSynced.into());
+        }
+        let gate = request.into_inner().gate;
+        bounded("gate", &gate, NAME_MAX)?;
+        // From before the first look, so that no change is missed.
+        let rules = self.hooks.rules_number();
+        let first = self.definition(&caller, &gate).await?;
+        let (tell, stream) = mpsc::channel(1);
+        let _ = tell.try_send(Ok(first));
+        tokio::spawn(self.clone().follow(caller, gate, rules, tell));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
 }
 
+type Definitions = mpsc::Sender<Result<wire::ServeResponse, Status>>;
+
 impl GateApi {
+    /// Tells of the gate anew whenever the rules change, until the caller leaves or is that gate no more.
+    async fn follow(
+        self,
+        caller: Arc<Caller>,
+        gate: String,
+        mut rules: watch::Receiver<u64>,
+        tell: Definitions,
+    ) {
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => Err(Refusal::Stopping.into()),
+                () = tell.closed() => return,
+                Ok(()) = rules.changed() => self.definition(&caller, &gate).await,
+                else => return,
+            };
+            let over = next.is_err();
+            if tell.send(next).await.is_err() || over {
+                return;
+            }
+        }
+    }
+
+    /// What a gate is served with, if the caller is its workload.
+    async fn definition(&self, caller: &Arc<Caller>, gate: &str) -> Result<wire::ServeResponse, Status> {
+        let selectors = self.selectors(caller).await?;
+        let served = self.hooks.served(&selectors, gate, caller.uid).await;
+        let served = self.told(caller, served)?;
+        gates::of_workload(&served).ok_or_else(|| Status::internal("the rules changed; try again"))
+    }
+
     /// Decides for a hook about somebody who showed it a token.
     pub(super) async fn checked(&self, caller: &Arc<Caller>, asked: &Asked) -> Result<Checked, Status> {
         let selectors = self.selectors(caller).await?;
@@ -103,17 +161,21 @@ impl GateApi {
 }
 
 fn asked(request: wire::CheckRequest) -> Result<Asked, Status> {
-    let wire::CheckRequest { token, action, resource, params, what_if, shown } = request;
-    let token = Zeroizing::new(token);
-    for (what, text, most) in [("action", &action, NAME_MAX), ("resource", &resource, RESOURCE_ID_MAX)] {
-        if text.is_empty() || text.len() > most {
-            let had = text.len();
-            return Err(Status::invalid_argument(format!("{what}: {had} bytes, expected 1 to {most}")));
-        }
-    }
+    let wire::CheckRequest { token, action, resource, params, what_if, shown, certificates } = request;
+    let presented = Presented { token: Zeroizing::new(token), chain: certificates };
+    bounded("action", &action, NAME_MAX)?;
+    bounded("resource", &resource, RESOURCE_ID_MAX)?;
     let params = params.into_iter().map(|param| (param.name, param.value)).collect();
     let (said, kind) = (Vec::new(), String::new());
-    Ok(Asked { token, action, resource, params, said, kind, shown, what_if, unlimited: false })
+    Ok(Asked { presented, action, resource, params, said, kind, shown, what_if, unlimited: false })
+}
+
+fn bounded(what: &str, text: &str, most: usize) -> Result<(), Status> {
+    if text.is_empty() || text.len() > most {
+        let had = text.len();
+        return Err(Status::invalid_argument(format!("{what}: {had} bytes, expected 1 to {most}")));
+    }
+    Ok(())
 }
 
 fn response(Checked { answer, identity }: Checked) -> wire::CheckResponse {

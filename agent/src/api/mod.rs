@@ -10,6 +10,7 @@ mod codec;
 mod conn;
 mod ebb;
 mod gate;
+mod gates;
 mod health;
 pub mod listener;
 mod refusals;
@@ -46,7 +47,7 @@ use shared::Shared;
 
 use crate::fair::FairShare;
 use crate::hooks::Hooks;
-use crate::limits::{CALLS_MAX, DESCRIPTORS_PER_PROCESS, MINTING_MAX, REQUEST_MAX, SMALL_REQUEST_MAX};
+use crate::limits::{ASK_MAX, CALLS_MAX, DESCRIPTORS_PER_PROCESS, MINTING_MAX, SMALL_REQUEST_MAX};
 use crate::metrics::Metrics;
 use crate::runs::Runs;
 use crate::supply::Supply;
@@ -120,15 +121,15 @@ pub async fn serve_workload(
     let share = (calls.clone(), parts.metrics.clone());
     let run = parts.runs.clone().map(|runs| {
         let run = run::RunApi { runs, ready: supply.ready(), stop: stop.clone() };
-        Shared::new(&share, RunServer::new(run).max_decoding_message_size(REQUEST_MAX))
+        Shared::new(&share, RunServer::new(run).max_decoding_message_size(ASK_MAX))
     });
     let gate = parts.hooks.clone().map(|hooks| {
         let (runs, attestor) = (parts.runs.clone(), parts.attestor.clone());
-        gate::GateApi { hooks, runs, attestor, ready: supply.ready() }
+        gate::GateApi { hooks, runs, attestor, ready: supply.ready(), stop: stop.clone() }
     });
     let decides = gate.clone().zip(parts.runs.clone()).map(|(gate, runs)| access::Access { runs, gate });
     let gate =
-        gate.map(|gate| Shared::new(&share, GateServer::new(gate).max_decoding_message_size(REQUEST_MAX)));
+        gate.map(|gate| Shared::new(&share, GateServer::new(gate).max_decoding_message_size(ASK_MAX)));
     let mut routes = Routes::new(service(supply, parts, calls.clone(), stop.clone()))
         .add_service(Shared::new(&share, health.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(&share, v1.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX)))

@@ -5,20 +5,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use avouch_domain::{Environment, SpiffeId};
+use avouch_domain::SpiffeId;
 use avouch_proto::run_v1 as wire;
 use avouch_proto::run_v1::hold_request::Step as Said;
 use avouch_proto::run_v1::hold_response::Step as Say;
 use avouch_proto::run_v1::run_server::Run;
 use avouch_proto::run_v1::value::Kind;
-use avouch_rules::{Behind, GateTool, HttpGate, Param, Rules};
+use avouch_rules::Param;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::Stop;
 use super::status::Refusal;
+use super::{Stop, gates};
 use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, REFUSALS_MAX, TASK_TOOLS_MAX};
 use crate::peer::Caller;
 use crate::rules::Held;
@@ -84,7 +84,7 @@ impl Run for RunApi {
         // One and the same rules for the gates and for where their secrets lie.
         let rules = running.rules();
         let environment = running.identity().environment;
-        let files = rules.iter().flat_map(|held| secret_files(&held.rules, environment)).collect();
+        let files = rules.iter().flat_map(|held| gates::secret_files(&held.rules, environment)).collect();
         let secrets = running.secrets(files).await;
         let begun = begun(&running, &self.runs.agent_id(), rules.as_deref(), &secrets);
         let _ = replies.try_send(Ok(step(Say::Begun(begun))));
@@ -175,101 +175,13 @@ fn begun(
         code_digest: running.code.to_vec(),
         ends_at: identity.ends.secs(),
         rules_number: rules.map_or(0, |held| held.number),
-        closed: running.closed(),
-        gates: rules.map(|held| gates(&held.rules, identity.environment, secrets)).unwrap_or_default(),
+        closed: running
+            .closed()
+            .into_iter()
+            .chain(rules.map(|held| gates::others_secrets(&held.rules)).unwrap_or_default())
+            .collect(),
+        gates: rules.map(|held| gates::of_run(&held.rules, identity.environment, secrets)).unwrap_or_default(),
     }
-}
-
-/// Where the secrets of the gates lie that guard something in this environment.
-fn secret_files(rules: &Rules, environment: Environment) -> Vec<String> {
-    let files = rules.gates().values().filter_map(|gate| match &gate.behind {
-        Behind::Api(api) if !routes(rules, environment, &gate.name, api).is_empty() => {
-            api.secret.as_ref().map(|secret| secret.file.clone())
-        }
-        _ => None,
-    });
-    files.collect()
-}
-
-/// The gates that guard something in this environment.
-fn gates(rules: &Rules, environment: Environment, secrets: &BTreeMap<String, Secret>) -> Vec<wire::Gate> {
-    let gates = rules.gates().values().filter_map(|gate| {
-        let name = gate.name.clone();
-        match &gate.behind {
-            Behind::Tools(server) => {
-                let tool =
-                    |(tool, pinned): (&String, &GateTool)| tool_of(rules, environment, &name, tool, pinned);
-                let tools: Vec<_> = server.tools.iter().filter_map(tool).collect();
-                let (command, guards) = (server.command.clone(), server.guards.iter().cloned().collect());
-                (!tools.is_empty()).then_some(wire::Gate { name, command, guards, tools, api: None })
-            }
-            Behind::Api(api) => {
-                let routes = routes(rules, environment, &name, api);
-                // The command must not open what the gate keeps from it.
-                let guards = api.secret.iter().map(|secret| secret.file.clone()).collect();
-                let wanted = !routes.is_empty();
-                let api = wire::Api {
-                    upstream: api.upstream.clone(),
-                    env_var: api.env_var.clone(),
-                    ca: api.ca.clone().unwrap_or_default(),
-                    secret: api.secret.as_ref().map(|place| {
-                        let (value, missing) = match secrets.get(&place.file) {
-                            Some(Ok(secret)) => (secret.to_string(), String::new()),
-                            Some(Err(why)) => (String::new(), why.clone()),
-                            None => (String::new(), "the node agent could not read it".to_owned()),
-                        };
-                        wire::Secret {
-                            header: place.header.clone(),
-                            prefix: place.prefix.clone(),
-                            value,
-                            missing,
-                        }
-                    }),
-                    routes,
-                };
-                wanted.then(|| wire::Gate { name, guards, api: Some(api), ..wire::Gate::default() })
-            }
-            // It asks for itself, wherever it runs.
-            Behind::Hook { .. } => None,
-        }
-    });
-    gates.collect()
-}
-
-fn routes(rules: &Rules, environment: Environment, gate: &str, api: &HttpGate) -> Vec<wire::Route> {
-    let routes = api.routes.iter().filter_map(|route| {
-        let id = format!("{gate}/{}", route.resource);
-        let resource = rules.catalogue().get(&id).filter(|r| r.environment == environment)?;
-        let taken = |name: &str| route.query.contains(name) || route.path.names().any(|n| n == name);
-        let params = resource.params.iter().filter(|(name, _)| taken(name));
-        Some(wire::Route {
-            method: route.method.name().to_owned(),
-            path: route.path.to_string(),
-            action: route.action.clone(),
-            params: params.map(|(name, kind)| (name.clone(), kind.name().to_owned())).collect(),
-            query: route.query.iter().cloned().collect(),
-            other_query: route.other_query,
-            rows_at: route.rows_at.clone(),
-            resource: id,
-        })
-    });
-    routes.collect()
-}
-
-fn tool_of(
-    rules: &Rules,
-    environment: Environment,
-    gate: &str,
-    name: &str,
-    tool: &GateTool,
-) -> Option<wire::Tool> {
-    let resource =
-        rules.catalogue().get(&format!("{gate}/{name}")).filter(|r| r.environment == environment)?;
-    let params = resource.params.iter().map(|(param, kind)| {
-        let pointer = tool.pointers.get(param).cloned().unwrap_or_else(|| format!("/{param}"));
-        (param.clone(), wire::Param { pointer, kind: kind.name().to_owned() })
-    });
-    Some(wire::Tool { name: name.to_owned(), digest: tool.digest.to_vec(), params: params.collect() })
 }
 
 /// Serves a run until it ends; gives why, for the record, and the last word to the caller.

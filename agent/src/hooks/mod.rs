@@ -1,31 +1,33 @@
-//! Hooks: gates that are workloads of their own and ask here what somebody may do who showed them a token.
+//! Hooks: gates that are workloads of their own and ask here what somebody may do who showed them a token, or a certificate in
+//! a handshake.
 //!
 //! Only the workload that the rules name may ask, and only about what it guards. Whoever is asked about is never named, but
-//! proved by a token, and the server says what it is at this moment. Denies whatever is not clear, and never answers before
+//! proved by what it presented, and the server says what it is at this moment. Denies whatever is not clear, and never answers before
 //! the record of the answer is in the spool.
 
-mod proof;
+mod served;
 #[cfg(test)]
 mod tests;
 mod unproved;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_credential::jwt::task::TaskClaims;
-use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId};
+use avouch_credential::presented::{At, Proof, prove};
+use avouch_domain::{NodeEvent, Note, Now, Presented, SelectorSet, SpiffeId};
 use avouch_rules::{Params, Task};
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
-use crate::limits::RULES_WAIT;
+use crate::limits::{PEER_CHAIN_MAX, PEER_TOKEN_MAX, RULES_WAIT};
 use crate::rules::{Book, Held};
 use crate::runs::asking::{Asking, Given};
 use crate::runs::deciding::{Said, Wearer, unkept};
 use crate::runs::{Answer, Question, Scribe};
 use crate::supply::{Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
-use proof::Proof;
+pub use served::Served;
 use unproved::Unproved;
 
 /// What deciding for hooks works with.
@@ -36,6 +38,8 @@ pub struct Parts {
     pub requests: Arc<dyn Requests>,
     pub rules: Book,
     pub scribe: Arc<dyn Scribe>,
+    /// The folder whose files are the agent's to hand out to gates, if any.
+    pub gate_secrets: Option<PathBuf>,
     pub clock: fn() -> Now,
 }
 
@@ -62,8 +66,8 @@ impl std::fmt::Debug for Hooks {
 
 /// What a hook asks.
 pub struct Asked {
-    /// As it was shown to the hook.
-    pub token: Zeroizing<String>,
+    /// As it came to the hook.
+    pub presented: Presented,
     pub action: String,
     /// ID in the catalogue.
     pub resource: String,
@@ -94,7 +98,7 @@ impl std::fmt::Debug for Asked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     pub answer: Answer,
-    /// Whose the token is; `None` if it does not hold.
+    /// Whose it is that was presented; `None` if it does not hold.
     pub identity: Option<SpiffeId>,
 }
 
@@ -106,6 +110,10 @@ pub enum NoHook {
     #[error("the rules name no hook for \"{0}\": `avouch gate add hook NAME --caller PATH` adds one")]
     Unguarded(String),
     #[error(
+        "the rules name no HTTP gate \"{0}\" that a workload serves: `avouch gate add http NAME URL --caller PATH` adds one"
+    )]
+    Unserved(String),
+    #[error(
         "this process is not the hook of \"{resource}\": the rules want {caller}, and no entry gives it that SPIFFE ID"
     )]
     Caller { resource: String, caller: SpiffeId },
@@ -116,6 +124,7 @@ struct Hook {
     held: Arc<Held>,
     gate: String,
     caller: SpiffeId,
+    handshakes: bool,
 }
 
 /// A denial before any rule was asked.
@@ -160,7 +169,7 @@ impl Hooks {
         let answer = if asked.what_if {
             answer
         } else {
-            let note = proof.note(asked, &hook, &answer);
+            let note = note(&proof, asked, &hook, &answer);
             self.recorded(answer, note).await
         };
         Ok(Checked { answer, identity: Some(proof.identity) })
@@ -205,26 +214,29 @@ impl Hooks {
         let held = parts.rules.current().ok_or(NoHook::NoRules)?;
         let gate = resource.split_once('/').and_then(|(gate, _)| held.rules.gates().get(gate));
         let found = gate.and_then(|gate| Some((gate.name.clone(), gate.hook(&parts.supply.trust_domain())?)));
-        let (gate, caller) = found.ok_or_else(|| NoHook::Unguarded(resource.to_owned()))?;
-        Ok(Hook { held, gate, caller })
+        let (gate, hook) = found.ok_or_else(|| NoHook::Unguarded(resource.to_owned()))?;
+        Ok(Hook { held, gate, caller: hook.caller, handshakes: hook.handshakes })
     }
 
-    /// Whose the token is, by the authorities of the trust domain.
+    /// Whose it is that was presented, by the authorities of the trust domain.
     async fn proof(&self, selectors: &SelectorSet, hook: &Hook, asked: &Asked) -> Result<Proof, Denied> {
         let parts = &self.0.parts;
         let mut feed = parts.supply.subscribe(selectors.clone(), Want::Bundles).await;
         let update =
             feed.next().await.ok_or_else(|| Denied::new("unknown_here", "the node agent is stopping"))?;
         let now = (parts.clock)().wall;
-        let proof = Proof::read(&asked.token, &update.own, &asked.resource, &hook.caller, now);
-        proof.map_err(|why| {
-            let resource = &asked.resource;
-            Denied::new(
-                "token",
-                format!(
-                    "the token does not hold: {why}; next: show a fresh one, `avouch task token {resource}`"
-                ),
-            )
+        let at = At { resource: &asked.resource, gate: &hook.caller, handshakes: hook.handshakes };
+        let proof = bounded(&asked.presented).and_then(|()| prove(&asked.presented, &update.own, at, now));
+        proof.map_err(|why| match asked.presented.chain.is_empty() {
+            true => {
+                let resource = &asked.resource;
+                let next = format!("show a fresh one, `avouch task token {resource}`");
+                Denied::new("token", format!("the token does not hold: {why}; next: {next}"))
+            }
+            false => {
+                let next = "connect anew with the X509-SVID of now";
+                Denied::new("certificate", format!("the certificate does not hold: {why}; next: {next}"))
+            }
         })
     }
 
@@ -233,7 +245,7 @@ impl Hooks {
         let (parts, name) = (&self.0.parts, &proof.identity);
         let told = parts
             .tasks
-            .shown(name, &asked.resource, &asked.token)
+            .presented(name, &asked.resource, &asked.presented)
             .await
             .map_err(|e| Denied::new("unknown_here", unsaid(name, &e)))?;
         let identity = told.identity.ok_or_else(|| {
@@ -298,7 +310,7 @@ impl Hooks {
         }
         let requests = &*self.0.parts.requests;
         let asking =
-            Asking { requests, identity: &name, task: &code, question: &question, token: &asked.token };
+            Asking { requests, identity: &name, task: &code, question: &question, presented: &asked.presented };
         asking.settle(&mut answer, judge).await;
         answer
     }
@@ -311,7 +323,7 @@ impl Hooks {
         answer
     }
 
-    /// A token that proves nothing names nobody: the record is the hook's, and one in a while, since anybody can send one.
+    /// What proves nothing names nobody: the record is the hook's, and one in a while, since anybody can send one.
     async fn unproved(&self, hook: &Hook, asked: &Asked, denied: Denied) -> Checked {
         let mut answer = Answer::denied(denied.reason, denied.text);
         let due = (!asked.what_if).then(|| self.0.unproved.due(&hook.gate, (self.0.parts.clock)().mono));
@@ -327,18 +339,29 @@ impl Hooks {
     }
 }
 
-impl Proof {
-    /// The record of what was decided.
-    fn note(&self, asked: &Asked, hook: &Hook, answer: &Answer) -> Note {
-        let mut detail = answer.detail(&asked.question());
-        detail.push(("gate", hook.gate.clone()));
-        detail.push(("identity", self.identity.to_string()));
-        if let Some(task) = &self.task {
-            detail.push(("task", task.task.to_string()));
+/// Nothing is parsed that is longer than it can be.
+fn bounded(presented: &Presented) -> Result<(), String> {
+    let chain = presented.chain.iter().map(Vec::len).sum();
+    for (had, most) in [(presented.token.len(), PEER_TOKEN_MAX), (chain, PEER_CHAIN_MAX)] {
+        if had > most {
+            return Err(format!("{had} bytes, expected at most {most}"));
         }
-        detail.extend(self.token.iter().map(|id| ("token", id.to_string())));
-        Note { event: NodeEvent::Decision, actor: self.actor(), subject: asked.resource.clone(), detail }
     }
+    Ok(())
+}
+
+/// The record of what was decided. Who acts is the run, or the identity itself.
+fn note(proof: &Proof, asked: &Asked, hook: &Hook, answer: &Answer) -> Note {
+    let mut detail = answer.detail(&asked.question());
+    detail.push(("gate", hook.gate.clone()));
+    detail.push(("identity", proof.identity.to_string()));
+    if let Some(task) = &proof.task {
+        detail.push(("task", task.task.to_string()));
+    }
+    detail.extend(proof.token.iter().map(|id| ("token", id.to_string())));
+    detail.extend(proof.serial.iter().map(|serial| ("certificate", serial.clone())));
+    let actor = proof.task.as_ref().map_or_else(|| proof.identity.to_string(), |task| task.instance.to_string());
+    Note { event: NodeEvent::Decision, actor, subject: asked.resource.clone(), detail }
 }
 
 impl Asked {

@@ -7,12 +7,17 @@ use std::time::Duration;
 use avouch_credential::jwt::issue::{JwtIssuer, JwtTemplate};
 use avouch_credential::jwt::task::{self, TaskClaims, TaskTemplate};
 use avouch_credential::key::PrivateKey;
+use avouch_credential::random;
+use avouch_credential::x509::issue::{CaTemplate, Issuer, LeafTemplate, self_signed_ca};
+use avouch_credential::x509::name::Name;
 use avouch_domain::fixtures::{domain, id, set};
 use avouch_domain::{
     Bundle, Code, Environment, JwtAuthority, KeyType, Kind, Needs, RequestContent, RequestId, RulesDigest,
-    Tick, Timestamp, TrustDomain,
+    Tick, Timestamp, TrustDomain, X509Authority,
 };
-use avouch_rules::{Folder, STARTER, add_hook_gate};
+use avouch_rules::{
+    Folder, HTTP_READ, HttpDoor, HttpMethod, NewHttpGate, NewRoute, STARTER, Template, add_hook_gate, add_http_gate, let_preset,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -94,7 +99,7 @@ impl Tasks for Server {
     async fn sign(&self, _: &TokenAsk) -> Result<SignedToken, CallError> {
         Err(CallError::Unimplemented)
     }
-    async fn shown(&self, name: &SpiffeId, resource: &str, _: &str) -> Result<Told, CallError> {
+    async fn presented(&self, name: &SpiffeId, resource: &str, _: &Presented) -> Result<Told, CallError> {
         self.asked.lock().push(format!("{} {resource}", name.path()));
         Ok(Told { identity: self.says.lock().clone()?, rules_number: 3 })
     }
@@ -132,7 +137,7 @@ impl Scribe for Kept {
 /// A server whose people say yes to everything, or to nothing yet; it keeps what it is asked.
 #[derive(Default)]
 struct People {
-    asked: Mutex<Vec<(RequestContent, String)>>,
+    asked: Mutex<Vec<(RequestContent, Presented)>>,
     yes: AtomicBool,
 }
 
@@ -143,9 +148,9 @@ impl Requests for People {
         content: &RequestContent,
         needs: Needs,
         _: [u8; 16],
-        token: &str,
+        presented: &Presented,
     ) -> Result<upstream::Asked, CallError> {
-        self.asked.lock().push((content.clone(), token.to_owned()));
+        self.asked.lock().push((content.clone(), presented.clone()));
         let hash = avouch_credential::request::text_of(content).unwrap().hash;
         let asking = upstream::Asking { request: RequestId::new("req_a").unwrap(), hash };
         Ok(match self.yes.load(Ordering::SeqCst) {
@@ -165,6 +170,7 @@ struct Rig {
     people: Arc<People>,
     rules: Book,
     issuer: JwtIssuer,
+    x509: Issuer,
 }
 
 /// More files of the rules: a preset for pipelines.
@@ -188,6 +194,26 @@ fn rules() -> Arc<Held> {
     let folder = add_hook_gate(&Folder::new(files).unwrap(), "git", "/test/git").unwrap();
     let folder = add_hook_gate(&folder, "vault", "/test/git").unwrap();
     let folder = add_hook_gate(&folder, "telemetry", "/test/telemetry").unwrap();
+    let routes = [NewRoute {
+        method: HttpMethod::Get,
+        path: Template::parse("/{path..}").unwrap(),
+        resource: "read".into(),
+        query: BTreeSet::new(),
+        other_query: true,
+    }];
+    let api = NewHttpGate {
+        name: "api",
+        upstream: "https://api.example.org",
+        door: HttpDoor::Shared { caller: "/test/git".into() },
+        ca: None,
+        secret: None,
+        routes: &routes,
+        environment: Environment::Test,
+        domain: "code",
+        sensitivity: 1,
+    };
+    let folder = add_http_gate(&folder, &api).unwrap();
+    let folder = let_preset(&folder, "coding-agent", HTTP_READ, ("api", "read")).unwrap();
     let rules = avouch_rules::check(&folder).unwrap();
     Arc::new(Held { number: 3, digest: RulesDigest([0; 32]), rules })
 }
@@ -206,6 +232,20 @@ fn governed(kind: Kind, preset: Option<&str>) -> Governed {
     }
 }
 
+/// A CA of the trust domain.
+fn x509() -> Issuer {
+    let (key, subject) = (Arc::new(PrivateKey::generate(KeyType::EcP256).unwrap()), Name::ca_default());
+    let template = CaTemplate {
+        trust_domain: &domain(),
+        subject: &subject,
+        serial: random::serial().unwrap(),
+        now: WALL,
+        ttl: Duration::from_secs(3600),
+    };
+    let ca = self_signed_ca(&template, &*key).unwrap();
+    Issuer::new(&ca.der, key).unwrap()
+}
+
 fn rig() -> Rig {
     let key = Arc::new(PrivateKey::generate(KeyType::EcP256).unwrap());
     let mut own = Bundle::empty(domain());
@@ -215,6 +255,9 @@ fn rig() -> Rig {
         expires_at: None,
         tainted: false,
     });
+    let x509 = x509();
+    let der = x509.ca_der().clone();
+    own.x509_authorities.push(X509Authority { der, tainted: false });
     let says = Mutex::new(Ok(Some(governed(Kind::AiAgent, Some("coding-agent")))));
     let (server, book) = (Arc::new(Server { says, asked: Mutex::default() }), Arc::<Kept>::default());
     let people = Arc::<People>::default();
@@ -227,10 +270,11 @@ fn rig() -> Rig {
         requests: people.clone(),
         rules: held.clone(),
         scribe: book.clone(),
+        gate_secrets: None,
         clock: || Now { wall: WALL, mono: Tick(0) },
     });
     let issuer = JwtIssuer::new("K", key, WALL + Duration::from_secs(3600)).unwrap();
-    Rig { hooks, server, book, people, rules: held, issuer }
+    Rig { hooks, server, book, people, rules: held, issuer, x509 }
 }
 
 impl Rig {
@@ -253,9 +297,24 @@ impl Rig {
         self.issuer.sign(&template).unwrap().token.to_string()
     }
 
+    /// A certificate of the coder's.
+    fn chain(&self) -> Vec<Vec<u8>> {
+        let (key, subject) = (PrivateKey::generate(KeyType::EcP256).unwrap(), Name::svid_default());
+        let template = LeafTemplate {
+            id: &id(CODER),
+            public_key: key.public_key(),
+            dns_names: &[],
+            subject: &subject,
+            serial: random::serial().unwrap(),
+            now: WALL,
+            ttl: Duration::from_secs(60),
+        };
+        vec![self.x509.leaf(&template).unwrap().der.to_vec()]
+    }
+
     fn push(&self, branch: &str) -> Asked {
         Asked {
-            token: self.task_token("git/pay", 2, WALL).into(),
+            presented: Presented::token(self.task_token("git/pay", 2, WALL)),
             action: "repo.push".into(),
             resource: "git/pay".into(),
             params: vec![("branch".into(), branch.into())],
@@ -301,7 +360,7 @@ async fn what_the_rules_allow_within_the_task_is_allowed_and_recorded_with_its_r
 #[tokio::test]
 async fn who_is_only_named_is_answered_about_and_nothing_comes_of_it() {
     let rig = rig();
-    let named = || Asked { token: String::new().into(), what_if: true, ..rig.push("fix") };
+    let named = || Asked { presented: Presented::default(), what_if: true, ..rig.push("fix") };
     let hook = set(&["unix:uid:1"]);
     let answer = rig.hooks.what_if(&hook, Some(&id(CODER)), &named()).await.unwrap();
     // Without a task, an AI agent may nothing.
@@ -317,9 +376,9 @@ async fn who_is_only_named_is_answered_about_and_nothing_comes_of_it() {
 #[tokio::test]
 async fn what_takes_a_yes_is_asked_in_the_words_of_the_hook_under_the_token_that_it_was_shown() {
     let rig = rig();
-    let shown = rig.task_token("git/pay", 2, WALL);
+    let shown = Presented::token(rig.task_token("git/pay", 2, WALL));
     let merge = || Asked {
-        token: shown.clone().into(),
+        presented: shown.clone(),
         action: "repo.merge".into(),
         shown: "+total = 42".into(),
         ..rig.push("fix")
@@ -327,10 +386,10 @@ async fn what_takes_a_yes_is_asked_in_the_words_of_the_hook_under_the_token_that
     let waits = rig.check(merge()).await.answer;
     assert_eq!((waits.outcome, waits.request.as_str()), ("step_up", "req_a"));
     let asked = rig.people.asked.lock().clone();
-    let (content, token) = &asked[0];
+    let (content, presented) = &asked[0];
     assert_eq!((content.identity.clone(), content.task.as_str()), (id(CODER), "fix-4711"));
     assert_eq!(content.shown, "branch = fix\n+total = 42");
-    assert_eq!(*token, shown);
+    assert_eq!(*presented, shown);
     rig.people.yes.store(true, Ordering::SeqCst);
     let allowed = rig.check(merge()).await.answer;
     assert_eq!((allowed.outcome, allowed.request.as_str()), ("allow", "req_a"));
@@ -372,7 +431,7 @@ async fn a_token_that_does_not_hold_is_denied_and_asked_about_nowhere() {
         rig.svid("spiffe://example.org/test/other"),
         rig.svid("avouch-resource:git/pay"),
     ] {
-        let checked = rig.check(Asked { token: token.into(), ..rig.push("fix") }).await;
+        let checked = rig.check(Asked { presented: Presented::token(token), ..rig.push("fix") }).await;
         assert_eq!((checked.answer.outcome, checked.answer.reason), ("deny", "token"), "{checked:?}");
         assert_eq!(checked.identity, None);
     }
@@ -385,7 +444,7 @@ async fn a_token_that_does_not_hold_is_denied_and_asked_about_nowhere() {
 #[tokio::test]
 async fn who_is_not_in_force_or_was_paused_since_or_is_not_known_here_is_denied_with_a_record() {
     let rig = rig();
-    let stale = Asked { token: rig.task_token("git/pay", 1, WALL).into(), ..rig.push("fix") };
+    let stale = Asked { presented: Presented::token(rig.task_token("git/pay", 1, WALL)), ..rig.push("fix") };
     assert_eq!(rig.outcome(stale).await, ("deny", "stopped_since"));
     *rig.server.says.lock() = Ok(None);
     assert_eq!(rig.outcome(rig.push("fix")).await, ("deny", "not_in_force"));
@@ -400,7 +459,7 @@ async fn who_is_not_in_force_or_was_paused_since_or_is_not_known_here_is_denied_
 async fn a_jwt_svid_knows_of_no_task_so_an_ai_agent_is_denied_and_a_pipeline_is_not() {
     let rig = rig();
     let hook = "spiffe://example.org/test/git";
-    let asked = |rig: &Rig| Asked { token: rig.svid(hook).into(), ..rig.push("fix") };
+    let asked = |rig: &Rig| Asked { presented: Presented::token(rig.svid(hook)), ..rig.push("fix") };
     assert_eq!(rig.outcome(asked(&rig)).await, ("deny", "task"));
     *rig.server.says.lock() = Ok(Some(governed(Kind::Pipeline, Some("deployer"))));
     let secret = Asked {
@@ -429,9 +488,52 @@ async fn what_cannot_be_recorded_is_denied_and_what_is_only_asked_leaves_no_reco
     let rig = rig();
     let checked = rig.check(Asked { what_if: true, ..rig.push("fix") }).await;
     assert_eq!((checked.answer.outcome, checked.answer.record), ("allow", 0));
-    let junk = Asked { what_if: true, token: String::from("junk").into(), ..rig.push("fix") };
+    let junk = Asked { what_if: true, presented: Presented::token("junk"), ..rig.push("fix") };
     assert_eq!(rig.outcome(junk).await, ("deny", "token"));
     assert!(rig.book.notes.lock().is_empty());
     *rig.book.full.lock() = true;
     assert_eq!(rig.outcome(rig.push("fix")).await, ("deny", "unrecorded"));
+}
+
+#[tokio::test]
+async fn a_certificate_is_taken_from_a_gate_that_shook_hands_itself_and_from_no_other() {
+    let rig = rig();
+    let presented = Presented { chain: rig.chain(), ..Presented::default() };
+    let at_hook = Asked { presented: presented.clone(), ..rig.push("fix") };
+    assert_eq!(rig.outcome(at_hook).await, ("deny", "certificate"));
+    assert!(rig.server.asked.lock().is_empty(), "and nobody is asked whose it is");
+    let read = |presented: Presented| Asked {
+        presented,
+        action: "http.read".into(),
+        resource: "api/read".into(),
+        params: Vec::new(),
+        ..rig.push("fix")
+    };
+    assert_eq!(rig.outcome(read(presented.clone())).await, ("deny", "task"), "an AI agent has a task");
+    let token = rig.task_token("api/read", 2, WALL);
+    let both = read(Presented { chain: presented.chain.clone(), ..Presented::token(token) });
+    assert_eq!(rig.outcome(both).await, ("allow", "allowed"));
+    let (note, _) = rig.book.notes.lock().last().unwrap().clone();
+    assert_eq!(note.actor, "ins_0a1b");
+    assert!(note.detail.iter().any(|(name, _)| *name == "certificate"), "{note:?}");
+    let long = read(Presented { chain: vec![vec![0; PEER_CHAIN_MAX + 1]], ..Presented::default() });
+    assert!(rig.check(long).await.answer.text.contains("expected at most"));
+}
+
+#[tokio::test]
+async fn a_gate_is_given_to_the_workload_that_the_rules_name_and_to_no_other() {
+    let rig = rig();
+    let served = rig.hooks.served(&set(&["unix:uid:1"]), "api", 1).await.unwrap();
+    assert_eq!((served.gate.as_str(), served.caller.path()), ("api", "/test/git"));
+    let refused = async |selector: &str, gate: &str| {
+        rig.hooks.served(&set(&[selector]), gate, 1).await.map(drop).unwrap_err().to_string()
+    };
+    assert!(refused("unix:uid:2", "api").await.contains("the rules want spiffe://example.org/test/git"));
+    assert!(refused("unix:uid:1", "git").await.contains("no HTTP gate \"git\""), "a hook serves nothing");
+    assert!(refused("unix:uid:1", "nothing").await.contains("no HTTP gate \"nothing\""));
+    let mut changes = rig.hooks.rules_number();
+    assert!(!changes.has_changed().unwrap());
+    rig.rules.swap(None);
+    assert!(changes.has_changed().unwrap());
+    assert!(refused("unix:uid:1", "api").await.contains("no rules are published"));
 }

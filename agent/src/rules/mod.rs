@@ -60,6 +60,12 @@ impl Book {
         let _ = self.0.number.subscribe().wait_for(|here| *here >= number).await;
     }
 
+    /// Their number, which changes with them; 0: none.
+    #[must_use]
+    pub fn number(&self) -> watch::Receiver<u64> {
+        self.0.number.subscribe()
+    }
+
     pub(crate) fn swap(&self, held: Option<Arc<Held>>) {
         let number = held.as_ref().map_or(0, |held| held.number);
         self.0.held.store(held);

@@ -5,7 +5,7 @@
 
 use avouch_credential::random;
 use avouch_credential::request::text_of;
-use avouch_domain::{Code, Needs, RequestContent, RequestHash, SpiffeId};
+use avouch_domain::{Code, Needs, Presented, RequestContent, RequestHash, SpiffeId};
 use avouch_rules::{FRESH_GRANT, Grant, Yes};
 use tokio::time::timeout;
 
@@ -47,8 +47,8 @@ pub(crate) struct Asking<'a> {
     pub task: &'a Code,
     /// What the gate shows is what is asked, and nothing less.
     pub question: &'a Question,
-    /// What the identity showed at a hook; empty for a run.
-    pub token: &'a str,
+    /// What the identity presented at a hook; empty for a run.
+    pub presented: &'a Presented,
 }
 
 impl Asking<'_> {
@@ -83,7 +83,7 @@ impl Asking<'_> {
     }
 
     async fn once(&self, needs: Needs) -> Told {
-        let Self { requests, identity, task, question, token } = *self;
+        let Self { requests, identity, task, question, presented } = *self;
         let content = RequestContent {
             identity: identity.clone(),
             task: task.clone(),
@@ -99,7 +99,7 @@ impl Asking<'_> {
         let Ok(key) = random::bytes() else {
             return Told::Nobody("nobody is asked: this machine has no random numbers".to_owned());
         };
-        let ask = || timeout(ASK_TIME, requests.ask(&content, needs, key, token));
+        let ask = || timeout(ASK_TIME, requests.ask(&content, needs, key, presented));
         let asked = match ask().await {
             // Its answer may be what was lost: with its key it is the same call.
             Err(_) | Ok(Err(CallError::Unreachable(_))) => ask().await,

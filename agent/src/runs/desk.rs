@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use avouch_domain::{Code, NodeEvent, Note, SpiffeId, Tick};
+use avouch_domain::{Code, NodeEvent, Note, Presented, SpiffeId, Tick};
 use avouch_rules::Task;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -196,7 +196,7 @@ impl Desk {
             identity: &self.identity,
             task: &self.task,
             question,
-            token: "",
+            presented: &Presented::default(),
         };
         // A stop does not wait until somebody has been asked.
         let stopped = tokio::select! {

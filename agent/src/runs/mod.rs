@@ -11,7 +11,7 @@ mod own;
 mod refused;
 mod roots;
 mod scribe;
-mod secrets;
+pub(crate) mod secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 pub type Secret = Result<Zeroizing<String>, String>;
 
 /// Reads these files for a run of this user. `own`: the folder whose files are the agent's to hand out.
-pub(super) async fn read(files: Vec<String>, uid: u32, own: Option<PathBuf>) -> BTreeMap<String, Secret> {
+pub(crate) async fn read(files: Vec<String>, uid: u32, own: Option<PathBuf>) -> BTreeMap<String, Secret> {
     let read = move || {
         let one = |file: String| {
             let secret = one(Path::new(&file), uid, own.as_deref());

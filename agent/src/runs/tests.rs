@@ -6,6 +6,7 @@ use std::time::Duration;
 use avouch_attestors::Peer;
 use avouch_domain::fixtures::{id, identity as governed_identity, set};
 use avouch_domain::{
+    Presented,
     Code, GrantId, Kind, Needs, RequestContent, RequestId, Tick, Timestamp, TrustDomain, Whose,
 };
 
@@ -133,7 +134,7 @@ impl Requests for People {
         content: &RequestContent,
         needs: Needs,
         key: [u8; 16],
-        _: &str,
+        _: &Presented,
     ) -> Result<Asked, CallError> {
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
@@ -173,7 +174,7 @@ impl Tasks for Server {
         let token = zeroize::Zeroizing::new(format!("{} {} {}", ask.identity, ask.task, ask.resource));
         Ok(SignedToken { token, id: "J".into(), expires_at: Timestamp(301_000) })
     }
-    async fn shown(&self, _: &SpiffeId, _: &str, _: &str) -> Result<Told, CallError> {
+    async fn presented(&self, _: &SpiffeId, _: &str, _: &Presented) -> Result<Told, CallError> {
         Err(CallError::Unimplemented)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Never judges an answer: `crate::runs` does.
 
-use avouch_domain::{GrantId, Needs, RequestContent, RequestHash, RequestId, Whose};
+use avouch_domain::{GrantId, Needs, Presented, RequestContent, RequestHash, RequestId, Whose};
 use avouch_proto::convert::{asking_to_wire, request_hash, request_id};
 use avouch_proto::requests_v1::requests_client::RequestsClient;
 use avouch_proto::requests_v1::{AskRequest, AskResponse};
@@ -49,8 +49,8 @@ pub struct UsedGrant {
 #[tonic::async_trait]
 pub trait Requests: Send + Sync + 'static {
     /// Uses a yes to exactly this and a grant, as far as they are needed, or lets a request wait for the yes. `key`: of this
-    /// one call, which is made again with it. `token`: what the identity showed at a hook of this node; empty: it runs on
-    /// this node.
+    /// one call, which is made again with it. `presented`: what the identity presented at a gate of this node; empty: it runs
+    /// on this node.
     ///
     /// # Errors
     /// [`CallError`]; then what was needed may have been used all the same.
@@ -59,7 +59,7 @@ pub trait Requests: Send + Sync + 'static {
         content: &RequestContent,
         needs: Needs,
         key: [u8; 16],
-        token: &str,
+        presented: &Presented,
     ) -> Result<Asked, CallError>;
 }
 
@@ -70,9 +70,13 @@ impl Requests for Server {
         content: &RequestContent,
         needs: Needs,
         key: [u8; 16],
-        token: &str,
+        presented: &Presented,
     ) -> Result<Asked, CallError> {
-        let request = &AskRequest { token: token.to_owned(), ..asking_to_wire(content, needs, key) };
+        let request = &AskRequest {
+            token: presented.token.to_string(),
+            certificates: presented.chain.clone(),
+            ..asking_to_wire(content, needs, key)
+        };
         let ask = |line: super::Line| async move {
             Ok(RequestsClient::new(line.channel).ask(request.clone()).await?.into_inner())
         };

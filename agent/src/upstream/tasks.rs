@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use avouch_domain::{Code, SpiffeId, Timestamp};
+use avouch_domain::{Code, Presented, SpiffeId, Timestamp};
 use avouch_proto::task_v1::tasks_client::TasksClient;
 use avouch_proto::task_v1::{ShowTokenRequest, SignTokenRequest};
 use zeroize::Zeroizing;
@@ -44,8 +44,13 @@ pub trait Tasks: Send + Sync + 'static {
     /// A token for a run here.
     async fn sign(&self, ask: &TokenAsk) -> Result<SignedToken, CallError>;
 
-    /// The identity of this name as it is now, which showed this token at the hook of a resource.
-    async fn shown(&self, name: &SpiffeId, resource: &str, token: &str) -> Result<Told, CallError>;
+    /// The identity of this name as it is now, which presented this at the gate of a resource.
+    async fn presented(
+        &self,
+        name: &SpiffeId,
+        resource: &str,
+        presented: &Presented,
+    ) -> Result<Told, CallError>;
 }
 
 #[tonic::async_trait]
@@ -65,15 +70,24 @@ impl Tasks for Server {
         Ok(SignedToken { token: Zeroizing::new(signed.token), id: signed.token_id, expires_at })
     }
 
-    async fn shown(&self, name: &SpiffeId, resource: &str, token: &str) -> Result<Told, CallError> {
-        let request = || ShowTokenRequest { token: token.to_owned(), resource: resource.to_owned() };
+    async fn presented(
+        &self,
+        name: &SpiffeId,
+        resource: &str,
+        presented: &Presented,
+    ) -> Result<Told, CallError> {
+        let request = || ShowTokenRequest {
+            token: presented.token.to_string(),
+            resource: resource.to_owned(),
+            certificates: presented.chain.clone(),
+        };
         let shown = self.call(|line| async move {
             Ok(TasksClient::new(line.channel).show_token(request()).await?.into_inner())
         });
         let shown = shown.await?;
         let identity = match shown.identity {
             Some(facts) if facts.spiffe_id == name.as_str() => governed(name, &facts),
-            Some(_) => return Err(malformed("the server named another identity than the token")),
+            Some(_) => return Err(malformed("the server named another identity than was proved")),
             None => None,
         };
         Ok(Told { identity, rules_number: shown.rules_number })

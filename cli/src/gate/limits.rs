@@ -58,6 +58,19 @@ pub const QUOTE_MAX: usize = 128;
 /// Longest text of a decision that is told to a model, in bytes.
 pub const TEXT_MAX: usize = 1024;
 
+// The HTTP gate that is a workload of its own.
+
+/// Longest time until both sides have proved who they are.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most connections at once; the next waits.
+pub const SHARED_CONNECTIONS_MAX: usize = 1024;
+/// Longest task token that a caller shows, in bytes: as much as a node agent takes.
+pub const TASK_TOKEN_MAX: usize = 16 * 1024;
+/// How long the node agent may take for the first X509-SVID of the gate.
+pub const SVID_TIME_MAX: Duration = Duration::from_secs(30);
+/// Pause between two attempts to reach a node agent that went away.
+pub const AGENT_PAUSE: Duration = Duration::from_millis(200);
+
 // The HTTP gate.
 
 /// Most connections to one HTTP gate; the next waits.

@@ -14,9 +14,11 @@ mod lines;
 pub mod mcp;
 #[cfg(test)]
 mod script;
+pub mod shared;
 pub mod shim;
 #[cfg(test)]
 mod tests;
+pub(crate) mod wire;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -172,33 +174,36 @@ pub enum Happened {
     UnknownRevision { from: Side, revision: String },
 }
 
-/// Decides for one run. Whoever makes it knows which instance and which task the run is.
+/// Decides what comes to a gate. Whoever makes it knows for whom.
 ///
 /// Each answer must come in bounded time; a gate waits [`limits::DECISION_TIME_MAX`] and denies then.
-pub trait Decider: Send + Sync + 'static {
-    /// Whether this process may use the gates of the run; the reason if not. Asked once for each connection, before
-    /// anything of it is read.
-    fn admit(&self, connection: &UnixStream) -> impl Future<Output = Result<(), String>> + Send;
-
+pub trait Judge: Send + Sync {
     /// Decides a call, spends what it costs and records it.
     fn decide(&self, ask: Ask) -> impl Future<Output = Verdict> + Send;
-
-    /// For each of these resources, whether the task may call it at all. Nothing is spent, nothing recorded.
-    fn may(&self, resources: Vec<String>) -> impl Future<Output = Vec<bool>> + Send;
 
     /// Takes note of what no decision tells of.
     fn note(&self, event: GateEvent) -> impl Future<Output = ()> + Send;
 }
 
+/// Decides for one run. Whoever makes it knows which instance and which task the run is.
+pub trait Decider: Judge + 'static {
+    /// Whether this process may use the gates of the run; the reason if not. Asked once for each connection, before
+    /// anything of it is read.
+    fn admit(&self, connection: &UnixStream) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// For each of these resources, whether the task may call it at all. Nothing is spent, nothing recorded.
+    fn may(&self, resources: Vec<String>) -> impl Future<Output = Vec<bool>> + Send;
+}
+
 /// Has a call decided. Nobody within the time is nobody at all.
-async fn decided<D: Decider>(decider: &D, ask: Ask) -> Verdict {
+async fn decided<D: Judge>(decider: &D, ask: Ask) -> Verdict {
     let verdict = timeout(DECISION_TIME_MAX, decider.decide(ask)).await;
     let late = || format!("nobody decided within {} s", DECISION_TIME_MAX.as_secs());
     verdict.unwrap_or_else(|_| Verdict::Unavailable { text: late() })
 }
 
 /// Hands over what a gate saw, and does not wait for ever until it is taken.
-async fn noted<D: Decider>(decider: &D, event: GateEvent) {
+async fn noted<D: Judge>(decider: &D, event: GateEvent) {
     let _ = timeout(DECISION_TIME_MAX, decider.note(event)).await;
 }
 

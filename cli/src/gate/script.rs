@@ -5,7 +5,7 @@ use std::future::pending;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 
-use super::{Ask, Decider, GateEvent, Verdict};
+use super::{Ask, Decider, GateEvent, Judge, Verdict};
 
 #[derive(Debug, Default)]
 pub struct Script {
@@ -17,11 +17,7 @@ pub struct Script {
     pub hangs: bool,
 }
 
-impl Decider for Script {
-    async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
-        if self.closed { Err("this process is none of the run".to_owned()) } else { Ok(()) }
-    }
-
+impl Judge for Script {
     async fn decide(&self, ask: Ask) -> Verdict {
         self.asked.lock().push(ask.clone());
         if self.hangs {
@@ -33,14 +29,20 @@ impl Decider for Script {
         Verdict::Deny { reason: "forbidden".to_owned(), text: "a rule forbids it".to_owned() }
     }
 
+    async fn note(&self, event: GateEvent) {
+        self.events.lock().push(event);
+    }
+}
+
+impl Decider for Script {
+    async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
+        if self.closed { Err("this process is none of the run".to_owned()) } else { Ok(()) }
+    }
+
     async fn may(&self, resources: Vec<String>) -> Vec<bool> {
         if self.hangs {
             pending::<()>().await;
         }
         vec![true; resources.len()]
-    }
-
-    async fn note(&self, event: GateEvent) {
-        self.events.lock().push(event);
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use avouch_proto::governance_v1 as wire;
 use avouch_rules::{
-    Environment, Folder, HTTP_READ, HttpMethod, NewHttpGate, NewRoute, SecretPlace, Template, add_http_gate,
+    Environment, Folder, HTTP_READ, HttpDoor, HttpMethod, NewHttpGate, NewRoute, SecretPlace, Template, add_http_gate,
     let_preset,
 };
 use clap::Args;
@@ -48,6 +48,10 @@ pub struct AddHttp {
     /// The variable of the command that says where the gate is [default: NAME_URL]
     #[arg(long, value_name = "VARIABLE")]
     pub env_var: Option<String>,
+    /// No run has it: a workload with the SPIFFE ID of this path serves it, `avouch gate serve`, for all who show an
+    /// X509-SVID
+    #[arg(long, value_name = "PATH", conflicts_with = "env_var")]
+    pub caller: Option<String>,
     /// The preset whose AI agents may read through it
     #[arg(long, default_value = FIRST_PRESET)]
     pub preset: String,
@@ -79,11 +83,14 @@ async fn added(add: AddHttp, place: &Place, out: &mut Out) -> Result<(), Failure
         read.map_err(|e| Failure::new(FAILED, format!("--ca-file {}: {e}", path.display())))
     });
     let ca = ca.transpose()?;
-    let variable = add.env_var.clone().unwrap_or_else(|| variable_of(&add.name));
+    let door = match &add.caller {
+        Some(caller) => HttpDoor::Shared { caller: caller.clone() },
+        None => HttpDoor::Run { env_var: add.env_var.clone().unwrap_or_else(|| variable_of(&add.name)) },
+    };
     let new = NewHttpGate {
         name: &add.name,
         upstream: &add.url,
-        env_var: &variable,
+        door,
         ca: ca.as_deref(),
         secret: secret.as_ref(),
         routes: &routes,
@@ -178,7 +185,11 @@ fn told(session: &mut Session<'_>, gate: &NewHttpGate<'_>, rules: &wire::Publish
             let one = |(asked, action, id): &(String, &str, String)| {
                 json!({"route": asked, "action": action, "resource": id})
             };
-            json!({"gate": gate.name, "env_var": gate.env_var, "routes": lines.iter().map(one).collect::<Vec<_>>(),
+            let (key, door) = match &gate.door {
+                HttpDoor::Run { env_var } => ("env_var", env_var),
+                HttpDoor::Shared { caller } => ("caller", caller),
+            };
+            json!({"gate": gate.name, key: door, "routes": lines.iter().map(one).collect::<Vec<_>>(),
                 "rules": rules.number, "standing": rules.standing})
         },
         || {
@@ -191,14 +202,23 @@ fn told(session: &mut Session<'_>, gate: &NewHttpGate<'_>, rules: &wire::Publish
                 "proposed" => {
                     format!("rules {number} wait for another security person: `avouch rules approve {number}`\n")
                 }
-                _ => format!(
-                    "rules {number} are in force. Next: `avouch run IDENTITY -- COMMAND`, which finds the gate at ${}\n",
-                    gate.env_var
-                ),
+                _ => format!("rules {number} are in force. Next: {}\n", next(gate)),
             });
             text
         },
     );
+}
+
+/// What is to be done so that somebody comes to the gate.
+fn next(gate: &NewHttpGate<'_>) -> String {
+    match &gate.door {
+        HttpDoor::Run { env_var } => {
+            format!("`avouch run IDENTITY -- COMMAND`, which finds the gate at ${env_var}")
+        }
+        HttpDoor::Shared { caller } => {
+            format!("`avouch gate serve {}` as a process that an entry gives {caller}", gate.name)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +248,7 @@ mod tests {
         let new = NewHttpGate {
             name: "api",
             upstream: "https://api.example.org",
-            env_var: "API_URL",
+            door: HttpDoor::Run { env_var: "API_URL".to_owned() },
             ca: None,
             secret: None,
             routes: &routes,
@@ -240,7 +260,7 @@ mod tests {
         let rules = avouch_rules::check(&folder).unwrap();
         assert_eq!((rules.len(), rules.examples()), (1, 2));
         // A second one is let through by a permit of its own only where the preset does not speak of reading.
-        let other = NewHttpGate { name: "web", env_var: "WEB_URL", ..new.clone() };
+        let other = NewHttpGate { name: "web", door: HttpDoor::Run { env_var: "WEB_URL".to_owned() }, ..new.clone() };
         let both = with_gate(Some(folder), &other, FIRST_PRESET).unwrap();
         assert_eq!(avouch_rules::check(&both).unwrap().len(), 1);
         let written = [NewRoute { method: HttpMethod::Post, ..everything().unwrap() }];

@@ -18,6 +18,7 @@ use zeroize::Zeroize as _;
 
 use crate::exit::{DENIED, UNREACHABLE};
 use crate::failure::Failure;
+use crate::gate::wire::AWAY;
 use crate::verbs::VerbError;
 use crate::verbs::channel::connect;
 
@@ -25,9 +26,6 @@ use crate::verbs::channel::connect;
 const ASKS_WAITING: usize = 64;
 /// Pause between two attempts to reach a node agent that went away.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-
-/// The reason when nobody answers.
-pub const AWAY: &str = "node_agent_away";
 
 /// What the node agent says to a question.
 pub type Answer = wire::Answer;

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::UpError;
 use crate::clock;
+use crate::verbs::channel::workload_request;
 
 /// Between two tries to reach a daemon that is still starting.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
@@ -119,7 +120,7 @@ impl Watch {
     pub async fn open(socket: &Path) -> Result<Self, UpError> {
         loop {
             if let Ok(channel) = channel(socket).await {
-                let asked = with_header(workload::X509svidRequest::default());
+                let asked = workload_request(workload::X509svidRequest::default());
                 match SpiffeWorkloadApiClient::new(channel).fetch_x509svid(asked).await {
                     Ok(stream) => return Ok(Self(stream.into_inner())),
                     Err(status) if status.code() == Code::Unavailable => {}
@@ -168,11 +169,11 @@ pub async fn verify(socket: &Path, seen: &Seen) -> Result<String, UpError> {
     verify_x509(seen)?;
     let mut client = SpiffeWorkloadApiClient::new(channel(socket).await?);
     let asked =
-        with_header(workload::JwtsvidRequest { audience: vec![AUDIENCE.into()], spiffe_id: String::new() });
+        workload_request(workload::JwtsvidRequest { audience: vec![AUDIENCE.into()], spiffe_id: String::new() });
     let jwt = client.fetch_jwtsvid(asked).await.map_err(|e| refused("a JWT-SVID", &e))?.into_inner();
     let svid = jwt.svids.into_iter().next().ok_or_else(|| UpError::NotVerified("no JWT-SVID came".into()))?;
     let mut stream = client
-        .fetch_jwt_bundles(with_header(workload::JwtBundlesRequest::default()))
+        .fetch_jwt_bundles(workload_request(workload::JwtBundlesRequest::default()))
         .await
         .map_err(|e| refused("the JWT bundles", &e))?
         .into_inner();
@@ -213,12 +214,6 @@ async fn channel(socket: &Path) -> Result<Channel, UpError> {
         .connect()
         .await
         .map_err(|e| UpError::Refused { step, why: e.to_string() })
-}
-
-fn with_header<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("workload.spiffe.io", tonic::metadata::MetadataValue::from_static("true"));
-    request
 }
 
 fn refused(step: &'static str, status: &tonic::Status) -> UpError {

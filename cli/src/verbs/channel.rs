@@ -7,8 +7,9 @@ use std::path::Path;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tower::service_fn;
 
 use super::VerbError;
@@ -143,6 +144,13 @@ pub async fn dial(place: &Place) -> Result<Channel, VerbError> {
         }
     };
     channel.map_err(|e| VerbError::Rpc(Status::new(Code::Unavailable, format!("connection error: {e}"))))
+}
+
+/// A request with the header that every Workload API call must carry (WE-14).
+pub fn workload_request<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    request
 }
 
 fn unreachable_at(place: &Place, error: &std::io::Error) -> VerbError {

@@ -12,6 +12,7 @@ pub mod jwt;
 pub mod key;
 pub mod ledger;
 pub mod limits;
+pub mod presented;
 pub mod random;
 pub mod request;
 pub mod rules;

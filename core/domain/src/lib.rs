@@ -17,6 +17,7 @@ pub mod node;
 pub mod node_log;
 pub mod opaque_id;
 pub mod person;
+pub mod presented;
 pub mod request;
 pub mod rules;
 pub mod run;
@@ -48,6 +49,7 @@ pub use node_log::{
 };
 pub use opaque_id::OpaqueIdError;
 pub use person::{Person, PersonError, PersonId, PersonState};
+pub use presented::Presented;
 pub use request::{
     Needs, Request, RequestContent, RequestHash, RequestId, RequestState, RequestText, Said, Whose,
 };

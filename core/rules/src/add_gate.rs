@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use crate::catalogue::Catalogue;
 use crate::folder::{Finding, Folder, GATES, PRESETS, RESOURCES};
 use crate::gates::{self, TOOL_CALL, digest_text, is_tool_name};
-use crate::http_gate::{HTTP_READ, HTTP_WRITE, SecretPlace};
+use crate::http_gate::{HTTP_READ, HTTP_WRITE, HttpDoor, SecretPlace};
 use crate::limits::RESOURCE_ID_MAX;
 use crate::presets;
 use crate::route::{HttpMethod, Template};
@@ -79,7 +79,7 @@ pub fn add_hook_gate(folder: &Folder, name: &str, caller: &str) -> Result<Folder
 pub struct NewHttpGate<'a> {
     pub name: &'a str,
     pub upstream: &'a str,
-    pub env_var: &'a str,
+    pub door: HttpDoor,
     /// Certificates in PEM that alone vouch for the upstream.
     pub ca: Option<&'a str>,
     pub secret: Option<&'a SecretPlace>,
@@ -163,9 +163,13 @@ fn api_resource(gate: &NewHttpGate<'_>, name: &str) -> String {
 fn api_table(gate: &NewHttpGate<'_>) -> String {
     let mut text = format!("[[gate]]\nname = {}\nkind = \"http\"\n", quoted(gate.name));
     let secret = gate.secret;
+    let door = match &gate.door {
+        HttpDoor::Run { env_var } => ("env_var", Some(env_var.as_str())),
+        HttpDoor::Shared { caller } => ("caller", Some(caller.as_str())),
+    };
     for (key, value) in [
         ("upstream", Some(gate.upstream)),
-        ("env_var", Some(gate.env_var)),
+        door,
         ("ca", gate.ca),
         ("secret_file", secret.map(|secret| secret.file.as_str())),
         ("secret_header", secret.map(|secret| secret.header.as_str())),
@@ -388,7 +392,7 @@ mod tests {
         NewHttpGate {
             name: "api",
             upstream: "https://api.example.org",
-            env_var: "API_URL",
+            door: HttpDoor::Run { env_var: "API_URL".to_owned() },
             ca: None,
             secret: None,
             routes,
@@ -428,6 +432,10 @@ mod tests {
         assert_eq!(resource.actions, ["http.read".to_owned(), "http.write".to_owned()].into());
         assert!(["id", "state"].iter().all(|name| resource.params.contains_key(*name)));
         assert!(read.routes[0].query.contains("state") && read.routes[1].query.is_empty());
+        let shared = NewHttpGate { name: "shared", door: HttpDoor::Shared { caller: "/test/api".into() }, ..gate.clone() };
+        let both = add_http_gate(&added, &shared).unwrap();
+        let hooks = crate::hooks(&both, &avouch_domain::TrustDomain::new("example.org").unwrap());
+        assert_eq!(hooks.keys().collect::<Vec<_>>(), ["shared"]);
         let again = add_http_gate(&added, &gate).unwrap_err();
         assert!(again[0].text.contains("gate \"api\" is there already"), "{again:?}");
     }

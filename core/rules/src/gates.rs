@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use crate::catalogue::Catalogue;
 use crate::folder::{Finding, Folder, GATES};
-use crate::http_gate::{self, HttpGate, WrittenHttp};
+use crate::http_gate::{self, HttpDoor, HttpGate, WrittenHttp};
 use crate::limits::{
     COMMAND_WORD_MAX, COMMAND_WORDS_MAX, GATES_MAX, GUARDS_MAX, POINTER_MAX, TOOL_NAME_MAX, TOOLS_MAX,
 };
@@ -21,6 +21,8 @@ use crate::words::{NAME_FORM, is_name};
 
 /// The action that a tool's resource must have.
 pub const TOOL_CALL: &str = "tool.call";
+/// How the workload is written that is a gate of its own.
+const CALLER_FORM: &str = "write the path of the SPIFFE ID that the gate has, as in caller = \"/test/git\"";
 /// What a digest begins with.
 const DIGEST: &str = "sha256:";
 
@@ -52,6 +54,26 @@ pub enum Behind {
     Hook { caller: String },
 }
 
+/// A gate that is a workload of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The workload.
+    pub caller: SpiffeId,
+    /// It speaks TLS with whoever comes: a certificate that it hands over has been proved to it.
+    pub handshakes: bool,
+}
+
+impl Behind {
+    /// The path of the workload that is the gate, if it is one of its own; and whether it speaks TLS.
+    fn own(&self) -> Option<(&str, bool)> {
+        match self {
+            Self::Hook { caller } => Some((caller, false)),
+            Self::Api(HttpGate { door: HttpDoor::Shared { caller }, .. }) => Some((caller, true)),
+            Self::Tools(_) | Self::Api(_) => None,
+        }
+    }
+}
+
 /// A tool server and its tools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolGate {
@@ -64,13 +86,11 @@ pub struct ToolGate {
 }
 
 impl Gate {
-    /// The workload that is this gate, if it is a hook.
+    /// The workload that is this gate, if it is one of its own.
     #[must_use]
-    pub fn hook(&self, trust_domain: &TrustDomain) -> Option<SpiffeId> {
-        match &self.behind {
-            Behind::Hook { caller } => SpiffeId::new(trust_domain, caller).ok(),
-            Behind::Tools(_) | Behind::Api(_) => None,
-        }
+    pub fn hook(&self, trust_domain: &TrustDomain) -> Option<Hook> {
+        let (path, handshakes) = self.behind.own()?;
+        Some(Hook { caller: SpiffeId::new(trust_domain, path).ok()?, handshakes })
     }
 }
 
@@ -171,12 +191,28 @@ pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Findi
             }
             Kind::Http => {
                 let Written {
-                    upstream, env_var, ca, secret_file, secret_header, secret_prefix, route, ..
+                    caller,
+                    upstream,
+                    env_var,
+                    ca,
+                    secret_file,
+                    secret_header,
+                    secret_prefix,
+                    route,
+                    ..
                 } = written;
-                let written =
-                    WrittenHttp { upstream, env_var, ca, secret_file, secret_header, secret_prefix, route };
+                let written = WrittenHttp {
+                    caller,
+                    upstream,
+                    env_var,
+                    ca,
+                    secret_file,
+                    secret_header,
+                    secret_prefix,
+                    route,
+                };
                 let taken = gates.values().filter_map(|gate: &Gate| match &gate.behind {
-                    Behind::Api(api) => Some(api.env_var.as_str()),
+                    Behind::Api(HttpGate { door: HttpDoor::Run { env_var }, .. }) => Some(env_var.as_str()),
                     _ => None,
                 });
                 let taken: BTreeSet<_> = taken.collect();
@@ -246,9 +282,9 @@ fn strays(gate: &Written) -> Vec<Mistake> {
             "take it out: who calls its tools is the run itself",
         ),
         Kind::Http => (
-            caller.into_iter().chain(tools).collect(),
+            tools.into_iter().collect(),
             "is an HTTP gate, and has no",
-            "take it out: what an HTTP gate has are upstream, env_var, ca, secret_file and routes",
+            "take it out: what an HTTP gate has are upstream, env_var or caller, ca, secret_file and routes",
         ),
         Kind::Hook => (
             tools.into_iter().chain(api).collect(),
@@ -261,14 +297,14 @@ fn strays(gate: &Written) -> Vec<Mistake> {
     there.map(|(code, _)| (code, format!("{noun} \"{shown}\" {what} {code}"), next)).collect()
 }
 
-/// The workloads that are the hooks of a folder, by the gate's name; nothing of what can't be read.
+/// The gates of a folder that are workloads of their own, by the gate's name; nothing of what can't be read.
 #[must_use]
-pub fn hooks(folder: &Folder, trust_domain: &TrustDomain) -> BTreeMap<String, SpiffeId> {
+pub fn hooks(folder: &Folder, trust_domain: &TrustDomain) -> BTreeMap<String, Hook> {
     let file = tables::read::<File>(GATES, folder.get(GATES).unwrap_or_default());
     let gates = file.map(|file| file.gate).unwrap_or_default().into_iter().map(Spanned::into_inner);
-    let hooks = gates.filter(|gate| gate.kind == Kind::Hook).filter_map(|gate| {
+    let hooks = gates.filter(|gate| gate.kind != Kind::Mcp).filter_map(|gate| {
         let caller = SpiffeId::new(trust_domain, &gate.caller?).ok()?;
-        Some((gate.name, caller))
+        Some((gate.name, Hook { caller, handshakes: gate.kind == Kind::Http }))
     });
     hooks.collect()
 }
@@ -276,20 +312,21 @@ pub fn hooks(folder: &Folder, trust_domain: &TrustDomain) -> BTreeMap<String, Sp
 fn hook_mistakes(gate: &Written, catalogue: &Catalogue) -> Vec<Mistake> {
     let mut found = Vec::new();
     let shown = gate.name.escape_default();
-    let next = "write the path of the SPIFFE ID that the hook has, as in caller = \"/test/git\"";
     match &gate.caller {
-        None => found.push(("caller", format!("hook \"{shown}\" has no caller"), next)),
-        Some(path) if !is_workload_path(path) => {
-            let text = format!("\"{}\" is no path of a workload", path.escape_default());
-            found.push(("caller", text, next));
-        }
-        Some(_) => {}
+        None => found.push(("caller", format!("hook \"{shown}\" has no caller"), CALLER_FORM)),
+        Some(path) => found.extend(caller_mistake(path)),
     }
     if !catalogue.iter().any(|resource| resource.gate() == Some(gate.name.as_str())) {
         let text = format!("resources.toml has nothing that begins with \"{shown}/\"");
         found.push(("unguarded", text, "add what it guards, or take the gate out"));
     }
     found
+}
+
+/// What is wrong with the path of a workload that is a gate.
+pub(crate) fn caller_mistake(path: &str) -> Option<Mistake> {
+    let text = || format!("\"{}\" is no path of a workload", path.escape_default());
+    (!is_workload_path(path)).then(|| ("caller", text(), CALLER_FORM))
 }
 
 /// True for a path that a workload may have in any trust domain.
@@ -464,7 +501,8 @@ mod tests {
         let domain = TrustDomain::new("example.org").unwrap();
         let gates = read(HOOK).unwrap();
         let gate = &gates["files"];
-        assert_eq!(gate.hook(&domain).unwrap().as_str(), "spiffe://example.org/test/git");
+        let hook = gate.hook(&domain).unwrap();
+        assert_eq!((hook.caller.as_str(), hook.handshakes), ("spiffe://example.org/test/git", false));
         assert_eq!(gate.behind, Behind::Hook { caller: "/test/git".to_owned() });
         assert_eq!(read(GOOD).unwrap()["files"].hook(&domain), None, "a tool server is no hook");
     }
@@ -500,7 +538,7 @@ mod tests {
         let folder = Folder::new([(GATES.to_owned(), format!("{HOOK}{other}"))]).unwrap();
         let hooks = hooks(&folder, &domain);
         assert_eq!(hooks.len(), 1);
-        assert_eq!(hooks["files"].as_str(), "spiffe://example.org/test/git");
+        assert_eq!(hooks["files"].caller.as_str(), "spiffe://example.org/test/git");
         let broken = Folder::new([(GATES.to_owned(), "[[gate]]\n".to_owned())]).unwrap();
         assert!(super::hooks(&broken, &domain).is_empty());
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::catalogue::{Catalogue, Resource};
-use crate::gates::{Mistake, is_pointer, is_tool_name};
+use crate::gates::{Mistake, caller_mistake, is_pointer, is_tool_name};
 use crate::limits::{
     COMMAND_WORD_MAX, GATE_CA_MAX, HEADER_NAME_MAX, QUERY_NAME_MAX, ROUTE_QUERY_MAX, ROUTES_MAX,
 };
@@ -43,12 +43,21 @@ const FRAMING: [&str; 9] = [
 pub struct HttpGate {
     /// As [`Upstream::parse`] reads it.
     pub upstream: String,
-    /// The variable that tells the command of a run where the gate is.
-    pub env_var: String,
+    pub door: HttpDoor,
     /// Certificates in PEM that alone vouch for the upstream; the system's if there are none.
     pub ca: Option<String>,
     pub secret: Option<SecretPlace>,
     pub routes: Vec<HttpRoute>,
+}
+
+/// Who serves an HTTP gate, and who comes to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpDoor {
+    /// Each run has one of its own: the variable that tells its command where.
+    Run { env_var: String },
+    /// A workload of its own serves it for all who show an X509-SVID: the path of that workload's SPIFFE ID, in whatever
+    /// trust domain the rules are published.
+    Shared { caller: String },
 }
 
 /// Where a secret lies, and where it goes.
@@ -80,6 +89,7 @@ pub struct HttpRoute {
 
 /// A gate as it is written.
 pub(crate) struct WrittenHttp {
+    pub caller: Option<String>,
     pub upstream: Option<String>,
     pub env_var: Option<String>,
     pub ca: Option<String>,
@@ -136,9 +146,14 @@ pub(crate) fn read(
     let bearer = if header == AUTHORIZATION { BEARER } else { "" };
     let prefix = written.secret_prefix.unwrap_or_else(|| bearer.to_owned());
     let secret = written.secret_file.map(|file| SecretPlace { file, header, prefix });
-    let gate = match (written.upstream, written.env_var) {
-        (Some(upstream), Some(env_var)) if wrong.gate.is_empty() && wrong.routes.is_empty() => {
-            Some(HttpGate { upstream, env_var, ca: written.ca, secret, routes })
+    let door = match (written.env_var, written.caller) {
+        (Some(env_var), None) => Some(HttpDoor::Run { env_var }),
+        (None, Some(caller)) => Some(HttpDoor::Shared { caller }),
+        _ => None,
+    };
+    let gate = match (written.upstream, door) {
+        (Some(upstream), Some(door)) if wrong.gate.is_empty() && wrong.routes.is_empty() => {
+            Some(HttpGate { upstream, door, ca: written.ca, secret, routes })
         }
         _ => None,
     };
@@ -165,7 +180,15 @@ fn mistakes(name: &str, gate: &WrittenHttp, taken: &BTreeSet<&str>) -> Vec<Mista
     }
     let next = "write env_var = \"API_URL\": capital letters, digits and _, and no name that programs act on by themselves";
     match gate.env_var.as_deref() {
-        None => found.push(("env_var", format!("gate \"{shown}\" has no env_var"), next)),
+        Some(_) if gate.caller.is_some() => {
+            let text = format!("gate \"{shown}\" has an env_var and a caller");
+            let next = "leave env_var for a gate of each run, or caller for a workload that serves it for many";
+            found.push(("env_var", text, next));
+        }
+        None => match &gate.caller {
+            Some(path) => found.extend(caller_mistake(path)),
+            None => found.push(("env_var", format!("gate \"{shown}\" has no env_var and no caller"), next)),
+        },
         Some(name) if !is_variable(name) => {
             found.push(("env_var", format!("variable \"{}\" can't be used", name.escape_default()), next));
         }
@@ -373,10 +396,8 @@ mod tests {
     fn a_gate_has_its_upstream_its_secrets_place_and_its_routes() {
         let gates = read(GOOD).unwrap();
         let Behind::Api(gate) = &gates["api"].behind else { panic!("{gates:?}") };
-        assert_eq!(
-            (gate.upstream.as_str(), gate.env_var.as_str()),
-            ("https://api.example.org/v1", "API_URL")
-        );
+        assert_eq!(gate.upstream, "https://api.example.org/v1");
+        assert_eq!(gate.door, HttpDoor::Run { env_var: "API_URL".to_owned() });
         let secret = gate.secret.as_ref().unwrap();
         assert_eq!((secret.header.as_str(), secret.prefix.as_str()), ("authorization", "Bearer "));
         let [read, write] = &gate.routes[..] else { panic!("{gate:?}") };
@@ -410,7 +431,7 @@ mod tests {
             ("API_URL", "AVOUCH_X", "variable \"AVOUCH_X\" can't be used"),
             ("API_URL", "api_url", "variable \"api_url\" can't be used"),
             ("API_URL", "API_SOCKET", "variable \"API_SOCKET\" can't be used"),
-            ("env_var = \"API_URL\"\n", "", "gate \"api\" has no env_var"),
+            ("env_var = \"API_URL\"\n", "", "gate \"api\" has no env_var and no caller"),
             ("/srv/token", "token", "secret_file \"token\" is no absolute path"),
             (
                 "secret_file = \"/srv/token\"",
@@ -434,11 +455,8 @@ mod tests {
                 "command = [\"x\"]\nsecret_file",
                 "gate \"api\" is an HTTP gate, and has no command",
             ),
-            (
-                "secret_file",
-                "caller = \"/x\"\nsecret_file",
-                "gate \"api\" is an HTTP gate, and has no caller",
-            ),
+            ("secret_file", "caller = \"/x\"\nsecret_file", "gate \"api\" has an env_var and a caller"),
+            ("env_var = \"API_URL\"", "caller = \"x\"", "\"x\" is no path of a workload"),
             ("secret_file", "secretfile", "unknown field `secretfile`"),
         ] {
             let found = found(&GOOD.replace(from, to));
@@ -446,6 +464,17 @@ mod tests {
         }
         let bare = found(GOOD.split("[[gate.route]]").next().unwrap());
         assert!(bare[0].contains("gate \"api\" has no routes"), "{bare:?}");
+    }
+
+    #[test]
+    fn a_gate_that_a_workload_serves_names_it_and_no_variable() {
+        let gates = read(&GOOD.replace("env_var = \"API_URL\"", "caller = \"/test/api\"")).unwrap();
+        let Behind::Api(gate) = &gates["api"].behind else { panic!("{gates:?}") };
+        assert_eq!(gate.door, HttpDoor::Shared { caller: "/test/api".to_owned() });
+        let domain = avouch_domain::TrustDomain::new("example.org").unwrap();
+        let hook = gates["api"].hook(&domain).unwrap();
+        assert_eq!((hook.caller.as_str(), hook.handshakes), ("spiffe://example.org/test/api", true));
+        assert_eq!(read(GOOD).unwrap()["api"].hook(&domain), None, "that of a run is no workload of its own");
     }
 
     #[test]

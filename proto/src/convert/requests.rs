@@ -77,8 +77,8 @@ pub fn asking_to_wire(content: &RequestContent, needs: Needs, key: [u8; 16]) -> 
         needs_owner: needs.yes.owner,
         needs_person: needs.yes.person,
         key: key.to_vec(),
-        token: String::new(),
         needs_grant: needs.grant,
+        ..AskRequest::default()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Never believes a message which node asks: the certificate of the connection says it.
 
+use avouch_domain::Presented;
 use avouch_proto::convert::{asked_to_wire, asking_from_wire, with_grant};
 use avouch_proto::requests_v1::requests_server::Requests;
 use avouch_proto::requests_v1::{AskRequest, AskResponse};
@@ -33,10 +34,13 @@ impl Requests for RequestsApi {
         line.text("identity", &request.spiffe_id);
         line.flag("grant", request.needs_grant);
         let asked = async {
-            let token = Zeroizing::new(std::mem::take(&mut request.token));
+            let presented = Presented {
+                token: Zeroizing::new(std::mem::take(&mut request.token)),
+                chain: std::mem::take(&mut request.certificates),
+            };
             let (content, needs, key) = asking_from_wire(request).map_err(|e| bad(&e.to_string()))?;
             let asked =
-                self.services.ask_person(call.now(), agent, Asking { content, needs, token, key }).await;
+                self.services.ask_person(call.now(), agent, Asking { content, needs, presented, key }).await;
             let asked = asked.map_err(|e| write_failed("failed to ask", &e))?;
             asked.map_err(|e| asking_failed(&e))
         };

@@ -225,12 +225,12 @@ pub fn jwt_failed(error: &JwtError) -> Status {
     Status::new(code, error.to_string())
 }
 
-/// A node was not told whose token it has.
+/// A node was not told whose it is that it was presented.
 #[must_use]
 pub fn show_failed(error: &ShowError) -> Status {
     let code = match error {
         ShowError::NoHook(_) => Code::PermissionDenied,
-        ShowError::Token(_) => Code::InvalidArgument,
+        ShowError::Presented(_) => Code::InvalidArgument,
     };
     Status::new(code, error.to_string())
 }

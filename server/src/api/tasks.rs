@@ -3,12 +3,13 @@
 //! Never logs a token.
 
 use avouch_credential::jwt::task::is_instance;
-use avouch_domain::{Code, SpiffeId};
+use avouch_domain::{Code, Presented, SpiffeId};
 use avouch_proto::convert::identity_facts_to_wire;
 use avouch_proto::task_v1::tasks_server::Tasks;
 use avouch_proto::task_v1::{ShowTokenRequest, ShowTokenResponse, SignTokenRequest, SignTokenResponse};
 use avouch_rules::limits::RESOURCE_ID_MAX;
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
 use crate::api::call::{Call, open};
 use crate::api::status::{bad, jwt_failed, show_failed};
@@ -59,10 +60,12 @@ impl TasksApi {
         })
     }
 
-    fn show(&self, call: &Call, request: &ShowTokenRequest) -> Result<ShowTokenResponse, Status> {
-        check_resource(&request.resource)?;
+    fn show(&self, call: &Call, request: ShowTokenRequest) -> Result<ShowTokenResponse, Status> {
+        let ShowTokenRequest { token, resource, certificates } = request;
+        check_resource(&resource)?;
         let wall = call.now().wall;
-        let shown = self.services.shown_identity(wall, call.caller_id()?, &request.resource, &request.token);
+        let presented = Presented { token: Zeroizing::new(token), chain: certificates };
+        let shown = self.services.presented_identity(wall, call.caller_id()?, &resource, &presented);
         let shown = shown.map_err(|e| show_failed(&e))?;
         Ok(ShowTokenResponse {
             identity: shown.map(|(identity, active)| identity_facts_to_wire(&identity, active)),
@@ -96,7 +99,7 @@ impl Tasks for TasksApi {
         let (call, request) = open(request)?;
         let mut line = call.audit();
         line.text("resource", &request.resource);
-        let shown = self.show(&call, &request);
+        let shown = self.show(&call, request);
         if let Ok(ShowTokenResponse { identity: Some(identity), .. }) = &shown {
             line.text("spiffe_id", &identity.spiffe_id);
         }

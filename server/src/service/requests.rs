@@ -5,11 +5,9 @@
 
 use avouch_credential::request::{RequestTextError, text_of};
 use avouch_domain::{
-    Needs, Now, PersonId, Request, RequestContent, RequestHash, RequestId, RequestText, SpiffeId, Timestamp,
+    Needs, Now, PersonId, Presented, Request, RequestContent, RequestHash, RequestId, RequestText, SpiffeId, Timestamp,
 };
 use avouch_engine::plan::requests::{self, AnswerError, AskError, Asked, Wanted};
-
-use zeroize::Zeroizing;
 
 use super::{Services, ShowError, WriteError};
 
@@ -17,8 +15,8 @@ use super::{Services, ShowError, WriteError};
 pub struct Asking {
     pub content: RequestContent,
     pub needs: Needs,
-    /// What the identity showed at a hook of the asking node; empty: it runs there.
-    pub token: Zeroizing<String>,
+    /// What the identity presented at a gate of the asking node; empty: it runs there.
+    pub presented: Presented,
     /// Of this one call: made again with the same key, it is the same call.
     pub key: [u8; 16],
 }
@@ -32,7 +30,7 @@ impl std::fmt::Debug for Asking {
 /// Why nobody is asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskingError {
-    #[error("{0} may not run on this node, and has shown no token at a hook of it")]
+    #[error("{0} may not run on this node, and has presented nothing at a gate of it")]
     NotServed(SpiffeId),
     #[error(transparent)]
     Show(#[from] ShowError),
@@ -60,11 +58,11 @@ impl Services {
         agent: &SpiffeId,
         asking: Asking,
     ) -> Result<Result<Asked, AskingError>, WriteError> {
-        let Asking { content, needs, token, key } = asking;
+        let Asking { content, needs, presented, key } = asking;
         let name = content.identity.clone();
-        let known = match token.is_empty() {
+        let known = match presented.is_empty() {
             true => !self.served_identities(now.wall, agent, std::slice::from_ref(&name)).is_empty(),
-            false => match self.shown_identity(now.wall, agent, &content.resource, &token) {
+            false => match self.presented_identity(now.wall, agent, &content.resource, &presented) {
                 Ok(shown) => shown.is_some_and(|(identity, _)| identity.spiffe_id == name),
                 Err(e) => return Ok(Err(e.into())),
             },

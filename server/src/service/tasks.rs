@@ -1,12 +1,12 @@
-//! Task tokens: signed for the node of a run, and looked at for the node of a hook.
+//! Task tokens: signed for the node of a run, and looked at for the node of a gate.
 //!
 //! A node learns of an identity that it does not serve only from the identity's own hand: it must have a token that the
 //! identity showed at a hook that runs there. Never signs for an identity that is not in force, and takes nothing of a
 //! token's claims from a node but the task and the run.
 
-use avouch_credential::jwt::task::{self, TaskClaims, TaskToken};
-use avouch_credential::jwt::verify::{JwtKeys, verify};
-use avouch_domain::{Code, Identity, Now, Person, SpiffeId, Timestamp};
+use avouch_credential::jwt::task::{TaskClaims, TaskToken};
+use avouch_credential::presented::{At, prove};
+use avouch_domain::{Bundle, Code, Identity, Now, Person, Presented, SpiffeId, Timestamp};
 use avouch_engine::entitle::{served_identity, serves_name};
 
 use super::Services;
@@ -23,13 +23,13 @@ pub struct TokenAsk {
     pub instance: String,
 }
 
-/// Why a node is not told whose token it has.
+/// Why a node is not told whose it is that it was presented.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShowError {
     #[error("no hook of this node guards \"{0}\": the rules in force name none whose SPIFFE ID it may serve")]
     NoHook(String),
-    #[error("the token does not hold: {0}")]
-    Token(String),
+    #[error("what was presented does not hold: {0}")]
+    Presented(String),
 }
 
 impl Services {
@@ -56,17 +56,17 @@ impl Services {
         signed.map_err(JwtError::Sign)
     }
 
-    /// The identity whose token was shown at the hook of a resource, which runs on this agent's node, and whether its owner
-    /// is active; `None` if it is not in force.
+    /// The identity that presented this at the gate of a resource, which runs on this agent's node, and whether its owner is
+    /// active; `None` if it is not in force.
     ///
     /// # Errors
     /// [`ShowError`]; then nothing is told.
-    pub fn shown_identity(
+    pub fn presented_identity(
         &self,
         wall: Timestamp,
         agent: &SpiffeId,
         resource: &str,
-        token: &str,
+        presented: &Presented,
     ) -> Result<Option<(Identity, bool)>, ShowError> {
         let registry = self.registry();
         let shown = self.shown_rules();
@@ -74,16 +74,12 @@ impl Services {
         let gate = resource.split_once('/').map(|(gate, _)| gate);
         let hook = gate
             .and_then(|gate| hooks?.get(gate))
-            .filter(|hook| serves_name(&registry, agent, hook, wall))
+            .filter(|hook| serves_name(&registry, agent, &hook.caller, wall))
             .ok_or_else(|| ShowError::NoHook(resource.to_owned()))?;
-        let keys = JwtKeys::new(registry.bundle(self.trust_domain()).map(|bundle| &**bundle));
-        let name = if task::is_task_token(token) {
-            let held = task::verify(token, &keys, resource, wall);
-            held.map_err(|e| ShowError::Token(e.to_string()))?.claims.id
-        } else {
-            let held = verify(token, &keys, &[hook.to_string()], wall);
-            held.map_err(|e| ShowError::Token(e.to_string()))?.id
-        };
+        let none = Bundle::empty(self.trust_domain().clone());
+        let own = registry.bundle(self.trust_domain()).map_or(&none, |bundle| &**bundle);
+        let at = At { resource, gate: &hook.caller, handshakes: hook.handshakes };
+        let name = prove(presented, own, at, wall).map_err(ShowError::Presented)?.identity;
         let identity = registry.identity(&name).filter(|identity| identity.is_in_force(wall));
         Ok(identity.map(|identity| {
             let active = registry.person(&identity.owner).is_some_and(Person::is_active);

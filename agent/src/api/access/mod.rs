@@ -8,11 +8,10 @@ mod shapes;
 
 use std::sync::Arc;
 
-use avouch_domain::SpiffeId;
+use avouch_domain::{Presented, SpiffeId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
-use zeroize::Zeroizing;
 
 pub(super) use http::serve;
 
@@ -167,7 +166,7 @@ impl Access {
     /// What a hook asks.
     async fn of_another(&self, caller: &Arc<Caller>, asked: &Evaluation) -> Result<Verdict, Problem> {
         let question = |token: &str, what_if| Asked {
-            token: Zeroizing::new(token.to_owned()),
+            presented: Presented::token(token),
             action: asked.action.to_string(),
             resource: asked.resource.to_string(),
             params: Vec::new(),

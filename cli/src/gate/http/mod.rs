@@ -35,14 +35,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use avouch_rules::{HttpMethod, ParamKind, Template, Upstream};
 use zeroize::Zeroizing;
 
-pub use server::{Door, serve};
+pub use answers::Refusal;
+pub use proxy::Proxy;
+pub use server::{Door, raw_of, serve, speak};
 
 /// A web API of a run.
 #[derive(Debug)]
 pub struct Api {
     pub name: String,
     pub upstream: Upstream,
-    /// The variable that says where the gate is.
+    /// The variable that says where the gate is; empty: a workload of its own serves it.
     pub env_var: String,
     /// Certificates in PEM that alone vouch for the upstream; the system's if there are none.
     pub ca: Option<String>,

@@ -29,12 +29,12 @@ use crate::gate::limits::{
     HTTP_LOOKED_AT_MAX, QUOTE_MAX,
 };
 use crate::gate::mcp::json::canonical;
-use crate::gate::{Ask, Decider, GateEvent, Happened, Verdict, decided, noted, quote};
+use crate::gate::{Ask, GateEvent, Happened, Judge, Verdict, decided, noted, quote};
 
 /// A gate and its connections.
-pub struct Proxy<D> {
+#[derive(Debug)]
+pub struct Proxy {
     api: Arc<Api>,
-    decider: Arc<D>,
     pool: Arc<Pool>,
     /// Places for answers that are held back.
     held: Semaphore,
@@ -53,22 +53,28 @@ struct Wanted<'a> {
 /// A refusal before anything was asked, and what is to be recorded of it.
 type Unsent = Box<(Refusal, Option<Happened>)>;
 
-impl<D: Decider> Proxy<D> {
+impl Proxy {
     /// A gate that has not been asked anything.
-    pub fn new(api: Arc<Api>, decider: Arc<D>) -> Self {
+    pub fn new(api: Arc<Api>) -> Self {
         let pool = Arc::new(Pool::new(api.upstream.clone(), api.ca.clone()));
-        Self { api, decider, pool, held: Semaphore::new(HTTP_HELD_AT_ONCE) }
+        Self { api, pool, held: Semaphore::new(HTTP_HELD_AT_ONCE) }
     }
 
     /// The answer to a request. `raw`: its path and query, as it wrote them.
-    pub async fn answer(&self, raw: &str, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer<J: Judge>(
+        &self,
+        judge: &J,
+        raw: &str,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let answered = self.answered(raw, parts, body).await;
+        let answered = self.answered(judge, raw, parts, body).await;
         answered.unwrap_or_else(|refusal| refusal.response())
     }
 
-    async fn answered(
+    async fn answered<J: Judge>(
         &self,
+        judge: &J,
         raw: &str,
         parts: request::Parts,
         body: Incoming,
@@ -78,7 +84,7 @@ impl<D: Decider> Proxy<D> {
             Err(unsent) => {
                 let (refusal, event) = *unsent;
                 if let Some(what) = event {
-                    noted(&*self.decider, GateEvent { gate: self.api.name.clone(), what }).await;
+                    noted(judge, GateEvent { gate: self.api.name.clone(), what }).await;
                 }
                 return Err(refusal);
             }
@@ -101,7 +107,7 @@ impl<D: Decider> Proxy<D> {
             params: wanted.params.clone(),
             shown,
         };
-        let verdict = decided(&*self.decider, ask).await;
+        let verdict = decided(judge, ask).await;
         if let Some(refusal) = denied(&what, &verdict) {
             return Err(refusal);
         }

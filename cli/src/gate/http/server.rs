@@ -104,11 +104,11 @@ pub async fn serve<D: Decider>(
     let (stopping, stopped) = watch::channel(false);
     let mut listeners = JoinSet::new();
     for Door { api, key, tcp, unix, .. } in doors {
-        let proxy = Arc::new(Proxy::new(api, decider.clone()));
+        let proxy = Arc::new(Proxy::new(api));
         let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
         let (tcp, unix) = (TcpListener::from_std(tcp)?, UnixListener::from_std(unix)?);
-        listeners.spawn(by_key(tcp, key.into(), proxy.clone(), places.clone(), stopped.clone()));
-        listeners.spawn(by_caller(unix, proxy, decider.clone(), places, stopped.clone()));
+        listeners.spawn(by_key(tcp, key.into(), (proxy.clone(), decider.clone()), places.clone(), stopped.clone()));
+        listeners.spawn(by_caller(unix, (proxy, decider.clone()), places, stopped.clone()));
     }
     stop.await;
     stopping.send_replace(true);
@@ -119,7 +119,7 @@ pub async fn serve<D: Decider>(
 async fn by_key<D: Decider>(
     listener: TcpListener,
     key: Arc<str>,
-    proxy: Arc<Proxy<D>>,
+    (proxy, decider): (Arc<Proxy>, Arc<D>),
     places: Arc<Semaphore>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -131,10 +131,10 @@ async fn by_key<D: Decider>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let _ = stream.set_nodelay(true);
-                    let (proxy, key) = (proxy.clone(), key.clone());
+                    let (proxy, decider, key) = (proxy.clone(), decider.clone(), key.clone());
                     connections.spawn(async move {
                         let _place = place;
-                        converse(stream, Way::Key(key), proxy).await;
+                        converse(stream, Way::Key(key), proxy, decider).await;
                     });
                 }
                 Err(e) => pause(&e).await,
@@ -146,8 +146,7 @@ async fn by_key<D: Decider>(
 
 async fn by_caller<D: Decider>(
     listener: UnixListener,
-    proxy: Arc<Proxy<D>>,
-    decider: Arc<D>,
+    (proxy, decider): (Arc<Proxy>, Arc<D>),
     places: Arc<Semaphore>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -165,7 +164,7 @@ async fn by_caller<D: Decider>(
                             Ok(()) => Way::Known,
                             Err(why) => Way::Stranger(why.into()),
                         };
-                        converse(stream, way, proxy).await;
+                        converse(stream, way, proxy, decider).await;
                     });
                 }
                 Err(e) => pause(&e).await,
@@ -194,14 +193,28 @@ async fn pause(error: &io::Error) {
 }
 
 /// One connection, until it ends or is dropped.
-async fn converse<D, S>(stream: S, way: Way, proxy: Arc<Proxy<D>>)
+async fn converse<D, S>(stream: S, way: Way, proxy: Arc<Proxy>, decider: Arc<D>)
 where
     D: Decider,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(move |request| {
-        let (way, proxy) = (way.clone(), proxy.clone());
-        async move { Ok::<_, Infallible>(answer(&way, &proxy, request).await) }
+    speak(stream, move |request| {
+        let (way, proxy, decider) = (way.clone(), proxy.clone(), decider.clone());
+        async move { answer(&way, &proxy, &*decider, request).await }
+    })
+    .await;
+}
+
+/// HTTP/1.1 with whoever came in, until it ends or is dropped.
+pub async fn speak<S, F, A>(stream: S, answer: F)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    F: Fn(Request<Incoming>) -> A,
+    A: Future<Output = Response<Body>>,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_TIME_MAX);
@@ -210,14 +223,24 @@ where
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer<D: Decider>(way: &Way, proxy: &Proxy<D>, request: Request<Incoming>) -> Response<Body> {
-    let raw = request.uri().path_and_query().map_or("", |raw| raw.as_str()).to_owned();
+/// Path and query of a request, as they were written.
+pub fn raw_of(request: &Request<Incoming>) -> String {
+    request.uri().path_and_query().map_or("", |raw| raw.as_str()).to_owned()
+}
+
+async fn answer<D: Decider>(
+    way: &Way,
+    proxy: &Proxy,
+    decider: &D,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let raw = raw_of(&request);
     let next = "take the URL from the variable that `avouch run` sets for this run";
     match way {
-        Way::Known => proxy.answer(&raw, request).await,
+        Way::Known => proxy.answer(decider, &raw, request).await,
         Way::Stranger(why) => Refusal::new(StatusCode::FORBIDDEN, "caller", why.as_ref(), next).response(),
         Way::Key(key) => match behind(key, &raw) {
-            Some(raw) => proxy.answer(&raw, request).await,
+            Some(raw) => proxy.answer(decider, &raw, request).await,
             None => {
                 let error = "no gate of this run is here: the path does not begin with its key";
                 Refusal::new(StatusCode::FORBIDDEN, "key", error, next).response()

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::body::{Body, BodyError, whole};
 use super::{Api, Door, Held, Route, Secret, serve};
-use crate::gate::{Ask, Decider, GateEvent, Happened, Verdict};
+use crate::gate::{Ask, Decider, GateEvent, Happened, Judge, Verdict};
 
 const SECRET: &str = "s3cret-text";
 
@@ -91,22 +91,24 @@ struct Fixed {
     closed: bool,
 }
 
-impl Decider for Fixed {
-    async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
-        if self.closed { Err("this process is none of the run".to_owned()) } else { Ok(()) }
-    }
-
+impl Judge for Fixed {
     async fn decide(&self, ask: Ask) -> Verdict {
         self.asked.lock().push(ask);
         self.verdict.clone()
     }
 
-    async fn may(&self, resources: Vec<String>) -> Vec<bool> {
-        vec![true; resources.len()]
-    }
-
     async fn note(&self, event: GateEvent) {
         self.noted.lock().push(event);
+    }
+}
+
+impl Decider for Fixed {
+    async fn admit(&self, _connection: &UnixStream) -> Result<(), String> {
+        if self.closed { Err("this process is none of the run".to_owned()) } else { Ok(()) }
+    }
+
+    async fn may(&self, resources: Vec<String>) -> Vec<bool> {
+        vec![true; resources.len()]
     }
 }
 

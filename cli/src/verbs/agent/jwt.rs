@@ -7,7 +7,8 @@ use avouch_proto::workload::{
 use serde_json::Value;
 use tonic::Code;
 
-use super::{client, in_time, request, timeout_flag};
+use super::{client, in_time, timeout_flag};
+use crate::verbs::channel::workload_request;
 use crate::verbs::flags::FlagSet;
 use crate::verbs::{Call, VerbError, json};
 
@@ -37,11 +38,11 @@ pub async fn fetch(call: &mut Call<'_>) -> Result<(), VerbError> {
     let spiffe_id = call.flags.text("spiffeID").to_owned();
     let (bundles, svids) = in_time(call, async {
         let mut client = client(call).await?;
-        let stream = client.fetch_jwt_bundles(request(JwtBundlesRequest {})).await?;
+        let stream = client.fetch_jwt_bundles(workload_request(JwtBundlesRequest {})).await?;
         let bundles = stream.into_inner().message().await?;
         let bundles =
             bundles.ok_or_else(|| VerbError::text("the agent ended the stream without an answer"))?;
-        let svids = client.fetch_jwtsvid(request(JwtsvidRequest { audience, spiffe_id })).await?;
+        let svids = client.fetch_jwtsvid(workload_request(JwtsvidRequest { audience, spiffe_id })).await?;
         Ok((bundles, svids.into_inner()))
     })
     .await?;
@@ -73,7 +74,7 @@ pub async fn validate(call: &mut Call<'_>) -> Result<(), VerbError> {
     }
     let asked = in_time(call, async {
         let mut client = client(call).await?;
-        let reply = client.validate_jwtsvid(request(ValidateJwtsvidRequest { audience, svid })).await?;
+        let reply = client.validate_jwtsvid(workload_request(ValidateJwtsvidRequest { audience, svid })).await?;
         Ok(reply.into_inner())
     });
     let reply = match asked.await {

@@ -12,9 +12,8 @@ use avouch_proto::agent_debug_v1::{self, debug_client::DebugClient};
 use avouch_proto::agent_logger_v1::{self, logger_client::LoggerClient};
 use avouch_proto::types;
 use avouch_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::Status;
 
 use super::channel::{AGENT, AGENT_ADMIN, REPLY_MAX};
 use super::flags::FlagSet;
@@ -108,13 +107,6 @@ fn verbs() -> Vec<Verb> {
         }),
         admin("debug getinfo", "Shows facts about the running agent", no_flags, |c| Box::pin(getinfo(c))),
     ]
-}
-
-/// A request with the header that every Workload API call must carry.
-fn request<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    request
 }
 
 async fn client(call: &Call<'_>) -> Result<SpiffeWorkloadApiClient<Channel>, VerbError> {

@@ -11,8 +11,9 @@ use avouch_domain::{SpiffeId, Tick, X509Authority};
 use avouch_proto::workload::{X509svidRequest, X509svidResponse};
 use zeroize::Zeroizing;
 
-use super::{client, in_time, request, timeout_flag};
+use super::{client, in_time, timeout_flag};
 use crate::clock;
+use crate::verbs::channel::workload_request;
 use crate::verbs::flags::FlagSet;
 use crate::verbs::{Call, VerbError, json, text, write_file};
 
@@ -79,7 +80,7 @@ fn read_update(reply: X509svidResponse) -> Result<Update, VerbError> {
 pub async fn fetch(call: &mut Call<'_>) -> Result<(), VerbError> {
     let begun = clock::now().mono;
     let reply = in_time(call, async {
-        let stream = client(call).await?.fetch_x509svid(request(X509svidRequest {})).await?;
+        let stream = client(call).await?.fetch_x509svid(workload_request(X509svidRequest {})).await?;
         Ok(stream.into_inner().message().await?)
     })
     .await?
@@ -102,7 +103,7 @@ pub async fn fetch(call: &mut Call<'_>) -> Result<(), VerbError> {
 
 pub async fn watch(call: &mut Call<'_>) -> Result<(), VerbError> {
     let mut begun = clock::now().mono;
-    let mut stream = client(call).await?.fetch_x509svid(request(X509svidRequest {})).await?.into_inner();
+    let mut stream = client(call).await?.fetch_x509svid(workload_request(X509svidRequest {})).await?.into_inner();
     loop {
         let next = tokio::select! {
             next = stream.message() => next?,

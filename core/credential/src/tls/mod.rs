@@ -46,6 +46,8 @@ pub enum ClientCertificates {
     Ignored,
     /// Asked for; none is fine, a wrong one ends the handshake.
     Optional,
+    /// Asked for; none or a wrong one ends the handshake.
+    Required,
 }
 
 /// The application protocols offered.
@@ -55,6 +57,8 @@ pub enum Alpn {
     Grpc,
     /// `h2` and `http/1.1`.
     Https,
+    /// `http/1.1` only.
+    Http1,
 }
 
 impl Alpn {
@@ -62,6 +66,7 @@ impl Alpn {
         match self {
             Self::Grpc => vec![b"h2".to_vec()],
             Self::Https => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Self::Http1 => vec![b"http/1.1".to_vec()],
         }
     }
 }
@@ -79,6 +84,8 @@ impl ServerPolicy {
     /// The bundle endpoint, profile `https_spiffe`.
     pub const BUNDLE_ENDPOINT: Self =
         Self { client_certificates: ClientCertificates::Ignored, alpn: Alpn::Https };
+    /// An HTTP gate of its own: whoever comes proves who it is.
+    pub const GATE: Self = Self { client_certificates: ClientCertificates::Required, alpn: Alpn::Http1 };
 }
 
 /// TLS 1.2 is the oldest version spoken.
@@ -174,8 +181,9 @@ fn build_server(
     let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
     let builder = match policy.client_certificates {
         ClientCertificates::Ignored => builder.with_no_client_auth(),
-        ClientCertificates::Optional => {
-            builder.with_client_cert_verifier(Arc::new(SpiffeVerifier::of_clients(roots)))
+        asked @ (ClientCertificates::Optional | ClientCertificates::Required) => {
+            let mandatory = asked == ClientCertificates::Required;
+            builder.with_client_cert_verifier(Arc::new(SpiffeVerifier::of_clients(roots, mandatory)))
         }
     };
     let mut config = builder.with_cert_resolver(identity);

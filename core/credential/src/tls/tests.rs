@@ -87,6 +87,8 @@ struct Pair {
     client_roots: Arc<RootsCell>,
     expectation: ServerExpectation,
     policy: ServerPolicy,
+    /// The client speaks HTTP/1.1 and nothing else.
+    http1: bool,
     now: Timestamp,
 }
 
@@ -104,6 +106,7 @@ fn pair() -> Pair {
         client_roots: roots(),
         expectation: ServerExpectation::Exactly(id(SERVER)),
         policy: ServerPolicy::GRPC,
+        http1: false,
         now: NOW,
         issuer,
     }
@@ -121,7 +124,8 @@ impl Pair {
     /// As the product builds it, but for the clock.
     fn client(&self) -> Arc<ClientConfig> {
         let identity = Some(self.client_identity.clone());
-        let config = client_config(identity, self.client_roots.clone(), self.expectation.clone());
+        let alpn = if self.http1 { Alpn::Http1 } else { Alpn::Grpc };
+        let config = client_config_with(identity, self.client_roots.clone(), self.expectation.clone(), alpn);
         let mut config = ClientConfig::clone(&config.unwrap());
         config.time_provider = Arc::new(Fixed(self.now));
         Arc::new(config)
@@ -285,6 +289,17 @@ fn a_client_without_a_certificate_is_welcome_and_nameless() {
     let pair = pair();
     pair.client_identity.clear();
     assert_eq!(pair.join().unwrap().caller(), None);
+}
+
+#[test]
+fn a_gate_refuses_a_client_without_a_certificate_and_knows_every_other() {
+    let mut pair = pair();
+    pair.policy = ServerPolicy::GATE;
+    pair.http1 = true;
+    assert_eq!(pair.join().unwrap().caller(), Some(id(AGENT)));
+    pair.client_identity.clear();
+    let refused = pair.join().map(drop).unwrap_err();
+    assert!(refused.contains("peer sent no certificates"), "{refused}");
 }
 
 #[test]

@@ -56,15 +56,17 @@ pub(super) struct SpiffeVerifier {
     roots: Arc<RootsCell>,
     /// `None` = any member of a trust domain in `roots`.
     expected: Option<SpiffeId>,
+    /// A client without a certificate is refused.
+    mandatory: bool,
 }
 
 impl SpiffeVerifier {
-    pub(super) fn of_clients(roots: Arc<RootsCell>) -> Self {
-        Self { roots, expected: None }
+    pub(super) fn of_clients(roots: Arc<RootsCell>, mandatory: bool) -> Self {
+        Self { roots, expected: None, mandatory }
     }
 
     pub(super) fn of_server(roots: Arc<RootsCell>, expected: SpiffeId) -> Self {
-        Self { roots, expected: Some(expected) }
+        Self { roots, expected: Some(expected), mandatory: true }
     }
 
     fn verify(
@@ -128,7 +130,7 @@ fn schemes() -> Vec<SignatureScheme> {
 
 impl ClientCertVerifier for SpiffeVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.mandatory
     }
 
     /// Empty: hints would change with every rotation of the bundle.

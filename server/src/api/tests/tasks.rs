@@ -67,7 +67,8 @@ impl Scene {
         token: &str,
         resource: &str,
     ) -> Result<ShowTokenResponse, Status> {
-        let request = ShowTokenRequest { token: token.into(), resource: resource.into() };
+        let request =
+            ShowTokenRequest { token: token.into(), resource: resource.into(), certificates: Vec::new() };
         Ok(TasksClient::new(self.world.holder(agent)).show_token(request).await?.into_inner())
     }
 }

@@ -1,0 +1,97 @@
+//! `avouch gate serve`: an HTTP gate that is a workload of its own, for all who prove by a certificate who they are.
+//!
+//! Shows its X509-SVID, takes whoever of its trust domain shows one, and hands that on with each request: the node agent
+//! decides, and hears from the server what the caller is at this moment. Never decides itself, and takes no name for a proof.
+
+mod definitions;
+mod door;
+mod judge;
+mod svid;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use avouch_credential::tls::{ServerPolicy, server_config};
+use avouch_proto::gate_v1::gate_client::GateClient;
+use clap::Args;
+use nix::sys::prctl::set_dumpable;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+
+use self::definitions::Definitions;
+use self::svid::Svids;
+use super::limits::SVID_TIME_MAX;
+use crate::exit::{FAILED, UNREACHABLE};
+use crate::failure::Failure;
+use crate::out::Out;
+use crate::verbs::channel::{AGENT, dial};
+
+/// An HTTP gate of the rules, and where it is served.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The gate's name
+    pub name: String,
+    /// Where callers come, over TLS and with an X509-SVID of their own
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    pub listen: SocketAddr,
+}
+
+/// Serves until a signal, and gives the exit code.
+pub async fn run(serve: Serve, agent_socket: &Path, as_json: bool, out: &mut Out) -> u8 {
+    let done = served(&serve, agent_socket, as_json, out).await;
+    Failure::code_of(done, out)
+}
+
+async fn served(
+    serve: &Serve,
+    agent_socket: &Path,
+    as_json: bool,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let failed = |e: &dyn std::fmt::Display| Failure::new(FAILED, e);
+    // It is to hold a secret that processes of the same user must not read.
+    set_dumpable(false).map_err(|e| failed(&e))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| failed(&e))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| failed(&e))?;
+    let place = AGENT.found(agent_socket, |name| std::env::var(name).ok())?;
+    let channel = dial(&place).await?;
+    let (definitions, current, id) = Definitions::open(channel.clone(), &serve.name).await?;
+    let svids = Svids::new(id.clone());
+    let config = server_config(svids.identity.clone(), svids.roots.clone(), ServerPolicy::GATE);
+    let config = config.map_err(|e| failed(&e))?;
+    let listener = TcpListener::bind(serve.listen).await;
+    let listener = listener.map_err(|e| failed(&format!("--listen {}: {e}", serve.listen)))?;
+    let address = listener.local_addr().map_err(|e| failed(&e))?;
+    let mut ready = svids.ready();
+    let keeping = svids.keep(channel.clone());
+    let following = definitions.follow(&current);
+    let open = async {
+        let shown = timeout(SVID_TIME_MAX, ready.wait_for(|ready| *ready)).await;
+        if !matches!(shown, Ok(Ok(_))) {
+            let within = SVID_TIME_MAX.as_secs();
+            let text = format!("the node agent gave no X509-SVID for {id} within {within} s");
+            return Failure::new(UNREACHABLE, text);
+        }
+        told(serve, &address, id.as_str(), as_json, out);
+        door::serve(listener, config, Arc::clone(&current), GateClient::new(channel)).await
+    };
+    let failure = tokio::select! {
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        failure = following => failure,
+        failure = open => failure,
+        never = keeping => match never {},
+    };
+    Err(failure)
+}
+
+fn told(serve: &Serve, address: &SocketAddr, id: &str, as_json: bool, out: &mut Out) {
+    let name = &serve.name;
+    out.line(&match as_json {
+        true => json!({ "gate": name, "url": format!("https://{address}"), "spiffe_id": id }).to_string(),
+        false => format!("gate {name}: https://{address}, as {id}"),
+    });
+}
