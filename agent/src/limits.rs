@@ -73,7 +73,8 @@ pub const ANSWER_WARN: usize = 1024 * 1024;
 /// Biggest request: a token to validate is the largest, and one beyond 16 KiB fits no HTTP header.
 pub const REQUEST_MAX: usize = 64 * 1024;
 /// Biggest question of a gate: what a person is to see, and what its caller presented.
-pub const ASK_MAX: usize = avouch_domain::limits::REQUEST_TEXT_MAX + PEER_TOKEN_MAX + PEER_CHAIN_MAX + 16 * 1024;
+pub const ASK_MAX: usize =
+    avouch_domain::limits::REQUEST_TEXT_MAX + PEER_TOKEN_MAX + PEER_CHAIN_MAX + 16 * 1024;
 /// Biggest request of the services beside the Workload API: health and reflection ask by name.
 pub const SMALL_REQUEST_MAX: usize = 4 * 1024;
 /// Longest wait for the end of a request: clients send it at once, and what is half there takes room.

@@ -323,9 +323,9 @@ fn run_gate(gate: Gate, place: Place, out: &mut Out) -> u8 {
         Gate::Check(check) => {
             on_runtime(out, async |out| hook::run(check, &place.agent_socket, place.json, out).await)
         }
-        Gate::Serve(serve) => on_runtime(out, async |out| {
-            gate::shared::run(serve, &place.agent_socket, place.json, out).await
-        }),
+        Gate::Serve(serve) => {
+            on_runtime(out, async |out| gate::shared::run(serve, &place.agent_socket, place.json, out).await)
+        }
         Gate::Mcp { name } => {
             let socket = std::env::var_os(gate::SOCKET_VARIABLE);
             gate::shim::run(&name, socket, std::io::stdin(), std::io::stdout(), out)

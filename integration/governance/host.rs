@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use avouch::gate::{
-    Ask, Decider, GateDefinition, GateEvent, Happened, Judge, Place, SOCKET_VARIABLE, Tool, Verdict, host, mcp,
+    Ask, Decider, GateDefinition, GateEvent, Happened, Judge, Place, SOCKET_VARIABLE, Tool, Verdict, host,
+    mcp,
 };
 use avouch_rules::{Param, ParamKind};
 use tokio::net::{UnixListener, UnixStream};

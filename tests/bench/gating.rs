@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use avouch::gate::hello::{Answer, Hello};
-use avouch::gate::{Ask, Decider, GateDefinition, GateEvent, Judge, SOCKET_VARIABLE, Tool, Verdict, host, mcp};
+use avouch::gate::{
+    Ask, Decider, GateDefinition, GateEvent, Judge, SOCKET_VARIABLE, Tool, Verdict, host, mcp,
+};
 use avouch_tests::daemon::binary;
 use avouch_tests::{World, cli, eventually};
 use serde_json::{Value, json};

@@ -50,9 +50,17 @@ impl Scene {
         }
         world.grant("/test/api-gate").await;
         let gate = eventually("the gate", async || {
-            let gate = Daemon::spawn("gate", Command::new(binary("avouch")).args(places(&world)).args([
-                "--json", "gate", "serve", "api", "--listen", "127.0.0.1:0",
-            ]));
+            let gate = Daemon::spawn(
+                "gate",
+                Command::new(binary("avouch")).args(places(&world)).args([
+                    "--json",
+                    "gate",
+                    "serve",
+                    "api",
+                    "--listen",
+                    "127.0.0.1:0",
+                ]),
+            );
             eventually("its first line or its end", async || {
                 (gate.log().contains("\"url\"") || gate.status().is_some()).then_some(())
             })
@@ -122,7 +130,9 @@ async fn an_ai_agent_is_let_through_by_its_certificate_and_its_task_and_the_secr
     })
     .await;
     let decided = log.lines().any(|line| {
-        line.contains("\"outcome\":\"allow\"") && line.contains("\"gate\":\"api\"") && line.contains("fix-4711")
+        line.contains("\"outcome\":\"allow\"")
+            && line.contains("\"gate\":\"api\"")
+            && line.contains("fix-4711")
     });
     assert!(decided, "{log}");
     let none = scene.script("env").await;
@@ -138,7 +148,8 @@ async fn a_stop_counts_at_the_gate_from_the_next_request_and_a_resume_does_not_b
     assert_eq!(scene.run(&["pause", "coder"]).await.code, 0);
     // From outside of any run, with what the AI agent had.
     let again = async || {
-        let (dir, token) = (scene.dir.path(), std::fs::read_to_string(scene.dir.path().join("token")).unwrap());
+        let (dir, token) =
+            (scene.dir.path(), std::fs::read_to_string(scene.dir.path().join("token")).unwrap());
         let header = format!("x-avouch-task: {}", token.trim());
         let (cert, key) = (dir.join("svid.0.pem"), dir.join("svid.0.key"));
         let args = ["-sSk", "--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap(), "-H", &header];
@@ -187,7 +198,8 @@ async fn a_gate_is_served_by_the_workload_that_the_rules_name_and_until_they_nam
     let serve = async |name: &str| scene.run(&["gate", "serve", name, "--listen", "127.0.0.1:0"]).await;
     eventually("the new rules at the node", async || {
         let said = serve("other").await;
-        (said.code == 2 && said.err.contains("the rules want spiffe://example.org/test/other-gate")).then_some(())
+        (said.code == 2 && said.err.contains("the rules want spiffe://example.org/test/other-gate"))
+            .then_some(())
     })
     .await;
     assert!(serve("nothing").await.err.contains("no HTTP gate \"nothing\""));
@@ -203,5 +215,9 @@ async fn a_gate_is_served_by_the_workload_that_the_rules_name_and_until_they_nam
     assert_eq!(published.code, 0, "{published:?}");
     let ended = within("the end of the gate", scene.gate.end()).await;
     assert_eq!(ended.code(), Some(2), "{}", scene.gate.log());
-    assert!(scene.gate.log().contains("the rules want spiffe://example.org/test/moved-gate"), "{}", scene.gate.log());
+    assert!(
+        scene.gate.log().contains("the rules want spiffe://example.org/test/moved-gate"),
+        "{}",
+        scene.gate.log()
+    );
 }

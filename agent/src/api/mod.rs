@@ -128,8 +128,7 @@ pub async fn serve_workload(
         gate::GateApi { hooks, runs, attestor, ready: supply.ready(), stop: stop.clone() }
     });
     let decides = gate.clone().zip(parts.runs.clone()).map(|(gate, runs)| access::Access { runs, gate });
-    let gate =
-        gate.map(|gate| Shared::new(&share, GateServer::new(gate).max_decoding_message_size(ASK_MAX)));
+    let gate = gate.map(|gate| Shared::new(&share, GateServer::new(gate).max_decoding_message_size(ASK_MAX)));
     let mut routes = Routes::new(service(supply, parts, calls.clone(), stop.clone()))
         .add_service(Shared::new(&share, health.max_decoding_message_size(SMALL_REQUEST_MAX)))
         .add_service(Shared::new(&share, v1.map_err(failed)?.max_decoding_message_size(SMALL_REQUEST_MAX)))

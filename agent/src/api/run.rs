@@ -180,7 +180,9 @@ fn begun(
             .into_iter()
             .chain(rules.map(|held| gates::others_secrets(&held.rules)).unwrap_or_default())
             .collect(),
-        gates: rules.map(|held| gates::of_run(&held.rules, identity.environment, secrets)).unwrap_or_default(),
+        gates: rules
+            .map(|held| gates::of_run(&held.rules, identity.environment, secrets))
+            .unwrap_or_default(),
     }
 }
 

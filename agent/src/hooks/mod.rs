@@ -309,8 +309,13 @@ impl Hooks {
             return answer;
         }
         let requests = &*self.0.parts.requests;
-        let asking =
-            Asking { requests, identity: &name, task: &code, question: &question, presented: &asked.presented };
+        let asking = Asking {
+            requests,
+            identity: &name,
+            task: &code,
+            question: &question,
+            presented: &asked.presented,
+        };
         asking.settle(&mut answer, judge).await;
         answer
     }
@@ -360,7 +365,8 @@ fn note(proof: &Proof, asked: &Asked, hook: &Hook, answer: &Answer) -> Note {
     }
     detail.extend(proof.token.iter().map(|id| ("token", id.to_string())));
     detail.extend(proof.serial.iter().map(|serial| ("certificate", serial.clone())));
-    let actor = proof.task.as_ref().map_or_else(|| proof.identity.to_string(), |task| task.instance.to_string());
+    let actor =
+        proof.task.as_ref().map_or_else(|| proof.identity.to_string(), |task| task.instance.to_string());
     Note { event: NodeEvent::Decision, actor, subject: asked.resource.clone(), detail }
 }
 

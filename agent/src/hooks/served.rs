@@ -34,7 +34,8 @@ impl Hooks {
         let held = parts.rules.current().ok_or(NoHook::NoRules)?;
         let unserved = || NoHook::Unserved(gate.to_owned());
         let known = held.rules.gates().get(gate).ok_or_else(unserved)?;
-        let hook = known.hook(&parts.supply.trust_domain()).filter(|hook| hook.handshakes).ok_or_else(unserved)?;
+        let hook =
+            known.hook(&parts.supply.trust_domain()).filter(|hook| hook.handshakes).ok_or_else(unserved)?;
         if !parts.supply.names(selectors).await.contains(&hook.caller) {
             return Err(NoHook::Caller { resource: gate.to_owned(), caller: hook.caller });
         }

@@ -16,7 +16,8 @@ use avouch_domain::{
     Tick, Timestamp, TrustDomain, X509Authority,
 };
 use avouch_rules::{
-    Folder, HTTP_READ, HttpDoor, HttpMethod, NewHttpGate, NewRoute, STARTER, Template, add_hook_gate, add_http_gate, let_preset,
+    Folder, HTTP_READ, HttpDoor, HttpMethod, NewHttpGate, NewRoute, STARTER, Template, add_hook_gate,
+    add_http_gate, let_preset,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use avouch_attestors::Peer;
 use avouch_domain::fixtures::{id, identity as governed_identity, set};
 use avouch_domain::{
-    Presented,
-    Code, GrantId, Kind, Needs, RequestContent, RequestId, Tick, Timestamp, TrustDomain, Whose,
+    Code, GrantId, Kind, Needs, Presented, RequestContent, RequestId, Tick, Timestamp, TrustDomain, Whose,
 };
 
 use tokio::sync::watch;

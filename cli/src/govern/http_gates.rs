@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use avouch_proto::governance_v1 as wire;
 use avouch_rules::{
-    Environment, Folder, HTTP_READ, HttpDoor, HttpMethod, NewHttpGate, NewRoute, SecretPlace, Template, add_http_gate,
-    let_preset,
+    Environment, Folder, HTTP_READ, HttpDoor, HttpMethod, NewHttpGate, NewRoute, SecretPlace, Template,
+    add_http_gate, let_preset,
 };
 use clap::Args;
 use serde_json::json;
@@ -260,7 +260,8 @@ mod tests {
         let rules = avouch_rules::check(&folder).unwrap();
         assert_eq!((rules.len(), rules.examples()), (1, 2));
         // A second one is let through by a permit of its own only where the preset does not speak of reading.
-        let other = NewHttpGate { name: "web", door: HttpDoor::Run { env_var: "WEB_URL".to_owned() }, ..new.clone() };
+        let other =
+            NewHttpGate { name: "web", door: HttpDoor::Run { env_var: "WEB_URL".to_owned() }, ..new.clone() };
         let both = with_gate(Some(folder), &other, FIRST_PRESET).unwrap();
         assert_eq!(avouch_rules::check(&both).unwrap().len(), 1);
         let written = [NewRoute { method: HttpMethod::Post, ..everything().unwrap() }];

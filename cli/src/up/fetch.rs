@@ -168,8 +168,10 @@ pub fn verify_x509(seen: &Seen) -> Result<(), UpError> {
 pub async fn verify(socket: &Path, seen: &Seen) -> Result<String, UpError> {
     verify_x509(seen)?;
     let mut client = SpiffeWorkloadApiClient::new(channel(socket).await?);
-    let asked =
-        workload_request(workload::JwtsvidRequest { audience: vec![AUDIENCE.into()], spiffe_id: String::new() });
+    let asked = workload_request(workload::JwtsvidRequest {
+        audience: vec![AUDIENCE.into()],
+        spiffe_id: String::new(),
+    });
     let jwt = client.fetch_jwtsvid(asked).await.map_err(|e| refused("a JWT-SVID", &e))?.into_inner();
     let svid = jwt.svids.into_iter().next().ok_or_else(|| UpError::NotVerified("no JWT-SVID came".into()))?;
     let mut stream = client

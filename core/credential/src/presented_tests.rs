@@ -106,7 +106,8 @@ fn a_chain_of_another_authority_or_with_another_trust_domain_proves_nothing() {
     let chain: Vec<_> = svid(&foreign, CODER).chain.iter().map(|der| der.to_vec()).collect();
     assert!(kit.prove(true, "", &chain).is_err());
     let elsewhere = issuer("example.com");
-    let chain: Vec<_> = svid(&elsewhere, "spiffe://example.com/x").chain.iter().map(|der| der.to_vec()).collect();
+    let chain: Vec<_> =
+        svid(&elsewhere, "spiffe://example.com/x").chain.iter().map(|der| der.to_vec()).collect();
     let refused = kit.prove(true, "", &chain).unwrap_err();
     assert!(refused.contains("example.com"), "{refused}");
     let mut both = kit.own.clone();

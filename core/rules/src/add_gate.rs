@@ -432,7 +432,11 @@ mod tests {
         assert_eq!(resource.actions, ["http.read".to_owned(), "http.write".to_owned()].into());
         assert!(["id", "state"].iter().all(|name| resource.params.contains_key(*name)));
         assert!(read.routes[0].query.contains("state") && read.routes[1].query.is_empty());
-        let shared = NewHttpGate { name: "shared", door: HttpDoor::Shared { caller: "/test/api".into() }, ..gate.clone() };
+        let shared = NewHttpGate {
+            name: "shared",
+            door: HttpDoor::Shared { caller: "/test/api".into() },
+            ..gate.clone()
+        };
         let both = add_http_gate(&added, &shared).unwrap();
         let hooks = crate::hooks(&both, &avouch_domain::TrustDomain::new("example.org").unwrap());
         assert_eq!(hooks.keys().collect::<Vec<_>>(), ["shared"]);

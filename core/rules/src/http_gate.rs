@@ -182,7 +182,8 @@ fn mistakes(name: &str, gate: &WrittenHttp, taken: &BTreeSet<&str>) -> Vec<Mista
     match gate.env_var.as_deref() {
         Some(_) if gate.caller.is_some() => {
             let text = format!("gate \"{shown}\" has an env_var and a caller");
-            let next = "leave env_var for a gate of each run, or caller for a workload that serves it for many";
+            let next =
+                "leave env_var for a gate of each run, or caller for a workload that serves it for many";
             found.push(("env_var", text, next));
         }
         None => match &gate.caller {

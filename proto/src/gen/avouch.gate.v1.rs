@@ -2,7 +2,7 @@
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct CheckRequest {
-    /// A task token for this resource, or a JWT-SVID for the hook's own SPIFFE ID.
+    /// A task token for this resource, or a JWT-SVID for the hook's own SPIFFE ID. Empty: there are certificates alone.
     #[prost(string, tag = "1")]
     pub token: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -20,6 +20,25 @@ pub struct CheckRequest {
     /// can be shown, so nobody is asked.
     #[prost(string, tag = "6")]
     pub shown: ::prost::alloc::string::String,
+    /// The X509-SVID, leaf first, each in DER, that was proved to an HTTP gate in a handshake of its own; a hook that speaks no
+    /// TLS leaves it empty. A token beside it must be a task token of the same identity.
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    pub certificates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServeRequest {
+    /// Its name in the rules.
+    #[prost(string, tag = "1")]
+    pub gate: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServeResponse {
+    /// With its secret. Routes of all environments: who comes is of one of them.
+    #[prost(message, optional, tag = "1")]
+    pub gate: ::core::option::Option<super::super::run::v1::Gate>,
+    /// Of the caller: the X509-SVID that the gate shows is this one's.
+    #[prost(string, tag = "2")]
+    pub spiffe_id: ::prost::alloc::string::String,
 }
 /// In the text form; the resource says what it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -52,7 +71,7 @@ pub struct CheckResponse {
     /// Number of its record at this node; 0: none.
     #[prost(uint64, tag = "7")]
     pub record: u64,
-    /// Whose the token is; empty if it does not hold.
+    /// Whose it is that was shown; empty if it does not hold.
     #[prost(string, tag = "8")]
     pub spiffe_id: ::prost::alloc::string::String,
     /// The request that waits for a person, or whose yes was used; empty: none.
@@ -171,6 +190,30 @@ pub mod gate_client {
             req.extensions_mut().insert(GrpcMethod::new("avouch.gate.v1.Gate", "Check"));
             self.inner.unary(req, path, codec).await
         }
+        /// What an HTTP gate needs to be served, at once and after each change of it. PermissionDenied: the caller is not that gate.
+        pub async fn serve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ServeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ServeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.gate.v1.Gate/Serve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("avouch.gate.v1.Gate", "Serve"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -191,6 +234,17 @@ pub mod gate_server {
             &self,
             request: tonic::Request<super::CheckRequest>,
         ) -> std::result::Result<tonic::Response<super::CheckResponse>, tonic::Status>;
+        /// Server streaming response type for the Serve method.
+        type ServeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ServeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What an HTTP gate needs to be served, at once and after each change of it. PermissionDenied: the caller is not that gate.
+        async fn serve(
+            &self,
+            request: tonic::Request<super::ServeRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ServeStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct GateServer<T> {
@@ -307,6 +361,52 @@ pub mod gate_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.gate.v1.Gate/Serve" => {
+                    #[allow(non_camel_case_types)]
+                    struct ServeSvc<T: Gate>(pub Arc<T>);
+                    impl<
+                        T: Gate,
+                    > tonic::server::ServerStreamingService<super::ServeRequest>
+                    for ServeSvc<T> {
+                        type Response = super::ServeResponse;
+                        type ResponseStream = T::ServeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ServeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Gate>::serve(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ServeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -30,6 +30,9 @@ pub struct AskRequest {
     /// A grant of this action on this resource is needed. If nobody's yes is, content may be empty.
     #[prost(bool, tag = "10")]
     pub needs_grant: bool,
+    /// Beside a token or in its place, as for avouch.task.v1.
+    #[prost(bytes = "vec", repeated, tag = "11")]
+    pub certificates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AskResponse {

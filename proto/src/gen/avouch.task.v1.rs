@@ -28,12 +28,16 @@ pub struct SignTokenResponse {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ShowTokenRequest {
-    /// A task token for the resource, or a JWT-SVID for the hook's SPIFFE ID.
+    /// A task token for the resource, or a JWT-SVID for the hook's SPIFFE ID. Empty: there are certificates alone.
     #[prost(string, tag = "1")]
     pub token: ::prost::alloc::string::String,
     /// ID in the catalogue. The hook is what stands before its first slash.
     #[prost(string, tag = "2")]
     pub resource: ::prost::alloc::string::String,
+    /// The X509-SVID, leaf first, each in DER, that was proved to the gate in a handshake; only of an HTTP gate. A token beside it
+    /// must be a task token of the same identity.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub certificates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShowTokenResponse {

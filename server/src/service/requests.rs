@@ -5,7 +5,8 @@
 
 use avouch_credential::request::{RequestTextError, text_of};
 use avouch_domain::{
-    Needs, Now, PersonId, Presented, Request, RequestContent, RequestHash, RequestId, RequestText, SpiffeId, Timestamp,
+    Needs, Now, PersonId, Presented, Request, RequestContent, RequestHash, RequestId, RequestText, SpiffeId,
+    Timestamp,
 };
 use avouch_engine::plan::requests::{self, AnswerError, AskError, Asked, Wanted};
 

@@ -61,12 +61,7 @@ impl Proxy {
     }
 
     /// The answer to a request. `raw`: its path and query, as it wrote them.
-    pub async fn answer<J: Judge>(
-        &self,
-        judge: &J,
-        raw: &str,
-        request: Request<Incoming>,
-    ) -> Response<Body> {
+    pub async fn answer<J: Judge>(&self, judge: &J, raw: &str, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let answered = self.answered(judge, raw, parts, body).await;
         answered.unwrap_or_else(|refusal| refusal.response())

@@ -107,7 +107,13 @@ pub async fn serve<D: Decider>(
         let proxy = Arc::new(Proxy::new(api));
         let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
         let (tcp, unix) = (TcpListener::from_std(tcp)?, UnixListener::from_std(unix)?);
-        listeners.spawn(by_key(tcp, key.into(), (proxy.clone(), decider.clone()), places.clone(), stopped.clone()));
+        listeners.spawn(by_key(
+            tcp,
+            key.into(),
+            (proxy.clone(), decider.clone()),
+            places.clone(),
+            stopped.clone(),
+        ));
         listeners.spawn(by_caller(unix, (proxy, decider.clone()), places, stopped.clone()));
     }
     stop.await;

@@ -41,7 +41,8 @@ impl Definitions {
         let mut client = GateClient::new(channel);
         let request = ServeRequest { gate: gate.to_owned() };
         let mut stream = client.serve(request).await?.into_inner();
-        let first = stream.message().await?.ok_or_else(|| Status::unavailable("the node agent said nothing"))?;
+        let first =
+            stream.message().await?.ok_or_else(|| Status::unavailable("the node agent said nothing"))?;
         let (proxy, id) = read(first)?;
         let definitions = Self { client, gate: gate.to_owned(), id: id.clone(), stream };
         Ok((definitions, Arc::new(Mutex::new(proxy)), id))

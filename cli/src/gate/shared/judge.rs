@@ -33,9 +33,7 @@ impl PeerJudge {
             Err(status) if status.code() == Code::Unavailable => {
                 Verdict::Unavailable { text: format!("the node agent does not decide: {}", status.message()) }
             }
-            Err(status) => {
-                Verdict::Deny { reason: "gate".to_owned(), text: status.message().to_owned() }
-            }
+            Err(status) => Verdict::Deny { reason: "gate".to_owned(), text: status.message().to_owned() },
         }
     }
 }

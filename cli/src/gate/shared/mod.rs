@@ -45,12 +45,7 @@ pub async fn run(serve: Serve, agent_socket: &Path, as_json: bool, out: &mut Out
     Failure::code_of(done, out)
 }
 
-async fn served(
-    serve: &Serve,
-    agent_socket: &Path,
-    as_json: bool,
-    out: &mut Out,
-) -> Result<(), Failure> {
+async fn served(serve: &Serve, agent_socket: &Path, as_json: bool, out: &mut Out) -> Result<(), Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::new(FAILED, e);
     // It is to hold a secret that processes of the same user must not read.
     set_dumpable(false).map_err(|e| failed(&e))?;

@@ -10,8 +10,8 @@ use avouch_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use avouch_proto::workload::{X509svidRequest, X509svidResponse};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tonic::transport::Channel;
 use tonic::Status;
+use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 use crate::gate::limits::AGENT_PAUSE;

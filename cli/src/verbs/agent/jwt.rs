@@ -74,7 +74,8 @@ pub async fn validate(call: &mut Call<'_>) -> Result<(), VerbError> {
     }
     let asked = in_time(call, async {
         let mut client = client(call).await?;
-        let reply = client.validate_jwtsvid(workload_request(ValidateJwtsvidRequest { audience, svid })).await?;
+        let reply =
+            client.validate_jwtsvid(workload_request(ValidateJwtsvidRequest { audience, svid })).await?;
         Ok(reply.into_inner())
     });
     let reply = match asked.await {

@@ -12,8 +12,8 @@ use avouch_proto::agent_debug_v1::{self, debug_client::DebugClient};
 use avouch_proto::agent_logger_v1::{self, logger_client::LoggerClient};
 use avouch_proto::types;
 use avouch_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use tonic::transport::Channel;
 use tonic::Status;
+use tonic::transport::Channel;
 
 use super::channel::{AGENT, AGENT_ADMIN, REPLY_MAX};
 use super::flags::FlagSet;

@@ -103,7 +103,8 @@ pub async fn fetch(call: &mut Call<'_>) -> Result<(), VerbError> {
 
 pub async fn watch(call: &mut Call<'_>) -> Result<(), VerbError> {
     let mut begun = clock::now().mono;
-    let mut stream = client(call).await?.fetch_x509svid(workload_request(X509svidRequest {})).await?.into_inner();
+    let mut stream =
+        client(call).await?.fetch_x509svid(workload_request(X509svidRequest {})).await?.into_inner();
     loop {
         let next = tokio::select! {
             next = stream.message() => next?,
