@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use avouch_credential::limits::{PRESENTED_CHAIN_MAX, PRESENTED_TOKEN_MAX};
+use avouch_domain::limits::REQUEST_TEXT_MAX;
+
 /// Longest path of a Unix socket in bytes: 108 of the address, less the final zero.
 pub const SOCKET_PATH_MAX: usize = 107;
 /// Asked backlog; the kernel cuts it to `net.core.somaxconn`. A full Unix backlog fails non-blocking clients.
@@ -73,8 +76,7 @@ pub const ANSWER_WARN: usize = 1024 * 1024;
 /// Biggest request: a token to validate is the largest, and one beyond 16 KiB fits no HTTP header.
 pub const REQUEST_MAX: usize = 64 * 1024;
 /// Biggest question of a gate: what a person is to see, and what its caller presented.
-pub const ASK_MAX: usize =
-    avouch_domain::limits::REQUEST_TEXT_MAX + PEER_TOKEN_MAX + PEER_CHAIN_MAX + 16 * 1024;
+pub const ASK_MAX: usize = REQUEST_TEXT_MAX + PRESENTED_TOKEN_MAX + PRESENTED_CHAIN_MAX + 16 * 1024;
 /// Biggest request of the services beside the Workload API: health and reflection ask by name.
 pub const SMALL_REQUEST_MAX: usize = 4 * 1024;
 /// Longest wait for the end of a request: clients send it at once, and what is half there takes room.
@@ -170,10 +172,12 @@ pub const REFUSALS_MAX: u32 = 10_000;
 pub const TASK_CALLS_MAX: u32 = 100_000;
 /// Resources that a task names.
 pub const TASK_TOOLS_MAX: usize = 256;
-/// Longest token that a hook was shown and asks about, in bytes: two SPIFFE IDs of full length, encoded, and a signature.
-pub const PEER_TOKEN_MAX: usize = 16 * 1024;
-/// Longest chain that was proved to a gate and that it asks about, in bytes: a leaf and the authorities above it, with room.
-pub const PEER_CHAIN_MAX: usize = 32 * 1024;
+/// Refusals of one caller at gates that are recorded for themselves in [`REFUSED_PERIOD`]; the next record counts the rest.
+pub const REFUSED_RECORDED_MAX: u32 = 50;
+/// See [`REFUSED_RECORDED_MAX`].
+pub const REFUSED_PERIOD: Duration = Duration::from_secs(10);
+/// Callers whose refusals are counted at once; those of others are not recorded then.
+pub const REFUSED_CALLERS_MAX: usize = 4096;
 /// Tokens that do not hold are recorded once in this time for each hook: whoever reaches it can send any number.
 pub const UNPROVED_PERIOD: Duration = Duration::from_secs(10);
 /// Time in which `avouch run` says what it wants.

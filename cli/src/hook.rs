@@ -75,6 +75,7 @@ async fn asked(check: &Check, agent_socket: &Path) -> Result<CheckResponse, Fail
         params,
         what_if: check.what_if,
         shown: check.show.as_deref().map(shown).transpose()?.unwrap_or_default(),
+        certificates: Vec::new(),
     };
     let place = AGENT.found(agent_socket, |name| std::env::var(name).ok())?;
     let answered = async {

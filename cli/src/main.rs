@@ -83,9 +83,10 @@ const GATE_SERVE_EXAMPLES: &str = "Examples:
   avouch gate serve tickets --listen 10.0.0.7:8443
 
 Who serves it has to be the workload that the rules name (--caller): an entry gives it that SPIFFE ID, and its X509-SVID is
-what callers see. A caller shows its own X509-SVID in the handshake, and an AI agent its task beside it, one token for each
-request, in the header x-avouch-task: `avouch task token tickets/read`. Each request is decided and recorded by the node agent
-of this machine, and a stop counts from the next one. The secret is read when the gate begins, and with each new rules.";
+what callers see. A caller shows its own X509-SVID in the handshake, and an AI agent its task beside it, a token for each
+resource, in the header x-avouch-task: `avouch task token tickets/read`. Each request is decided and recorded by the node agent
+of this machine, and a stop counts from the next one. The secret is read when the gate begins, and with each new rules.
+It ends with code 2 when the rules name another workload; SIGTERM ends every connection, also one with an answer under way.";
 const TASK_EXAMPLES: &str = "Examples:
   avouch task token git/pay    inside `avouch run`";
 const TASK_TOKEN_EXAMPLES: &str = "Examples:

@@ -90,7 +90,9 @@ impl Scene {
             agent.display(),
             self.url
         );
-        self.run(&["run", "coder", "--task", "fix-4711", "--", "sh", "-c", &script]).await
+        let said = self.run(&["run", "coder", "--task", "fix-4711", "--", "sh", "-c", &script]).await;
+        assert_eq!(said.code, 0, "{script}: {said:?}");
+        said
     }
 }
 
@@ -113,7 +115,7 @@ async fn an_ai_agent_is_let_through_by_its_certificate_and_its_task_and_the_secr
     let bare = scene.script("ask /tickets/7").await;
     assert!(bare.out.contains("\"reason\":\"task\""), "a certificate knows of no task: {bare:?}");
     let other = scene.script("ask /tickets/7 -H \"x-avouch-task: junk\"").await;
-    assert!(other.out.contains("\"reason\":\"certificate\""), "{other:?}");
+    assert!(other.out.contains("\"reason\":\"token\""), "{other:?}");
     assert_eq!(scene.upstream.lines(), Vec::<String>::new());
     let read = scene.script(WITH_TASK).await;
     assert!(read.out.contains("It does not add up"), "{read:?}");
@@ -121,12 +123,14 @@ async fn an_ai_agent_is_let_through_by_its_certificate_and_its_task_and_the_secr
     let [came] = &came[..] else { panic!("{came:?}") };
     assert_eq!(came.line, "GET /v1/tickets/7");
     assert_eq!(came.secret.as_deref(), Some(format!("Bearer {SECRET}").as_str()));
-    let written = scene.script("ask /tickets -d '{}'").await;
+    let written = scene.script(&WITH_TASK.replace("/tickets/7", "/tickets -d '{}'")).await;
     assert!(written.out.contains("\"reason\":\"unmapped\""), "{written:?}");
     assert_eq!(scene.upstream.lines().len(), 1);
     let log = eventually("both in the log", async || {
         let log = scene.run(&["audit", "export", "--source", "all"]).await.out;
-        (log.contains("\"certificate\"") && log.contains("POST /tickets")).then_some(log)
+        let unmapped = log.lines().find(|line| line.contains("POST /tickets"))?;
+        assert!(unmapped.contains("/test/coder") && unmapped.contains("\"certificate\""), "{unmapped}");
+        Some(log)
     })
     .await;
     let decided = log.lines().any(|line| {

@@ -111,7 +111,7 @@ impl GateApi {
         gates::of_workload(&served).ok_or_else(|| Status::internal("the rules changed; try again"))
     }
 
-    /// Decides for a hook about somebody who showed it a token.
+    /// Decides for a hook about somebody who presented something to it.
     pub(super) async fn checked(&self, caller: &Arc<Caller>, asked: &Asked) -> Result<Checked, Status> {
         let selectors = self.selectors(caller).await?;
         let checked = self.hooks.check(&selectors, asked).await;
@@ -142,7 +142,11 @@ impl GateApi {
 
     /// Only who was attested hears what was decided for it, and only as long as it is in no run.
     fn told<T>(&self, caller: &Arc<Caller>, decided: Result<T, NoHook>) -> Result<T, Status> {
-        let decided = decided.map_err(|e| Status::permission_denied(e.to_string()))?;
+        let decided = decided.map_err(|e| match e {
+            // They may still come, as when the node agent has just started.
+            NoHook::NoRules => Status::unavailable(e.to_string()),
+            _ => Status::permission_denied(e.to_string()),
+        })?;
         self.outside(caller)?;
         Ok(decided)
     }

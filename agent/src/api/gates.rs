@@ -25,13 +25,20 @@ pub(super) fn secret_files(rules: &Rules, environment: Environment) -> Vec<Strin
     files.collect()
 }
 
-/// Files with secrets of gates that no run has. Where not even the folder is, nothing is to be closed.
-pub(super) fn others_secrets(rules: &Rules) -> Vec<String> {
+/// Files on this node with secrets of gates that no run has.
+pub(super) async fn others_secrets(rules: &Rules) -> Vec<String> {
     let files = rules.gates().values().filter_map(|gate| match &gate.behind {
         Behind::Api(api) if variable(api).is_none() => api.secret.as_ref().map(|secret| secret.file.clone()),
         _ => None,
     });
-    files.filter(|file| Path::new(file).parent().is_some_and(Path::exists)).collect()
+    let files: Vec<_> = files.collect();
+    if files.is_empty() {
+        return files;
+    }
+    // A file system that hangs holds up no other call.
+    let here =
+        tokio::task::spawn_blocking(move || files.into_iter().filter(|f| Path::new(f).exists()).collect());
+    here.await.unwrap_or_default()
 }
 
 /// The gates of a run that guard something in this environment.

@@ -86,7 +86,10 @@ impl Run for RunApi {
         let environment = running.identity().environment;
         let files = rules.iter().flat_map(|held| gates::secret_files(&held.rules, environment)).collect();
         let secrets = running.secrets(files).await;
-        let begun = begun(&running, &self.runs.agent_id(), rules.as_deref(), &secrets);
+        let mut begun = begun(&running, &self.runs.agent_id(), rules.as_deref(), &secrets);
+        if let Some(held) = &rules {
+            begun.closed.extend(gates::others_secrets(&held.rules).await);
+        }
         let _ = replies.try_send(Ok(step(Say::Begun(begun))));
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -175,11 +178,7 @@ fn begun(
         code_digest: running.code.to_vec(),
         ends_at: identity.ends.secs(),
         rules_number: rules.map_or(0, |held| held.number),
-        closed: running
-            .closed()
-            .into_iter()
-            .chain(rules.map(|held| gates::others_secrets(&held.rules)).unwrap_or_default())
-            .collect(),
+        closed: running.closed(),
         gates: rules
             .map(|held| gates::of_run(&held.rules, identity.environment, secrets))
             .unwrap_or_default(),

@@ -5,6 +5,7 @@
 //! proved by what it presented, and the server says what it is at this moment. Denies whatever is not clear, and never answers before
 //! the record of the answer is in the spool.
 
+mod refused;
 mod served;
 #[cfg(test)]
 mod tests;
@@ -15,18 +16,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_credential::jwt::task::TaskClaims;
-use avouch_credential::presented::{At, Proof, prove};
+use avouch_credential::presented::{At, Proof, Unproved as NotProved, prove};
 use avouch_domain::{NodeEvent, Note, Now, Presented, SelectorSet, SpiffeId};
 use avouch_rules::{Params, Task};
 use tokio::time::timeout;
 
-use crate::limits::{PEER_CHAIN_MAX, PEER_TOKEN_MAX, RULES_WAIT};
+use crate::limits::RULES_WAIT;
 use crate::rules::{Book, Held};
 use crate::runs::asking::{Asking, Given};
 use crate::runs::deciding::{Said, Wearer, unkept};
 use crate::runs::{Answer, Question, Scribe};
 use crate::supply::{Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
+use refused::Refused;
 pub use served::Served;
 use unproved::Unproved;
 
@@ -56,6 +58,7 @@ pub struct Hooks(Arc<Inner>);
 struct Inner {
     parts: Parts,
     unproved: Unproved,
+    refused: Refused,
 }
 
 impl std::fmt::Debug for Hooks {
@@ -142,7 +145,7 @@ impl Denied {
 impl Hooks {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, unproved: Unproved::default() }))
+        Self(Arc::new(Inner { parts, unproved: Unproved::default(), refused: Refused::default() }))
     }
 
     /// Decides and records. `selectors`: those of the process that asks, which belongs to no run.
@@ -160,17 +163,26 @@ impl Hooks {
             Ok(identity) => {
                 // The rules of now, which the server has said to be in force.
                 let now = self.hook(&asked.resource)?;
-                if now.caller != hook.caller {
+                if (&now.caller, now.handshakes) != (&hook.caller, hook.handshakes) {
                     return Err(NoHook::Caller { resource: asked.resource.clone(), caller: now.caller });
                 }
                 (self.decided(identity, proof.task.as_ref(), asked, &now).await, now)
             }
         };
-        let answer = if asked.what_if {
-            answer
-        } else {
-            let note = note(&proof, asked, &hook, &answer);
-            self.recorded(answer, note).await
+        let due = match (asked.what_if, answer.goes_on) {
+            (true, _) => None,
+            (false, true) => Some(0),
+            (false, false) => self.refusal_due(&proof.identity),
+        };
+        let answer = match due {
+            Some(left_out) => {
+                let mut note = note(&proof, asked, &hook, &answer);
+                if left_out > 0 {
+                    note.detail.push(("unrecorded", left_out.to_string()));
+                }
+                self.recorded(answer, note).await
+            }
+            None => answer,
         };
         Ok(Checked { answer, identity: Some(proof.identity) })
     }
@@ -226,16 +238,13 @@ impl Hooks {
             feed.next().await.ok_or_else(|| Denied::new("unknown_here", "the node agent is stopping"))?;
         let now = (parts.clock)().wall;
         let at = At { resource: &asked.resource, gate: &hook.caller, handshakes: hook.handshakes };
-        let proof = bounded(&asked.presented).and_then(|()| prove(&asked.presented, &update.own, at, now));
-        proof.map_err(|why| match asked.presented.chain.is_empty() {
-            true => {
-                let resource = &asked.resource;
-                let next = format!("show a fresh one, `avouch task token {resource}`");
-                Denied::new("token", format!("the token does not hold: {why}; next: {next}"))
+        prove(&asked.presented, &update.own, at, now).map_err(|why| match why {
+            NotProved::Token(_) => {
+                let next = format!("show a fresh one, `avouch task token {}`", asked.resource);
+                Denied::new("token", format!("{why}; next: {next}"))
             }
-            false => {
-                let next = "connect anew with the X509-SVID of now";
-                Denied::new("certificate", format!("the certificate does not hold: {why}; next: {next}"))
+            NotProved::Certificate(_) => {
+                Denied::new("certificate", format!("{why}; next: connect anew with the X509-SVID of now"))
             }
         })
     }
@@ -304,6 +313,11 @@ impl Hooks {
         if let Some(denied) = unkept(&question, answer.needs, &mut judge) {
             return denied;
         }
+        if question.shown.is_empty() && !answer.needs.yes.nobodys() && hook.handshakes {
+            // Whoever sent it can't show it otherwise: the gate did what can be done.
+            answer.unasked("it is no text, or more than a person can be shown");
+            return answer;
+        }
         if question.shown.is_empty() && !answer.needs.yes.nobodys() {
             answer.text.push_str("; a hook that shows what would be done (`--show FILE`) has a person asked");
             return answer;
@@ -318,6 +332,11 @@ impl Hooks {
         };
         asking.settle(&mut answer, judge).await;
         answer
+    }
+
+    /// How many refusals of this caller went unrecorded, if this one is to be recorded.
+    fn refusal_due(&self, identity: &SpiffeId) -> Option<u64> {
+        self.0.refused.due(identity, (self.0.parts.clock)().mono)
     }
 
     async fn recorded(&self, mut answer: Answer, note: Note) -> Answer {
@@ -342,17 +361,6 @@ impl Hooks {
         }
         Checked { answer, identity: None }
     }
-}
-
-/// Nothing is parsed that is longer than it can be.
-fn bounded(presented: &Presented) -> Result<(), String> {
-    let chain = presented.chain.iter().map(Vec::len).sum();
-    for (had, most) in [(presented.token.len(), PEER_TOKEN_MAX), (chain, PEER_CHAIN_MAX)] {
-        if had > most {
-            return Err(format!("{had} bytes, expected at most {most}"));
-        }
-    }
-    Ok(())
 }
 
 /// The record of what was decided. Who acts is the run, or the identity itself.

@@ -23,10 +23,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::*;
-use crate::limits::PEER_TOKEN_MAX;
 use crate::records::Durability;
 use crate::supply::{AgentFacts, Feed, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
 use crate::upstream::{self, CallError, SignedToken, TokenAsk, Told, UsedYes};
+use avouch_credential::limits::{PRESENTED_CHAIN_MAX, PRESENTED_TOKEN_MAX};
 
 const WALL: Timestamp = Timestamp::from_secs(1_000_000);
 const CODER: &str = "/test/coder";
@@ -425,7 +425,7 @@ async fn a_token_that_does_not_hold_is_denied_and_asked_about_nowhere() {
     for token in [
         String::new(),
         "junk".into(),
-        "a".repeat(PEER_TOKEN_MAX + 1),
+        "a".repeat(PRESENTED_TOKEN_MAX + 1),
         rig.task_token("git/other", 2, WALL),
         rig.task_token("git/pay", 2, past),
         stranger.task_token("git/pay", 2, WALL),
@@ -517,7 +517,7 @@ async fn a_certificate_is_taken_from_a_gate_that_shook_hands_itself_and_from_no_
     let (note, _) = rig.book.notes.lock().last().unwrap().clone();
     assert_eq!(note.actor, "ins_0a1b");
     assert!(note.detail.iter().any(|(name, _)| *name == "certificate"), "{note:?}");
-    let long = read(Presented { chain: vec![vec![0; PEER_CHAIN_MAX + 1]], ..Presented::default() });
+    let long = read(Presented { chain: vec![vec![0; PRESENTED_CHAIN_MAX + 1]], ..Presented::default() });
     assert!(rig.check(long).await.answer.text.contains("expected at most"));
 }
 
@@ -532,7 +532,7 @@ async fn a_gate_is_given_to_the_workload_that_the_rules_name_and_to_no_other() {
     assert!(refused("unix:uid:2", "api").await.contains("the rules want spiffe://example.org/test/git"));
     assert!(refused("unix:uid:1", "git").await.contains("no HTTP gate \"git\""), "a hook serves nothing");
     assert!(refused("unix:uid:1", "nothing").await.contains("no HTTP gate \"nothing\""));
-    let mut changes = rig.hooks.rules_number();
+    let changes = rig.hooks.rules_number();
     assert!(!changes.has_changed().unwrap());
     rig.rules.swap(None);
     assert!(changes.has_changed().unwrap());

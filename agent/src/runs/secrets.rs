@@ -1,4 +1,5 @@
-//! Secrets that gates add to what they let through: read when a run begins, for the supervisor and nobody else.
+//! Secrets that gates add to what they let through: read when a run begins, or a gate of its own, for whoever serves the gate and
+//! nobody else.
 //!
 //! Never reads for a user what is another user's, but for what this agent was told to keep.
 
@@ -11,7 +12,7 @@ use zeroize::Zeroizing;
 /// A secret, or one sentence on why there is none.
 pub type Secret = Result<Zeroizing<String>, String>;
 
-/// Reads these files for a run of this user. `own`: the folder whose files are the agent's to hand out.
+/// Reads these files for a run or a gate of this user. `own`: the folder whose files are the agent's to hand out.
 pub(crate) async fn read(files: Vec<String>, uid: u32, own: Option<PathBuf>) -> BTreeMap<String, Secret> {
     let read = move || {
         let one = |file: String| {

@@ -42,7 +42,7 @@ pub const CURSOR_MAX: usize = 8 * 1024;
 pub const LISTING_RESTARTS_MAX: u32 = 3;
 /// Longest time of a listing; a server that takes longer has hung.
 pub const LISTING_TIME_MAX: Duration = Duration::from_secs(30);
-/// Longest time of a decision: it is local, or denied.
+/// Longest time of a decision for a run: it is local, or denied.
 pub const DECISION_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time in which a tool server must have started and listed its tools when a gate is added; a package manager
 /// may have to fetch it first.
@@ -61,11 +61,19 @@ pub const TEXT_MAX: usize = 1024;
 // The HTTP gate that is a workload of its own.
 
 /// Longest time until both sides have proved who they are.
-pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Most connections at once; the next waits.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Most handshakes at once; the next waits. Whoever is in takes no place of them.
+pub const HANDSHAKES_MAX: usize = 128;
+/// Most connections at once; more are closed.
 pub const SHARED_CONNECTIONS_MAX: usize = 1024;
-/// Longest task token that a caller shows, in bytes: as much as a node agent takes.
-pub const TASK_TOKEN_MAX: usize = 16 * 1024;
+/// Most connections of one SPIFFE ID; more are closed.
+pub const CALLER_CONNECTIONS_MAX: usize = 64;
+/// Longest life of a connection: what nobody reads does not stay for ever, and callers open another.
+pub const SHARED_CONNECTION_TIME_MAX: Duration = Duration::from_secs(3600);
+/// Most questions at once: as many as the node agent takes from one connection (128), with room for the streams of the gate.
+pub const CHECKS_MAX: usize = 120;
+/// Longest time of a decision for a caller: the node agent may wait for the server and for new rules.
+pub const CHECK_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the node agent may take for the first X509-SVID of the gate.
 pub const SVID_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pause between two attempts to reach a node agent that went away.

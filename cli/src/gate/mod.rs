@@ -24,6 +24,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use avouch_rules::{Behind, Limits, ParamKind, Params, Rules};
 use tokio::net::UnixStream;
@@ -176,8 +177,11 @@ pub enum Happened {
 
 /// Decides what comes to a gate. Whoever makes it knows for whom.
 ///
-/// Each answer must come in bounded time; a gate waits [`limits::DECISION_TIME_MAX`] and denies then.
+/// Each answer must come in bounded time: then the gate denies.
 pub trait Judge: Send + Sync {
+    /// How long a gate waits for an answer.
+    const TIME_MAX: Duration = DECISION_TIME_MAX;
+
     /// Decides a call, spends what it costs and records it.
     fn decide(&self, ask: Ask) -> impl Future<Output = Verdict> + Send;
 
@@ -197,14 +201,14 @@ pub trait Decider: Judge + 'static {
 
 /// Has a call decided. Nobody within the time is nobody at all.
 async fn decided<D: Judge>(decider: &D, ask: Ask) -> Verdict {
-    let verdict = timeout(DECISION_TIME_MAX, decider.decide(ask)).await;
-    let late = || format!("nobody decided within {} s", DECISION_TIME_MAX.as_secs());
+    let verdict = timeout(D::TIME_MAX, decider.decide(ask)).await;
+    let late = || format!("nobody decided within {} s", D::TIME_MAX.as_secs());
     verdict.unwrap_or_else(|_| Verdict::Unavailable { text: late() })
 }
 
 /// Hands over what a gate saw, and does not wait for ever until it is taken.
 async fn noted<D: Judge>(decider: &D, event: GateEvent) {
-    let _ = timeout(DECISION_TIME_MAX, decider.note(event)).await;
+    let _ = timeout(D::TIME_MAX, decider.note(event)).await;
 }
 
 /// Foreign text for a message: cut, and without control characters.

@@ -12,7 +12,7 @@ use avouch_domain::{SpiffeId, Timestamp, TrustDomain};
 use avouch_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use avouch_proto::{agent_v1, bundle_v1, entry_v1, types, workload};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Streaming};
+use tonic::{Code, Streaming};
 use zeroize::Zeroizing;
 
 use super::UpError;

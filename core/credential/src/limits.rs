@@ -33,3 +33,7 @@ pub const HEAD_GAP_MAX: usize = 100_000;
 pub const RECORD_DETAILS_MAX: usize = 64;
 /// Most chains in one exported log: a fleet with a few restores each.
 pub const CHAINS_MAX: usize = 1_000_000;
+/// Longest token that is presented at a gate, in bytes: two SPIFFE IDs of full length, encoded, and a signature.
+pub const PRESENTED_TOKEN_MAX: usize = 16 * 1024;
+/// Longest chain that is presented at a gate, in bytes: a leaf and the authorities above it, with room.
+pub const PRESENTED_CHAIN_MAX: usize = 32 * 1024;

@@ -9,6 +9,7 @@ use avouch_domain::{Bundle, Presented, SpiffeId, Timestamp};
 
 use crate::jwt::task::{self, TaskClaims};
 use crate::jwt::verify::{JwtKeys, verify};
+use crate::limits::{PRESENTED_CHAIN_MAX, PRESENTED_TOKEN_MAX};
 use crate::x509::facts::CertFacts;
 use crate::x509::verify::{TrustRoots, verify_svid};
 
@@ -35,30 +36,50 @@ pub struct Proof {
     pub serial: Option<String>,
 }
 
-/// Verifies what was presented with the authorities of this bundle.
+/// Why what was presented does not hold. Each says which of both is to be shown anew.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unproved {
+    #[error("the certificate does not hold: {0}")]
+    Certificate(String),
+    #[error("the token does not hold: {0}")]
+    Token(String),
+}
+
+/// Verifies what was presented with the authorities of this bundle. A gate that speaks TLS takes nobody without the certificate
+/// of its handshake, and no other gate takes a certificate, which everybody can read.
 ///
 /// # Errors
-/// Why it does not hold.
-pub fn prove(presented: &Presented, own: &Bundle, at: At<'_>, now: Timestamp) -> Result<Proof, String> {
-    let certified = match presented.chain.is_empty() {
-        true => None,
-        false if !at.handshakes => {
-            return Err("a certificate alone proves nothing, and this gate speaks no TLS".to_owned());
+/// [`Unproved`].
+pub fn prove(presented: &Presented, own: &Bundle, at: At<'_>, now: Timestamp) -> Result<Proof, Unproved> {
+    let Presented { token, chain } = presented;
+    bounded(token.len(), PRESENTED_TOKEN_MAX).map_err(Unproved::Token)?;
+    bounded(chain.iter().map(Vec::len).sum(), PRESENTED_CHAIN_MAX).map_err(Unproved::Certificate)?;
+    match (at.handshakes, chain.is_empty()) {
+        (false, true) => return by_token(token, own, at, now).map_err(Unproved::Token),
+        (false, false) => {
+            let why = "alone it proves nothing, and this gate speaks no TLS".to_owned();
+            return Err(Unproved::Certificate(why));
         }
-        false => Some(by_chain(&presented.chain, own, now)?),
-    };
-    let Some((identity, serial)) = certified else { return by_token(&presented.token, own, at, now) };
-    if presented.token.is_empty() {
+        (true, true) => return Err(Unproved::Certificate("none was shown in a handshake".to_owned())),
+        (true, false) => {}
+    }
+    let (identity, serial) = by_chain(chain, own, now).map_err(Unproved::Certificate)?;
+    if token.is_empty() {
         return Ok(Proof { identity, task: None, token: None, serial: Some(serial) });
     }
-    if !task::is_task_token(&presented.token) {
-        return Err("beside a certificate only a task token says more".to_owned());
+    if !task::is_task_token(token) {
+        return Err(Unproved::Token("beside a certificate only a task token says more".to_owned()));
     }
-    let proof = by_token(&presented.token, own, at, now)?;
+    let proof = by_token(token, own, at, now).map_err(Unproved::Token)?;
     if proof.identity != identity {
-        return Err(format!("the task token is {}'s, and the certificate {identity}'s", proof.identity));
+        return Err(Unproved::Token(format!("it is {}'s, and the certificate {identity}'s", proof.identity)));
     }
     Ok(Proof { serial: Some(serial), ..proof })
+}
+
+/// Nothing is parsed that is longer than it can be.
+fn bounded(had: usize, most: usize) -> Result<(), String> {
+    if had > most { Err(format!("{had} bytes, expected at most {most}")) } else { Ok(()) }
 }
 
 fn by_chain(chain: &[Vec<u8>], own: &Bundle, now: Timestamp) -> Result<(SpiffeId, String), String> {

@@ -57,7 +57,7 @@ impl Kit {
     }
 
     /// At a gate in front of `api/read`.
-    fn prove(&self, handshakes: bool, token: &str, chain: &[Vec<u8>]) -> Result<Proof, String> {
+    fn prove(&self, handshakes: bool, token: &str, chain: &[Vec<u8>]) -> Result<Proof, Unproved> {
         let presented = Presented { chain: chain.to_vec(), ..Presented::token(token) };
         prove(&presented, &self.own, At { resource: "api/read", gate: &id(GATE), handshakes }, NOW)
     }
@@ -69,10 +69,10 @@ fn a_certificate_counts_only_where_a_handshake_proved_it() {
     let proof = kit.prove(true, "", &kit.chain).unwrap();
     assert_eq!((proof.identity, proof.task, proof.token), (id(CODER), None, None));
     assert!(proof.serial.is_some_and(|serial| serial.bytes().all(|c| c.is_ascii_digit())));
-    let refused = kit.prove(false, "", &kit.chain).unwrap_err();
-    assert!(refused.contains("a certificate alone proves nothing"), "{refused}");
-    let refused = kit.prove(false, &kit.task("api/read"), &kit.chain).unwrap_err();
-    assert!(refused.contains("a certificate alone proves nothing"), "{refused}");
+    for token in [String::new(), kit.task("api/read")] {
+        let refused = kit.prove(false, &token, &kit.chain).unwrap_err().to_string();
+        assert!(refused.contains("the certificate does not hold: alone it proves nothing"), "{refused}");
+    }
 }
 
 #[test]
@@ -81,22 +81,36 @@ fn a_task_token_beside_a_certificate_is_of_the_same_identity_and_for_the_same_re
     let proof = kit.prove(true, &kit.task("api/read"), &kit.chain).unwrap();
     assert_eq!(proof.task.unwrap().instance.as_ref(), "ins_0a1b");
     assert!(proof.serial.is_some() && proof.token.as_deref() == Some("J"));
-    let refused = kit.prove(true, &kit.task("api/read"), &kit.other).unwrap_err();
-    assert!(refused.contains("the certificate spiffe://example.org/test/gate's"), "{refused}");
-    assert!(kit.prove(true, &kit.task("api/write"), &kit.chain).is_err(), "for another resource");
-    let refused = kit.prove(true, &kit.jwt(), &kit.chain).unwrap_err();
-    assert!(refused.contains("only a task token says more"), "{refused}");
-    assert!(kit.prove(true, "junk", &kit.chain).is_err());
+    let refused = |token: &str, chain: &[Vec<u8>]| match kit.prove(true, token, chain) {
+        Err(Unproved::Token(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let of_another = refused(&kit.task("api/read"), &kit.other);
+    assert!(of_another.contains("the certificate spiffe://example.org/test/gate's"), "{of_another}");
+    refused(&kit.task("api/write"), &kit.chain);
+    for token in [kit.jwt().as_str(), "junk"] {
+        assert!(refused(token, &kit.chain).contains("only a task token says more"));
+    }
 }
 
 #[test]
-fn tokens_alone_prove_what_they_did_before_and_nothing_proves_nothing() {
+fn a_token_alone_is_for_hooks_and_never_for_a_gate_that_shakes_hands() {
     let kit = kit();
-    for handshakes in [true, false] {
-        assert_eq!(kit.prove(handshakes, &kit.jwt(), &[]).unwrap().task, None);
-        assert!(kit.prove(handshakes, &kit.task("api/read"), &[]).unwrap().task.is_some());
-        assert!(kit.prove(handshakes, "", &[]).is_err());
+    assert_eq!(kit.prove(false, &kit.jwt(), &[]).unwrap().task, None);
+    assert!(kit.prove(false, &kit.task("api/read"), &[]).unwrap().task.is_some());
+    for token in [kit.jwt(), kit.task("api/read"), String::new()] {
+        assert!(matches!(kit.prove(true, &token, &[]), Err(Unproved::Certificate(_))), "{token}");
     }
+    assert!(matches!(kit.prove(false, "", &[]), Err(Unproved::Token(_))), "nothing proves nothing");
+}
+
+#[test]
+fn what_is_too_long_is_not_looked_at() {
+    let kit = kit();
+    let long = kit.prove(false, &"a".repeat(PRESENTED_TOKEN_MAX + 1), &[]).unwrap_err().to_string();
+    assert!(long.contains("expected at most 16384"), "{long}");
+    let long = kit.prove(true, "", &[vec![0; PRESENTED_CHAIN_MAX + 1]]).unwrap_err().to_string();
+    assert!(long.contains("expected at most 32768"), "{long}");
 }
 
 #[test]
@@ -108,7 +122,7 @@ fn a_chain_of_another_authority_or_with_another_trust_domain_proves_nothing() {
     let elsewhere = issuer("example.com");
     let chain: Vec<_> =
         svid(&elsewhere, "spiffe://example.com/x").chain.iter().map(|der| der.to_vec()).collect();
-    let refused = kit.prove(true, "", &chain).unwrap_err();
+    let refused = kit.prove(true, "", &chain).unwrap_err().to_string();
     assert!(refused.contains("example.com"), "{refused}");
     let mut both = kit.own.clone();
     both.x509_authorities.push(X509Authority { der: authority(&elsewhere).der, tainted: false });

@@ -68,7 +68,7 @@ impl TasksApi {
         let shown = self.services.presented_identity(wall, call.caller_id()?, &resource, &presented);
         let shown = shown.map_err(|e| show_failed(&e))?;
         Ok(ShowTokenResponse {
-            identity: shown.map(|(identity, active)| identity_facts_to_wire(&identity, active)),
+            identity: shown.identity.map(|(identity, active)| identity_facts_to_wire(&identity, active)),
             rules_number: self.services.find_rules(0).map_or(0, |rules| rules.number),
         })
     }

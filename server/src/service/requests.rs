@@ -5,11 +5,12 @@
 
 use avouch_credential::request::{RequestTextError, text_of};
 use avouch_domain::{
-    Needs, Now, PersonId, Presented, Request, RequestContent, RequestHash, RequestId, RequestText, SpiffeId,
-    Timestamp,
+    Kind, Needs, Now, PersonId, Presented, Request, RequestContent, RequestHash, RequestId, RequestText,
+    SpiffeId, Timestamp,
 };
 use avouch_engine::plan::requests::{self, AnswerError, AskError, Asked, Wanted};
 
+use super::tasks::PresentedIdentity;
 use super::{Services, ShowError, WriteError};
 
 /// What a node agent asks for.
@@ -64,7 +65,12 @@ impl Services {
         let known = match presented.is_empty() {
             true => !self.served_identities(now.wall, agent, std::slice::from_ref(&name)).is_empty(),
             false => match self.presented_identity(now.wall, agent, &content.resource, &presented) {
-                Ok(shown) => shown.is_some_and(|(identity, _)| identity.spiffe_id == name),
+                // An AI agent asks within the task that it proved.
+                Ok(PresentedIdentity { identity: Some((identity, _)), task }) => {
+                    let fits = task.map_or(identity.kind != Kind::AiAgent, |task| task == content.task);
+                    identity.spiffe_id == name && fits
+                }
+                Ok(PresentedIdentity { identity: None, .. }) => false,
                 Err(e) => return Ok(Err(e.into())),
             },
         };

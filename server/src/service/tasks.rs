@@ -1,11 +1,11 @@
 //! Task tokens: signed for the node of a run, and looked at for the node of a gate.
 //!
-//! A node learns of an identity that it does not serve only from the identity's own hand: it must have a token that the
-//! identity showed at a hook that runs there. Never signs for an identity that is not in force, and takes nothing of a
+//! A node learns of an identity that it does not serve only from the identity's own hand: it must have what the identity
+//! presented at a gate that runs there. Never signs for an identity that is not in force, and takes nothing of a
 //! token's claims from a node but the task and the run.
 
 use avouch_credential::jwt::task::{TaskClaims, TaskToken};
-use avouch_credential::presented::{At, prove};
+use avouch_credential::presented::{At, Unproved, prove};
 use avouch_domain::{Bundle, Code, Identity, Now, Person, Presented, SpiffeId, Timestamp};
 use avouch_engine::entitle::{served_identity, serves_name};
 
@@ -28,8 +28,17 @@ pub struct TokenAsk {
 pub enum ShowError {
     #[error("no hook of this node guards \"{0}\": the rules in force name none whose SPIFFE ID it may serve")]
     NoHook(String),
-    #[error("what was presented does not hold: {0}")]
-    Presented(String),
+    #[error(transparent)]
+    Presented(#[from] Unproved),
+}
+
+/// Who presented something at a gate.
+#[derive(Clone, Debug)]
+pub struct PresentedIdentity {
+    /// And whether its owner is active; `None` if it is not in force.
+    pub identity: Option<(Identity, bool)>,
+    /// The task that was proved.
+    pub task: Option<Code>,
 }
 
 impl Services {
@@ -56,8 +65,7 @@ impl Services {
         signed.map_err(JwtError::Sign)
     }
 
-    /// The identity that presented this at the gate of a resource, which runs on this agent's node, and whether its owner is
-    /// active; `None` if it is not in force.
+    /// The identity that presented this at the gate of a resource, which runs on this agent's node.
     ///
     /// # Errors
     /// [`ShowError`]; then nothing is told.
@@ -67,7 +75,7 @@ impl Services {
         agent: &SpiffeId,
         resource: &str,
         presented: &Presented,
-    ) -> Result<Option<(Identity, bool)>, ShowError> {
+    ) -> Result<PresentedIdentity, ShowError> {
         let registry = self.registry();
         let shown = self.shown_rules();
         let hooks = shown.as_ref().and_then(|in_force| in_force.rules.as_ref()).map(|rules| &rules.hooks);
@@ -79,11 +87,12 @@ impl Services {
         let none = Bundle::empty(self.trust_domain().clone());
         let own = registry.bundle(self.trust_domain()).map_or(&none, |bundle| &**bundle);
         let at = At { resource, gate: &hook.caller, handshakes: hook.handshakes };
-        let name = prove(presented, own, at, wall).map_err(ShowError::Presented)?.identity;
-        let identity = registry.identity(&name).filter(|identity| identity.is_in_force(wall));
-        Ok(identity.map(|identity| {
+        let proof = prove(presented, own, at, wall)?;
+        let identity = registry.identity(&proof.identity).filter(|identity| identity.is_in_force(wall));
+        let identity = identity.map(|identity| {
             let active = registry.person(&identity.owner).is_some_and(Person::is_active);
             (identity.clone(), active)
-        }))
+        });
+        Ok(PresentedIdentity { identity, task: proof.task.map(|task| task.task) })
     }
 }

@@ -39,7 +39,7 @@ pub use answers::Refusal;
 pub use proxy::Proxy;
 pub use server::{Door, raw_of, serve, speak};
 
-/// A web API of a run.
+/// A web API behind a gate of a run, or of a workload of its own.
 #[derive(Debug)]
 pub struct Api {
     pub name: String,

@@ -86,7 +86,10 @@ impl Proxy {
         };
         let what = format!("{} {} was not sent", parts.method, wanted.route.resource);
         if let Secret::Missing(why) = &self.api.secret {
-            let next = "mend that, and start the run again";
+            let next = match self.api.env_var.is_empty() {
+                true => "mend that, and start `avouch gate serve` again",
+                false => "mend that, and start the run again",
+            };
             return Err(Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "secret",

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::exit::FAILED;
+use crate::exit::{DENIED, FAILED};
 use crate::failure::Failure;
 use crate::gate::http::Proxy;
 use crate::gate::limits::AGENT_PAUSE;
@@ -59,7 +59,7 @@ impl Definitions {
                     }
                     Ok((_, id)) => {
                         let text = format!("the gate is {id} now, and this was {}: start it anew", self.id);
-                        return Failure::new(FAILED, text);
+                        return Failure::new(DENIED, text);
                     }
                     Err(failure) => return failure,
                 },
@@ -69,7 +69,7 @@ impl Definitions {
             if status.code() == Code::PermissionDenied {
                 return status.into();
             }
-            tracing::debug!(%status, "The node agent is asked anew what the gate is");
+            tracing::warn!(%status, "The node agent does not say any more what the gate is; it is asked until it does");
             loop {
                 sleep(AGENT_PAUSE).await;
                 match self.client.serve(ServeRequest { gate: self.gate.clone() }).await {

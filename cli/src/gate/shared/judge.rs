@@ -1,54 +1,83 @@
 //! What one caller may do, asked of the node agent with what the caller proved.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use avouch_domain::Presented;
 use avouch_proto::gate_v1::gate_client::GateClient;
 use avouch_proto::gate_v1::{CheckRequest, CheckResponse, Param as Named};
 use avouch_proto::run_v1::Answer;
 use avouch_rules::{Param, Params};
+use tokio::sync::Semaphore;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::gate::limits::{CHECK_TIME_MAX, CHECKS_MAX};
 use crate::gate::{Ask, GateEvent, Happened, Judge, Verdict, wire};
+
+/// The way to the node agent, for all callers of the gate. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Line {
+    client: GateClient<Channel>,
+    /// As many questions as the node agent takes from one connection, with room for the gate's own streams.
+    places: Arc<Semaphore>,
+}
+
+impl Line {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self { client: GateClient::new(channel), places: Arc::new(Semaphore::new(CHECKS_MAX)) }
+    }
+}
 
 /// Asks about one request of one caller.
 pub(super) struct PeerJudge {
-    pub client: GateClient<Channel>,
+    pub line: Line,
     pub presented: Presented,
 }
 
 impl PeerJudge {
-    async fn asked(&self, ask: Ask) -> Verdict {
+    async fn asked(&self, ask: Ask, presented: &Presented) -> Verdict {
+        let away =
+            |why: &str| Verdict::Unavailable { text: format!("the node agent does not decide: {why}") };
+        let Ok(_place) = self.line.places.try_acquire() else {
+            return away("it has all the questions that it takes at once");
+        };
         let Ask { action, resource, params, shown } = ask;
         let request = CheckRequest {
-            token: self.presented.token.to_string(),
-            certificates: self.presented.chain.clone(),
+            token: presented.token.to_string(),
+            certificates: presented.chain.clone(),
             action: action.into_owned(),
             resource,
             params: named(params),
             what_if: false,
             shown,
         };
-        match self.client.clone().check(request).await {
+        match self.line.client.clone().check(request).await {
             Ok(answer) => wire::verdict(answered(answer.into_inner())),
-            Err(status) if status.code() == Code::Unavailable => {
-                Verdict::Unavailable { text: format!("the node agent does not decide: {}", status.message()) }
+            Err(status) if matches!(status.code(), Code::PermissionDenied | Code::InvalidArgument) => {
+                Verdict::Deny { reason: "gate".to_owned(), text: status.message().to_owned() }
             }
-            Err(status) => Verdict::Deny { reason: "gate".to_owned(), text: status.message().to_owned() },
+            Err(status) => away(status.message()),
         }
     }
 }
 
 impl Judge for PeerJudge {
+    /// The node agent asks the server, and a person's yes or a grant may be used meanwhile: to give up is to lose it.
+    const TIME_MAX: Duration = CHECK_TIME_MAX;
+
     async fn decide(&self, ask: Ask) -> Verdict {
-        self.asked(ask).await
+        self.asked(ask, &self.presented).await
     }
 
     async fn note(&self, event: GateEvent) {
         match event.what {
-            // Asked and denied like any other, so that there is a record of it.
+            // Asked and denied like any other, so that there is a record of it. No token is for what has no route.
             Happened::UnknownRoute { action, resource } => {
-                let (params, shown) = (Params::new(), String::new());
-                self.asked(Ask { action: action.into(), resource, params, shown }).await;
+                let ask =
+                    Ask { action: action.into(), resource, params: Params::new(), shown: String::new() };
+                let presented = Presented { chain: self.presented.chain.clone(), ..Presented::default() };
+                self.asked(ask, &presented).await;
             }
             other => tracing::debug!(gate = event.gate, what = ?other, "A gate let something not through"),
         }

@@ -10,22 +10,24 @@ mod svid;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use avouch_credential::tls::{ServerPolicy, server_config};
-use avouch_proto::gate_v1::gate_client::GateClient;
 use clap::Args;
 use nix::sys::prctl::set_dumpable;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use self::definitions::Definitions;
+use self::door::Door;
+use self::judge::Line;
 use self::svid::Svids;
 use super::limits::SVID_TIME_MAX;
 use crate::exit::{FAILED, UNREACHABLE};
 use crate::failure::Failure;
+use crate::logs::{self, Format};
 use crate::out::Out;
 use crate::verbs::channel::{AGENT, dial};
 
@@ -49,6 +51,9 @@ async fn served(serve: &Serve, agent_socket: &Path, as_json: bool, out: &mut Out
     let failed = |e: &dyn std::fmt::Display| Failure::new(FAILED, e);
     // It is to hold a secret that processes of the same user must not read.
     set_dumpable(false).map_err(|e| failed(&e))?;
+    raise_descriptors().map_err(|e| failed(&e))?;
+    let format = if as_json { Format::Json } else { Format::Text };
+    logs::init(logs::Options { format, ..logs::Options::default() }).map_err(|e| failed(&e))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| failed(&e))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| failed(&e))?;
     let place = AGENT.found(agent_socket, |name| std::env::var(name).ok())?;
@@ -63,15 +68,16 @@ async fn served(serve: &Serve, agent_socket: &Path, as_json: bool, out: &mut Out
     let mut ready = svids.ready();
     let keeping = svids.keep(channel.clone());
     let following = definitions.follow(&current);
+    let door = Door { config, current: current.clone(), line: Line::new(channel) };
     let open = async {
-        let shown = timeout(SVID_TIME_MAX, ready.wait_for(|ready| *ready)).await;
-        if !matches!(shown, Ok(Ok(_))) {
+        // Nothing of the channel is held on to: who shows the next SVID waits for that.
+        if !timeout(SVID_TIME_MAX, ready.wait_for(|ready| *ready)).await.is_ok_and(|shown| shown.is_ok()) {
             let within = SVID_TIME_MAX.as_secs();
             let text = format!("the node agent gave no X509-SVID for {id} within {within} s");
             return Failure::new(UNREACHABLE, text);
         }
         told(serve, &address, id.as_str(), as_json, out);
-        door::serve(listener, config, Arc::clone(&current), GateClient::new(channel)).await
+        door::serve(listener, door).await
     };
     let failure = tokio::select! {
         _ = terminate.recv() => return Ok(()),
@@ -81,6 +87,12 @@ async fn served(serve: &Serve, agent_socket: &Path, as_json: bool, out: &mut Out
         never = keeping => match never {},
     };
     Err(failure)
+}
+
+/// Each caller takes a descriptor, and each request may take another.
+fn raise_descriptors() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
 }
 
 fn told(serve: &Serve, address: &SocketAddr, id: &str, as_json: bool, out: &mut Out) {

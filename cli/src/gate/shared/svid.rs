@@ -39,13 +39,17 @@ impl Svids {
     /// Follows the node agent. While it is away what it said last counts: certificates end by themselves.
     pub(super) async fn keep(self, channel: Channel) -> Infallible {
         let mut client = SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(REPLY_MAX);
+        let mut told = false;
         loop {
             let ended = match client.fetch_x509svid(workload_request(X509svidRequest {})).await {
                 Ok(stream) => {
                     let mut stream = stream.into_inner();
                     loop {
                         match stream.message().await {
-                            Ok(Some(next)) => self.take(next),
+                            Ok(Some(next)) => {
+                                told = false;
+                                self.take(next);
+                            }
                             Ok(None) => break Status::unavailable("the stream ended"),
                             Err(status) => break status,
                         }
@@ -57,7 +61,9 @@ impl Svids {
                 // It was taken away.
                 self.identity.clear();
             }
-            tracing::debug!(status = %ended, "The node agent is asked anew for the X509-SVID of the gate");
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(status = %ended, "No X509-SVID comes any more; the node agent is asked until one does");
+            }
             sleep(AGENT_PAUSE).await;
         }
     }

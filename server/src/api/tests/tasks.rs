@@ -115,6 +115,11 @@ async fn whose_a_token_is_hears_only_the_node_of_the_hook_that_was_shown_it() {
     for token in [other.as_str(), "junk", ""] {
         assert_eq!(refusal(scene.show(&scene.hooks, token, "git/pay").await).0, Code::InvalidArgument);
     }
+    let certificates = vec![b"junk".to_vec()];
+    let with = ShowTokenRequest { token: token.clone(), resource: "git/pay".into(), certificates };
+    let refused = TasksClient::new(scene.world.holder(&scene.hooks)).show_token(with).await;
+    let (code, text) = refusal(refused);
+    assert!(code == Code::InvalidArgument && text.contains("this gate speaks no TLS"), "{text}");
 }
 
 #[tokio::test]
