@@ -1,6 +1,7 @@
 //! A call that takes a person's yes: with real daemons, a real tool server behind the gate, and several local users.
 
 use std::path::Path;
+use std::time::Duration;
 
 use avouch_tests::daemon::binary;
 use serde_json::Value;
@@ -28,9 +29,13 @@ request = { kind = "ai_agent", preset = "coding-agent", action = "tool.call", re
 
 /// A scene where writing takes the yes of a person other than the owner.
 pub(super) async fn scene() -> Scene {
+    scene_with(RULE).await
+}
+
+async fn scene_with(rule: &str) -> Scene {
     let scene = Scene::start().await;
     let change = |folder: &Path| {
-        std::fs::write(folder.join("asks.cedar"), RULE).unwrap();
+        std::fs::write(folder.join("asks.cedar"), rule).unwrap();
         std::fs::write(folder.join("asks.examples.toml"), EXAMPLES).unwrap();
     };
     scene.change_rules(change).await;
@@ -113,6 +118,22 @@ async fn who_is_alone_says_yes_to_himself_in_test_and_a_no_rests() {
     let again = scene.run(&["ask", "yes", &id]).await;
     assert_eq!(again.code, 1, "{again:?}");
     assert_eq!(scene.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_yes_that_is_older_than_the_rule_takes_lets_nothing_through() {
+    /// Longer than the rule takes a yes for.
+    const LATER: Duration = Duration::from_secs(8);
+    let scene = scene_with(&RULE.replace("<= 900", "<= 6")).await;
+    let mut client = scene.client(&[]).await;
+    let id = request_in(&client.write("x").await);
+    scene.good(&["ask", "yes", &id]).await;
+    tokio::time::sleep(LATER).await;
+    let late = client.write("x").await;
+    let anew = request_in(&late);
+    assert!(late.contains("(needs a yes)") && anew != id && scene.calls() == 0, "{late}");
+    scene.good(&["ask", "yes", &anew]).await;
+    assert_eq!((client.write("x").await.as_str(), scene.calls()), ("done", 1));
 }
 
 #[tokio::test]

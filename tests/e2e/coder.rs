@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// A tool server with two tools, which writes down each call that reaches it.
+/// A tool server with two tools, which writes down each call that reaches it, and beside them what it does not know.
 const TOOL_SERVER: &str = r#"#!/bin/sh
 calls=$1
 tool() {
@@ -27,6 +27,7 @@ while IFS= read -r line; do
     *'"method":"tools/call"'*)
       printf '%s\n' "$line" >> "$calls"
       printf '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"done"}]}}\n' "$id" ;;
+    *) printf '%s\n' "$line" >> "$calls.other" ;;
   esac
 done
 "#;
@@ -115,10 +116,20 @@ impl Scene {
         std::fs::read_to_string(&self.calls).map_or(0, |text| text.lines().count())
     }
 
+    /// What reached the tool server and is neither a greeting nor about tools.
+    pub fn others(&self) -> String {
+        std::fs::read_to_string(self.calls.with_file_name("calls.other")).unwrap_or_default()
+    }
+
     /// An MCP client whose server is the gate, as the only process of a run.
     pub async fn client(&self, more: &[&str]) -> Client {
+        self.client_of("coder", more).await
+    }
+
+    /// As [`Self::client`], in a run of another identity.
+    pub async fn client_of(&self, identity: &str, more: &[&str]) -> Client {
         let mut command = Command::new(binary("avouch"));
-        command.args(self.places()).args(["run", "coder"]).args(more).arg("--");
+        command.args(self.places()).args(["run", identity]).args(more).arg("--");
         command.arg(binary("avouch")).args(["gate", "mcp", "files"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();

@@ -137,3 +137,23 @@ async fn of_two_gates_that_race_for_the_last_use_one_wins() {
         assert_eq!((through, scene.calls()), (1, round), "{a} / {b}");
     }
 }
+
+#[tokio::test]
+async fn a_grant_ends_when_its_identity_passes_to_a_successor_and_is_given_anew() {
+    let scene = scene().await;
+    scene.good(&["person", "add", "Ben Example", "--uid", &BEN.to_string()]).await;
+    let to_ben = ["identity", "set", "coder", "--owner", "Ben Example", "--successor", "Ada Example"];
+    scene.good(&to_ben).await;
+    let give = ["grant", "give", "coder", "files/write_file", "--uses", "9"];
+    scene.good(&give).await;
+    let mut client = scene.client(&[]).await;
+    assert_eq!((client.write("a").await.as_str(), scene.calls()), ("done", 1));
+    let left = scene.good(&["person", "leave", "Ben Example", "--apply"]).await;
+    let refused = client.write("a").await;
+    assert!(refused.contains("no_grant)") && scene.calls() == 1, "{refused}: {left:?}");
+    let shown = read(&scene.good(&["identity", "show", "coder", "--json"]).await);
+    assert_eq!(shown["standing"], "active", "it passed to Ada: {shown}");
+    // The grant was given to Ben's, so it takes another.
+    scene.good(&give).await;
+    assert_eq!((client.write("a").await.as_str(), scene.calls()), ("done", 2));
+}

@@ -472,3 +472,73 @@ async fn away_from_its_server_a_hook_denies_whoever_it_does_not_know() {
     let none = scene.as_coder(&[], "true").await;
     assert_eq!(none.code, 4, "nor does a run begin: {none:?}");
 }
+
+/// A preset of services, and its examples.
+const SERVICES: [(&str, &str); 2] = [
+    ("presets.toml", "\n[reporter]\nkind = \"service\"\nactions = [\"secret.read\"]\ngates = [\"vault\"]\n"),
+    (
+        "examples.toml",
+        r#"
+[[example]]
+rule = "preset.reporter"
+expect = "allow"
+request = { kind = "service", preset = "reporter", action = "secret.read", resource = "vault/deploy" }
+
+[[example]]
+rule = "preset.reporter"
+expect = "deny"
+request = { kind = "service", action = "secret.read", resource = "vault/deploy" }
+"#,
+    ),
+];
+/// A store of secrets: asks before it opens, and writes down each time that it did.
+const STORE: &str = "printf %s \"$SHOWN\" | avouch gate check --peer-file - secret.read vault/deploy || exit $?\n\
+    echo opened >> \"$OPENED\"";
+
+fn token_in(text: &str) -> Option<String> {
+    text.split_whitespace().find(|word| word.starts_with("eyJ")).map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_child_of_an_ai_agent_opens_nothing_as_the_service_of_its_user() {
+    let scene = Scene::start().await;
+    let (rules, opened) = (scene.home().join("services"), scene.home().join("opened"));
+    let folder = rules.to_str().unwrap();
+    scene.good(&["rules", "show", "--out", folder]).await;
+    for (file, more) in SERVICES {
+        let text = std::fs::read_to_string(rules.join(file)).unwrap();
+        std::fs::write(rules.join(file), format!("{text}{more}")).unwrap();
+    }
+    scene.good(&["rules", "publish", folder]).await;
+    let new =
+        "identity new reporter --kind service --preset reporter --env test --purpose reports --ends 30d";
+    scene.good(&new.split(' ').collect::<Vec<_>>()).await;
+    scene.world.grant("/test/vault").await;
+    scene.world.grant("/test/reporter").await;
+    let shell = async |script: &str, shown: &str| {
+        cli::run_program(Path::new("sh"), ["-c", script], |command| {
+            command.env("PATH", path()).env("SPIRE_AGENT_PUBLIC_SOCKET", &scene.world.agent.socket);
+            command.env("SHOWN", shown).env("OPENED", &opened);
+        })
+        .await
+    };
+    let times = || std::fs::read_to_string(&opened).unwrap_or_default().lines().count();
+    let socket = scene.world.agent.socket.display();
+    let fetch =
+        format!("avouch-agent api fetch jwt -audience spiffe://example.org/test/vault -socketPath {socket}");
+    let as_service = format!("{fetch} -spiffeID spiffe://example.org/test/reporter");
+    // A process of this user is the service, and the store opens.
+    eventually("the store open to the service", async || {
+        let token = token_in(&shell(&as_service, "").await.out)?;
+        (shell(STORE, &token).await.code == 0).then_some(())
+    })
+    .await;
+    assert_eq!(times(), 1);
+    // The same as a child of the AI agent is not, whether it names the service or takes what it gets.
+    let refused = scene.as_coder(&[], &as_service).await;
+    assert!(refused.code != 0 && token_in(&refused.out).is_none(), "{refused:?}");
+    let own = scene.as_coder(&[], &fetch).await;
+    assert!(own.out.contains("/test/coder") && !own.out.contains("/test/reporter"), "{own:?}");
+    let denied = shell(STORE, &token_in(&own.out).unwrap()).await;
+    assert_eq!((denied.code, times()), (2, 1), "{denied:?}");
+}

@@ -6,6 +6,7 @@
 
 mod activation;
 mod agents;
+mod apart;
 mod asks;
 mod audit;
 mod authorities;
@@ -29,6 +30,7 @@ mod guides;
 mod health;
 mod hook_gate;
 mod http_gate;
+mod mcp_gate;
 mod metrics;
 mod node_records;
 mod nodes;

@@ -119,7 +119,9 @@ async fn a_server_that_is_silent_stops_first_what_matters_most_and_one_that_star
     let silent = client.call("write_file").await;
     let text = silent["result"]["content"][0]["text"].as_str().unwrap();
     assert!(text.contains("server_silent)") && text.contains("10 s at most"), "{silent}");
+    assert_eq!(scene.calls(), 2, "the tool server saw nothing of it");
     assert!(allowed(client.call("read_file").await), "what can be taken back goes on");
+    assert_eq!(scene.calls(), 3);
     scene.world.server.restart().await;
     eventually("the server heard again", async || allowed(client.call("write_file").await).then_some(()))
         .await;

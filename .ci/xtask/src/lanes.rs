@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::{Outcome, claims, conformance, files, integration, tidy};
+use crate::{Outcome, claims, conformance, files, integration, scenarios, tidy};
 
 /// How much of the pyramid a test run climbs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -181,7 +181,8 @@ pub fn ci() -> Outcome {
     lane("dependencies", &dependencies)?;
     lane("pages", &|| {
         conformance::run(true)?;
-        claims::run(true)
+        claims::run(true)?;
+        scenarios::run(true)
     })?;
     lane("instructions", &instructions)?;
     lane("integration", &|| integration::run(None))?;

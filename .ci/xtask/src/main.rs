@@ -12,6 +12,7 @@ mod r#gen;
 mod integration;
 mod lanes;
 mod proofs;
+mod scenarios;
 mod tidy;
 
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ cargo xtask COMMAND
   tidy                   house rules, arrows, generated files
   gen [--check]          write (or compare) the code generated from proto/spec
   conformance [--check]  write (or compare) docs/CONFORMANCE.md
-  claims [--check]       write (or compare) docs/CLAIMS.md
+  claims [--check]       write (or compare) docs/CLAIMS.md and docs/SCENARIOS.md
   integration [SUITE]    suites with real foreign parts; without a name lists and runs all
   sim [OPTIONS]          the whole system under virtual time: replay, trace, shrink a seed, or run many (sim --help)
   fuzz TARGET            one parser of outside bytes under libFuzzer, by hand
@@ -54,8 +55,8 @@ fn main() -> ExitCode {
         ["gen", "--check"] => r#gen::run(true),
         ["conformance"] => conformance::run(false),
         ["conformance", "--check"] => conformance::run(true),
-        ["claims"] => claims::run(false),
-        ["claims", "--check"] => claims::run(true),
+        ["claims"] => claims::run(false).and_then(|()| scenarios::run(false)),
+        ["claims", "--check"] => claims::run(true).and_then(|()| scenarios::run(true)),
         ["integration"] => integration::run(None),
         ["integration", suite] => integration::run(Some(suite)),
         ["bench", rest @ ..] => lanes::bench(rest),

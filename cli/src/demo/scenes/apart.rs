@@ -19,6 +19,8 @@ pub(super) async fn environments(stage: &mut Stage<'_>) -> Result<(), Fault> {
     let name = format!("spiffe://{}/prod/coder", estate.world.trust_domain);
     let early = estate.run(0, &name, &RUN, "true").await?;
     hold(early.said.code == 2, "what waits to run nowhere", &early)?;
+    let own = estate.ask(Who::Ada, &["identity", "approve", &name]).await?;
+    hold(own.code == 2, "the yes of who registered it to be refused", &own)?;
     estate.good_by(Who::Ben, &["identity", "approve", &name]).await?;
     setup::place(estate, &name).await?;
     let grants = estate.good(&["grant", "list", &name, "--all", "--json"]).await?;
@@ -29,8 +31,18 @@ pub(super) async fn environments(stage: &mut Stage<'_>) -> Result<(), Fault> {
             Ok((!ran.instance.is_empty()).then_some(()))
         })
         .await?;
+    let script = format!(
+        "cd pay; {}; git push -q \"$GIT_URL/live.git\" HEAD:refs/heads/promoted",
+        code::token("live")
+    );
+    let pushed = estate.run(0, &name, &RUN, &script).await?;
+    hold(pushed.said.code == 0, "a push to the repository of prod", &pushed)?;
+    let branch = code::in_bare(stage, "live", &["rev-parse", "--verify", "-q", "promoted"]).await?;
+    hold(branch.code == 0, "the branch in the repository of prod", &branch)?;
     let denied = knock(stage, &name, "pay").await?;
-    stage.seen(&format!("{name}: another name, after Ben's yes, with 0 grants"));
+    stage.seen(&format!(
+        "{name}: another name, after Ben's yes, with 0 grants; it pushes to the repository of prod"
+    ));
     stage.seen(&format!(
         "record {}: it pushes to the repository of test, deny ({}); it is as it was",
         denied.number, denied.reason

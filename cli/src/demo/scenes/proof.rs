@@ -25,14 +25,21 @@ pub(super) async fn trace(stage: &mut Stage<'_>) -> Result<(), Fault> {
     }
     let verified = estate.good(&[["audit", "verify"].as_slice(), &offline].concat()).await?;
     stage.seen(&format!("without a server: {}", verified.out.lines().next().unwrap_or_default()));
+    let asked = log.lines().find(|line| line.contains("\"outcome\":\"step_up\"")).unwrap_or_default();
     let flipped = log.replacen("\"outcome\":\"step_up\"", "\"outcome\":\"step_uq\"", 1);
-    hold(flipped != log, "a decision to change", "none")?;
-    std::fs::write(&file, flipped).map_err(failed)?;
-    let found = estate.ask(Who::Ada, &[["audit", "verify"].as_slice(), &offline].concat()).await?;
-    hold(found.code == 3, "the changed record to be found", &found)?;
-    let told = format!("{}{}", found.out, found.err);
-    let told = told.lines().find(|line| line.contains("record")).unwrap_or_default().trim().to_owned();
-    stage.seen(&format!("with one byte changed: {told}"));
+    let without = log.replacen(&format!("{asked}\n"), "", 1);
+    for (what, changed) in [("one byte changed", flipped), ("one decision taken out", without)] {
+        hold(changed != log, "a decision to change", "none")?;
+        std::fs::write(&file, changed).map_err(failed)?;
+        let found = estate.ask(Who::Ada, &[["audit", "verify"].as_slice(), &offline].concat()).await?;
+        hold(found.code == 3, "the changed log to be found", &found)?;
+        let told = format!("{}{}", found.out, found.err);
+        hold(told.contains(&source), "its node by name", &told)?;
+        let told = told.lines().find(|line| line.contains("record")).unwrap_or_default().trim().to_owned();
+        stage.seen(&format!("with {what}: {told}"));
+    }
+    std::fs::write(&file, &log).map_err(failed)?;
+    estate.good(&[["audit", "verify"].as_slice(), &offline].concat()).await?;
     estate.good(&["audit", "verify"]).await?;
     Ok(())
 }

@@ -26,6 +26,8 @@ pub(super) async fn one_secret_once(stage: &mut Stage<'_>) -> Result<(), Fault> 
          {CURL} \"$VAULT_URL/kv/data/ci/pay/deploy-key\"
          {CURL} \"$VAULT_URL/kv/data/ci/pay/deploy-key2\"
          {CURL} \"$VAULT_URL/kv/data/ci/pay/\"
+         {CURL} -X LIST \"$VAULT_URL/kv/data/ci/pay\"
+         {CURL} --path-as-is \"$VAULT_URL/kv/data/ci/pay/deploy-key/../deploy-key\"
          {CURL} http://{}/v1/kv/data/ci/pay/deploy-key
          env; cat '{}'",
         estate.address("vault"),
@@ -35,10 +37,10 @@ pub(super) async fn one_secret_once(stage: &mut Stage<'_>) -> Result<(), Fault> 
     let mut lines = ran.said.out.lines();
     let first = lines.next().unwrap_or_default();
     hold(first.contains(DEPLOY_KEY), "the secret, once", &ran)?;
-    let codes: Vec<_> = lines.by_ref().take(4).collect();
+    let codes: Vec<_> = lines.by_ref().take(6).collect();
     hold(
-        codes == ["403", "403", "403", "401"],
-        "three times 403 of the gate, and 401 of the vault itself",
+        codes == ["403", "403", "403", "403", "400", "401"],
+        "five refusals of the gate, and 401 of the vault itself",
         &codes,
     )?;
     let token = std::fs::read_to_string(&secret).map_err(|why| Fault::File { what: "a secret", why })?;
@@ -54,6 +56,8 @@ pub(super) async fn one_secret_once(stage: &mut Stage<'_>) -> Result<(), Fault> 
         decisions.iter().map(|decision| (decision.outcome.as_str(), decision.reason.as_str())).collect();
     hold(outcomes.first().is_some_and(|first| first.0 == "allow"), "an allow first", &outcomes)?;
     hold(outcomes.iter().skip(1).all(|other| other.0 == "deny"), "denials after it", &outcomes)?;
+    let open = estate.good(&["grant", "list", "ci", "--json"]).await?;
+    hold(open.out.contains("\"grants\":[]"), "no grant of the pipeline to be left", &open)?;
     let number = decisions.first().map_or(0, |decision| decision.number);
     let why = outcomes.get(1).map_or("", |second| second.1);
     stage.seen(&format!("record {number}: allow, and the grant is used up; the second time: deny ({why}); and no other path is open"));
@@ -65,8 +69,11 @@ pub(super) async fn one_secret_once(stage: &mut Stage<'_>) -> Result<(), Fault> 
 
 pub(super) async fn telemetry(stage: &mut Stage<'_>) -> Result<(), Fault> {
     let estate = stage.estate;
-    let give = ["grant", "give", "analyst", "telemetry/requests", "--uses", "20", "--for", LIVES_TEXT];
-    estate.good_by(Who::Ben, &give).await?;
+    // The reporter has one as well: that it reads nothing is its purpose.
+    for name in ["analyst", "reporter"] {
+        let give = ["grant", "give", name, "telemetry/requests", "--uses", "20", "--for", LIVES_TEXT];
+        estate.good_by(Who::Ben, &give).await?;
+    }
     let begun = clock::now().mono;
     let script = "curl -s \"$TELEMETRY_URL/requests\"";
     let ran = estate.run(0, "analyst", &["--task", "incident-7"], script).await?;
@@ -79,6 +86,9 @@ pub(super) async fn telemetry(stage: &mut Stage<'_>) -> Result<(), Fault> {
     stage.seen(&format!("record {number}: limit; {rows} of {ROWS} rows, and of each what the rule names"));
     let served = estate.reached("telemetry", "served")?;
     let ask = format!("{CURL} \"$TELEMETRY_URL/requests\"");
+    let write = format!("{CURL} -d '{{}}' \"$TELEMETRY_URL/requests\"");
+    let wrote = estate.run(0, "analyst", &["--task", "incident-7"], &write).await?;
+    hold(wrote.said.out.trim() == "403", "telemetry to be for reading only", &wrote)?;
     let other = estate.run(0, "reporter", &["--task", "report-3"], &ask).await?;
     hold(other.said.out.trim() == "403", "another purpose to be denied", &other)?;
     let left = LIVES.saturating_sub(clock::now().mono.since(begun)) + Duration::from_secs(1);

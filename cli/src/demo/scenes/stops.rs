@@ -99,6 +99,10 @@ pub(super) async fn the_owner_leaves(stage: &mut Stage<'_>) -> Result<(), Fault>
     let ordered = estate.reached("purchases", "served POST /orders")?;
     hold(ordered == 0, "no order at purchases", ordered)?;
     let decisions = estate.decisions(&ran.instance, 2).await?;
+    let outcomes: Vec<_> = decisions.iter().map(|decision| decision.outcome.as_str()).collect();
+    hold(outcomes == ["allow", "deny"], "an allow, and a denial that no yes would lift", &decisions)?;
+    let drafted = estate.reached("purchases", "served POST /drafts")?;
+    hold(drafted == 1, "one draft at purchases", drafted)?;
     let numbers: Vec<_> = decisions.iter().map(|decision| decision.number.to_string()).collect();
     stage.seen(&format!(
         "records {}: a draft, allow; an order, deny; purchases saw {ordered} orders",

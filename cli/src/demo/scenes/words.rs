@@ -16,6 +16,9 @@ pub(super) async fn support(stage: &mut Stage<'_>) -> Result<(), Fault> {
     let asked = estate.run(0, "support", &RUN, &script).await?;
     let mut lines = asked.said.out.lines();
     hold(lines.next() == Some("200"), "a ticket to be read", &asked)?;
+    let (read, replied) = ("served GET /tickets/9", "served POST /tickets/9/reply");
+    let seen = (estate.reached("tickets", read)?, estate.reached("tickets", replied)?);
+    hold(seen == (1, 0), "tickets to have been read once", seen)?;
     let request = word_from(&asked.said.out, "req_").unwrap_or_default();
     hold(asked.said.out.trim_end().ends_with("403") && !request.is_empty(), "the reply to ask", &asked)?;
     let (who, name) = if estate.others == Others::Nobody { (Who::Ada, "Ada") } else { (Who::Ben, "Ben") };
@@ -26,6 +29,8 @@ pub(super) async fn support(stage: &mut Stage<'_>) -> Result<(), Fault> {
     let sent = lines.next().unwrap_or_default();
     hold(sent.ends_with("200"), "the reply that somebody agreed to", &agreed)?;
     hold(lines.next() == Some("403"), "payroll to be denied", &agreed)?;
+    let replies = estate.reached("tickets", replied)?;
+    hold(replies == 1, "one reply at tickets", replies)?;
     let reached = estate.reached("payroll", "")?;
     hold(reached == 0, "payroll to have seen nothing", reached)?;
     let decisions = estate.decisions(&agreed.instance, 2).await?;
