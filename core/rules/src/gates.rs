@@ -190,32 +190,7 @@ pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Findi
                 Behind::Hook { caller: written.caller.unwrap_or_default() }
             }
             Kind::Http => {
-                let Written {
-                    caller,
-                    upstream,
-                    env_var,
-                    ca,
-                    secret_file,
-                    secret_header,
-                    secret_prefix,
-                    route,
-                    ..
-                } = written;
-                let written = WrittenHttp {
-                    caller,
-                    upstream,
-                    env_var,
-                    ca,
-                    secret_file,
-                    secret_header,
-                    secret_prefix,
-                    route,
-                };
-                let taken = gates.values().filter_map(|gate: &Gate| match &gate.behind {
-                    Behind::Api(HttpGate { door: HttpDoor::Run { env_var }, .. }) => Some(env_var.as_str()),
-                    _ => None,
-                });
-                let taken: BTreeSet<_> = taken.collect();
+                let (written, taken) = (http_of(written), variables(&gates));
                 let (read, inner) = http_gate::read(&name, written, catalogue, text, &taken);
                 mistakes.extend(inner.gate);
                 find(line, mistakes);
@@ -229,6 +204,22 @@ pub(crate) fn read(text: &str, catalogue: &Catalogue) -> Result<Gates, Vec<Findi
         gates.insert(name.clone(), Gate { name, behind });
     }
     if findings.is_empty() { Ok(gates) } else { Err(findings) }
+}
+
+/// What an HTTP gate has of all that can be written.
+fn http_of(written: Written) -> WrittenHttp {
+    let Written { caller, upstream, env_var, ca, secret_file, secret_header, secret_prefix, route, .. } =
+        written;
+    WrittenHttp { caller, upstream, env_var, ca, secret_file, secret_header, secret_prefix, route }
+}
+
+/// Variables that gates of runs have.
+fn variables(gates: &Gates) -> BTreeSet<&str> {
+    let variables = gates.values().filter_map(|gate| match &gate.behind {
+        Behind::Api(HttpGate { door: HttpDoor::Run { env_var }, .. }) => Some(env_var.as_str()),
+        _ => None,
+    });
+    variables.collect()
 }
 
 /// Reads the tools of a gate; what is wrong with each, with its line.
