@@ -76,7 +76,7 @@ pub struct ExeId {
 }
 
 impl ExeId {
-    fn of(meta: &fs::Metadata) -> Self {
+    pub(crate) fn of(meta: &fs::Metadata) -> Self {
         Self {
             device: meta.dev(),
             inode: meta.ino(),

@@ -1,6 +1,9 @@
 //! Two AI agents at one gate: never one name for both, and what stops one leaves the other alone.
 
+use std::collections::BTreeSet;
+
 use avouch_tests::{eventually, within};
+use serde_json::Value;
 
 use crate::coder::{Client, Scene};
 
@@ -50,4 +53,25 @@ async fn no_second_ai_agent_takes_a_name_and_a_pause_of_one_ends_no_call_of_anot
     let ended = within("the end of the paused run", coder.child.wait()).await.unwrap();
     assert_eq!(ended.code(), Some(143), "told to end by SIGTERM");
     assert_eq!(scene.calls(), 3 + MANY, "two of the paused one, before; all of the other");
+}
+
+#[tokio::test]
+async fn two_runs_of_one_identity_are_told_apart_in_the_log() {
+    let scene = Scene::start().await;
+    let (mut one, mut other) = (scene.client(&[]).await, scene.client(&[]).await);
+    for _ in 0..2 {
+        done(&mut one).await;
+        done(&mut other).await;
+    }
+    let actors = eventually("four decisions in the log", async || {
+        let log = scene.run(&["audit", "export", "--source", "all"]).await.out;
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let decisions = lines.filter(|line| line["event"] == "decision");
+        let actors: Vec<_> = decisions.map(|line| line["actor"].as_str().unwrap().to_owned()).collect();
+        (actors.len() == 4).then_some(actors)
+    })
+    .await;
+    let runs: BTreeSet<_> = actors.iter().collect();
+    assert!(runs.len() == 2 && runs.iter().all(|run| run.starts_with("ins_")), "{actors:?}");
+    assert!(runs.iter().all(|run| actors.iter().filter(|actor| actor == run).count() == 2), "{actors:?}");
 }

@@ -32,6 +32,10 @@ permit (principal is AiAgent, action == Action::"http.read", resource == Api::"a
 permit (principal is AiAgent in Preset::"coding-agent", action == Action::"http.write", resource == Api::"api/new")
 when { context has task && context.task.purpose == principal.purpose };
 
+@id("pulls.write")
+permit (principal is AiAgent in Preset::"coding-agent", action == Action::"http.write", resource == Api::"api/pulls")
+when { context has task && context.task.purpose == principal.purpose };
+
 @id("new.asks")
 @ask("person")
 forbid (principal is AiAgent, action == Action::"http.write", resource == Api::"api/new")
@@ -52,6 +56,8 @@ fn examples() -> String {
         one("rows.limit", "allow", "read", ", resource = \"api/ticket\""),
         one("new.write", "allow", "write", yes),
         one("new.write", "deny", "write", &format!("{yes}, task = \"holidays\"")),
+        one("pulls.write", "allow", "write", ", resource = \"api/pulls\""),
+        one("pulls.write", "deny", "write", ", resource = \"api/pulls\", task = \"holidays\""),
         one("new.asks", "ask", "write", new),
         one("new.asks", "allow", "write", yes),
     ]
@@ -176,6 +182,7 @@ impl Scene {
             "GET /lines=rows",
             "GET /stream=stream",
             "POST /tickets=new",
+            "POST /pulls=pulls",
         ] {
             add.extend(["--route", route]);
         }
@@ -274,6 +281,20 @@ async fn what_is_allowed_comes_from_the_upstream_for_every_caller_and_the_secret
         assert_eq!(came.line, "GET /v1/tickets/7?state=open");
         assert_eq!(came.secret.as_deref(), Some(format!("Bearer {SECRET}").as_str()));
     }
+}
+
+#[tokio::test]
+async fn fifty_proposals_in_a_row_go_through_and_nobody_is_asked() {
+    let scene = Scene::start().await;
+    let script = "for n in $(seq 50); do curl -sS -o /dev/null -w '%{http_code}\\n' -d \"change $n\" \"$API_URL/pulls\"; done";
+    let said = scene.script(script).await;
+    assert_eq!(said.out.lines().filter(|code| *code == "200").count(), 50, "{said:?}");
+    let came = scene.upstream.came.lock().clone();
+    let bodies: std::collections::BTreeSet<_> = came.iter().map(|came| came.body.as_str()).collect();
+    assert_eq!((came.len(), bodies.len()), (50, 50), "each once");
+    assert!(came.iter().all(|came| came.line == "POST /v1/pulls"), "{came:?}");
+    let asked = scene.good("ask list").await;
+    assert!(!asked.out.contains("req_"), "{asked:?}");
 }
 
 #[tokio::test]

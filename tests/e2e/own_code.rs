@@ -1,6 +1,7 @@
 //! Code that asks for itself: the decision API on a socket of its own, with real binaries and ordinary HTTP clients.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use avouch_tests::daemon::binary;
 use avouch_tests::{eventually, within};
@@ -27,6 +28,35 @@ for line in sys.stdin:
     except Exception as e:
         print(0, e, flush=True)
 "#;
+
+/// Asks without a pause on eight connections, and says so when the first hundred are answered.
+const GREEDY: &str = r#"
+import http.client, os, socket, threading
+class Local(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(os.environ["AVOUCH_SOCKET"])
+body = '{"action":{"name":"tool.call"},"resource":{"type":"Tool","id":"files/read_file"}}'
+told = threading.Event()
+def ask():
+    local, count = Local("localhost"), 0
+    while True:
+        try:
+            local.request("POST", "/access/v1/evaluation", body)
+            local.getresponse().read()
+        except Exception:
+            local = Local("localhost")
+        count += 1
+        if count == 100 and not told.is_set():
+            told.set()
+            print("begun", flush=True)
+for _ in range(8):
+    threading.Thread(target=ask, daemon=True).start()
+input()
+"#;
+
+/// Longest wait beside a flood, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An AI agent under the rules to start with.
 async fn starter() -> Scene {
@@ -98,6 +128,34 @@ async fn a_process_of_a_run_asks_for_itself_and_what_it_is_told_is_in_the_log() 
     assert!(decisions[0]["actor"].as_str().unwrap().starts_with("ins_"), "{decisions:?}");
     let traced = scene.good(&["trace", &decisions[0]["seq"].to_string()]).await.out;
     assert!(traced.contains("coder") && traced.contains("Ada Example"), "{traced}");
+}
+
+#[tokio::test]
+async fn who_asks_without_a_pause_takes_no_answer_from_another() {
+    let scene = starter().await;
+    let mut command = Command::new(binary("avouch"));
+    command.args(scene.places()).args(["run", "coder", "--task", "greed", "--calls", "100000", "--"]);
+    command.args(["python3", "-c", GREEDY]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut greedy = command.spawn().unwrap();
+    let mut said = BufReader::new(greedy.stdout.take().unwrap()).lines();
+    let begun = within("a flood", said.next_line()).await.unwrap();
+    assert_eq!(begun.as_deref(), Some("begun"));
+    let mut quiet = Command::new(binary("avouch"));
+    quiet.args(scene.places()).args(["run", "coder", "--task", "quiet", "--", "python3", "-c", CLIENT]);
+    let mut quiet = quiet.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut to = quiet.stdin.take().unwrap();
+    let mut from = BufReader::new(quiet.stdout.take().unwrap()).lines();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..50 {
+        let begun = tokio::time::Instant::now();
+        to.write_all(format!("{}\n", call("files/read_file")).as_bytes()).await.unwrap();
+        let line = within("an answer", from.next_line()).await.unwrap().unwrap();
+        assert!(line.starts_with("200 ") && line.contains("\"decision\":true"), "{line}");
+        slowest = slowest.max(begun.elapsed());
+    }
+    println!("quiet beside greed: the slowest of 50 took {slowest:?}");
+    assert!(slowest < PATIENCE, "{slowest:?}");
+    assert!(greedy.try_wait().unwrap().is_none(), "it goes on all the while");
 }
 
 #[tokio::test]

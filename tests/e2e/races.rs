@@ -8,7 +8,7 @@ use avouch_tests::actor::{Actor, LATER_USER, USER};
 use avouch_tests::daemon::{Daemon, binary};
 use avouch_tests::workload::Workload;
 use avouch_tests::world::my_uid;
-use avouch_tests::{Agent, AgentOptions, Proof, World, entry, eventually};
+use avouch_tests::{Agent, AgentOptions, Proof, ServerOptions, World, entry, eventually};
 use tonic::{Code, Status};
 
 /// A world in which this process, the actors, and those they become have an identity each.
@@ -140,6 +140,35 @@ async fn a_process_in_a_process_namespace_is_known_by_what_it_is_outside() {
     };
     let mut workload = actor.workload().await;
     assert_eq!(ids(&mut workload).await.unwrap(), ["spiffe://example.org/actor"]);
+}
+
+/// A world in which whoever runs the actors' binary has an identity, by its path, and whoever runs one elsewhere another.
+async fn stage_of_paths(elsewhere: &std::path::Path) -> Option<World> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("not run: needs root, to be several users");
+        return None;
+    }
+    let unix = "discover_workload_path = true".into();
+    let world =
+        World::start_with(ServerOptions::default(), AgentOptions { unix, ..AgentOptions::default() }).await;
+    let real = binary("avouch-caller").canonicalize().unwrap();
+    for (path, name) in [(real.as_path(), "/real"), (elsewhere, "/elsewhere")] {
+        let selectors = [format!("unix:uid:{USER}"), format!("unix:path:{}", path.display())];
+        let selectors: Vec<_> = selectors.iter().map(String::as_str).collect();
+        world.server.create(entry(&world.agent.id, name, &selectors)).await;
+    }
+    Some(world)
+}
+
+#[tokio::test]
+async fn a_binary_that_is_started_by_a_link_is_known_by_where_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("trusted");
+    std::os::unix::fs::symlink(binary("avouch-caller"), &link).unwrap();
+    let Some(world) = stage_of_paths(&link).await else { return };
+    let script = format!("exec '{}' \"$@\"", link.display());
+    let mut actor = Actor::start_below(&["sh", "-c", &script], &world.agent.socket).unwrap();
+    assert_eq!(ids(&mut actor.workload().await).await.unwrap(), ["spiffe://example.org/real"]);
 }
 
 #[tokio::test]

@@ -69,6 +69,23 @@ async fn a_silent_node_is_named_with_the_moment_until_which_it_may_go_on() {
     drop(client);
 }
 
+#[tokio::test]
+async fn a_node_that_was_cut_off_while_something_was_stopped_stops_it_when_it_is_back() {
+    let scene = Scene::start().await;
+    let mut client = scene.client(&[]).await;
+    assert!(allowed(client.call("read_file").await));
+    let agent = scene.world.agent.daemon();
+    agent.signal(Signal::SIGSTOP);
+    let paused = scene.run(&["pause", "coder"]).await;
+    assert!(paused.out.contains("confirmed  0 of 1 nodes\n"), "{paused:?}");
+    assert!(paused.out.contains(&format!("silent     {}", scene.world.agent.id)), "{paused:?}");
+    agent.signal(Signal::SIGCONT);
+    within("the end of the run", client.child.wait()).await.unwrap();
+    let again = scene.run(&["run", "coder", "--", "true"]).await;
+    assert_eq!(again.code, 2, "{again:?}");
+    assert_eq!(scene.calls(), 1);
+}
+
 /// Longer than what matters most is decided without the server.
 const SILENT: Duration = Duration::from_secs(11);
 

@@ -1,9 +1,10 @@
 //! The `unix` workload attestor: user, groups, path and digest of the caller's binary, as SPIRE names them.
 //!
 //! Never: no file is opened by the path a process shows: that path may mean another file in its own mount
-//! namespace. The digest is of the image that runs, read through /proc/PID/exe.
+//! namespace; where a user could have made it so, it is no selector (`path.rs`). The digest is of the image that runs, read through /proc/PID/exe.
 
 mod digest;
+mod path;
 
 use std::sync::Arc;
 
@@ -73,11 +74,21 @@ fn look(config: &Config, digests: &Digests, process: &PinnedProcess) -> Result<V
     }
     if config.discover_workload_path {
         let facts = process.facts().map_err(|source| LookError::Gone { looker: NAME, source })?;
-        let path =
-            facts.exe_path.ok_or_else(|| failed(NAME, "the agent may not see the path of the binary"))?;
+        let path = facts
+            .exe_path
+            .as_deref()
+            .ok_or_else(|| failed(NAME, "the agent may not see the path of the binary"))?;
         // A path that is not UTF-8 can't stand in any entry, so nothing could match it.
-        if let Ok(path) = String::from_utf8(path) {
-            found.push(selector("path", path)?);
+        match str::from_utf8(path) {
+            Ok(path) if path::is_everybodys(&facts, path) => found.push(selector("path", path)?),
+            Ok(path) => {
+                tracing::debug!(
+                    pid = key.pid,
+                    path,
+                    "The path of a binary is another's outside of its user namespace: not taken"
+                );
+            }
+            Err(_) => {}
         }
         if config.workload_size_limit >= 0 {
             found.push(selector("sha256", sha256(config, digests, process)?)?);

@@ -112,3 +112,33 @@ fn a_digest_is_kept_only_for_a_file_that_has_settled() {
     read(std::path::Path::new("/bin/sleep"));
     assert_eq!(digests.kept(), 1);
 }
+
+#[tokio::test]
+async fn a_path_that_a_user_has_mounted_over_is_no_selector_and_the_digest_is_of_what_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = dir.path().canonicalize().unwrap().join("trusted");
+    std::fs::write(&trusted, "another program").unwrap();
+    let cat = std::fs::canonicalize("/bin/cat").unwrap();
+    let script = format!("mount --bind '{}' '{1}' && exec '{1}'", cat.display(), trusted.display());
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let Ok(mut child) = command.stderr(std::process::Stdio::null()).spawn() else {
+        println!("not run: there is no unshare");
+        return;
+    };
+    // Said back by what it runs at last.
+    writeln!(child.stdin.as_mut().unwrap(), "there").unwrap();
+    let mut said = [0; 6];
+    if std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).is_err() {
+        println!("not run: no user namespaces here");
+        return end(child);
+    }
+    let config = Config { discover_workload_path: true, workload_size_limit: 0 };
+    let found = values(config, pin_of(&child)).await.unwrap();
+    end(child);
+    assert!(!found.iter().any(|value| value.starts_with("path:")), "{found:?}");
+    let digest =
+        hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &std::fs::read(cat).unwrap()));
+    assert!(found.contains(&format!("sha256:{digest}")), "{found:?}");
+}
