@@ -178,7 +178,7 @@ pub async fn took(command: &mut Command) -> Took {
     let done = command.stdin(Stdio::null()).output().await.expect("it runs");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let took: Value = serde_json::from_slice(&done.stdout).expect("JSON");
-    let number = |name: &str| took[name].as_f64().unwrap_or_else(|| panic!("{name}: {took}"));
+    let number = |name: &str| took[name].as_f64().expect("a number");
     Took { micros: number("micros"), p99: number("p99"), cpu: took["cpu"].as_f64().unwrap_or_default() }
 }
 
