@@ -76,9 +76,25 @@ impl Caller {
     /// # Errors
     /// As [`Caller::process`].
     pub fn looked_at(&self, look: Look) -> Result<Arc<PinnedProcess>, ProcessGone> {
+        self.checked(|process| process.still_same(look))
+    }
+
+    /// The pinned process, which still runs: enough to begin something for it. Whoever tells it what came of that looks at it
+    /// again before.
+    ///
+    /// # Errors
+    /// As [`Caller::process`], but for what it has become.
+    pub fn running(&self) -> Result<Arc<PinnedProcess>, ProcessGone> {
+        self.checked(PinnedProcess::still_runs)
+    }
+
+    fn checked(
+        &self,
+        check: impl FnOnce(&PinnedProcess) -> Result<(), ProcessGone>,
+    ) -> Result<Arc<PinnedProcess>, ProcessGone> {
         let result = self.pin_or_find().and_then(|(process, just_checked)| {
             if !just_checked {
-                process.still_same(look)?;
+                check(&process)?;
             }
             Ok(process)
         });

@@ -219,6 +219,15 @@ impl PinnedProcess {
         Ok(line)
     }
 
+    /// Whether it still runs, whatever it has become: the first look before something is done for it. Nothing is handed out
+    /// because of it; that takes [`PinnedProcess::still_same`] after.
+    ///
+    /// # Errors
+    /// [`ProcessGone`] if it exited.
+    pub fn still_runs(&self) -> Result<(), ProcessGone> {
+        self.check_alive()
+    }
+
     /// The cheap check before every answer (see the list at the top of this file).
     ///
     /// # Errors

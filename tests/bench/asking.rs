@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::gating::{Calls, GATE, Gated, TOOLS_WORD, asked_at, measure};
-use crate::process::{SAMPLES, cpu};
+use crate::process::SAMPLES;
 use crate::report::{Bar, Report, median};
 
 /// This binary as the client.
@@ -78,12 +78,10 @@ pub async fn run(report: &Report) {
     gated.add(&format!("gate add mcp {GATE} -- {} {TOOLS_WORD}", itself.display())).await;
     let (mut micros, mut p99, mut of_a_core) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
-        let before = cpu(gated.agent());
         let took = gated.took(&itself, CLIENT_WORD).await;
-        let spent = cpu(gated.agent()) - before;
         micros.push(took.micros);
         p99.push(took.p99);
-        of_a_core.push(f64::from(asked_at(RATE)) / spent.as_secs_f64());
+        of_a_core.push(f64::from(asked_at(RATE)) / took.cpu);
     }
     report.plain(
         "decision over the socket, JSON: a core of the agent",

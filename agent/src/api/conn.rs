@@ -31,8 +31,8 @@ use crate::limits::{
 };
 use crate::peer::PeerStream;
 
-/// The one method whose request is a stream.
-const HOLD: &str = "/avouch.run.v1.Run/Hold";
+/// The methods whose request is a stream.
+const LASTING: [&str; 2] = ["/avouch.run.v1.Run/Hold", "/avouch.run.v1.Run/Asks"];
 
 /// Accepts and serves until `stop`; then callers have a while to take their last answer, but not for ever.
 pub async fn serve(incoming: Incoming, routes: Routes, stop: Stop) {
@@ -67,7 +67,7 @@ pub async fn connection(stream: PeerStream, routes: Routes, stop: Stop) {
     let caller = stream.caller().clone();
     let service = service_fn(move |request: Request<Received>| {
         // A run is a request that lasts; all others are whole at once.
-        let lasts = request.uri().path() == HOLD;
+        let lasts = LASTING.contains(&request.uri().path());
         let mut request =
             request.map(|body| if lasts { Body::new(body) } else { Body::new(Prompt::new(body)) });
         request.extensions_mut().insert(caller.clone());

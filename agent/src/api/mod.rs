@@ -5,6 +5,7 @@
 mod access;
 mod admin;
 mod answer;
+mod asks;
 mod beside;
 mod codec;
 mod conn;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use avouch_attestors::process::Look;
 use avouch_domain::SpiffeId;
 use avouch_proto::run_v1 as wire;
 use avouch_proto::run_v1::hold_request::Step as Said;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::asks::{Answers, Asks};
 use super::status::Refusal;
 use super::{Stop, gates};
 use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, REFUSALS_MAX, TASK_TOOLS_MAX};
@@ -50,6 +52,7 @@ pub(super) fn caller_of<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> 
 #[tonic::async_trait]
 impl Run for RunApi {
     type HoldStream = ReceiverStream<Result<wire::HoldResponse, Status>>;
+    type AsksStream = Answers;
 
     async fn who_am_i(
         &self,
@@ -99,6 +102,19 @@ impl Run for RunApi {
             tracing::debug!(subsystem_name = "runs", pid = caller.pid, why, "Run ended");
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn asks(
+        &self,
+        request: Request<Streaming<wire::Ask>>,
+    ) -> Result<Response<Self::AsksStream>, Status> {
+        let caller = caller_of(&request)?;
+        if !*self.ready.borrow() {
+            return Err(Refusal::NotSynced.into());
+        }
+        let gates = self.runs.gates_of(&caller).map_err(|e| no_token(&e.into()))?;
+        let asks = Asks { gates, questions: request.into_inner(), stop: self.stop.clone() };
+        Ok(Response::new(Answers::to(asks)))
     }
 
     async fn task_token(
@@ -212,13 +228,13 @@ async fn held(
         };
         match said {
             Ok(Some(wire::HoldRequest { step: Some(Said::Ask(ask)) })) => {
-                // Who asks must be who began.
-                if caller.process().is_err() {
+                // Who asks must be who began; which run that is rests on no groups.
+                if caller.still_same(Look::ButGroups).is_err() {
                     break ("changed", Err(Refusal::ProcessChanged.into()));
                 }
                 let number = ask.number;
                 let answer = match question(ask) {
-                    Some(question) => wire_answer(number, &running.decide(&question).await),
+                    Some(question) => wire_answer(number, running.decide(&question).await),
                     None => break ("nonsense", Err(Status::invalid_argument("a parameter has no value"))),
                 };
                 if replies.send(Ok(step(Say::Answer(answer)))).await.is_err() {
@@ -237,7 +253,7 @@ async fn held(
 }
 
 /// `None` if a parameter has no value.
-fn question(ask: wire::Ask) -> Option<Question> {
+pub(super) fn question(ask: wire::Ask) -> Option<Question> {
     let params = ask.params.into_iter().map(|(name, value)| {
         let value = match value.kind? {
             Kind::Long(number) => Param::Long(number),
@@ -256,14 +272,14 @@ fn question(ask: wire::Ask) -> Option<Question> {
     })
 }
 
-fn wire_answer(number: u64, answer: &Answer) -> wire::Answer {
+pub(super) fn wire_answer(number: u64, answer: Answer) -> wire::Answer {
     wire::Answer {
         number,
         outcome: answer.outcome.to_owned(),
         reason: answer.reason.to_owned(),
-        text: answer.text.clone(),
-        limits: answer.limits.clone(),
+        text: answer.text,
+        limits: answer.limits,
         record: answer.record,
-        request: answer.request.clone(),
+        request: answer.request,
     }
 }

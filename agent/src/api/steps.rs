@@ -1,8 +1,9 @@
-//! A stream made of one async step after the other; no task and no channel behind it.
+//! A stream made of one async step after the other; no task and no channel behind it. And work that goes on without whoever
+//! waits for it.
 //!
 //! A step runs only when the connection can take another message, so nothing stale waits in a queue (WA-53).
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -50,5 +51,44 @@ impl<S: Step> Stream for Steps<S> {
                 Poll::Ready(Some(Err(status)))
             }
         }
+    }
+}
+
+/// Goes on if whoever waits for it leaves: what is counted is also recorded. Most is done without waiting for anybody, and
+/// needs no task of its own for that. `None`: it ended early.
+pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let mut work = Box::pin(work);
+    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => tokio::spawn(work).await.ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_goes_on_when_nobody_waits_for_it_any_more() {
+        let (go, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (going, telling) = (go.clone(), done.clone());
+        let mut work = Box::pin(to_its_end(async move {
+            going.notified().await;
+            telling.notify_one();
+        }));
+        let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_ready())).await;
+        assert!(!first, "it waits");
+        drop(work);
+        go.notify_one();
+        done.notified().await;
+    }
+
+    #[tokio::test]
+    async fn what_does_not_wait_is_done_at_once() {
+        assert_eq!(to_its_end(async { 7 }).await, Some(7));
     }
 }

@@ -11,10 +11,10 @@ use avouch_rules::Task;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
 use super::asking::{Asking, Given};
 use super::deciding::{Answer, Question, Wearer, unkept};
 use super::refused::Refused;
+use super::{Followed, Parts};
 use crate::limits::REFUSALS_MAX;
 use crate::upstream::Governed;
 
@@ -48,6 +48,8 @@ pub(super) struct Desk {
     pub worn_out: CancellationToken,
     /// The run is over.
     pub ended: CancellationToken,
+    /// Whether the identity may run here, for whoever asks beside the supervisor's line.
+    pub followed: tokio::sync::Mutex<Followed>,
 }
 
 /// What is known when a run begins.
@@ -57,6 +59,7 @@ pub(super) struct Opening {
     pub tools: BTreeSet<String>,
     pub calls: u32,
     pub asked_at: Tick,
+    pub followed: Followed,
 }
 
 impl std::fmt::Debug for Desk {
@@ -67,7 +70,7 @@ impl std::fmt::Debug for Desk {
 
 impl Desk {
     pub(super) fn new(identity: Governed, opening: Opening) -> Self {
-        let Opening { task, instance, tools, calls, asked_at } = opening;
+        let Opening { task, instance, tools, calls, asked_at, followed } = opening;
         Self {
             identity: identity.name.clone(),
             task,
@@ -81,6 +84,7 @@ impl Desk {
             refused: Mutex::default(),
             worn_out: CancellationToken::new(),
             ended: CancellationToken::new(),
+            followed: followed.into(),
         }
     }
 

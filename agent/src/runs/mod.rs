@@ -299,10 +299,12 @@ impl Runs {
         let Some(identity) = told.identity else { return Err(BeginError::NotInForce(name)) };
         // Who has heard that rules are in force finds them in force.
         let _ = timeout(RULES_WAIT, self.0.parts.rules.reached(told.rules_number)).await;
-        let mut feed = self.0.parts.supply.subscribe(selectors, Want::Bundles).await;
-        if feed.next().await.is_none_or(|update| update.matched == 0) {
+        let mut followed =
+            Followed::new(self.0.parts.supply.subscribe(selectors.clone(), Want::Bundles).await);
+        if !followed.begins().await {
             return Err(BeginError::NotInForce(name));
         }
+        let beside = Followed::new(self.0.parts.supply.subscribe(selectors, Want::Bundles).await);
         let code = {
             let (process, paths) = (process.clone(), wanted.code.clone());
             let read = tokio::task::spawn_blocking(move || code_of(&process, &paths)).await;
@@ -328,10 +330,11 @@ impl Runs {
             tools: wanted.tools.iter().cloned().collect(),
             calls: calls_left,
             asked_at,
+            followed: beside,
         };
         let desk = Arc::new(Desk::new(identity.clone(), opening));
         let mut running =
-            Running { runs: self.clone(), root, uid, desk, identity, code, feed, gone: false, told: false };
+            Running { runs: self.clone(), root, uid, desk, identity, code, followed, told: false };
         running.record_start(uid, wanted.confined).await.map_err(BeginError::Record)?;
         self.0.table.lock().desks.insert(root, running.desk.clone());
         Ok(running)
@@ -373,13 +376,25 @@ impl Runs {
 }
 
 /// Whether a run may go on, as the middle says.
-struct Followed<'a> {
-    feed: &'a mut dyn Feed,
+struct Followed {
+    feed: Box<dyn Feed>,
     /// Nothing matches any more.
-    gone: &'a mut bool,
+    gone: bool,
 }
 
-impl Standing for Followed<'_> {
+impl Followed {
+    fn new(feed: Box<dyn Feed>) -> Self {
+        Self { feed, gone: false }
+    }
+
+    /// Waits for the first word; false if it may not.
+    async fn begins(&mut self) -> bool {
+        self.gone = self.feed.next().await.is_none_or(|update| update.matched == 0);
+        !self.gone
+    }
+}
+
+impl Standing for Followed {
     async fn is_over(&mut self) -> bool {
         tokio::select! {
             biased;
@@ -389,8 +404,8 @@ impl Standing for Followed<'_> {
     }
 
     async fn over(&mut self) {
-        while !*self.gone {
-            *self.gone = self.feed.next().await.is_none_or(|update| update.matched == 0);
+        while !self.gone {
+            self.gone = self.feed.next().await.is_none_or(|update| update.matched == 0);
         }
     }
 }
@@ -431,9 +446,7 @@ pub struct Running {
     desk: Arc<Desk>,
     identity: Governed,
     pub code: CodeDigest,
-    feed: Box<dyn Feed>,
-    /// The identity may not run here any more.
-    gone: bool,
+    followed: Followed,
     /// Its end is recorded.
     told: bool,
 }
@@ -479,13 +492,12 @@ impl Running {
 
     /// Resolves when the identity may not run here any more.
     pub async fn withdrawn(&mut self) {
-        Followed { feed: &mut *self.feed, gone: &mut self.gone }.over().await;
+        self.followed.over().await;
     }
 
     /// Decides, counts and records.
     pub async fn decide(&mut self, question: &Question) -> Answer {
-        let Self { runs, desk, feed, gone, .. } = self;
-        desk.decide(&runs.0.parts, question, &mut Followed { feed: &mut **feed, gone }).await
+        self.desk.decide(&self.runs.0.parts, question, &mut self.followed).await
     }
 
     /// Resolves when it was refused so often that it is to end.

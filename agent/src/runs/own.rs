@@ -3,14 +3,13 @@
 //! Never for a process that is in no run, nor for a run that has ended meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use avouch_attestors::ProcessGone;
 use avouch_attestors::process::Look;
+use avouch_attestors::{PinnedProcess, ProcessGone};
 use avouch_domain::{Code, SpiffeId};
 
 use super::desk::{Desk, Standing};
-use super::{Answer, Found, Inner, Question, Runs, selectors};
+use super::{Answer, Found, Question, Runs};
 use crate::peer::Caller;
 
 /// Why nothing is decided for a caller.
@@ -24,34 +23,30 @@ pub enum NoRun {
     Gone(#[from] ProcessGone),
 }
 
-/// A run whose stops somebody else hears of: here it is looked up.
-struct LookedUp<'a> {
-    inner: &'a Inner,
-    desk: &'a Desk,
-    uid: u32,
-}
+/// A run whose end its supervisor's line brings; whether the identity was stopped is looked up here.
+struct Seen<'a>(&'a OwnCode);
 
-impl Standing for LookedUp<'_> {
+impl Standing for Seen<'_> {
     async fn is_over(&mut self) -> bool {
-        let Some(selectors) = selectors(&self.desk.identity, self.uid) else { return true };
-        self.desk.ended.is_cancelled()
-            || !self.inner.parts.supply.names(&selectors).await.contains(&self.desk.identity)
+        let desk = &self.0.desk;
+        // Nobody holds the lock for longer than a look takes.
+        desk.ended.is_cancelled() || desk.followed.lock().await.is_over().await
     }
 
     async fn over(&mut self) {
-        self.desk.ended.cancelled().await;
+        // The server is asked for nobody who has become another: what it gives would be used up.
+        if self.0.still_there().is_ok() {
+            self.0.desk.ended.cancelled().await;
+        }
     }
 }
 
-/// A process of a live run that asks for itself.
-#[derive(Debug)]
+/// A process of a live run that asks for itself, or for the gates of the run that it holds.
+#[derive(Clone, Debug)]
 pub struct OwnCode {
     runs: Runs,
     caller: Arc<Caller>,
     desk: Arc<Desk>,
-    uid: u32,
-    /// Nothing was decided since it was looked at.
-    fresh: AtomicBool,
 }
 
 impl OwnCode {
@@ -67,43 +62,70 @@ impl OwnCode {
         &self.desk.task
     }
 
+    /// Resolves when the run has ended.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<'_> {
+        self.desk.ended.cancelled()
+    }
+
     /// Decides; counted, recorded and stopped as what the run's gates ask.
     ///
     /// # Errors
     /// [`NoRun`] if the caller or the run is gone, or has gone meanwhile; then nothing may be told.
     pub async fn decide(&self, question: &Question) -> Result<Answer, NoRun> {
-        // Nothing is counted or used up for whoever is not there to hear it.
-        if !self.fresh.swap(false, Ordering::Relaxed) {
-            self.runs.still_at(&self.caller, &self.desk)?;
+        // Nothing is counted for whoever is not there to hear it. What it has become is looked at after, when there is
+        // something to tell.
+        self.caller.running()?;
+        if self.desk.ended.is_cancelled() {
+            return Err(NoRun::Outside);
         }
-        let mut standing = LookedUp { inner: &self.runs.0, desk: &self.desk, uid: self.uid };
-        let answer = self.desk.decide(&self.runs.0.parts, question, &mut standing).await;
-        self.runs.still_at(&self.caller, &self.desk)?;
+        let answer = self.desk.decide(&self.runs.0.parts, question, &mut Seen(self)).await;
+        self.still_there()?;
         Ok(answer)
+    }
+
+    fn still_there(&self) -> Result<(), NoRun> {
+        self.runs.still_at(&self.caller, &self.desk)
     }
 }
 
 impl Runs {
-    /// The caller as a process that asks for itself.
+    /// The caller as a process that asks for itself: it runs, and belongs to a live run. Whether it still is what it was when
+    /// it connected is looked at before it is told anything.
     ///
     /// # Errors
     /// [`NoRun`].
     pub fn own_code(&self, caller: &Arc<Caller>) -> Result<OwnCode, NoRun> {
-        let (desk, uid) = self.desk(caller)?;
-        Ok(OwnCode { runs: self.clone(), caller: caller.clone(), desk, uid, fresh: AtomicBool::new(true) })
+        let desk = self.desk_with(caller, &*caller.running()?)?;
+        Ok(OwnCode { runs: self.clone(), caller: caller.clone(), desk })
     }
 
-    /// The desk of the caller's run, which is live, and who runs it.
-    pub(super) fn desk(&self, caller: &Arc<Caller>) -> Result<(Arc<Desk>, u32), NoRun> {
+    /// The caller as the supervisor of a live run, which asks for its gates.
+    ///
+    /// # Errors
+    /// [`NoRun`] also for every other process of the run: what it says of a call is not the gate's word.
+    pub fn gates_of(&self, caller: &Arc<Caller>) -> Result<OwnCode, NoRun> {
+        let desk = self.desk(caller)?;
+        match caller.in_run() {
+            Some([itself, root]) if itself == root => {
+                Ok(OwnCode { runs: self.clone(), caller: caller.clone(), desk })
+            }
+            _ => Err(NoRun::Outside),
+        }
+    }
+
+    /// The desk of the caller's run, which is live.
+    pub(super) fn desk(&self, caller: &Arc<Caller>) -> Result<Arc<Desk>, NoRun> {
         // Which run it belongs to rests on no groups.
-        let process = caller.looked_at(Look::ButGroups)?;
-        let Found::In(root, run) = self.found(caller, &process)? else { return Err(NoRun::Outside) };
-        let desk = self.desk_of(&root).ok_or(NoRun::Outside)?;
-        Ok((desk, run.uid))
+        self.desk_with(caller, &*caller.looked_at(Look::ButGroups)?)
+    }
+
+    fn desk_with(&self, caller: &Arc<Caller>, process: &PinnedProcess) -> Result<Arc<Desk>, NoRun> {
+        let Found::In(root, _) = self.found(caller, process)? else { return Err(NoRun::Outside) };
+        self.desk_of(&root).ok_or(NoRun::Outside)
     }
 
     /// Still the caller of this desk: whoever asked must be there when it is told, and its run.
     pub(super) fn still_at(&self, caller: &Arc<Caller>, desk: &Arc<Desk>) -> Result<(), NoRun> {
-        if Arc::ptr_eq(desk, &self.desk(caller)?.0) { Ok(()) } else { Err(NoRun::Outside) }
+        if Arc::ptr_eq(desk, &self.desk(caller)?) { Ok(()) } else { Err(NoRun::Outside) }
     }
 }

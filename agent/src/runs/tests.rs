@@ -752,3 +752,44 @@ async fn values_are_read_by_the_rules_that_decide_and_what_can_not_be_meant_is_d
     let other = Question { kind: "File".into(), ..question("files/read_file") };
     assert_eq!(running.decide(&other).await.reason, "resource_type");
 }
+
+#[tokio::test]
+async fn only_the_root_of_a_run_asks_for_its_gates() {
+    let rig = rig();
+    let child = Child::start();
+    assert!(matches!(rig.runs.gates_of(&myself()), Err(NoRun::Outside)));
+    let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    assert!(matches!(rig.runs.gates_of(&child.caller()), Err(NoRun::Outside)), "its word is not the gate's");
+    let gates = rig.runs.gates_of(&myself()).unwrap();
+    assert!(gates.decide(&question("files/read_file")).await.unwrap().goes_on);
+    let (last, _) = rig.book.notes.lock().last().unwrap().clone();
+    assert!(last.detail.iter().all(|(name, _)| *name != "asked_by"), "{last:?}");
+    rig.middle.entitled.send_replace(0);
+    assert_eq!(gates.decide(&question("files/read_file")).await.unwrap().reason, "not_in_force");
+    running.end("test").await;
+    gates.ended().await;
+    assert!(matches!(gates.decide(&question("files/read_file")).await, Err(NoRun::Outside)));
+}
+
+#[tokio::test]
+async fn who_becomes_another_program_meanwhile_hears_nothing_and_uses_nothing_up() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::{Command, Stdio};
+    let rig = rig();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo ready; read go; exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Child(shell.spawn().unwrap());
+    let mut said = BufReader::new(child.0.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let _running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let itself = rig.runs.own_code(&child.caller()).unwrap();
+    child.0.stdin.as_mut().unwrap().write_all(b"go\necho of cat\n").unwrap();
+    line.clear();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "echo of cat\n", "cat runs now");
+    *rig.people.uses.lock() = 1;
+    let read = Question { unlimited: false, ..own("telemetry.read", "telemetry/requests") };
+    assert!(matches!(itself.decide(&read).await, Err(NoRun::Gone(_))));
+    assert_eq!((*rig.people.uses.lock(), rig.people.asked.lock().len()), (1, 0));
+}

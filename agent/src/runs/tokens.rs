@@ -41,7 +41,7 @@ impl Runs {
     /// # Errors
     /// [`TokenError`]; then no token was given.
     pub async fn task_token(&self, caller: &Arc<Caller>, resource: &str) -> Result<SignedToken, TokenError> {
-        let (desk, _) = self.desk(caller)?;
+        let desk = self.desk(caller)?;
         let parts = &self.0.parts;
         let known = parts.rules.current().is_some_and(|held| held.rules.catalogue().get(resource).is_some());
         if !known {

@@ -52,6 +52,7 @@ impl Host {
         let (gates, (stop, stopped)) = (gates.collect::<Gates>(), oneshot::channel::<()>());
         let doors = doors(&gates, &folder)?;
         let variables = doors.iter().flat_map(Door::variables).collect();
+        let beside = hold.clone();
         let decider = Arc::new(RunDecider { hold });
         let (tell, ended) = oneshot::channel();
         // A thread of its own: whatever the command does to its gates, the supervisor hears of a stop and ends it.
@@ -59,6 +60,7 @@ impl Host {
             let served = Builder::new_current_thread().enable_all().build().and_then(|runtime| {
                 runtime.block_on(async {
                     let listener = UnixListener::from_std(listener)?;
+                    tokio::spawn(async move { beside.ask_here().await });
                     let (stopping, stop) = watch::channel(false);
                     let mut also = stop.clone();
                     let stop_of =

@@ -1,9 +1,11 @@
-//! The line to the node agent: one stream for as long as the run lasts, opened anew when the node agent starts again.
+//! The line to the node agent: one stream for as long as the run lasts, opened anew when the node agent starts again. Gates ask
+//! beside it where they can.
 //!
 //! Never lets a question wait for a node agent that is away: it is answered with a denial at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_proto::run_v1 as wire;
@@ -16,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use zeroize::Zeroize as _;
 
+use super::asks::Asks;
 use crate::exit::{DENIED, UNREACHABLE};
 use crate::failure::Failure;
 use crate::gate::wire::AWAY;
@@ -23,9 +26,9 @@ use crate::verbs::VerbError;
 use crate::verbs::channel::connect;
 
 /// Questions on their way to the node agent.
-const ASKS_WAITING: usize = 64;
+pub(super) const ASKS_WAITING: usize = 64;
 /// Pause between two attempts to reach a node agent that went away.
-const AGAIN_AFTER: Duration = Duration::from_millis(200);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// What the node agent says to a question.
 pub type Answer = wire::Answer;
@@ -43,10 +46,18 @@ enum Want {
 }
 
 /// Handle to the line. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hold {
     wants: mpsc::Sender<Want>,
     lost: watch::Receiver<Option<Lost>>,
+    socket: Arc<Path>,
+    asks: Arc<Asks>,
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Want {
@@ -62,16 +73,26 @@ impl Hold {
         let (wants, queue) = mpsc::channel(ASKS_WAITING);
         let (tell, lost) = watch::channel(None);
         tokio::spawn(keep(line, socket.to_owned(), begin, queue, tell));
-        Ok((Self { wants, lost }, begun))
+        Ok((Self { wants, lost, socket: socket.into(), asks: Arc::default() }, begun))
     }
 
     /// Asks whether something may be done.
     pub async fn ask(&self, ask: wire::Ask) -> Answer {
+        let ask = match self.asks.send(ask).await {
+            Ok(answer) => return answer.await.unwrap_or_else(|_| away()),
+            Err(ask) => ask,
+        };
         let (reply, answer) = oneshot::channel();
         if self.wants.send(Want::Ask(Box::new(ask), reply)).await.is_err() {
             return away();
         }
         answer.await.unwrap_or_else(|_| away())
+    }
+
+    /// Keeps a stream for what is asked beside the line, so that no other thread is woken for it. Awaited where the gates are
+    /// served, until they are no more.
+    pub(super) async fn ask_here(&self) {
+        self.asks.keep(&self.socket).await;
     }
 
     /// Reports a tool that is not what it was.

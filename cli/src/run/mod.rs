@@ -3,6 +3,7 @@
 //! The node agent sees this process as the root of the run: whatever descends from it belongs to the identity and gets
 //! no other. Never decides anything itself; it holds the line to the node agent on which its gates ask.
 
+mod asks;
 mod child;
 pub(crate) mod code;
 mod confine;

@@ -1,6 +1,7 @@
 //! The base rules: compiled in, in force for every request, and neither removed nor asked away.
 //!
-//! A folder only narrows what these leave. Never carries `@ask`: no yes of anybody goes beyond them.
+//! A folder only narrows what these leave. Never carries `@ask`: no yes of anybody goes beyond them. They stand twice: one by
+//! one, so that a denial has a name, and drawn together, so that what they let pass costs one rule and not nine.
 
 use crate::reason::Reason;
 
@@ -70,3 +71,20 @@ pub(crate) const RULES: [BaseRule; 9] = [
         reason: Reason::Tools,
     },
 ];
+
+/// The ID of [`TOGETHER`].
+pub(crate) const TOGETHER_ID: &str = "base.together";
+
+/// Denies what any of [`RULES`] denies, and can't be evaluated where the first of them that counts can't.
+pub(crate) const TOGETHER: &str = "forbid (principal, action, resource) when {
+    !principal.active
+    || !(context.now < principal.ends)
+    || !principal.owner_active
+    || (context.worn_by_ai_agent && !(principal is AiAgent))
+    || !(principal.environment == resource.environment)
+    || !principal.domains.contains(resource.domain)
+    || resource.sensitivity > principal.max_sensitivity
+    || (principal is AiAgent && !(context has task && context.task.calls_left > 0))
+    || (principal is AiAgent && context has task
+        && !(context.task.tools.isEmpty() || context.task.tools.contains(resource.name)))
+};";

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cedar_policy::{Authorizer, Decision as Verdict, Entities, Policy, PolicyId, Request, Response};
+use cedar_policy::{Authorizer, Decision as Verdict, Policy, PolicyId, PolicySet, Request, Response};
 
 use crate::base;
 use crate::catalogue::{Catalogue, Resource};
@@ -323,8 +323,14 @@ impl Rules {
         caller: &Caller<'_>,
         act: &Act<'_>,
     ) -> Decision {
-        let evaluate = |caller: &Caller<'_>| self.evaluate(slice, target, guarded, caller, act);
-        let Ok(found) = evaluate(caller) else { return Decision::deny(Reason::PolicyError, Vec::new()) };
+        let evaluate = |caller: &Caller<'_>| self.evaluate(slice, &slice.rules, target, guarded, caller, act);
+        // What is allowed has no name of a base rule to tell; whatever is not is evaluated rule by rule.
+        let first = self.evaluate(slice, &slice.first, target, guarded, caller, act);
+        let found = match first {
+            Ok(found) if found.allowed && found.failed.is_empty() => Ok(found),
+            _ => evaluate(caller),
+        };
+        let Ok(found) = found else { return Decision::deny(Reason::PolicyError, Vec::new()) };
         if !found.failed.is_empty() {
             return Decision::deny(Reason::PolicyError, names(slice, &found.failed));
         }
@@ -365,6 +371,7 @@ impl Rules {
     fn evaluate(
         &self,
         slice: &Slice,
+        rules: &PolicySet,
         target: &Target,
         guarded: &Guarded,
         caller: &Caller<'_>,
@@ -374,9 +381,8 @@ impl Rules {
         let context = context(caller, act, guarded.irreversible)?;
         let request = Request::new(principal.uid(), guarded.uid.clone(), target.entity.uid(), context, None)
             .map_err(|e| BuildError::new("request", e))?;
-        let entities = Entities::from_entities([principal.clone(), target.entity.clone()], None)
-            .map_err(|e| BuildError::new("entities", e))?;
-        let response = self.authorizer.is_authorized(&request, &slice.rules, &entities);
+        let entities = caller.identity.beside(&target.entity)?;
+        let response = self.authorizer.is_authorized(&request, rules, &entities);
         let allowed = response.decision() == Verdict::Allow;
         let mut found = Evaluated {
             allowed,

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::str::FromStr as _;
+use std::sync::Arc;
 
 use avouch_domain::{SpiffeId, Timestamp};
 use cedar_policy::{
-    Context, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Expression,
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Expression,
 };
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use crate::limits::{PARAM_SET_MAX, PARAM_TEXT_MAX};
@@ -47,10 +49,18 @@ pub struct IdentityFacts {
 }
 
 /// An identity as decisions see it. Made anew when one of its facts changes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Identity {
     facts: IdentityFacts,
     pub(crate) entity: Entity,
+    /// Beside the resource that was asked about last: most ask about the same again and again.
+    last: Mutex<Option<(Arc<Entity>, Arc<Entities>)>>,
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { facts: self.facts.clone(), entity: self.entity.clone(), last: Mutex::default() }
+    }
 }
 
 impl Identity {
@@ -72,7 +82,22 @@ impl Identity {
         };
         let name = uid(type_name(facts.kind), facts.name.as_str())?;
         let entity = Entity::new(name, attributes, parents).map_err(|e| BuildError::new(step, e))?;
-        Ok(Self { facts, entity })
+        Ok(Self { facts, entity, last: Mutex::default() })
+    }
+
+    /// The identity and a resource, as an evaluation wants them.
+    pub(crate) fn beside(&self, resource: &Arc<Entity>) -> Result<Arc<Entities>, BuildError> {
+        let mut last = self.last.lock();
+        if let Some((known, entities)) = &*last
+            && Arc::ptr_eq(known, resource)
+        {
+            return Ok(entities.clone());
+        }
+        let both = [self.entity.clone(), Entity::clone(resource)];
+        let both = Entities::from_entities(both, None).map_err(|e| BuildError::new("entities", e))?;
+        let entities = Arc::new(both);
+        *last = Some((resource.clone(), entities.clone()));
+        Ok(entities)
     }
 
     /// What it was made of.

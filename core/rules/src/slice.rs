@@ -4,19 +4,21 @@
 //! at load for each (kind, action, type of resource) that the catalogue has, and a decision evaluates its own set only. A
 //! rule is left out of a slice only if its scope (`principal is`, `action ==`, `resource is` and their like) can't hold
 //! there; Cedar judges the scope before the conditions, so that a rule left out would neither have matched nor failed.
-//! Slices with the same rules are one. Base rules stand in every slice that their kind reaches.
+//! Slices with the same rules are one. Base rules stand in every slice that their kind reaches, and drawn together in the
+//! set that is evaluated first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use cedar_policy::{Entity, EntityUid, PolicyId, PolicySet, RestrictedExpression as Expression};
+use cedar_policy::{Entity, EntityUid, Policy, PolicyId, PolicySet, RestrictedExpression as Expression};
 
+use crate::base;
 use crate::catalogue::{Catalogue, Resource};
 use crate::folder::Finding;
 use crate::limit::Limits;
 use crate::limits::SLICED_MAX;
 use crate::request::{BuildError, environment, uid};
-use crate::rule::{Does, Rule, Scope};
+use crate::rule::{Does, Origin, Rule, Scope};
 use crate::words::{Kind, Who};
 
 /// What a decision needs to know of a rule that determined it.
@@ -36,6 +38,9 @@ pub(crate) struct Mark {
 #[derive(Debug, Default)]
 pub(crate) struct Slice {
     pub rules: PolicySet,
+    /// The same with the base rules drawn together: what it allows without a failure, `rules` allow by the same permits. What
+    /// else comes of it says nothing.
+    pub first: PolicySet,
     pub limits: PolicySet,
     /// One of its permits asks for a grant.
     pub grant: bool,
@@ -43,9 +48,22 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
-    fn new<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Result<Self, BuildError> {
+    fn new<'a>(
+        rules: impl IntoIterator<Item = &'a Rule>,
+        together: Option<&Policy>,
+    ) -> Result<Self, BuildError> {
         let mut slice = Self::default();
+        let add = |set: &mut PolicySet, policy: &Policy| {
+            set.add(policy.clone()).map_err(|e| BuildError::new("slice", e))
+        };
+        if let Some(policy) = together {
+            add(&mut slice.first, policy)?;
+        }
         for rule in rules {
+            let drawn = rule.origin == Origin::Base && together.is_some();
+            if !drawn && !matches!(rule.does, Does::Limit(_)) {
+                add(&mut slice.first, &rule.policy)?;
+            }
             let (set, ask, limits) = match &rule.does {
                 Does::Limit(limits) => (&mut slice.limits, None, Some(Arc::new(limits.clone()))),
                 Does::Forbid { ask } => (&mut slice.rules, *ask, None),
@@ -54,7 +72,7 @@ impl Slice {
                     (&mut slice.rules, None, None)
                 }
             };
-            set.add(rule.policy.clone()).map_err(|e| BuildError::new("slice", e))?;
+            add(set, &rule.policy)?;
             let grant = rule.does == Does::Permit { grant: true };
             let mark = Mark { id: Arc::from(rule.id.as_str()), ask, grant, limits };
             slice.marks.insert(rule.policy.id().clone(), mark);
@@ -89,7 +107,7 @@ impl Guarded {
 /// A resource in its Cedar form, with its actions.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    pub entity: Entity,
+    pub entity: Arc<Entity>,
     pub actions: BTreeMap<String, Guarded>,
 }
 
@@ -116,7 +134,9 @@ impl Index {
     /// Sorts the rules into slices.
     pub fn new(catalogue: &Catalogue, rules: &[Rule]) -> Result<Self, NoIndex> {
         let scopes: Vec<_> = rules.iter().map(Rule::scope).collect();
-        let mut made = Slices { rules, scopes: &scopes, known: HashMap::new(), sliced: 0 };
+        let together = Policy::parse(Some(PolicyId::new(base::TOGETHER_ID)), base::TOGETHER);
+        let together = together.map_err(|e| BuildError::new("base", e))?;
+        let mut made = Slices { rules, scopes: &scopes, together, known: HashMap::new(), sliced: 0 };
         // By action and type: the resources of one type share their slices.
         let mut shared: HashMap<(&str, &str), [Arc<Slice>; Kind::ALL.len()]> = HashMap::new();
         for (action, types) in catalogue.actions() {
@@ -144,7 +164,9 @@ impl Index {
                 };
                 actions.insert(action.clone(), guarded);
             }
-            index.targets.insert(resource.id.clone(), Target { entity: entity(resource)?, actions });
+            index
+                .targets
+                .insert(resource.id.clone(), Target { entity: Arc::new(entity(resource)?), actions });
         }
         Ok(index)
     }
@@ -153,6 +175,7 @@ impl Index {
 struct Slices<'a> {
     rules: &'a [Rule],
     scopes: &'a [Scope],
+    together: Policy,
     /// By the places of its rules.
     known: HashMap<Vec<usize>, Arc<Slice>>,
     sliced: usize,
@@ -174,16 +197,17 @@ impl Slices<'_> {
             let next = "name kind, action and type in their scope: (principal is AiAgent, action == ..., resource is ...)";
             return Err(NoIndex::Finding(Finding::new("", None, "size", text, next)));
         }
-        let slice = Arc::new(Slice::new(places.iter().filter_map(|at| self.rules.get(*at)))?);
+        let sliced = places.iter().filter_map(|at| self.rules.get(*at));
+        let slice = Arc::new(Slice::new(sliced, Some(&self.together))?);
         self.known.insert(places, Arc::clone(&slice));
         Ok(slice)
     }
 }
 
-/// All rules in one slice, for comparison.
+/// All rules in one slice, each by itself, for comparison.
 #[cfg(test)]
 pub(crate) fn whole(rules: &[Rule]) -> Slice {
-    Slice::new(rules).unwrap()
+    Slice::new(rules, None).unwrap()
 }
 
 fn entity(resource: &Resource) -> Result<Entity, BuildError> {

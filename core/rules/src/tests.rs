@@ -133,6 +133,16 @@ fn no_base_rule_carries_an_annotation_but_its_id() {
 }
 
 #[test]
+fn the_base_rules_drawn_together_are_in_order_with_the_schema() {
+    let (schema, _) =
+        cedar_policy::Schema::from_cedarschema_str(&crate::schema::text(&starter().catalogue)).unwrap();
+    let policy = cedar_policy::Policy::parse(None, crate::base::TOGETHER).unwrap();
+    let set = cedar_policy::PolicySet::from_policies([policy]).unwrap();
+    let result = cedar_policy::Validator::new(schema).validate(&set, cedar_policy::ValidationMode::Strict);
+    assert!(result.validation_passed(), "{result}");
+}
+
+#[test]
 fn every_slice_holds_every_base_rule_of_its_kind() {
     let rules = starter();
     for target in rules.index.targets.values() {

@@ -423,6 +423,29 @@ pub mod run_client {
             req.extensions_mut().insert(GrpcMethod::new("avouch.run.v1.Run", "Hold"));
             self.inner.streaming(req, path, codec).await
         }
+        /// What the gates of a run ask, beside the stream that holds it and as long as that is open. The caller is the root of the
+        /// run. Answers come in the order of their questions.
+        pub async fn asks(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::Ask>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Answer>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/avouch.run.v1.Run/Asks");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("avouch.run.v1.Run", "Asks"));
+            self.inner.streaming(req, path, codec).await
+        }
         /// A token for one resource, for a process of a run. It costs a call of the task.
         pub async fn task_token(
             &mut self,
@@ -480,6 +503,18 @@ pub mod run_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::HoldRequest>>,
         ) -> std::result::Result<tonic::Response<Self::HoldStream>, tonic::Status>;
+        /// Server streaming response type for the Asks method.
+        type AsksStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Answer, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the gates of a run ask, beside the stream that holds it and as long as that is open. The caller is the root of the
+        /// run. Answers come in the order of their questions.
+        async fn asks(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::Ask>>,
+        ) -> std::result::Result<tonic::Response<Self::AsksStream>, tonic::Status>;
         /// A token for one resource, for a process of a run. It costs a call of the task.
         async fn task_token(
             &self,
@@ -637,6 +672,50 @@ pub mod run_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = HoldSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.run.v1.Run/Asks" => {
+                    #[allow(non_camel_case_types)]
+                    struct AsksSvc<T: Run>(pub Arc<T>);
+                    impl<T: Run> tonic::server::StreamingService<super::Ask>
+                    for AsksSvc<T> {
+                        type Response = super::Answer;
+                        type ResponseStream = T::AsksStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::Ask>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Run>::asks(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AsksSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -9,11 +9,12 @@ use hyper::body::{Bytes, Incoming as Received};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::{Access, Problem};
 use crate::api::listener::Incoming;
+use crate::api::steps::to_its_end;
 use crate::api::{Stop, conn};
 use crate::fair::{FairShare, Share};
 use crate::limits::{ACCESS_BODY_MAX, ACCESS_HEAD_MAX, REQUEST_ID_MAX, REQUEST_TIME_MAX};
@@ -70,14 +71,15 @@ async fn answer(
         Ok(share) => routed(access, caller, share, request).await,
         Err(error) => Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())),
     };
-    let (status, kind, value) = match answered {
-        Ok(value) => (StatusCode::OK, JSON, value),
+    let (status, kind, body) = match answered {
+        Ok(body) => (StatusCode::OK, JSON, body),
         Err(Problem { status, detail, .. }) => {
             let title = status.canonical_reason().unwrap_or_default();
-            (status, PROBLEM, json!({ "title": title, "status": status.as_u16(), "detail": detail }))
+            let body = json!({ "title": title, "status": status.as_u16(), "detail": detail });
+            (status, PROBLEM, body.to_string().into_bytes())
         }
     };
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, kind);
@@ -118,7 +120,7 @@ async fn routed(
     caller: &Arc<Caller>,
     share: Share,
     request: Request<Received>,
-) -> Result<Value, Problem> {
+) -> Result<Vec<u8>, Problem> {
     let route = Route::of(request.uri().path()).ok_or_else(|| {
         let detail = format!("expected {EVALUATION}, {EVALUATIONS} or {TASKS}TASK{TOKEN}");
         Problem::new(StatusCode::NOT_FOUND, detail)
@@ -128,8 +130,8 @@ async fn routed(
     }
     let body = whole(request.into_body()).await?;
     let (access, caller) = (access.clone(), caller.clone());
-    // Goes on if the caller hangs up: what is counted is also recorded.
-    let decided = tokio::spawn(async move {
+    // Goes on if the caller hangs up.
+    let decided = to_its_end(async move {
         let _share = share;
         match route {
             Route::One => access.evaluation(&caller, &body).await,
@@ -139,7 +141,7 @@ async fn routed(
     });
     decided
         .await
-        .unwrap_or_else(|_| Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "it was not decided")))
+        .unwrap_or_else(|| Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "it was not decided")))
 }
 
 /// The body, if it comes soon and is small.

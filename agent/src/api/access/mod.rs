@@ -8,9 +8,10 @@ mod shapes;
 
 use std::sync::Arc;
 
+use avouch_attestors::process::Look;
 use avouch_domain::{Presented, SpiffeId};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tonic::{Code, Status};
 
 pub(super) use http::serve;
@@ -78,12 +79,23 @@ enum Asker {
 }
 
 impl Access {
-    async fn evaluation(&self, caller: &Arc<Caller>, body: &[u8]) -> Result<Value, Problem> {
-        let asker = self.asker(caller)?;
-        Ok(json!(self.verdict(caller, &asker, &Evaluation::read(body)?).await?))
+    async fn evaluation(&self, caller: &Arc<Caller>, body: &[u8]) -> Result<Vec<u8>, Problem> {
+        told(caller, self.one(caller, body).await)
     }
 
-    async fn evaluations(&self, caller: &Arc<Caller>, body: &[u8]) -> Result<Value, Problem> {
+    async fn one(&self, caller: &Arc<Caller>, body: &[u8]) -> Result<Vec<u8>, Problem> {
+        let asker = self.asker(caller)?;
+        written(&self.verdict(caller, &asker, &Evaluation::read(body)?).await?)
+    }
+
+    async fn evaluations(&self, caller: &Arc<Caller>, body: &[u8]) -> Result<Vec<u8>, Problem> {
+        let many = self.many(caller, body).await;
+        // Of some of them nothing was decided, so that nobody has looked.
+        still_same(caller)?;
+        many
+    }
+
+    async fn many(&self, caller: &Arc<Caller>, body: &[u8]) -> Result<Vec<u8>, Problem> {
         let asker = self.asker(caller)?;
         let asked = Evaluations::read(body)?;
         let mut verdicts = Vec::with_capacity(asked.list.len());
@@ -100,14 +112,18 @@ impl Access {
                 break;
             }
         }
-        match verdicts.pop() {
-            Some(one) if asked.alone => Ok(json!(one)),
-            last => Ok(json!({ "evaluations": verdicts.into_iter().chain(last).collect::<Vec<_>>() })),
+        match verdicts.as_slice() {
+            [one] if asked.alone => written(one),
+            _ => written(&json!({ "evaluations": verdicts })),
         }
     }
 
     /// A task token of the caller's own task.
-    async fn token(&self, caller: &Arc<Caller>, task: &str, body: &[u8]) -> Result<Value, Problem> {
+    async fn token(&self, caller: &Arc<Caller>, task: &str, body: &[u8]) -> Result<Vec<u8>, Problem> {
+        told(caller, self.signed(caller, task, body).await)
+    }
+
+    async fn signed(&self, caller: &Arc<Caller>, task: &str, body: &[u8]) -> Result<Vec<u8>, Problem> {
         #[derive(Deserialize)]
         struct Wanted {
             resource: String,
@@ -123,7 +139,7 @@ impl Access {
             return Err(Problem::new(::http::StatusCode::NOT_FOUND, detail));
         }
         let signed = self.runs.task_token(caller, &wanted.resource).await.map_err(|e| no_token(&e))?;
-        Ok(json!({ "token": *signed.token, "expires_at": signed.expires_at.secs() }))
+        written(&json!({ "token": *signed.token, "expires_at": signed.expires_at.secs() }))
     }
 
     fn asker(&self, caller: &Arc<Caller>) -> Result<Asker, Problem> {
@@ -132,7 +148,7 @@ impl Access {
         }
         match self.runs.own_code(caller) {
             Ok(own) => Ok(Asker::Own(own)),
-            Err(NoRun::Outside) => Ok(Asker::Other),
+            Err(NoRun::Outside) => still_same(caller).map(|()| Asker::Other),
             Err(NoRun::Gone(_)) => Err(Refusal::ProcessChanged.into()),
         }
     }
@@ -157,7 +173,7 @@ impl Access {
                 };
                 let answer = own.decide(&question).await;
                 let answer = answer.map_err(|e| Problem { last: true, ..no_token(&e.into()).into() })?;
-                Ok(Verdict::of(&answer, false))
+                Ok(Verdict::of(answer, false))
             }
             Asker::Other => self.of_another(caller, asked).await,
         }
@@ -187,15 +203,34 @@ impl Access {
             }
             Who::Shown(token) => {
                 let checked = self.gate.checked(caller, &question(token, false)).await?;
-                Ok(Verdict::of(&checked.answer, false))
+                Ok(Verdict::of(checked.answer, false))
             }
             Who::Named(name) => {
                 let name = SpiffeId::parse(name).ok();
                 let answer = self.gate.what_if(caller, name.as_ref(), &question("", true)).await?;
-                Ok(Verdict::of(&answer, true))
+                Ok(Verdict::of(answer, true))
             }
         }
     }
+}
+
+/// Nobody but the one who connected is told anything.
+fn still_same(caller: &Caller) -> Result<(), Problem> {
+    caller.still_same(Look::ButGroups).map_err(|_| Refusal::ProcessChanged.into())
+}
+
+/// What was decided was looked at before; a problem was not.
+fn told<T>(caller: &Caller, result: Result<T, Problem>) -> Result<T, Problem> {
+    if result.is_err() {
+        still_same(caller)?;
+    }
+    result
+}
+
+fn written(answer: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    let failed =
+        |e: serde_json::Error| Problem::new(::http::StatusCode::INTERNAL_SERVER_ERROR, e.to_string());
+    serde_json::to_vec(answer).map_err(failed)
 }
 
 /// A process of a run asks for nobody but itself.

@@ -256,37 +256,53 @@ fn text(what: &str, had: Option<String>, most: usize) -> Result<Arc<str>, Malfor
 #[derive(Debug, Serialize)]
 pub struct Verdict {
     pub decision: bool,
-    context: Map<String, Value>,
+    context: Told,
+}
+
+/// What is told beside it.
+#[derive(Debug, Default, Serialize)]
+struct Told {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    obligations: Option<[Value; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    what_if: bool,
 }
 
 impl Verdict {
     /// `what_if`: nothing of it is recorded, and nobody may act on it.
-    pub fn of(answer: &Answer, what_if: bool) -> Self {
-        let mut context = Map::new();
-        let mut put = |name: &str, value: Value| context.insert(name.to_owned(), value);
-        put("outcome", answer.outcome.into());
-        put("reason", answer.reason.into());
-        put("text", answer.text.clone().into());
-        put("rules", answer.rules_number.into());
-        if answer.record > 0 {
-            put("record", answer.record.into());
-        }
-        if !answer.request.is_empty() {
-            put("request", answer.request.clone().into());
-        }
-        if let Some(limits) = obligation(&answer.limits) {
-            put("obligations", json!([limits]));
-        }
-        if what_if {
-            put("what_if", true.into());
-        }
+    pub fn of(answer: Answer, what_if: bool) -> Self {
+        let context = Told {
+            error: None,
+            obligations: obligation(&answer.limits).map(|limits| [limits]),
+            outcome: Some(answer.outcome),
+            reason: Some(answer.reason),
+            record: (answer.record > 0).then_some(answer.record),
+            request: Some(answer.request).filter(|request| !request.is_empty()),
+            rules: Some(answer.rules_number),
+            text: Some(answer.text),
+            what_if,
+        };
         Self { decision: answer.goes_on, context }
     }
 
     /// One of a batch that could not be decided.
     pub fn failed(status: u16, message: &str) -> Self {
-        let error = json!({ "status": status, "message": message });
-        Self { decision: false, context: [("error".to_owned(), error)].into_iter().collect() }
+        let error = Some(json!({ "status": status, "message": message }));
+        Self { decision: false, context: Told { error, ..Told::default() } }
     }
 }
 
@@ -455,7 +471,7 @@ mod tests {
             record: 7,
             ..Answer::denied("allowed", String::new())
         };
-        let verdict = serde_json::to_value(Verdict::of(&allowed, false)).unwrap();
+        let verdict = serde_json::to_value(Verdict::of(allowed, false)).unwrap();
         assert_eq!(verdict["decision"], true);
         assert_eq!(
             (&verdict["context"]["record"], &verdict["context"]["what_if"]),
@@ -464,7 +480,7 @@ mod tests {
         let properties = &verdict["context"]["obligations"][0]["properties"];
         assert_eq!((&properties["max_rows"], &properties["fields"]), (&json!(1000), &json!(["level", "ts"])));
         assert_eq!((&properties["read_only"], &properties["ttl"]), (&json!(true), &Value::Null));
-        let denied = Verdict::of(&Answer::denied("no_rules", "no".into()), true);
+        let denied = Verdict::of(Answer::denied("no_rules", "no".into()), true);
         let denied = serde_json::to_value(denied).unwrap();
         assert_eq!((&denied["decision"], &denied["context"]["outcome"]), (&json!(false), &json!("deny")));
         assert_eq!(
