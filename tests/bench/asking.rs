@@ -81,6 +81,7 @@ pub async fn run(report: &Report) {
         let took = gated.took(&itself, CLIENT_WORD).await;
         micros.push(took.micros);
         p99.push(took.p99);
+        assert!(took.cpu > 0.0, "nothing was read of the node agent's CPU");
         of_a_core.push(f64::from(asked_at(RATE)) / took.cpu);
     }
     report.plain(

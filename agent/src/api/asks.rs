@@ -71,8 +71,18 @@ impl Asks {
         let Some(question) = question(ask) else {
             return Err(Status::invalid_argument("a parameter has no value"));
         };
+        let turn = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(Refusal::Stopping.into()),
+            () = self.gates.ended() => return Err(Status::cancelled("the run has ended")),
+            turn = self.gates.turn() => turn,
+        };
         let gates = self.gates.clone();
-        let decided = to_its_end(async move { gates.decide(&question).await }).await;
+        let decided = to_its_end(async move {
+            let _turn = turn;
+            gates.decide(&question).await
+        })
+        .await;
         let answer = decided.ok_or_else(|| Status::internal("it was not decided"))?;
         let answer = answer.map_err(|e| no_token(&e.into()))?;
         Ok(Some((self, wire_answer(number, answer))))

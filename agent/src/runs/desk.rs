@@ -4,11 +4,14 @@
 //! the identity was stopped, whoever hears of the stop first.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use avouch_attestors::process::ProcessKey;
 use avouch_domain::{Code, NodeEvent, Note, Presented, SpiffeId, Tick};
 use avouch_rules::Task;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Given};
@@ -50,6 +53,10 @@ pub(super) struct Desk {
     pub ended: CancellationToken,
     /// Whether the identity may run here, for whoever asks beside the supervisor's line.
     pub followed: tokio::sync::Mutex<Followed>,
+    /// The program that began the run: no other asks for its gates.
+    pub beginner: ProcessKey,
+    /// One question of the gates at a time is decided, however many streams they had.
+    pub gates_turn: Arc<Semaphore>,
 }
 
 /// What is known when a run begins.
@@ -60,6 +67,7 @@ pub(super) struct Opening {
     pub calls: u32,
     pub asked_at: Tick,
     pub followed: Followed,
+    pub beginner: ProcessKey,
 }
 
 impl std::fmt::Debug for Desk {
@@ -70,7 +78,7 @@ impl std::fmt::Debug for Desk {
 
 impl Desk {
     pub(super) fn new(identity: Governed, opening: Opening) -> Self {
-        let Opening { task, instance, tools, calls, asked_at, followed } = opening;
+        let Opening { task, instance, tools, calls, asked_at, followed, beginner } = opening;
         Self {
             identity: identity.name.clone(),
             task,
@@ -85,6 +93,8 @@ impl Desk {
             worn_out: CancellationToken::new(),
             ended: CancellationToken::new(),
             followed: followed.into(),
+            beginner,
+            gates_turn: Arc::new(Semaphore::new(1)),
         }
     }
 

@@ -331,6 +331,7 @@ impl Runs {
             calls: calls_left,
             asked_at,
             followed: beside,
+            beginner: process.key().clone(),
         };
         let desk = Arc::new(Desk::new(identity.clone(), opening));
         let mut running =

@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
-use avouch_attestors::process::Look;
+use avouch_attestors::process::{Look, ProcessKey};
 use avouch_attestors::{PinnedProcess, ProcessGone};
 use avouch_domain::{Code, SpiffeId};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::desk::{Desk, Standing};
 use super::{Answer, Found, Question, Runs};
@@ -67,6 +69,11 @@ impl OwnCode {
         self.desk.ended.cancelled()
     }
 
+    /// When no other question of the gates is being decided, also none of whose asker has left.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.desk.gates_turn.clone().acquire_owned().await.ok()
+    }
+
     /// Decides; counted, recorded and stopped as what the run's gates ask.
     ///
     /// # Errors
@@ -104,9 +111,13 @@ impl Runs {
     /// # Errors
     /// [`NoRun`] also for every other process of the run: what it says of a call is not the gate's word.
     pub fn gates_of(&self, caller: &Arc<Caller>) -> Result<OwnCode, NoRun> {
-        let desk = self.desk(caller)?;
+        let process = caller.looked_at(Look::ButGroups)?;
+        let desk = self.desk_with(caller, &process)?;
+        // The same process may have become another program since.
+        let image = |key: &ProcessKey| (key.pid, key.start_time, key.image, key.exe, key.uid, key.gid);
+        let same = image(process.key()) == image(&desk.beginner);
         match caller.in_run() {
-            Some([itself, root]) if itself == root => {
+            Some([itself, root]) if itself == root && same => {
                 Ok(OwnCode { runs: self.clone(), caller: caller.clone(), desk })
             }
             _ => Err(NoRun::Outside),

@@ -793,3 +793,23 @@ async fn who_becomes_another_program_meanwhile_hears_nothing_and_uses_nothing_up
     assert!(matches!(itself.decide(&read).await, Err(NoRun::Gone(_))));
     assert_eq!((*rig.people.uses.lock(), rig.people.asked.lock().len()), (1, 0));
 }
+
+#[tokio::test]
+async fn a_supervisor_that_becomes_another_program_asks_for_no_gates() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::{Command, Stdio};
+    let rig = rig();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo ready; read go; exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Child(shell.spawn().unwrap());
+    let mut said = BufReader::new(child.0.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let _running = rig.runs.begin(&child.caller(), wanted()).await.unwrap();
+    assert!(rig.runs.gates_of(&child.caller()).is_ok());
+    child.0.stdin.as_mut().unwrap().write_all(b"go\necho of cat\n").unwrap();
+    line.clear();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "echo of cat\n", "cat runs now");
+    assert!(matches!(rig.runs.gates_of(&child.caller()), Err(NoRun::Outside)));
+}
