@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+use avouch_credential::limits::PRESENTED_TOKEN_MAX;
 use avouch_domain::limits::REQUEST_TEXT_MAX;
 use avouch_proto::gate_v1::gate_client::GateClient;
 use avouch_proto::gate_v1::{CheckRequest, CheckResponse, Param};
@@ -21,7 +22,7 @@ use crate::out::Out;
 use crate::verbs::channel::{AGENT, dial};
 
 /// Longest token that is read, in bytes: as much as a node agent takes.
-const TOKEN_MAX: u64 = 16 * 1024;
+const TOKEN_MAX: u64 = PRESENTED_TOKEN_MAX as u64;
 /// Longest text that is shown to a person, in bytes.
 const SHOWN_MAX: u64 = REQUEST_TEXT_MAX as u64;
 /// How long an answer may take: the node agent may have to wait for the server, and for new rules.

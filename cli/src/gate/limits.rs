@@ -42,6 +42,8 @@ pub const CURSOR_MAX: usize = 8 * 1024;
 pub const LISTING_RESTARTS_MAX: u32 = 3;
 /// Longest time of a listing; a server that takes longer has hung.
 pub const LISTING_TIME_MAX: Duration = Duration::from_secs(30);
+/// Pause between two attempts to reach a node agent that went away.
+pub const AGENT_PAUSE: Duration = Duration::from_millis(200);
 /// Longest time of a decision for a run: it is local, or denied.
 pub const DECISION_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time in which a tool server must have started and listed its tools when a gate is added; a package manager
@@ -76,9 +78,6 @@ pub const CHECKS_MAX: usize = 120;
 pub const CHECK_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the node agent may take for the first X509-SVID of the gate.
 pub const SVID_TIME_MAX: Duration = Duration::from_secs(30);
-/// Pause between two attempts to reach a node agent that went away.
-pub const AGENT_PAUSE: Duration = Duration::from_millis(200);
-
 // The HTTP gate.
 
 /// Most connections to one HTTP gate; the next waits.

@@ -14,7 +14,8 @@ use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
-use super::hold::{AGAIN_AFTER, ASKS_WAITING, Answer};
+use super::hold::{ASKS_WAITING, Answer};
+use crate::gate::limits::AGENT_PAUSE;
 use crate::verbs::channel::connect;
 
 /// See the module.
@@ -63,7 +64,7 @@ impl Asks {
                 Err(Closed::Unknown) => return,
                 Err(Closed::Away) => {}
             }
-            sleep(AGAIN_AFTER).await;
+            sleep(AGENT_PAUSE).await;
         }
     }
 

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use avouch_proto::run_v1 as wire;
 use avouch_proto::run_v1::hold_request::Step as Say;
@@ -21,14 +20,13 @@ use zeroize::Zeroize as _;
 use super::asks::Asks;
 use crate::exit::{DENIED, UNREACHABLE};
 use crate::failure::Failure;
+use crate::gate::limits::AGENT_PAUSE;
 use crate::gate::wire::AWAY;
 use crate::verbs::VerbError;
 use crate::verbs::channel::connect;
 
 /// Questions on their way to the node agent.
 pub(super) const ASKS_WAITING: usize = 64;
-/// Pause between two attempts to reach a node agent that went away.
-pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// What the node agent says to a question.
 pub type Answer = wire::Answer;
@@ -226,7 +224,7 @@ async fn again(socket: &Path, begin: &wire::Begin, queue: &mut mpsc::Receiver<Wa
             Err(failure) if failure.code == DENIED => return Err(End::Lost(Lost { reason: failure.text })),
             Err(_) => {}
         }
-        let pause = tokio::time::sleep(AGAIN_AFTER);
+        let pause = tokio::time::sleep(AGENT_PAUSE);
         tokio::pin!(pause);
         loop {
             tokio::select! {
