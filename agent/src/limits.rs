@@ -190,6 +190,8 @@ pub const RULES_FILE_MAX: usize = 8 * 1024 * 1024;
 pub const RULES_SPREAD_EACH: Duration = Duration::from_micros(200);
 /// And within this at most.
 pub const RULES_SPREAD_MAX: Duration = Duration::from_secs(2);
+/// Days for which the arguments of a call can be looked up in its record.
+pub const SALT_DAYS: i64 = 90;
 /// Records that the server has not acknowledged, in bytes on disk: about a million. When it is full nothing more can be
 /// recorded, and what must be recorded is refused.
 pub const SPOOL_MAX: u64 = 512 * 1024 * 1024;

@@ -104,6 +104,10 @@ mod tests {
             self.names.lock().push(note.subject);
             Ok(1)
         }
+
+        fn veiled(&self, _: &str, _: &[&str]) -> Result<String, String> {
+            Err("nothing is asked".to_owned())
+        }
     }
 
     async fn settled() {

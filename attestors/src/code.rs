@@ -10,13 +10,11 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use avouch_domain::CodeDigest;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::limits::{CODE_BYTES_MAX, CODE_FILES_MAX, CODE_PATHS_MAX, HASH_CHUNK};
 use crate::process::{PinnedProcess, ProcessGone};
-
-/// SHA-256.
-pub type CodeDigest = [u8; 32];
 
 /// Why there is no digest.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +66,13 @@ fn digest(root: &Path, paths: &[String]) -> Result<CodeDigest, CodeError> {
         let below = below.ok_or_else(|| CodeError::Path(path.chars().take(256).collect()))?;
         reader.read(&root.join(below), path)?;
     }
-    let mut out = CodeDigest::default();
-    out.copy_from_slice(reader.context.finish().as_ref());
-    Ok(out)
+    Ok(CodeDigest(sum(reader.context)))
+}
+
+fn sum(context: Context) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(context.finish().as_ref());
+    out
 }
 
 struct Reader {
@@ -135,7 +137,7 @@ impl Reader {
         Ok(())
     }
 
-    fn content(&mut self, file: &mut File, shown: &str) -> Result<CodeDigest, CodeError> {
+    fn content(&mut self, file: &mut File, shown: &str) -> Result<[u8; 32], CodeError> {
         let mut context = Context::new(&SHA256);
         loop {
             let read = file
@@ -150,9 +152,7 @@ impl Reader {
             }
             context.update(self.buffer.get(..read).unwrap_or_default());
         }
-        let mut out = CodeDigest::default();
-        out.copy_from_slice(context.finish().as_ref());
-        Ok(out)
+        Ok(sum(context))
     }
 
     /// With its length, so that no two lists of parts read alike.

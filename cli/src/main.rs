@@ -163,6 +163,12 @@ enum Command {
     #[command(after_help = EXPLAIN_EXAMPLES)]
     /// Why a process gets a SPIFFE ID, or why it does not
     Explain(Explain),
+    #[command(after_help = rules::what_can::EXAMPLES)]
+    /// What an identity could be let do by the rules in force
+    WhatCan {
+        /// Its SPIFFE ID, or the last part of it
+        name: String,
+    },
     #[command(subcommand, disable_help_subcommand = true, after_help = RULES_EXAMPLES)]
     /// Who may do what with what: check a folder of rules, try requests against it, publish it
     Rules(RulesCommand),
@@ -290,6 +296,10 @@ fn run(Arguments { command, place }: Arguments, out: &mut Out) -> u8 {
         Command::Rules(RulesCommand::Folder(rules::Command::Try(request))) if request.is_in_force() => {
             let place = place.of_governance();
             on_runtime(out, async |out| rules::run_in_force(&request, &place, out).await)
+        }
+        Command::WhatCan { name } => {
+            let place = place.of_governance();
+            on_runtime(out, async |out| rules::what_can::run(name, &place, out).await)
         }
         Command::Rules(RulesCommand::Folder(command)) => rules::run(command, out),
         Command::Rules(RulesCommand::Published(verb)) => {

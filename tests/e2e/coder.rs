@@ -128,9 +128,14 @@ impl Scene {
 
     /// As [`Self::client`], in a run of another identity.
     pub async fn client_of(&self, identity: &str, more: &[&str]) -> Client {
+        self.client_at("files", identity, more).await
+    }
+
+    /// As [`Self::client_of`], whose server is another gate.
+    pub async fn client_at(&self, gate: &str, identity: &str, more: &[&str]) -> Client {
         let mut command = Command::new(binary("avouch"));
         command.args(self.places()).args(["run", identity]).args(more).arg("--");
-        command.arg(binary("avouch")).args(["gate", "mcp", "files"]);
+        command.arg(binary("avouch")).args(["gate", "mcp", gate]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -155,16 +160,27 @@ impl Client {
     }
 
     pub async fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.try_ask(method, params).await.expect("the gate is there")
+    }
+
+    /// As [`Self::ask`]; nothing once the gate is gone.
+    pub async fn try_ask(&mut self, method: &str, params: Value) -> Option<Value> {
         self.next += 1;
         let id = self.next;
-        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await;
+        let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        self.to.write_all(format!("{message}\n").as_bytes()).await.ok()?;
         loop {
-            let line = within("an answer of the gate", self.from.next_line()).await.unwrap();
-            let message: Value = serde_json::from_str(&line.expect("the gate is there")).unwrap();
+            let message = self.hear().await?;
             if message["id"] == id {
-                return message;
+                return Some(message);
             }
         }
+    }
+
+    /// The next message; nothing once the gate is gone, be it in the middle of a line.
+    pub async fn hear(&mut self) -> Option<Value> {
+        let line = within("a message of the gate", self.from.next_line()).await.ok()??;
+        serde_json::from_str(&line).ok()
     }
 
     /// What a call of `write_file` comes to: the text of its result.

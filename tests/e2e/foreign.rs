@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use avouch_proto::governance_v1::IdentityRequest;
+use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use avouch_tests::foreign::{Foreign, Manners};
 use avouch_tests::world::my_uid;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, entry, eventually};
+
+use crate::governed::{CODER, first_person, good};
 
 const WATCH: &str = "/avouch.watch.v1.Watch/";
 const SYNC: &str = "/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries";
@@ -79,6 +83,33 @@ async fn a_server_without_our_stream_delivers_the_same_within_one_sync_interval(
     assert_eq!(abroad.door.calls("/Follow"), 1, "the stream is not asked for at every turn");
     let token = abroad.agent.workload().await.jwt(&["x"], "").await.unwrap();
     assert_eq!(token[0].spiffe_id, "spiffe://example.org/two");
+}
+
+#[tokio::test]
+async fn an_agent_that_only_polls_loses_a_paused_identity_with_its_next_sync() {
+    let manners = Manners { unknown: vec![WATCH], ..Manners::default() };
+    let abroad = Abroad::start(manners, "1s").await;
+    first_person(&abroad.server).await;
+    good(&abroad.server, CODER).await;
+    abroad.grant("/test/coder").await;
+    let mut workload = abroad.agent.workload().await;
+    let mut stream = eventually("the first identity", async || {
+        let mut stream = workload.x509().await.ok()?;
+        stream.next().await.ok().map(|_| stream)
+    })
+    .await;
+    abroad.grant("/other").await;
+    stream.until("both identities", |m| m.svids.len() == 2).await;
+    let mut people = GovernanceClient::new(abroad.server.channel().await);
+    let before = abroad.door.calls("/SyncAuthorizedEntries");
+    let request = IdentityRequest { name: "coder".into() };
+    let paused = people.pause_identity(request).await.unwrap().into_inner();
+    let left = stream.until("the pause", |m| m.svids.len() == 1).await;
+    within_one_interval(&[abroad.door.calls("/SyncAuthorizedEntries") - before]);
+    assert_eq!(left.svids[0].spiffe_id, "spiffe://example.org/other");
+    // Whoever does not follow confirms nothing, and is not said to have.
+    let nodes: Vec<_> = paused.nodes.iter().map(|node| (node.node.as_str(), node.confirmed)).collect();
+    assert_eq!(nodes, [(abroad.agent.id.as_str(), false)]);
 }
 
 #[tokio::test]

@@ -290,7 +290,9 @@ async fn when_the_owner_leaves_what_nobody_takes_over_stops_at_once_and_the_rest
     of_olga(server, "alone", &[]).await;
     of_olga(server, "kept", &["--successor", "Ben Example"]).await;
     world.grant("/test/alone").await;
-    world.grant("/test/kept").await;
+    // By another selector: no entry of an AI agent asks for as much as one of another, nor for less or more.
+    let gid = format!("unix:gid:{}", nix::unistd::getegid());
+    server.create(entry(&world.agent.id, "/test/kept", &[&gid])).await;
     let mut stream = world.agent.workload().await.x509().await.unwrap();
     stream.until("both SVIDs", |m| m.svids.len() == 2).await;
 

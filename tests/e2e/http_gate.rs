@@ -36,6 +36,11 @@ when { context has task && context.task.purpose == principal.purpose };
 permit (principal is AiAgent in Preset::"coding-agent", action == Action::"http.write", resource == Api::"api/pulls")
 when { context has task && context.task.purpose == principal.purpose };
 
+@id("drafts.write")
+@grant
+permit (principal is AiAgent in Preset::"coding-agent", action == Action::"http.write", resource == Api::"api/drafts")
+when { context has task && context.task.purpose == principal.purpose && context has grant };
+
 @id("new.asks")
 @ask("person")
 forbid (principal is AiAgent, action == Action::"http.write", resource == Api::"api/new")
@@ -51,6 +56,7 @@ fn examples() -> String {
         )
     };
     let (new, yes) = (", resource = \"api/new\"", ", resource = \"api/new\", yes = [\"person\"]");
+    let drafts = ", resource = \"api/drafts\", grant = true";
     [
         one("rows.limit", "limit", "read", ", resource = \"api/rows\""),
         one("rows.limit", "allow", "read", ", resource = \"api/ticket\""),
@@ -58,6 +64,8 @@ fn examples() -> String {
         one("new.write", "deny", "write", &format!("{yes}, task = \"holidays\"")),
         one("pulls.write", "allow", "write", ", resource = \"api/pulls\""),
         one("pulls.write", "deny", "write", ", resource = \"api/pulls\", task = \"holidays\""),
+        one("drafts.write", "allow", "write", drafts),
+        one("drafts.write", "deny", "write", &format!("{drafts}, task = \"holidays\"")),
         one("new.asks", "ask", "write", new),
         one("new.asks", "allow", "write", yes),
     ]
@@ -183,6 +191,7 @@ impl Scene {
             "GET /stream=stream",
             "POST /tickets=new",
             "POST /pulls=pulls",
+            "POST /drafts=drafts",
         ] {
             add.extend(["--route", route]);
         }
@@ -453,6 +462,51 @@ async fn a_gate_is_for_its_run_and_nobody_else() {
     assert_eq!(scene.upstream.lines(), Vec::<String>::new());
     drop(run.stdin.take());
     within("the end of the run", run.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_key_of_a_gate_opens_nothing_once_its_run_has_ended() {
+    let scene = Scene::start().await;
+    let script = "curl -sS \"$API_URL/tickets/7\"; echo; echo \"$API_URL $API_URL_SOCKET\"; read end";
+    let (mut run, mut said) = scene.goes_on(script).await;
+    let answer = within("an answer", said.next_line()).await.unwrap().unwrap();
+    assert!(answer.contains("It does not add up"), "{answer}");
+    let line = within("the way to the gate", said.next_line()).await.unwrap().unwrap();
+    let (url, socket) = line.split_once(' ').unwrap();
+    assert!(url.starts_with("http://") && socket.starts_with('/'), "{line}");
+    drop(run.stdin.take());
+    within("the end of the run", run.wait()).await.unwrap();
+    let again =
+        format!("curl -sS \"{url}/tickets/7\"; curl -sS --unix-socket \"{socket}\" http://gate/tickets/7; :");
+    let outside = cli::run_program(std::path::Path::new("sh"), ["-c", &again], |_| {}).await;
+    let inside = scene.script(&again).await;
+    assert_eq!(scene.upstream.lines(), ["GET /v1/tickets/7"], "{outside:?} {inside:?}");
+}
+
+#[tokio::test]
+async fn a_grant_opens_the_gate_no_more_once_the_owner_has_left_until_another_is_given() {
+    let scene = Scene::start().await;
+    scene.good(&format!("person add Ben --uid {BEN}")).await;
+    scene.good("identity set coder --owner Ben --successor Ada").await;
+    let give = "grant give coder api/drafts --action http.write --uses 9";
+    scene.good(give).await;
+    let script = "while read -r text; do echo \"$(curl -sS -d \"$text\" \"$API_URL/drafts\")\"; done";
+    let (mut run, mut said) = scene.goes_on(script).await;
+    let mut to = run.stdin.take().unwrap();
+    let mut draft = async |text: &str| {
+        to.write_all(format!("{text}\n").as_bytes()).await.unwrap();
+        within("an answer", said.next_line()).await.unwrap().expect("the run is there")
+    };
+    let before = draft("one").await;
+    assert!(before.contains("It does not add up"), "{before}");
+    let left = scene.good("person leave Ben --apply").await;
+    let after = draft("two").await;
+    assert!(after.contains("\"reason\":\"no_grant\""), "{after}: {left:?}");
+    assert_eq!(scene.upstream.lines(), ["POST /v1/drafts"], "nothing came after the answer that he has left");
+    scene.good(give).await;
+    let anew = draft("three").await;
+    assert!(anew.contains("It does not add up"), "{anew}");
+    assert_eq!(scene.upstream.lines().len(), 2);
 }
 
 #[tokio::test]

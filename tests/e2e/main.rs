@@ -28,6 +28,7 @@ mod governed;
 mod grants;
 mod guides;
 mod health;
+mod held;
 mod hook_gate;
 mod http_gate;
 mod mcp_gate;

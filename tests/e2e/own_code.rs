@@ -1,5 +1,6 @@
 //! Code that asks for itself: the decision API on a socket of its own, with real binaries and ordinary HTTP clients.
 
+use std::fmt::Display;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -74,8 +75,8 @@ async fn starter() -> Scene {
 }
 
 /// What a shell in a run says that is answered to these requests, each a path and a body: status and JSON.
-async fn asked(scene: &Scene, requests: &[(&str, Value)]) -> Vec<(u16, Value)> {
-    let one = |(path, body): &(&str, Value)| {
+async fn asked<B: Display>(scene: &Scene, requests: &[(&str, B)]) -> Vec<(u16, Value)> {
+    let one = |(path, body): &(&str, B)| {
         format!(
             "curl -s --unix-socket \"$AVOUCH_SOCKET\" -H 'X-Request-ID: r7' -w '\\n%{{http_code}}\\n' -d '{body}' \
              http://localhost{path}\n"
@@ -230,6 +231,42 @@ async fn what_can_not_be_meant_or_asked_is_refused_with_its_status() {
     let said = avouch_tests::cli::run_program(std::path::Path::new("sh"), ["-c", &curl], |_| {}).await;
     assert!(said.out.starts_with("HTTP/1.1 403") && said.out.contains("x-request-id: r7"), "{said:?}");
     assert!(said.out.contains("belongs to no run"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_body_in_which_a_name_stands_twice_is_refused_and_nothing_of_it_is_decided() {
+    let scene = starter().await;
+    let question = |resource: &str| {
+        format!(r#"{{"action":{{"name":"tool.call"}},"resource":{{"type":"Tool",{resource}}}}}"#)
+    };
+    // Whoever took the first value would read of a secret, of pay, or of both.
+    let twice = [
+        question(r#""id":"files/read_file","properties":{"path":"pay/secrets/key","path":"a"}"#),
+        question(r#""id":"payroll/read","id":"files/read_file""#),
+        question(r#""id":"payroll/read","\u0069d":"files/read_file""#),
+        question(r#""id":"files/read_file","properties":{"of":{"x":1,"x":2}}"#),
+    ];
+    let listed = format!(r#"{{"evaluations":[{}]}}"#, twice.join(","));
+    let bodies = twice.into_iter().map(|body| (ONE, body)).chain([(MANY, listed)]);
+    // What is meant in one way only is decided, and its record comes after whatever was recorded before it.
+    let last = (ONE, question(r#""id":"files/read_file","properties":{"path":"a"}"#));
+    let told = asked(&scene, &bodies.chain([last]).collect::<Vec<_>>()).await;
+    let ((status, allowed), refused) = told.split_last().unwrap();
+    assert_eq!(refused.len(), 5);
+    for (status, body) in refused {
+        let detail = body["detail"].as_str().unwrap_or_default();
+        assert!(*status == 400 && detail.contains("stands twice"), "{told:?}");
+        assert_eq!(body.get("decision").or(body.get("evaluations")), None, "{told:?}");
+    }
+    assert_eq!((*status, &allowed["decision"]), (200, &json!(true)), "{told:?}");
+    let decisions = eventually("a decision in the log", async || {
+        let log = scene.run(&["audit", "export", "--source", "all"]).await.out;
+        let decisions: Vec<_> =
+            log.lines().filter(|line| line.contains("\"decision\"")).map(str::to_owned).collect();
+        (!decisions.is_empty()).then_some(decisions)
+    })
+    .await;
+    assert_eq!(decisions.len(), 1, "{decisions:?}");
 }
 
 #[tokio::test]

@@ -1,10 +1,13 @@
 //! Which facts of a process decide what it gets, and what the operator can read about a refusal.
 
 use avouch_tests::cli;
+use avouch_tests::daemon::binary;
 use avouch_tests::workload::Workload;
 use avouch_tests::world::my_uid;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, World, entry, eventually};
 use tonic::Code;
+
+use crate::governed::{CODER, first_person, good};
 
 fn digest_of(path: &std::path::Path) -> String {
     let bytes = std::fs::read(path).unwrap();
@@ -42,6 +45,27 @@ async fn an_entry_with_every_selector_of_a_process_is_for_that_process() {
     let answer = world.agent.workload().await.fetch_x509().await.unwrap();
     let ids: Vec<_> = answer.svids.iter().map(|s| s.spiffe_id.as_str()).collect();
     assert_eq!(ids, ["spiffe://example.org/all"]);
+}
+
+#[tokio::test]
+async fn an_owned_identity_whose_entry_asks_for_a_digest_is_not_for_another_binary_of_the_same_user() {
+    let options = AgentOptions { unix: "discover_workload_path = true".into(), ..AgentOptions::default() };
+    let world = World::start_with(ServerOptions::default(), options).await;
+    first_person(&world.server).await;
+    good(&world.server, CODER).await;
+    let program = binary("avouch-agent");
+    let digest = format!("unix:sha256:{}", digest_of(&program));
+    world.server.create(entry(&world.agent.id, "/test/coder", &[&my_uid(), &digest])).await;
+    let fetch = ["api", "fetch", "x509", "-socketPath", world.agent.socket.to_str().unwrap()];
+    let own = eventually("the identity of that binary", async || {
+        let said = cli::run_program(&program, fetch, |_| {}).await;
+        (said.code == 0).then_some(said)
+    })
+    .await;
+    assert!(own.out.contains("spiffe://example.org/test/coder"), "{own:?}");
+    // This process is of the same user, and of another binary.
+    let refused = world.agent.workload().await.fetch_x509().await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
 }
 
 #[tokio::test]

@@ -170,9 +170,10 @@ async fn first(steps: &mut Streaming<wire::HoldRequest>) -> Result<Wanted, Statu
 fn refused(error: &BeginError) -> Status {
     let text = error.to_string();
     match error {
-        BeginError::NotPlaced { .. } | BeginError::NotInForce(_) | BeginError::Refused(_) => {
-            Status::permission_denied(text)
-        }
+        BeginError::NotPlaced { .. }
+        | BeginError::NotInForce(_)
+        | BeginError::OtherCode { .. }
+        | BeginError::Refused(_) => Status::permission_denied(text),
         BeginError::Several { .. } | BeginError::Task(_) | BeginError::Code(_) => {
             Status::invalid_argument(text)
         }
@@ -191,7 +192,7 @@ fn begun(
         instance_id: running.instance().to_owned(),
         spiffe_id: identity.name.to_string(),
         agent_id: agent.to_string(),
-        code_digest: running.code.to_vec(),
+        code_digest: running.code.0.to_vec(),
         ends_at: identity.ends.secs(),
         rules_number: rules.map_or(0, |held| held.number),
         closed: running.closed(),

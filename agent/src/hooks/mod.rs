@@ -304,7 +304,8 @@ impl Hooks {
         let mut judge = |given| {
             let now = (self.0.parts.clock)().wall;
             // The server has just said what the identity is.
-            wearer.decide(Some(&hook.held), task.as_ref(), &question, given, (now, Duration::ZERO))
+            let moment = (now, Duration::ZERO);
+            wearer.decide(Some(&hook.held), task.as_ref(), &question, given, moment, &*self.0.parts.scribe)
         };
         let mut answer = judge(Given::default());
         if asked.what_if || answer.needs.nothing() {

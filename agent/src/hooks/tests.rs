@@ -12,8 +12,8 @@ use avouch_credential::x509::issue::{CaTemplate, Issuer, LeafTemplate, self_sign
 use avouch_credential::x509::name::Name;
 use avouch_domain::fixtures::{domain, id, set};
 use avouch_domain::{
-    Bundle, Code, Environment, JwtAuthority, KeyType, Kind, Needs, RequestContent, RequestId, RulesDigest,
-    Tick, Timestamp, TrustDomain, X509Authority,
+    Bundle, Code, CodeDigest, Environment, JwtAuthority, KeyType, Kind, Needs, RequestContent, RequestId,
+    RulesDigest, Tick, Timestamp, TrustDomain, X509Authority,
 };
 use avouch_rules::{
     Folder, HTTP_READ, HttpDoor, HttpMethod, NewHttpGate, NewRoute, STARTER, Template, add_hook_gate,
@@ -114,6 +114,9 @@ impl Identities for Server {
     async fn identity(&self, _: &SpiffeId) -> Result<Told, CallError> {
         Ok(Told { identity: self.says.lock().clone()?, rules_number: 3 })
     }
+    async fn other_code(&self, _: &SpiffeId, _: CodeDigest) -> Result<bool, CallError> {
+        Err(CallError::Unimplemented)
+    }
 }
 
 /// Keeps what it is told, as long as it has room.
@@ -132,6 +135,10 @@ impl Scribe for Kept {
         let mut notes = self.notes.lock();
         notes.push((note, durability));
         Ok(notes.len() as u64)
+    }
+
+    fn veiled(&self, name: &str, values: &[&str]) -> Result<String, String> {
+        Ok(format!("{}-{}", name.len(), values.concat().len()))
     }
 }
 
@@ -230,6 +237,8 @@ fn governed(kind: Kind, preset: Option<&str>) -> Governed {
         owner_active: true,
         ends: WALL + Duration::from_secs(3600),
         stop_number: 2,
+        code: None,
+        runs_max: None,
     }
 }
 

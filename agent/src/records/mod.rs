@@ -5,12 +5,14 @@
 //! is written.
 
 mod open;
+mod salts;
 mod ship;
 mod spool;
 mod sync;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +28,7 @@ pub use spool::{Room, SpoolError};
 use crate::limits::{SEGMENT_MAX, SPOOL_MAX, SYNC_WAITING_MAX};
 use crate::metrics::Metrics;
 use open::Aside;
+use salts::Salts;
 use spool::{Batch, Cursor, Spool, Unsynced, read_batch};
 
 /// The folder in the agent's data folder.
@@ -99,6 +102,7 @@ struct Shared {
     /// Wakes the thread that syncs.
     work: Condvar,
     progress: watch::Sender<Progress>,
+    salts: Salts,
     /// The server takes none.
     unwanted: AtomicBool,
 }
@@ -123,8 +127,13 @@ impl Records {
     /// # Errors
     /// [`SpoolError::Io`] if there can be no such thread.
     pub fn start(parts: Parts) -> Result<Self, SpoolError> {
+        let salts = Salts::beside(&parts.folder);
+        if let Err(error) = salts.prepare((parts.clock)().wall) {
+            tracing::warn!(%error, subsystem_name = "records", "No salt for today: calls with arguments are denied");
+        }
         let shared = Arc::new(Shared {
             parts,
+            salts,
             inner: Mutex::default(),
             work: Condvar::new(),
             progress: watch::Sender::default(),
@@ -171,6 +180,15 @@ impl Records {
     #[must_use]
     pub fn wanted(&self) -> bool {
         !self.0.unwanted.load(Ordering::Relaxed)
+    }
+
+    /// What stands in a record of now for an argument of a call.
+    ///
+    /// # Errors
+    /// The salt of the day can't be read or made.
+    pub fn veiled<'a>(&self, name: &str, values: impl IntoIterator<Item = &'a str>) -> io::Result<String> {
+        let Shared { parts, salts, .. } = &*self.0;
+        salts.digest((parts.clock)().wall, name, values)
     }
 
     /// Records something. When it returns, the record has its place in the chain and is as safe as `durability` says;

@@ -13,6 +13,7 @@ use avouch_rules::{
 };
 
 use super::asking::Given;
+use super::scribe::Scribe;
 use crate::records::Durability;
 use crate::rules::Held;
 use crate::upstream::Governed;
@@ -78,6 +79,8 @@ pub struct Answer {
     pub needs: Needs,
     /// Number of its record; 0: none.
     pub record: u64,
+    /// Each parameter that the rules looked at, as a digest: `path=9f0c...,mode=44ad...`.
+    pub arguments: String,
 }
 
 impl Answer {
@@ -95,6 +98,7 @@ impl Answer {
             grant: String::new(),
             needs: Needs::default(),
             record: 0,
+            arguments: String::new(),
         }
     }
 
@@ -136,6 +140,9 @@ impl Answer {
         if !self.grant.is_empty() {
             detail.push(("grant", self.grant.clone()));
         }
+        if !self.arguments.is_empty() {
+            detail.push(("arguments", self.arguments.clone()));
+        }
         detail
     }
 }
@@ -159,6 +166,7 @@ impl Wearer {
         question: &Question,
         given: Given,
         (now, alone): (Timestamp, Duration),
+        scribe: &dyn Scribe,
     ) -> Answer {
         let Some(held) = rules else {
             let text = "no rules are published, so everything is denied: `avouch rules publish`".to_owned();
@@ -172,17 +180,22 @@ impl Wearer {
             Ok(params) => params,
             Err((reason, text)) => return Answer::denied(reason, text),
         };
+        // Before anything is used up or asked for.
+        let arguments = match arguments(held, question, &params, scribe) {
+            Ok(arguments) => arguments,
+            Err(error) => return Answer::unrecorded(&error),
+        };
         let caller = Caller { task, yes: given.yes, grant: given.grant, ..Caller::new(identity) };
         let Question { action, resource, .. } = question;
         let decision = held.rules.decide(&caller, &Act { action, resource, params: &params, now });
         let most = held.rules.alone(resource, action, self.identity.kind);
         if let Some(most) = most.filter(|most| decision.outcome.goes_on() && alone > *most) {
-            return silent(resource, alone, most);
+            return Answer { arguments, ..silent(resource, alone, most) };
         }
         if question.unlimited
             && let Outcome::Limit(limits) = &decision.outcome
         {
-            return unlimited(&limits.to_string());
+            return Answer { arguments, ..unlimited(&limits.to_string()) };
         }
         let resource = held.rules.catalogue().get(resource);
         let irreversible = resource.is_some_and(|resource| resource.irreversible.contains(action));
@@ -203,6 +216,7 @@ impl Wearer {
             grant: String::new(),
             needs: needs(&decision.outcome),
             record: 0,
+            arguments,
         }
     }
 
@@ -246,6 +260,28 @@ fn meant<'a>(held: &Held, question: &'a Question) -> Result<Cow<'a, Params>, (&'
         params.to_mut().insert(name.clone(), param.clone());
     }
     Ok(params)
+}
+
+/// What records say of the parameters: of those that the catalogue declares, and no other name that somebody sent.
+fn arguments(
+    held: &Held,
+    question: &Question,
+    params: &Params,
+    scribe: &dyn Scribe,
+) -> Result<String, String> {
+    let Some(known) = held.rules.catalogue().get(&question.resource).filter(|_| !question.what_if) else {
+        return Ok(String::new());
+    };
+    let veiled = |(name, param): (&String, &Param)| {
+        let digest = match param {
+            Param::String(text) => scribe.veiled(name, &[text]),
+            Param::Long(number) => scribe.veiled(name, &[&number.to_string()]),
+            Param::Set(texts) => scribe.veiled(name, &texts.iter().map(String::as_str).collect::<Vec<_>>()),
+        };
+        digest.map(|digest| format!("{name}={digest}"))
+    };
+    let declared = params.iter().filter(|(name, _)| known.params.contains_key(*name));
+    Ok(declared.map(veiled).collect::<Result<Vec<_>, _>>()?.join(","))
 }
 
 /// Denied, because a stop may not have been heard.

@@ -192,7 +192,7 @@ impl Desk {
             // Who gave something at this moment was heard at this moment.
             let alone = if given == Given::default() { alone } else { Duration::ZERO };
             let moment = ((parts.clock)().wall, alone);
-            self.wearer.lock().decide(rules.as_deref(), Some(&task), question, given, moment)
+            self.wearer.lock().decide(rules.as_deref(), Some(&task), question, given, moment, &*parts.scribe)
         };
         let mut answer = judge(Given::default());
         if question.what_if || answer.needs.nothing() {

@@ -23,10 +23,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use avouch_attestors::code::{CodeDigest, CodeError, code_of};
+use avouch_attestors::code::{CodeError, code_of};
 use avouch_attestors::process::Link;
 use avouch_attestors::{PinnedProcess, ProcessGone};
-use avouch_domain::{NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
+use avouch_domain::{CodeDigest, NodeEvent, Note, Now, SelectorSet, SpiffeId, run_selector};
 use avouch_engine::runs::{self, Belongs, Process, Refusal, Run};
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -145,6 +145,11 @@ pub enum BeginError {
     Several { name: String, several: String },
     #[error("{0} is not in force: `avouch identity show` says why")]
     NotInForce(SpiffeId),
+    #[error(
+        "{name} is to be run with other code than it has ({found}, expected {expected}){paused}: if that is meant, \
+         `avouch identity set {name} --code {found}`"
+    )]
+    OtherCode { name: SpiffeId, expected: CodeDigest, found: CodeDigest, paused: &'static str },
     #[error("no run begins while the server is away: {0}")]
     Away(CallError),
     #[error("task \"{0}\": expected a code of lowercase letters, digits and dashes, such as fix-4711")]
@@ -276,7 +281,10 @@ impl Runs {
     pub async fn begin(&self, caller: &Arc<Caller>, wanted: Wanted) -> Result<Running, BeginError> {
         let begun = self.try_begin(caller, &wanted).await;
         if let Err(
-            error @ (BeginError::Refused(_) | BeginError::NotPlaced { .. } | BeginError::NotInForce(_)),
+            error @ (BeginError::Refused(_)
+            | BeginError::NotPlaced { .. }
+            | BeginError::NotInForce(_)
+            | BeginError::OtherCode { .. }),
         ) = &begun
         {
             self.turned_away(caller.uid, &wanted.identity, error.word()).await;
@@ -310,10 +318,13 @@ impl Runs {
             let read = tokio::task::spawn_blocking(move || code_of(&process, &paths)).await;
             read.map_err(|_| BeginError::Gone(ProcessGone::Exited))??
         };
+        if let Some(expected) = identity.code.filter(|expected| *expected != code) {
+            return Err(self.other_code(&identity, expected, code).await);
+        }
         let root = line.first().copied().ok_or(ProcessGone::Exited)?;
         {
             let table = &mut *self.0.table.lock();
-            table.runs.begin(&line, Run { identity: name.clone(), uid })?;
+            table.runs.begin(&line, Run { identity: name.clone(), uid }, identity.runs_max)?;
             table.callers.entry(root).or_default().push(Arc::downgrade(caller));
             self.0.any.store(true, Ordering::Release);
         }
@@ -339,6 +350,29 @@ impl Runs {
         running.record_start(uid, wanted.confined).await.map_err(BeginError::Record)?;
         self.0.table.lock().desks.insert(root, running.desk.clone());
         Ok(running)
+    }
+
+    /// What acts by itself is paused for other code, wherever it runs.
+    async fn other_code(&self, identity: &Governed, expected: CodeDigest, found: CodeDigest) -> BeginError {
+        let name = identity.name.clone();
+        let told = match identity.kind.acts_by_itself() {
+            // Also if whoever began it does not wait for it.
+            true => {
+                let (identities, of) = (Arc::clone(&self.0.parts.identities), name.clone());
+                let told = tokio::spawn(async move { identities.other_code(&of, found).await });
+                told.await.unwrap_or(Ok(false))
+            }
+            false => Ok(false),
+        };
+        let paused = match told {
+            Ok(true) => ", and is paused for it",
+            Ok(false) => "",
+            Err(error) => {
+                tracing::warn!(identity = %name, %error, "Could not tell the server of other code");
+                ""
+            }
+        };
+        BeginError::OtherCode { name, expected, found, paused }
     }
 
     /// The identity that a text means, of those that this user may run here.
@@ -432,6 +466,8 @@ impl BeginError {
             Self::Refused(Refusal::Inside(_)) => "inside_a_run",
             Self::Refused(Refusal::Left) => "left_over",
             Self::Refused(Refusal::TooMany) => "too_many",
+            Self::Refused(Refusal::Most(..)) => "most_runs",
+            Self::OtherCode { .. } => "other_code",
             Self::Code(_) => "code",
             Self::Gone(_) => "gone",
             Self::Record(_) => "record",
@@ -534,7 +570,7 @@ impl Running {
             ("kind", identity.kind.name().to_owned()),
             ("environment", identity.environment.name().to_owned()),
             ("uid", uid.to_string()),
-            ("code", hex::encode(self.code)),
+            ("code", self.code.to_string()),
             ("confinement", if confined { "kernel" } else { "advisory" }.to_owned()),
         ];
         let start = self.desk.note(NodeEvent::InstanceStart, identity.name.to_string(), detail);

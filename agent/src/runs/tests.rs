@@ -6,7 +6,8 @@ use std::time::Duration;
 use avouch_attestors::Peer;
 use avouch_domain::fixtures::{id, identity as governed_identity, set};
 use avouch_domain::{
-    Code, GrantId, Kind, Needs, Presented, RequestContent, RequestId, Tick, Timestamp, TrustDomain, Whose,
+    Code, CodeDigest, GrantId, Kind, Needs, Presented, RequestContent, RequestId, Tick, Timestamp,
+    TrustDomain, Whose,
 };
 
 use tokio::sync::watch;
@@ -107,8 +108,13 @@ impl Identities for Server {
             owner_active: true,
             ends: known.end,
             stop_number: known.stop_number,
+            code: None,
+            runs_max: None,
         });
         Ok(Told { identity, rules_number: self.0 })
+    }
+    async fn other_code(&self, _: &SpiffeId, _: CodeDigest) -> Result<bool, CallError> {
+        Err(CallError::Unimplemented)
     }
 }
 
@@ -183,6 +189,7 @@ impl Tasks for Server {
 struct Kept {
     notes: Mutex<Vec<(Note, Durability)>>,
     full: AtomicBool,
+    saltless: AtomicBool,
 }
 
 #[tonic::async_trait]
@@ -194,6 +201,13 @@ impl Scribe for Kept {
         let mut notes = self.notes.lock();
         notes.push((note, durability));
         Ok(notes.len() as u64)
+    }
+
+    fn veiled(&self, name: &str, values: &[&str]) -> Result<String, String> {
+        match self.saltless.load(Ordering::SeqCst) {
+            true => Err("the salt of the day: it is torn".to_owned()),
+            false => Ok(format!("{}-{}", name.len(), values.concat().len())),
+        }
     }
 }
 
@@ -303,6 +317,30 @@ fn membership(rig: &Rig, caller: &Arc<Caller>) -> Membership {
 
 fn question(resource: &str) -> Question {
     Question::of("tool.call", resource)
+}
+
+#[tokio::test]
+async fn a_declared_argument_is_recorded_as_its_digest_and_nothing_is_decided_about_one_that_has_none() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let param = |name: &str| (name.to_owned(), avouch_rules::Param::String("pay/main.py".to_owned()));
+    let asked = |names: &[&str]| Question {
+        params: names.iter().map(|name| param(name)).collect(),
+        ..question("files/read_file")
+    };
+    let told = |rig: &Rig| {
+        let notes = rig.book.notes.lock();
+        let detail = &notes.last().unwrap().0.detail;
+        detail.iter().find(|(name, _)| *name == "arguments").map(|(_, value)| value.clone())
+    };
+    assert!(running.decide(&asked(&["path"])).await.goes_on);
+    assert_eq!(told(&rig).as_deref(), Some("path=4-11"));
+    assert!(!running.decide(&asked(&["path", "made,up=1"])).await.goes_on);
+    assert_eq!(told(&rig).as_deref(), Some("path=4-11"), "a name that somebody sent stands in no record");
+    rig.book.saltless.store(true, Ordering::SeqCst);
+    let denied = running.decide(&asked(&["path"])).await;
+    assert_eq!((denied.outcome, denied.reason), ("deny", "unrecorded"));
+    assert!(running.decide(&question("files/read_file")).await.goes_on, "it has no argument");
 }
 
 #[tokio::test]

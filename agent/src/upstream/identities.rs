@@ -1,10 +1,13 @@
 //! What the server says of identities that may run here.
 
-use avouch_domain::{Code, Environment, Kind, SpiffeId, Timestamp};
-use avouch_proto::watch_v1::watch_client::WatchClient;
-use avouch_proto::watch_v1::{FetchIdentitiesRequest, IdentityFacts};
+use std::num::NonZeroU16;
 
-use super::{CallError, Server};
+use avouch_domain::{Code, CodeDigest, Environment, Kind, SpiffeId, Timestamp};
+use avouch_proto::convert::{optional_code_digest, optional_runs_max};
+use avouch_proto::watch_v1::watch_client::WatchClient;
+use avouch_proto::watch_v1::{FetchIdentitiesRequest, IdentityFacts, ReportCodeRequest};
+
+use super::{CallError, Line, Server};
 
 /// An identity as far as decisions need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,10 @@ pub struct Governed {
     pub ends: Timestamp,
     /// What was given out under a lower one is void.
     pub stop_number: u64,
+    /// The code that its runs have. `None`: any.
+    pub code: Option<CodeDigest>,
+    /// Most runs of it at a time here. `None`: as many as there may be.
+    pub runs_max: Option<NonZeroU16>,
 }
 
 /// What the server says of one identity at a moment.
@@ -39,6 +46,9 @@ pub trait Identities: Send + Sync + 'static {
 
     /// An identity as it is now.
     async fn identity(&self, name: &SpiffeId) -> Result<Told, CallError>;
+
+    /// Tells that an identity was to be run with code that is not its own. True if it is paused for it.
+    async fn other_code(&self, name: &SpiffeId, found: CodeDigest) -> Result<bool, CallError>;
 }
 
 #[tonic::async_trait]
@@ -58,6 +68,14 @@ impl Identities for Server {
         let identity = found.and_then(|facts| governed(name, facts));
         Ok(Told { identity, rules_number: answer.rules_number })
     }
+
+    async fn other_code(&self, name: &SpiffeId, found: CodeDigest) -> Result<bool, CallError> {
+        let request = || ReportCodeRequest { spiffe_id: name.to_string(), code: found.0.to_vec() };
+        let report = |line: Line| async move {
+            Ok(WatchClient::new(line.channel).report_code(request()).await?.into_inner())
+        };
+        Ok(self.call(report).await?.paused)
+    }
 }
 
 /// `None` for words of a newer server: what is not understood is not in force.
@@ -73,5 +91,7 @@ pub(super) fn governed(name: &SpiffeId, facts: &IdentityFacts) -> Option<Governe
         owner_active: facts.owner_active,
         ends: Timestamp::from_secs(facts.ends_at),
         stop_number: facts.stop_number,
+        code: optional_code_digest(&facts.code).ok()?,
+        runs_max: optional_runs_max(facts.runs_max).ok()?,
     })
 }

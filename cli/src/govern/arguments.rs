@@ -21,7 +21,8 @@ const IDENTITY: &str = "Examples:
   avouch identity place coder
   avouch identity list --standing active
   avouch identity show coder
-  avouch identity set coder --ends 60d";
+  avouch identity set coder --ends 60d
+  avouch identity set coder --code 5f0c… --runs 1";
 const PAUSE: &str = "Examples:
   avouch pause coder
 
@@ -63,6 +64,12 @@ const AUDIT: &str = "Examples:
   avouch audit key > records.pem
   avouch audit verify
   avouch audit verify --offline records.jsonl --key records.pem";
+const ARGUMENT: &str = "Examples:
+  avouch audit argument --salt /var/lib/avouch-agent/salts/2026-11-30 path=pay/keys.toml
+  avouch audit export | grep \"$(avouch audit argument --salt salts/2026-11-30 branch=main)\"
+
+The salt stays on its node, where root and the agent's user may read it. Once it is erased, after 90 days or by hand, nobody can
+tell any more what was called.";
 const RULES: &str = "Examples:
   avouch rules publish rules --note 'telemetry: 1,000 rows at most'
   avouch rules approve 7
@@ -280,7 +287,7 @@ pub enum IdentityVerb {
         uid: Option<u32>,
     },
     #[command(after_help = IDENTITY)]
-    /// Change owner, successor or end
+    /// Change owner, successor, end, code or number of runs
     Set {
         /// Its SPIFFE ID, or the last part of it
         name: String,
@@ -293,6 +300,13 @@ pub enum IdentityVerb {
         /// When it ends: 30d, 12h, or a moment such as 2027-01-31T00:00:00Z
         #[arg(long)]
         ends: Option<String>,
+        /// Digest of the code that its runs are to have, as `avouch --json run` shows it; any: any code. Who begins other
+        /// code is refused, and an AI agent is paused for it
+        #[arg(long)]
+        code: Option<String>,
+        /// Most runs of it at a time on one node; any: as many as a node has
+        #[arg(long, value_name = "NUMBER")]
+        runs: Option<String>,
     },
 }
 
@@ -429,6 +443,16 @@ pub enum AuditVerb {
         /// Whose records: all, server, or the SPIFFE ID of a node's agent
         #[arg(long, value_name = "SOURCE", default_value = "all")]
         source: String,
+    },
+    #[command(after_help = ARGUMENT)]
+    /// What stands in records of a day for an argument of a call: records hold digests
+    Argument {
+        /// The node's salt of that day: DATA_DIR/salts/2026-11-30 of its agent
+        #[arg(long, value_name = "FILE")]
+        salt: PathBuf,
+        /// A parameter as resources.toml names it, and its value; once for each value of one that is a set
+        #[arg(required = true, value_name = "NAME=VALUE")]
+        arguments: Vec<String>,
     },
     #[command(after_help = AUDIT)]
     /// The public key that signs the heads, as PEM

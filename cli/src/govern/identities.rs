@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{Adopt, New};
 use super::table::table;
-use super::{IdentityVerb, Session, moment, placing};
+use super::{IdentityVerb, Session, limits, moment, placing};
 use crate::clock;
 use crate::exit::PENDING;
 use crate::failure::Failure;
@@ -61,13 +61,15 @@ pub(super) async fn run(session: &mut Session<'_>, verb: IdentityVerb) -> Result
             );
             Ok(())
         }
-        IdentityVerb::Set { name, owner, successor, ends } => {
+        IdentityVerb::Set { name, owner, successor, ends, code, runs } => {
             let ends = ends.map(|ends| moment::read(&ends, clock::now().wall)).transpose()?;
             let request = wire::ChangeIdentityRequest {
                 name,
                 owner: session.person(owner.as_deref()).await?,
                 successor: session.person(successor.as_deref()).await?,
                 ends_at: ends.unwrap_or_default(),
+                code: code.as_deref().map(limits::code).transpose()?,
+                runs_max: runs.as_deref().map(limits::runs).transpose()?,
             };
             let identity = session.client.change_identity(request).await?.into_inner();
             done(session, &identity, "is changed")
@@ -204,7 +206,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
             }
             format!(
                 "{}\n  What it is        {} in {}, for {}; {}\n  Who answers       {owner}\n  Who said yes      {yes}\n  \
-                 Where it may run  {} entries, {nodes} nodes\n  Last used         {}\n  Until when        {}\n  How it stops      `avouch pause \
+                 Where it may run  {} entries, {nodes} nodes; {}\n  Last used         {}\n  Until when        {}\n  How it stops      `avouch pause \
                  {name}` or `avouch stop {name}`; stopped or paused {} times so far; {}\n",
                 identity.spiffe_id,
                 identity.kind,
@@ -212,6 +214,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
                 identity.purpose,
                 standing(&identity),
                 found.entry_ids.len(),
+                limits::shown(&identity),
                 last_used(&identity),
                 rfc3339(identity.ends_at),
                 identity.stop_number,
@@ -248,6 +251,8 @@ pub(super) fn shown(identity: &wire::Identity) -> Value {
         "purpose": identity.purpose, "preset": identity.preset, "owner": identity.owner, "successor": identity.successor,
         "ends_at": rfc3339(identity.ends_at), "standing": identity.standing, "cause": identity.cause,
         "last_used": (identity.last_used != 0).then(|| last_used(identity)),
+        "code": (!identity.code.is_empty()).then(|| hex::encode(&identity.code)),
+        "runs_max": (identity.runs_max != 0).then_some(identity.runs_max),
         "stop_number": identity.stop_number, "added_by": identity.added_by,
         "added_at": rfc3339(identity.added_at), "yes_by": identity.yes_by,
         "confirm_by": (identity.confirm_by != 0).then(|| rfc3339(identity.confirm_by)),

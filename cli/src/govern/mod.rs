@@ -9,6 +9,7 @@ mod grants;
 mod http_gates;
 mod identities;
 mod known;
+mod limits;
 mod moment;
 mod people;
 mod placing;
@@ -31,6 +32,7 @@ pub use arguments::{AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, Person
 pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
 pub use http_gates::{AddHttp, add_http};
 pub use known::{Known, known};
+pub use table::table;
 
 use crate::failure::Failure;
 use crate::out::Out;
@@ -87,6 +89,9 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
     // What needs no server does not ask for one.
     if let Command::Audit(AuditVerb::Verify { offline: Some(file), key }) = command {
         return records::verify_file(&file, key.as_deref(), place, out);
+    }
+    if let Command::Audit(AuditVerb::Argument { salt, arguments }) = command {
+        return records::argument(&salt, &arguments, place, out);
     }
     if let Command::Trace { what, source, offline: Some(file), key } = &command {
         let what = what.parse::<Traced>()?;

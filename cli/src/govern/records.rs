@@ -1,9 +1,10 @@
 //! Verbs on the log: the server's records and those of the nodes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
 use std::path::Path;
 
-use avouch_credential::ledger::{ChainSummary, Log, LogError, LogSummary, Summary};
+use avouch_credential::ledger::{ChainSummary, Log, LogError, LogSummary, Salt, Summary};
 use avouch_credential::x509::pem;
 use avouch_domain::SpiffeId;
 use avouch_proto::governance_v1 as wire;
@@ -14,6 +15,7 @@ use crate::exit::{FAILED, FINDING};
 use crate::exported::{ExportError, Exported, Source};
 use crate::failure::Failure;
 use crate::out::Out;
+use crate::secret_file;
 
 /// Longest line of an exported log that is read, in bytes.
 const LINE_MAX: u64 = 64 * 1024;
@@ -51,6 +53,8 @@ pub(super) async fn run(session: &mut Session<'_>, verb: AuditVerb) -> Result<()
             }
             Ok(())
         }
+        // What needs no server was done before one was asked for.
+        AuditVerb::Argument { .. } => Ok(()),
         AuditVerb::Key => key(session).await,
         // A file was verified before a server was asked for.
         AuditVerb::Verify { key, .. } => {
@@ -136,6 +140,33 @@ pub(super) fn verify_file(
         out.line(&json_of(&summary).to_string());
     } else {
         out.say(&text_of(&summary));
+    }
+    Ok(())
+}
+
+/// What stands in records for these arguments, each `NAME=VALUE`, by the salt in a file.
+pub(super) fn argument(
+    file: &Path,
+    arguments: &[String],
+    place: &Place,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let salt = secret_file::read(file).map_err(|e| Failure::new(FAILED, e))?;
+    let salt =
+        Salt::read(&salt.secret).map_err(|e| Failure::new(FAILED, format!("{}: {e}", file.display())))?;
+    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for argument in arguments {
+        let (name, value) = argument
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("\"{argument}\": expected NAME=VALUE")))?;
+        values.entry(name).or_default().insert(value);
+    }
+    let digests: BTreeMap<_, _> =
+        values.into_iter().map(|(name, values)| (name, salt.digest(name, values))).collect();
+    if place.json {
+        out.line(&json!(digests).to_string());
+    } else {
+        digests.iter().for_each(|(name, digest)| out.line(&format!("{name}={digest}")));
     }
     Ok(())
 }

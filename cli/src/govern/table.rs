@@ -1,7 +1,8 @@
 //! Columns for people.
 
 /// Rows under a head, each column as wide as its widest cell. Nothing but the head if there are no rows.
-pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+#[must_use]
+pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = head.map(|cell| cell.chars().count());
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -1,9 +1,10 @@
 //! `avouch rules`: checks a folder of rules, tries a request against it, writes a small one to start with.
 //!
-//! A folder on disk is all it looks at; only to try what an identity may do by the rules in force does it ask the server. It
+//! A folder on disk is all it looks at; only to try or to list what an identity may do by the rules in force does it ask the server. It
 //! decides nothing itself; `avouch-rules` does.
 
 mod try_out;
+pub mod what_can;
 
 pub use try_out::run_in_force;
 

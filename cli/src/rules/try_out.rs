@@ -190,7 +190,8 @@ impl Request {
             standing: self.standing,
             owner_left: self.owner_left,
             ended: self.ended,
-            domains: (!self.domains.is_empty()).then(|| self.domains.iter().cloned().collect()),
+            domains: (self.is_in_force() || !self.domains.is_empty())
+                .then(|| self.domains.iter().cloned().collect()),
             max_sensitivity: self.max_sensitivity,
             purpose: self.purpose.clone(),
             task: self.task.clone(),
@@ -302,12 +303,13 @@ pub(super) fn quoted(word: &str) -> String {
     }
 }
 
-fn details(decision: &Decision) -> (Vec<String>, Option<String>) {
-    let needs = match &decision.outcome {
+/// What an outcome needs, and what it is limited to, in words.
+pub(super) fn details(outcome: &Outcome) -> (Vec<String>, Option<String>) {
+    let needs = match outcome {
         Outcome::Ask(needs) => needs.iter().map(|need| need.what.to_string()).collect(),
         _ => Vec::new(),
     };
-    let limits = match &decision.outcome {
+    let limits = match outcome {
         Outcome::Limit(limits) => Some(limits.to_string()),
         _ => None,
     };
@@ -323,7 +325,7 @@ fn text(rules: &Rules, decision: &Decision, next: &str, out: &Out) -> String {
     let reason = decision.reason;
     let mut text = format!("{}: {}\n", out.paint(colour, decision.outcome.name()), reason.sentence());
     text.push_str(&format!("  reason: {}\n", reason.code()));
-    let (needs, limits) = details(decision);
+    let (needs, limits) = details(&decision.outcome);
     for need in needs {
         text.push_str(&format!("  needs: {need}\n"));
     }
@@ -342,7 +344,7 @@ fn text(rules: &Rules, decision: &Decision, next: &str, out: &Out) -> String {
 }
 
 fn json_line(decision: &Decision, next: &str) -> String {
-    let (needs, limits) = details(decision);
+    let (needs, limits) = details(&decision.outcome);
     let value = json!({
         "outcome": decision.outcome.name(), "wire": decision.outcome.wire_name(),
         "decision": decision.outcome.goes_on(), "reason": decision.reason.code(),

@@ -92,3 +92,145 @@ impl Asks {
         open.waiting.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use avouch_proto::run_v1::run_server::{Run, RunServer};
+    use tokio::net::UnixListener;
+    use tokio::time::timeout;
+    use tokio_stream::wrappers::UnixListenerStream;
+    use tokio_stream::{Stream, StreamExt as _};
+    use tonic::{Request, Response, Status};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// What a node agent does with a stream of questions.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Manner {
+        KnowsNone,
+        Allows,
+        /// Takes one and ends the stream without an answer.
+        BreaksOff,
+    }
+
+    struct Agent {
+        manner: Manner,
+        heard: Arc<AtomicUsize>,
+    }
+
+    type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+    #[tonic::async_trait]
+    impl Run for Agent {
+        type HoldStream = Answers<wire::HoldResponse>;
+        type AsksStream = Answers<wire::Answer>;
+
+        async fn who_am_i(
+            &self,
+            _: Request<wire::WhoAmIRequest>,
+        ) -> Result<Response<wire::WhoAmIResponse>, Status> {
+            Err(Status::unimplemented("not here"))
+        }
+
+        async fn hold(
+            &self,
+            _: Request<Streaming<wire::HoldRequest>>,
+        ) -> Result<Response<Self::HoldStream>, Status> {
+            Err(Status::unimplemented("not here"))
+        }
+
+        async fn asks(
+            &self,
+            questions: Request<Streaming<wire::Ask>>,
+        ) -> Result<Response<Self::AsksStream>, Status> {
+            let (manner, heard) = (self.manner, Arc::clone(&self.heard));
+            if manner == Manner::KnowsNone {
+                return Err(Status::unimplemented("not here"));
+            }
+            let most = if manner == Manner::BreaksOff { 1 } else { usize::MAX };
+            let answers = questions.into_inner().take(most).filter_map(move |ask| {
+                heard.fetch_add(1, Ordering::SeqCst);
+                let answer = |ask: wire::Ask| wire::Answer {
+                    number: ask.number,
+                    outcome: "allow".to_owned(),
+                    ..wire::Answer::default()
+                };
+                (manner == Manner::Allows).then(|| ask.map(answer))
+            });
+            Ok(Response::new(Box::pin(answers)))
+        }
+
+        async fn task_token(
+            &self,
+            _: Request<wire::TaskTokenRequest>,
+        ) -> Result<Response<wire::TaskTokenResponse>, Status> {
+            Err(Status::unimplemented("not here"))
+        }
+    }
+
+    /// A node agent, its socket's folder, and how many questions it heard.
+    fn agent(manner: Manner) -> (tempfile::TempDir, Arc<AtomicUsize>) {
+        let (dir, heard) = (tempfile::tempdir().unwrap(), Arc::<AtomicUsize>::default());
+        let socket = UnixListenerStream::new(UnixListener::bind(dir.path().join("socket")).unwrap());
+        let run = RunServer::new(Agent { manner, heard: Arc::clone(&heard) });
+        tokio::spawn(tonic::transport::Server::builder().add_service(run).serve_with_incoming(socket));
+        (dir, heard)
+    }
+
+    /// Sends a question as soon as there is a stream.
+    async fn sent(asks: &Asks) -> oneshot::Receiver<Answer> {
+        let mut ask = wire::Ask::default();
+        loop {
+            match asks.send(ask).await {
+                Ok(answer) => return answer,
+                Err(back) => ask = back,
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_agent_that_knows_no_stream_is_asked_over_the_line_for_good() {
+        let (dir, _) = agent(Manner::KnowsNone);
+        let asks = Asks::default();
+        timeout(SOON, asks.keep(&dir.path().join("socket"))).await.unwrap();
+        assert!(asks.send(wire::Ask::default()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_question_is_answered_on_the_stream() {
+        let (dir, _) = agent(Manner::Allows);
+        let (asks, socket) = (Asks::default(), dir.path().join("socket"));
+        let answer = async { sent(&asks).await.await };
+        let answer = tokio::select! {
+            () = asks.keep(&socket) => panic!("it keeps a stream"),
+            answer = timeout(SOON, answer) => answer.unwrap().unwrap(),
+        };
+        assert_eq!((answer.number, answer.outcome.as_str()), (1, "allow"));
+    }
+
+    #[tokio::test]
+    async fn a_question_whose_stream_ends_has_no_answer_and_is_never_sent_again() {
+        let (dir, heard) = agent(Manner::BreaksOff);
+        let (asks, socket) = (Asks::default(), dir.path().join("socket"));
+        let both = async {
+            let first = sent(&asks).await.await;
+            // On the next stream.
+            let second = sent(&asks).await.await;
+            (first, second)
+        };
+        let answers = tokio::select! {
+            () = asks.keep(&socket) => panic!("it keeps a stream"),
+            answers = timeout(SOON, both) => answers.unwrap(),
+        };
+        assert!(answers.0.is_err() && answers.1.is_err());
+        assert_eq!(heard.load(Ordering::SeqCst), 2, "each of them once");
+    }
+}

@@ -150,6 +150,8 @@ pub fn identity(path: &str, kind: Kind) -> Identity {
         yes_by: Some(person_id("per_owner")),
         confirm_by: None,
         stop_tried: None,
+        code: None,
+        runs_max: None,
     }
 }
 

@@ -3,7 +3,10 @@
 //!
 //! Never without an owner and an end. Never asks a clock: whether the end has come is judged with the time given.
 
+use std::num::NonZeroU16;
+
 use crate::code::Code;
+use crate::code_digest::CodeDigest;
 use crate::person::PersonId;
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
@@ -88,10 +91,13 @@ pub enum Cause {
     NotConfirmed,
     /// Its owner left, and nobody took over.
     OwnerLeft,
+    /// Somebody began to run it with other code than it has.
+    OtherCode,
 }
 
 impl Cause {
-    pub const ALL: [Self; 4] = [Self::Person, Self::EndReached, Self::NotConfirmed, Self::OwnerLeft];
+    pub const ALL: [Self; 5] =
+        [Self::Person, Self::EndReached, Self::NotConfirmed, Self::OwnerLeft, Self::OtherCode];
 
     /// The stable name.
     #[must_use]
@@ -101,6 +107,7 @@ impl Cause {
             Self::EndReached => "end_reached",
             Self::NotConfirmed => "not_confirmed",
             Self::OwnerLeft => "owner_left",
+            Self::OtherCode => "other_code",
         }
     }
 
@@ -200,6 +207,10 @@ pub struct Identity {
     pub confirm_by: Option<Timestamp>,
     /// `None`: never.
     pub stop_tried: Option<StopTried>,
+    /// The code that its runs have. `None`: any.
+    pub code: Option<CodeDigest>,
+    /// Most runs of it at a time on one node. `None`: as many as a node has.
+    pub runs_max: Option<NonZeroU16>,
 }
 
 impl Identity {

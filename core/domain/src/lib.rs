@@ -7,6 +7,7 @@ pub mod authority;
 pub mod bundle;
 pub mod change;
 pub mod code;
+pub mod code_digest;
 pub mod entry;
 pub mod grant;
 pub mod identity;
@@ -39,6 +40,7 @@ pub use authority::{Authority, AuthorityId, AuthorityKind, Holder, KeyType, Slot
 pub use bundle::{Bundle, JwtAuthority, X509Authority};
 pub use change::{Change, Epoch, Head, Image, LogPosition, Plan, Revision, Row, RowKey};
 pub use code::{Code, CodeError};
+pub use code_digest::{CodeDigest, CodeDigestError};
 pub use entry::{Entry, EntryError, EntryId, EntryParts};
 pub use grant::{Grant, GrantId, GrantStanding, GrantUse};
 pub use identity::{Cause, Environment, Identity, Kind, Standing, StopTried};
@@ -54,7 +56,7 @@ pub use request::{
     Needs, Request, RequestContent, RequestHash, RequestId, RequestState, RequestText, Said, Whose,
 };
 pub use rules::{PublishedRules, RulesDigest, RulesFolder, RulesStanding, RulesTextError};
-pub use run::{read_run_selector, run_selector};
+pub use run::{RUN, read_run_selector, run_selector};
 pub use selector::{Selector, SelectorError, SelectorSet};
 pub use short_text::{InPlace, ShortText};
 pub use sign_in::{Issuer, SignIn, SignInError, Subject, is_loopback};

@@ -4,6 +4,7 @@
 //! line of a process and its ancestors is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 
 use avouch_domain::SpiffeId;
 
@@ -49,6 +50,10 @@ pub enum Refusal {
     Left,
     #[error("{RUNS_MAX} runs at a time are as many as a node has")]
     TooMany,
+    #[error(
+        "{0} has {1} runs on this node, which is as many as it may have: `avouch identity set --runs` says how many"
+    )]
+    Most(SpiffeId, NonZeroU16),
 }
 
 /// All runs of a node.
@@ -97,12 +102,17 @@ impl Runs {
         self.left.insert(root, Left { root, identity });
     }
 
-    /// Begins a run. `line`: its root, then the ancestors.
+    /// Begins a run. `line`: its root, then the ancestors. `most`: runs that the identity may have at a time; `None`: as many as
+    /// the node.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn begin(&mut self, line: &[Process], run: Run) -> Result<(), Refusal> {
+    pub fn begin(&mut self, line: &[Process], run: Run, most: Option<NonZeroU16>) -> Result<(), Refusal> {
         self.may_begin(line)?;
+        let of_it = || self.live.values().filter(|live| live.run.identity == run.identity).count();
+        if let Some(most) = most.filter(|most| of_it() >= usize::from(most.get())) {
+            return Err(Refusal::Most(run.identity, most));
+        }
         let Some(root) = line.first().copied() else { return Err(Refusal::Left) };
         if self.left.get(&root).is_some_and(|left| left.identity != run.identity) {
             return Err(Refusal::Left);
@@ -193,7 +203,7 @@ mod tests {
 
     fn begun() -> Runs {
         let mut runs = Runs::default();
-        runs.begin(&line(&[10, 2, 1]), coder()).unwrap();
+        runs.begin(&line(&[10, 2, 1]), coder(), None).unwrap();
         runs
     }
 
@@ -215,11 +225,14 @@ mod tests {
         let mut runs = begun();
         let other = Run { identity: id("/test/other"), uid: 1000 };
         assert_eq!(
-            runs.begin(&line(&[12, 11, 10, 1]), other.clone()),
+            runs.begin(&line(&[12, 11, 10, 1]), other.clone(), None),
             Err(Refusal::Inside(id("/test/coder")))
         );
-        assert_eq!(runs.begin(&line(&[10, 2, 1]), other.clone()), Err(Refusal::Twice(id("/test/coder"))));
-        runs.begin(&line(&[20, 2, 1]), other).unwrap();
+        assert_eq!(
+            runs.begin(&line(&[10, 2, 1]), other.clone(), None),
+            Err(Refusal::Twice(id("/test/coder")))
+        );
+        runs.begin(&line(&[20, 2, 1]), other, None).unwrap();
         assert_eq!(runs.len(), 2);
     }
 
@@ -234,9 +247,9 @@ mod tests {
         assert_eq!(runs.belongs(&line(&[11, 1])), Belongs::Left);
         assert_eq!(runs.belongs(&line(&[15, 11, 1])), Belongs::Left);
         assert_eq!(runs.belongs(&line(&[12, 1])), Belongs::Nobody, "it had exited");
-        assert_eq!(runs.begin(&line(&[11, 1]), coder()), Err(Refusal::Left));
+        assert_eq!(runs.begin(&line(&[11, 1]), coder(), None), Err(Refusal::Left));
         assert_eq!(runs.belongs(&line(&[16, 10, 1])), Belongs::Left, "never seen, and below the root");
-        runs.begin(&line(&[30, 1]), coder()).unwrap();
+        runs.begin(&line(&[30, 1]), coder(), None).unwrap();
         runs.end(process(30), |_| false);
         assert!(runs.is_empty(), "who has exited is forgotten");
     }
@@ -248,8 +261,8 @@ mod tests {
         assert_eq!(runs.belongs(&line(&[11, 10, 2, 1])), Belongs::Left);
         assert!(!runs.is_empty());
         let other = Run { identity: id("/test/other"), uid: 1000 };
-        assert_eq!(runs.begin(&line(&[10, 2, 1]), other), Err(Refusal::Left));
-        runs.begin(&line(&[10, 2, 1]), coder()).unwrap();
+        assert_eq!(runs.begin(&line(&[10, 2, 1]), other, None), Err(Refusal::Left));
+        runs.begin(&line(&[10, 2, 1]), coder(), None).unwrap();
         assert_eq!(runs.belongs(&line(&[11, 10, 2, 1])), Belongs::To(process(10), &coder()));
     }
 
@@ -258,7 +271,7 @@ mod tests {
         let mut runs = begun();
         assert!(runs.saw(process(10), process(11), |_| true));
         runs.end(process(10), |_| true);
-        runs.begin(&line(&[10, 2, 1]), coder()).unwrap();
+        runs.begin(&line(&[10, 2, 1]), coder(), None).unwrap();
         assert_eq!(runs.belongs(&line(&[11, 10, 2, 1])), Belongs::To(process(10), &coder()));
         runs.end(process(10), |process| process.pid != 10);
         assert_eq!(
@@ -286,17 +299,30 @@ mod tests {
         assert!(runs.saw(process(10), process(11), |_| true));
         runs.end(process(10), |_| true);
         let other = Run { identity: id("/test/other"), uid: 1000 };
-        assert_eq!(runs.begin(&line(&[10, 2, 1]), other), Err(Refusal::Left));
-        runs.begin(&line(&[10, 2, 1]), coder()).unwrap();
+        assert_eq!(runs.begin(&line(&[10, 2, 1]), other, None), Err(Refusal::Left));
+        runs.begin(&line(&[10, 2, 1]), coder(), None).unwrap();
         assert_eq!(runs.belongs(&line(&[11, 10, 1])), Belongs::To(process(10), &coder()));
+    }
+
+    #[test]
+    fn an_identity_has_as_many_runs_at_a_time_as_it_may_and_others_are_not_counted() {
+        let (mut runs, most) = (Runs::default(), NonZeroU16::new(2));
+        let other = Run { identity: id("/test/other"), uid: 1000 };
+        runs.begin(&line(&[10, 1]), other, None).unwrap();
+        runs.begin(&line(&[11, 1]), coder(), most).unwrap();
+        runs.begin(&line(&[12, 1]), coder(), most).unwrap();
+        let refused = Err(Refusal::Most(id("/test/coder"), most.unwrap()));
+        assert_eq!(runs.begin(&line(&[13, 1]), coder(), most), refused);
+        runs.end(process(12), |_| true);
+        runs.begin(&line(&[13, 1]), coder(), most).unwrap();
     }
 
     #[test]
     fn a_node_has_room_for_a_named_number_of_runs() {
         let mut runs = Runs::default();
         for pid in 0..i32::try_from(RUNS_MAX).unwrap() {
-            runs.begin(&[process(pid + 2)], coder()).unwrap();
+            runs.begin(&[process(pid + 2)], coder(), None).unwrap();
         }
-        assert_eq!(runs.begin(&[process(1)], coder()), Err(Refusal::TooMany));
+        assert_eq!(runs.begin(&[process(1)], coder(), None), Err(Refusal::TooMany));
     }
 }

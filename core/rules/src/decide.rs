@@ -120,13 +120,13 @@ pub struct Rules {
 }
 
 /// One evaluation of Cedar's.
-struct Evaluated {
-    allowed: bool,
+pub(crate) struct Evaluated {
+    pub allowed: bool,
     /// Rules that determined it.
-    determining: Vec<PolicyId>,
+    pub determining: Vec<PolicyId>,
     limits: Option<Limits>,
     /// Rules that could not be evaluated.
-    failed: Vec<PolicyId>,
+    pub failed: Vec<PolicyId>,
 }
 
 impl Rules {
@@ -368,7 +368,7 @@ impl Rules {
         Decision::deny(reason, rules)
     }
 
-    fn evaluate(
+    pub(crate) fn evaluate(
         &self,
         slice: &Slice,
         rules: &PolicySet,

@@ -16,6 +16,8 @@ const ACTIONS: [(&str, &str, &str); 5] = [
     ("telemetry.read", "Dataset", "telemetry/requests"),
     ("secret.read", "Secret", "vault/deploy"),
 ];
+/// Those of the resources.
+const DOMAINS: [&str; 3] = ["code", "operations", "deploy"];
 const CONDITIONS: [&str; 7] = [
     "context.yes.person",
     "context.yes.owner",
@@ -99,26 +101,38 @@ fn asked() -> impl Strategy<Value = Asked> {
     let facts =
         (0..5_usize, any::<bool>(), prop::sample::select(&Standing::ALL[..]), 0..4_i64, any::<bool>());
     let given = (any::<bool>(), prop::option::of(0..3_u32), any::<(bool, bool)>(), 0..3_u32, any::<bool>());
-    (facts, given, 0..ACTIONS.len(), 0..110_i64).prop_map(|(facts, given, what, now)| {
+    // Most fit, so that more than base rules is seen.
+    let bounds = (0..8_u8, 0..8_u8, 0..6_u8);
+    (facts, given, bounds, 0..ACTIONS.len(), 0..110_i64).prop_map(|(facts, given, bounds, what, now)| {
+        let (environment, lacks, tools) = bounds;
         let (kind, preset, standing, max_sensitivity, owner_active) = facts;
         let (task, grant, (owner, person), age, worn) = given;
         let kind = Kind::ALL[kind];
         let identity = Identity::new(IdentityFacts {
             name: SpiffeId::parse("spiffe://example.org/x").unwrap(),
             kind,
-            environment: Environment::Test,
+            environment: if environment == 0 { Environment::Prod } else { Environment::Test },
             // Most are in order, so that more than base rules is seen.
             standing: if now % 4 == 0 { standing } else { Standing::Active },
             owner_active: owner_active || now % 3 != 0,
-            domains: ["code", "operations", "deploy"].map(str::to_owned).into(),
+            domains: DOMAINS
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| usize::from(lacks) != *n)
+                .map(|(_, d)| (*d).to_owned())
+                .collect(),
             max_sensitivity,
             purpose: "work".to_owned(),
             preset: (preset && kind == Kind::AiAgent).then(|| "coding-agent".to_owned()),
             ends: Timestamp::from_secs(100),
         })
         .unwrap();
-        let task =
-            task.then(|| Task { purpose: "work".to_owned(), tools: Default::default(), calls_left: age });
+        let tools = match tools {
+            0 => [ACTIONS[what].2.to_owned()].into(),
+            1 => ["files/other".to_owned()].into(),
+            _ => Default::default(),
+        };
+        let task = task.then(|| Task { purpose: "work".to_owned(), tools, calls_left: age });
         let grant = grant.map(|uses_left| Grant { uses_left, seconds_left: 9 });
         Asked {
             identity,
@@ -156,8 +170,25 @@ proptest! {
                 prop_assert!(!decision.rules.is_empty());
                 let facts = one.identity.facts();
                 prop_assert!(facts.standing == Standing::Active && facts.owner_active && one.now < 100);
+                let guards = rules.catalogue().get(resource).unwrap();
+                prop_assert!(facts.environment == guards.environment && facts.domains.contains(&guards.domain));
+                prop_assert!(facts.max_sensitivity >= guards.sensitivity);
+                let named = |t: &Task| t.tools.is_empty() || t.tools.contains(resource);
+                prop_assert!(facts.kind != Kind::AiAgent || one.task.as_ref().is_some_and(named));
                 prop_assert!(!(one.worn && facts.kind != Kind::AiAgent));
                 prop_assert!(facts.kind != Kind::AiAgent || one.task.as_ref().is_some_and(|t| t.calls_left > 0));
+            }
+            // The base rules drawn together let pass what they let pass one by one.
+            let slice = guarded.slice(one.identity.facts().kind);
+            let passes = |set| {
+                let found = rules.evaluate(slice, set, target, guarded, &caller, &act).unwrap();
+                found.allowed && found.failed.is_empty()
+            };
+            prop_assert_eq!(passes(&slice.first), passes(&slice.rules));
+            // What somebody is let do, or may ask for, is among what is possible.
+            if decision.outcome != Outcome::Deny {
+                let all = rules.possible(&one.identity, act.now).unwrap();
+                prop_assert!(all.iter().any(|p| p.resource == resource && p.action == action), "{:?}", all);
             }
             // What is asked for is enough.
             if let Outcome::Ask(needs) = &decision.outcome {

@@ -3,7 +3,10 @@
 //! Never turns an empty text into somebody: where a person is optional, empty means nobody.
 
 use avouch_domain::person::person_name;
-use avouch_domain::{Code, Environment, Identity, Kind, Person, PersonId, SignIn, Standing, Timestamp};
+use avouch_domain::{
+    Code, CodeDigest, Environment, Identity, Kind, Person, PersonId, SignIn, Standing, Timestamp,
+};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::ConvertError;
@@ -59,7 +62,43 @@ pub fn identity_to_wire(identity: &Identity) -> wire::Identity {
             took_ms: tried.took_ms,
         }),
         last_used: 0,
+        code: code_bytes(identity),
+        runs_max: runs_max(identity),
     }
+}
+
+fn code_bytes(identity: &Identity) -> Vec<u8> {
+    identity.code.map(|code| code.0.to_vec()).unwrap_or_default()
+}
+
+fn runs_max(identity: &Identity) -> u32 {
+    identity.runs_max.map_or(0, |most| most.get().into())
+}
+
+/// The digest of code.
+///
+/// # Errors
+/// [`ConvertError::NotAllowed`] for another number of bytes than 32.
+pub fn code_digest(bytes: &[u8]) -> Result<CodeDigest, ConvertError> {
+    let wrong = || ConvertError::NotAllowed(format!("code: {} bytes, expected 32", bytes.len()));
+    bytes.try_into().map(CodeDigest).map_err(|_| wrong())
+}
+
+/// Empty: `None`.
+///
+/// # Errors
+/// [`ConvertError::NotAllowed`] for another number of bytes than 32.
+pub fn optional_code_digest(bytes: &[u8]) -> Result<Option<CodeDigest>, ConvertError> {
+    if bytes.is_empty() { Ok(None) } else { code_digest(bytes).map(Some) }
+}
+
+/// Most runs at a time; 0: `None`.
+///
+/// # Errors
+/// [`ConvertError::NotAllowed`] for more than 65,535.
+pub fn optional_runs_max(most: u32) -> Result<Option<NonZeroU16>, ConvertError> {
+    let wrong = || ConvertError::NotAllowed(format!("{most} runs at a time, expected at most {}", u16::MAX));
+    u16::try_from(most).map(NonZeroU16::new).map_err(|_| wrong())
 }
 
 /// What node agents have to know of an identity.
@@ -75,6 +114,8 @@ pub fn identity_facts_to_wire(identity: &Identity, owner_active: bool) -> watch:
         owner_active,
         ends_at: identity.end.secs(),
         stop_number: identity.stop_number,
+        code: code_bytes(identity),
+        runs_max: runs_max(identity),
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Identity {
     /// proposed, active, paused or stopped.
     #[prost(string, tag = "8")]
     pub standing: ::prost::alloc::string::String,
-    /// Why it is paused or stopped: person, end_reached, not_confirmed or owner_left.
+    /// Why it is paused or stopped: person, end_reached, not_confirmed, owner_left or other_code.
     #[prost(string, tag = "9")]
     pub cause: ::prost::alloc::string::String,
     /// Rises with each pause and stop.
@@ -79,6 +79,12 @@ pub struct Identity {
     /// ListIdentities.
     #[prost(int64, tag = "17")]
     pub last_used: i64,
+    /// SHA-256 of the code that its runs have; empty: any.
+    #[prost(bytes = "vec", tag = "18")]
+    pub code: ::prost::alloc::vec::Vec<u8>,
+    /// Most runs of it at a time on one node; 0: as many as a node has.
+    #[prost(uint32, tag = "19")]
+    pub runs_max: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopTried {
@@ -252,6 +258,12 @@ pub struct ChangeIdentityRequest {
     pub successor: ::prost::alloc::string::String,
     #[prost(int64, tag = "4")]
     pub ends_at: i64,
+    /// SHA-256 of the code that its runs are to have; present and empty: any. Absent: as it is.
+    #[prost(bytes = "vec", optional, tag = "5")]
+    pub code: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
+    /// Most runs of it at a time on one node; 0: as many as a node has. Absent: as it is.
+    #[prost(uint32, optional, tag = "6")]
+    pub runs_max: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetIdentityResponse {

@@ -285,6 +285,19 @@ pub struct FetchIdentitiesResponse {
     #[prost(uint64, tag = "2")]
     pub rules_number: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportCodeRequest {
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// SHA-256 of the code that was found, 32 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub code: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportCodeResponse {
+    #[prost(bool, tag = "1")]
+    pub paused: bool,
+}
 /// An identity as far as decisions need it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IdentityFacts {
@@ -312,6 +325,12 @@ pub struct IdentityFacts {
     pub ends_at: i64,
     #[prost(uint64, tag = "9")]
     pub stop_number: u64,
+    /// SHA-256 of the code that its runs have; empty: any.
+    #[prost(bytes = "vec", tag = "10")]
+    pub code: ::prost::alloc::vec::Vec<u8>,
+    /// Most runs of it at a time on the node; 0: as many as a node has.
+    #[prost(uint32, tag = "11")]
+    pub runs_max: u32,
 }
 /// Generated client implementations.
 pub mod watch_client {
@@ -481,6 +500,31 @@ pub mod watch_client {
                 .insert(GrpcMethod::new("avouch.watch.v1.Watch", "FetchIdentities"));
             self.inner.unary(req, path, codec).await
         }
+        /// An identity was to be run with other code than it has. Says whether it is paused for it.
+        pub async fn report_code(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportCodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportCodeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.watch.v1.Watch/ReportCode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.watch.v1.Watch", "ReportCode"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -522,6 +566,14 @@ pub mod watch_server {
             request: tonic::Request<super::FetchIdentitiesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::FetchIdentitiesResponse>,
+            tonic::Status,
+        >;
+        /// An identity was to be run with other code than it has. Says whether it is paused for it.
+        async fn report_code(
+            &self,
+            request: tonic::Request<super::ReportCodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportCodeResponse>,
             tonic::Status,
         >;
     }
@@ -723,6 +775,49 @@ pub mod watch_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FetchIdentitiesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.watch.v1.Watch/ReportCode" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReportCodeSvc<T: Watch>(pub Arc<T>);
+                    impl<T: Watch> tonic::server::UnaryService<super::ReportCodeRequest>
+                    for ReportCodeSvc<T> {
+                        type Response = super::ReportCodeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReportCodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Watch>::report_code(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReportCodeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -178,6 +178,7 @@ pub const METHODS: &[Method] = &[
     Method { drains_itself: true, ..row(WATCH, "Follow", AGENT) },
     row(WATCH, "FetchBundles", AGENT),
     row(WATCH, "FetchIdentities", AGENT),
+    row(WATCH, "ReportCode", AGENT),
     row(RULES, "Fetch", AGENT),
     row(RECORDS, "Ship", AGENT),
     row(REQUESTS, "Ask", AGENT),

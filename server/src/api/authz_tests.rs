@@ -123,6 +123,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("watch.v1.Watch/Follow", "G"),
     ("watch.v1.Watch/FetchBundles", "G"),
     ("watch.v1.Watch/FetchIdentities", "G"),
+    ("watch.v1.Watch/ReportCode", "G"),
     ("rules.v1.Rules/Fetch", "G"),
     ("records.v1.Records/Ship", "G"),
     ("requests.v1.Requests/Ask", "G"),

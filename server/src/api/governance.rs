@@ -5,7 +5,7 @@
 use avouch_domain::{PersonId, SpiffeId, Timestamp};
 use avouch_proto::convert::{
     ConvertError, code, environment, identity_kind, identity_to_wire, name_of_person, optional_code,
-    optional_person, person_id, person_to_wire, standing_name,
+    optional_code_digest, optional_person, optional_runs_max, person_id, person_to_wire, standing_name,
 };
 use avouch_proto::governance_v1 as wire;
 use avouch_proto::governance_v1::governance_server::Governance;
@@ -128,9 +128,13 @@ impl GovernanceApi {
             owner: optional_person(&request.owner).map_err(unreadable)?,
             successor: optional_person(&request.successor).map_err(unreadable)?,
             end: (request.ends_at != 0).then(|| Timestamp::from_secs(request.ends_at)),
+            code: request.code.as_deref().map(optional_code_digest).transpose().map_err(unreadable)?,
+            runs_max: request.runs_max.map(optional_runs_max).transpose().map_err(unreadable)?,
         };
         if patch == IdentityPatch::default() {
-            return Err(bad("nothing to change, expected an owner, a successor or an end"));
+            return Err(bad(
+                "nothing to change, expected an owner, a successor, an end, code or a number of runs",
+            ));
         }
         let changed = self.services.change_identity(call.now(), &actor, name, patch).await;
         let changed = changed.map_err(|e| write_failed("failed to change the identity", &e))?;

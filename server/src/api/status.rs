@@ -164,6 +164,9 @@ pub fn entry_refused(gist: &str, error: &EntryWriteError) -> Refusal {
             Refusal::new(Code::AlreadyExists, gist, error)
         }
         EntryWriteError::NotFound => Refusal::plain(Code::NotFound, gist),
+        EntryWriteError::OfARun(_) | EntryWriteError::NotApart(..) => {
+            Refusal::new(Code::InvalidArgument, gist, error)
+        }
         EntryWriteError::NoBundle(_) => Refusal::new(Code::Internal, gist, error),
         EntryWriteError::Invalid(inner) => Refusal::new(
             Code::InvalidArgument,

@@ -11,7 +11,7 @@ use avouch_domain::limits::AWAY_MAX;
 use avouch_domain::{Bundle, Entry, EntryId, Revision, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::history;
 use avouch_proto::convert::{
-    DeniedReason, bundle_to_wire, entry_to_wire, identity_facts_to_wire, permission_denied,
+    DeniedReason, bundle_to_wire, code_digest, entry_to_wire, identity_facts_to_wire, permission_denied,
     position_from_wire, position_to_wire, sync_entry_mask,
 };
 use avouch_proto::types;
@@ -22,7 +22,7 @@ use avouch_proto::watch_v1::watch_server::Watch;
 use avouch_proto::watch_v1::{
     Away, BundleNotice, Delta, FetchBundlesRequest, FetchBundlesResponse, FetchIdentitiesRequest,
     FetchIdentitiesResponse, FollowRequest, FollowResponse, Heartbeat, Hello, NodeState, Position, Renewed,
-    Resync, RulesNotice, SnapshotChunk, Welcome,
+    ReportCodeRequest, ReportCodeResponse, Resync, RulesNotice, SnapshotChunk, Welcome,
 };
 use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
@@ -33,6 +33,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::api::call::{Call, open};
+use crate::api::status::write_failed;
 use crate::limits::{
     IDENTITIES_PER_FETCH, WATCH_FRAME_BYTES, WATCH_HEARTBEAT, WATCH_HELLO_TIME, WATCH_QUEUE,
 };
@@ -132,6 +133,24 @@ impl Watch for WatchApi {
                 .collect(),
             rules_number: self.services.find_rules(0).map_or(0, |rules| rules.number),
         }))
+    }
+
+    async fn report_code(
+        &self,
+        request: Request<ReportCodeRequest>,
+    ) -> Result<Response<ReportCodeResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.spiffe_id);
+        let reported = async {
+            let name = SpiffeId::parse(&request.spiffe_id)
+                .map_err(|e| Status::invalid_argument(format!("SPIFFE ID: {e}")))?;
+            let found = code_digest(&request.code).map_err(|e| Status::invalid_argument(e.to_string()))?;
+            let paused = self.services.other_code(call.now(), call.caller_id()?, name, found).await;
+            paused.map_err(|e| write_failed("failed to pause the identity", &e))
+        };
+        let paused = line.conclude(reported.await)?;
+        Ok(Response::new(ReportCodeResponse { paused }))
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use avouch_domain::limits::{ALONE_LONG, AWAY_MAX, SELF_ACTING_SVID_MAX};
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, Cause, Holder, Identity, Kind, Now, PersonId, Plan, Revision, SpiffeId,
-    StopTried, Tick, Timestamp,
+    AuditEvent, AuditRow, Authority, Cause, CodeDigest, Holder, Identity, Kind, Now, PersonId, Plan,
+    Revision, SpiffeId, StopTried, Tick, Timestamp,
 };
 use avouch_engine::Registry;
 use avouch_engine::entitle::agents_of_name;
@@ -176,6 +176,35 @@ impl Services {
             name
         };
         Ok(Stopped { registry, names: paused.into_iter().map(named).collect() })
+    }
+
+    /// Pauses what acts by itself and was to be run by this agent with other code than it has. True if it is paused for it; who else
+    /// serves it confirms beside this.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then nothing was paused.
+    pub async fn other_code(
+        &self,
+        now: Now,
+        agent: &SpiffeId,
+        name: SpiffeId,
+        found: CodeDigest,
+    ) -> Result<bool, WriteError> {
+        // What changes nothing does not stand in the way of those who write.
+        let (plan, paused) = identities::pause_for_code(&self.registry(), now.wall, agent, &name, found);
+        if plan == Plan::default() {
+            return Ok(paused);
+        }
+        let (agent, of) = (agent.clone(), name.clone());
+        let write = move |registry: &Registry| {
+            let (plan, paused) = identities::pause_for_code(registry, now.wall, &agent, &of, found);
+            (plan, paused.then(|| registry.clone()))
+        };
+        let Some(registry) = self.0.writer.write(write).await? else { return Ok(false) };
+        tracing::warn!(identity = %name, cause = Cause::OtherCode.name(), "Paused an identity");
+        let (services, stopped) = (self.clone(), Stopped { registry, names: vec![name] });
+        self.0.tasks.spawn(async move { services.confirmations(now, vec![stopped]).await });
+        Ok(true)
     }
 
     /// Waits until the nodes that follow have confirmed what these writes took out of force, at most [`STOP_CONFIRM_MAX`]

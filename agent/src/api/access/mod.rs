@@ -4,6 +4,7 @@
 //! others of [`crate::hooks`]. Nobody is told about anybody by name but a hook, and it only what would be.
 
 mod http;
+mod once;
 mod shapes;
 
 use std::sync::Arc;
@@ -128,8 +129,8 @@ impl Access {
         struct Wanted {
             resource: String,
         }
-        let wanted: Wanted = serde_json::from_slice(body)
-            .map_err(|e| Problem::new(::http::StatusCode::BAD_REQUEST, e.to_string()))?;
+        let wanted: Wanted =
+            once::read(body).map_err(|e| Problem::new(::http::StatusCode::BAD_REQUEST, e.to_string()))?;
         let own = match self.asker(caller)? {
             Asker::Own(own) => own,
             Asker::Other => return Err(no_token(&NoRun::Outside.into()).into()),

@@ -1,4 +1,4 @@
-//! The JSON of AuthZEN 1.0: what is asked, and what is answered. Unknown fields are ignored.
+//! The JSON of AuthZEN 1.0: what is asked, and what is answered. Unknown fields are ignored, but for a name that stands twice.
 //!
 //! Reads and writes text, and decides nothing.
 
@@ -9,6 +9,7 @@ use avouch_rules::{Limits, Param};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::once;
 use crate::limits::EVALUATIONS_MAX;
 use crate::runs::{Answer, Said};
 
@@ -143,7 +144,7 @@ impl Evaluation {
     /// # Errors
     /// [`Malformed`].
     pub fn read(body: &[u8]) -> Result<Self, Malformed> {
-        let asked: Asked = serde_json::from_slice(body).map_err(|e| malformed(e.to_string()))?;
+        let asked: Asked = once::read(body).map_err(|e| malformed(e.to_string()))?;
         Self::of(Parts::of(asked)?)
     }
 
@@ -215,7 +216,7 @@ impl Evaluations {
     /// [`Malformed`].
     pub fn read(body: &[u8]) -> Result<Self, Malformed> {
         let Batch { common, evaluations, options } =
-            serde_json::from_slice(body).map_err(|e| malformed(e.to_string()))?;
+            once::read(body).map_err(|e| malformed(e.to_string()))?;
         let (common, semantic) = (Parts::of(common)?, options.evaluations_semantic);
         if evaluations.is_empty() {
             return Ok(Self { list: vec![Evaluation::of(common)?], semantic, alone: true });
@@ -406,6 +407,31 @@ mod tests {
         let error = batch(json!({ "evaluations": [{ "action": action }] })).unwrap_err();
         assert_eq!(error.to_string(), "evaluations[0]: resource is missing");
         assert!(read(json!([1])).is_err() && Evaluation::read(b"{").is_err());
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused_also_where_any_name_may_stand() {
+        let body = |resource: &str, more: &str| {
+            format!(r#"{{"action":{{"name":"a"}},"resource":{{"type":"t","id":"r"{resource}}}{more}}}"#)
+        };
+        for (twice, name) in [
+            (body(r#","id":"s""#, ""), "id"),
+            (body(r#","properties":{"path":"a","path":"b"}"#, ""), "path"),
+            (body("", r#","subject":{"properties":{"token":"a","token":"b"}}"#), "token"),
+            (body("", r#","context":{"of":{"mine":1,"mine":2}}"#), "mine"),
+        ] {
+            let told = format!("the name \"{name}\" stands twice");
+            assert!(
+                Evaluation::read(twice.as_bytes()).unwrap_err().to_string().starts_with(&told),
+                "{twice}"
+            );
+            let listed = format!(r#"{{"evaluations":[{twice}]}}"#);
+            assert!(
+                Evaluations::read(listed.as_bytes()).unwrap_err().to_string().starts_with(&told),
+                "{twice}"
+            );
+        }
+        assert!(Evaluation::read(body(r#","properties":{"id":"a"}"#, "").as_bytes()).is_ok());
     }
 
     #[test]

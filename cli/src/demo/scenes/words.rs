@@ -38,6 +38,11 @@ pub(super) async fn support(stage: &mut Stage<'_>) -> Result<(), Fault> {
     hold(last.outcome == "deny", "a denial that no yes would lift", &decisions)?;
     let waits = estate.good(&["ask", "list", "--json"]).await?;
     hold(!waits.out.contains("payroll"), "no request about payroll", &waits)?;
+    let can = estate.good(&["what-can", "support"]).await?;
+    let guarded: Vec<_> = can.out.lines().skip(1).filter_map(|row| row.split_whitespace().next()).collect();
+    let tickets = !guarded.is_empty() && guarded.iter().all(|resource| resource.starts_with("tickets/"));
+    hold(tickets, "nothing but tickets to be within its reach", &can)?;
+    stage.seen(&format!("`avouch what-can support` lists {}, and nothing else", guarded.join(", ")));
     stage.seen(&format!("a ticket: allow; the reply: ask, then allow, in the words that {name} agreed to"));
     stage.seen(&format!(
         "record {}: payroll, deny ({}); there is nobody to ask; payroll saw {reached}",

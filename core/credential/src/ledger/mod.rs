@@ -11,6 +11,7 @@ mod node;
 #[cfg(test)]
 mod node_tests;
 mod record;
+mod salt;
 mod sections;
 #[cfg(test)]
 mod tests;
@@ -23,5 +24,6 @@ pub use node::{
     sign_receipt,
 };
 pub use record::{FIRST_PREVIOUS, Hash, Record, RecordError, hash_of, line_of, read_line};
+pub use salt::{Salt, SaltError, day_name};
 pub use sections::{ChainSummary, Log, LogError, LogSummary, NodeHeader, head_line};
 pub use verify::{BeginError, Broken, Header, Summary, Verifier};

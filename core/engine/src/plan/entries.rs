@@ -1,10 +1,11 @@
 //! Plans that create, change, delete and end registration entries.
 //!
-//! Never lets a second entry with the same parent, SPIFFE ID and selectors be created, within a batch or across.
+//! Never lets a second entry with the same parent, SPIFFE ID and selectors be created, within a batch or across; never lets one
+//! ask for a run, which is what placing an identity does, nor gives an AI agent the processes of somebody else.
 
 use avouch_domain::{
-    AuditEvent, Entry, EntryError, EntryId, EntryParts, Plan, Selector, SelectorSet, SpiffeId, Timestamp,
-    TrustDomain, Ttl,
+    AuditEvent, Entry, EntryError, EntryId, EntryParts, Plan, RUN, Selector, SelectorSet, SpiffeId,
+    Timestamp, TrustDomain, Ttl,
 };
 
 use super::Draft;
@@ -115,6 +116,14 @@ pub enum EntryWriteError {
     Repeated,
     #[error("entry not found")]
     NotFound,
+    #[error(
+        "selector \"{0}\" is of a run, which no entry asks for by itself: `avouch identity place` lets an identity run on a node"
+    )]
+    OfARun(Selector),
+    #[error(
+        "{0} acts by itself, and a process that fits this entry would be {1} as well: add a selector that only one of them has"
+    )]
+    NotApart(SpiffeId, SpiffeId),
     #[error("unable to find federated bundle \"spiffe://{0}\"")]
     NoBundle(TrustDomain),
     #[error(transparent)]
@@ -145,6 +154,7 @@ pub fn create(
         .enumerate()
         .map(|(i, item)| {
             let id = item.id.as_ref().or_else(|| fresh.get(i)).ok_or(EntryWriteError::IdTaken)?;
+            check_no_run(&item.selectors)?;
             create_one(&mut draft, id, item)
         })
         .collect();
@@ -163,6 +173,7 @@ pub(super) fn create_one(
     if draft.after.entry(id).is_some() {
         return Err(EntryWriteError::IdTaken);
     }
+    check_apart(&draft.after, &entry)?;
     check_bundles(&draft.after, &entry.federates_with)?;
     Ok(draft.put_entry(AuditEvent::EntryCreated, entry))
 }
@@ -199,6 +210,30 @@ fn without_repeats(domains: &[TrustDomain]) -> Vec<TrustDomain> {
     domains.iter().filter(|d| seen.insert(*d)).cloned().collect()
 }
 
+/// An entry with the selector of a run says by itself that the run may go on: nobody but the placing makes one.
+fn check_no_run(selectors: &[Selector]) -> Result<(), EntryWriteError> {
+    match selectors.iter().find(|selector| selector.kind() == RUN) {
+        Some(of_a_run) => Err(EntryWriteError::OfARun(of_a_run.clone())),
+        None => Ok(()),
+    }
+}
+
+/// What acts by itself is told from everybody else below the same parent: else it would wear their identity, or they its.
+fn check_apart(registry: &Registry, entry: &Entry) -> Result<(), EntryWriteError> {
+    let identity = registry.identity(&entry.spiffe_id);
+    if !identity.is_some_and(|identity| identity.kind.acts_by_itself()) {
+        return Ok(());
+    }
+    let overlaps = |other: &&Entry| {
+        let (one, two) = (entry.selector_set(), other.selector_set());
+        other.spiffe_id != entry.spiffe_id && (one.is_subset_of(two) || two.is_subset_of(one))
+    };
+    match registry.entries_by_parent(&entry.parent_id).find(overlaps) {
+        Some(other) => Err(EntryWriteError::NotApart(entry.spiffe_id.clone(), other.spiffe_id.clone())),
+        None => Ok(()),
+    }
+}
+
 fn check_bundles(registry: &Registry, domains: &[TrustDomain]) -> Result<(), EntryWriteError> {
     match domains.iter().find(|d| registry.bundle(d).is_none()) {
         Some(domain) => Err(EntryWriteError::NoBundle(domain.clone())),
@@ -225,6 +260,11 @@ fn update_one(draft: &mut Draft<'_>, patch: &EntryPatch) -> Result<Entry, EntryW
     apply_patch(&mut parts, patch);
     parts.revision_number += 1;
     let entry = Entry::new(parts)?;
+    let whose = |entry: &Entry| (entry.spiffe_id.clone(), entry.parent_id.clone());
+    if entry.selector_set() != existing.selector_set() || whose(&entry) != whose(existing) {
+        check_no_run(&entry.selectors)?;
+        check_apart(&draft.after, &entry)?;
+    }
     if patch.federates_with.is_some() {
         check_bundles(&draft.after, &entry.federates_with)?;
     }

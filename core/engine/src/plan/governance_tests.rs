@@ -1,10 +1,12 @@
 //! What people may do to people and identities, one rule per test.
 
-use avouch_domain::fixtures::{entry, id, identity, person, person_id};
+use std::num::NonZeroU16;
+
+use avouch_domain::fixtures::{entry, id, identity, node as node_of, person, person_id};
 use avouch_domain::limits::{ADOPTED_FOR, IDENTITY_LIFE_MAX};
 use avouch_domain::{
-    Cause, Code, Environment, Identity, Kind, LogPosition, PersonId, PersonState, Plan, Row, SignIn,
-    SpiffeId, Standing, StopTried, Timestamp,
+    Cause, Code, CodeDigest, Environment, Identity, Kind, LogPosition, PersonId, PersonState, Plan, Row,
+    SignIn, SpiffeId, Standing, StopTried, Timestamp,
 };
 use proptest::prelude::*;
 
@@ -292,6 +294,52 @@ fn in_prod_nobody_widens_what_is_his_own() {
 }
 
 #[test]
+fn code_where_any_was_right_and_fewer_runs_are_the_owners_to_say_and_other_code_and_more_runs_a_second_persons()
+ {
+    let mut registry = team_with(Identity { end: LATER, ..prod(Kind::AiAgent) });
+    let (owner, second) = (who("per_owner"), who("per_s"));
+    let patch = |code: Option<u8>, runs| IdentityPatch {
+        code: Some(code.map(|byte| CodeDigest([byte; 32]))),
+        runs_max: Some(NonZeroU16::new(runs)),
+        ..IdentityPatch::default()
+    };
+    let (plan, held) = identities::patch(&registry, NOW, &owner, &coder(), &patch(Some(1), 2));
+    commit(&mut registry, &plan);
+    assert_eq!(held.map(|held| held.runs_max), Ok(NonZeroU16::new(2)));
+    for wider in [patch(Some(2), 2), patch(None, 2), patch(Some(1), 3), patch(Some(1), 0)] {
+        let (_, refused) = identities::patch(&registry, NOW, &owner, &coder(), &wider);
+        assert_eq!(refused, Err(IdentityError::SecondPerson(Environment::Prod)), "{wider:?}");
+        assert!(identities::patch(&registry, NOW, &second, &coder(), &wider).1.is_ok());
+    }
+    assert!(identities::patch(&registry, NOW, &owner, &coder(), &patch(Some(1), 1)).1.is_ok());
+}
+
+#[test]
+fn other_code_pauses_what_acts_by_itself_where_it_may_run_and_nothing_else() {
+    let node = id("/spire/agent/x");
+    let paused = |kind, code: Option<u8>, found: u8, served: bool| {
+        let code = code.map(|byte| CodeDigest([byte; 32]));
+        let mut registry = team_with(Identity { end: LATER, code, ..prod(kind) });
+        registry.put(Row::Node(node_of("/spire/agent/x", &[], i64::MAX / 1000)));
+        if served {
+            registry.put(Row::Entry(entry("e", "/test/coder", "/spire/agent/x", &["u:1"])));
+        }
+        let (plan, paused) =
+            identities::pause_for_code(&registry, NOW, &node, &coder(), CodeDigest([found; 32]));
+        commit(&mut registry, &plan);
+        let standing = registry.identity(&coder()).unwrap().standing;
+        assert_eq!(standing == Standing::Paused(Cause::OtherCode), paused);
+        assert_eq!(plan.audit.len(), usize::from(paused));
+        paused
+    };
+    assert!(paused(Kind::AiAgent, Some(1), 2, true));
+    assert!(!paused(Kind::AiAgent, Some(1), 1, true), "its own code");
+    assert!(!paused(Kind::AiAgent, None, 2, true), "any code is right");
+    assert!(!paused(Kind::Service, Some(1), 2, true), "a service is refused, and goes on where it runs");
+    assert!(!paused(Kind::AiAgent, Some(1), 2, false), "a node that may not run it says nothing of it");
+}
+
+#[test]
 fn an_end_lies_ahead_and_not_too_far() {
     let (_, passed) = identities::register(
         &team(),
@@ -354,7 +402,7 @@ proptest! {
             let patch = IdentityPatch {
                 end: Some(end),
                 owner: flag.then(|| actor.clone()),
-                successor: None,
+                ..IdentityPatch::default()
             };
             let (plan, _) = match verb {
                 0 => identities::register(&registry, at, actor, &NewIdentity { end, ..new(environment) }),

@@ -3,15 +3,17 @@
 //! Never lets anybody widen in `staging` or `prod` what is his own, and never asks more than one person to shrink: a
 //! pause and a stop are the owner's or any security person's, at once.
 
+use std::num::NonZeroU16;
+
 use avouch_domain::limits::{ADOPTED_FOR, IDENTITY_LIFE_MAX};
 use avouch_domain::{
-    AuditEvent, Cause, Code, Entry, EntryId, Environment, Identity, Kind, Person, PersonId, Plan, Row,
-    SpiffeId, Standing, StopTried, Timestamp, run_selector,
+    AuditEvent, Cause, Code, CodeDigest, Entry, EntryId, Environment, Identity, Kind, Person, PersonId, Plan,
+    Row, SpiffeId, Standing, StopTried, Timestamp, run_selector,
 };
 
 use super::Draft;
 use super::entries::{EntryWriteError, NewEntry, create_one};
-use crate::entitle::agents_of_name;
+use crate::entitle::{agents_of_name, served_identity};
 use crate::registry::Registry;
 
 /// Most identities that one plan pauses by themselves; the next plan goes on.
@@ -38,6 +40,10 @@ pub struct IdentityPatch {
     pub owner: Option<PersonId>,
     pub successor: Option<PersonId>,
     pub end: Option<Timestamp>,
+    /// `Some(None)` = any code.
+    pub code: Option<Option<CodeDigest>>,
+    /// `Some(None)` = as many as a node has.
+    pub runs_max: Option<Option<NonZeroU16>>,
 }
 
 /// Why nothing was done.
@@ -161,7 +167,8 @@ pub fn approve(registry: &Registry, at: Timestamp, actor: &PersonId, name: &Spif
     })
 }
 
-/// Changes owner, successor or end. An earlier end is the owner's to set; everything else widens.
+/// Changes owner, successor, end, code or the number of runs. What takes away is the owner's to do: an earlier end, code where
+/// any was right, fewer runs. Everything else widens.
 pub fn patch(
     registry: &Registry,
     at: Timestamp,
@@ -191,7 +198,12 @@ pub fn patch(
             check_end(at, end)?;
             new.end = end;
         }
-        let widens = new.end > old.end || new.owner != old.owner || new.successor != old.successor;
+        new.code = patch.code.unwrap_or(new.code);
+        new.runs_max = patch.runs_max.unwrap_or(new.runs_max);
+        let other_code = old.code.is_some() && new.code != old.code;
+        let more_runs = old.runs_max.is_some_and(|most| new.runs_max.is_none_or(|new| new > most));
+        let others = new.owner != old.owner || new.successor != old.successor;
+        let widens = new.end > old.end || others || other_code || more_runs;
         if widens {
             may_widen(old, person)?
         } else {
@@ -368,6 +380,30 @@ pub fn pause_due(registry: &Registry, at: Timestamp, actor: &str) -> (Plan, Vec<
     (draft.finish(), paused)
 }
 
+/// Pauses what acts by itself and was to be run on this node with other code than it has. True if it is paused for it.
+#[must_use]
+pub fn pause_for_code(
+    registry: &Registry,
+    at: Timestamp,
+    node: &SpiffeId,
+    name: &SpiffeId,
+    found: CodeDigest,
+) -> (Plan, bool) {
+    let mut draft = Draft::new(registry, at, node.as_str());
+    let held_to_other = |identity: &&Identity| identity.code.is_some_and(|code| code != found);
+    // Whoever did not hear the answer asks again.
+    let already = registry.identity(name).filter(|i| i.standing == Standing::Paused(Cause::OtherCode));
+    let identity =
+        served_identity(registry, node, name, at).filter(|identity| identity.kind.acts_by_itself());
+    let paused = already.filter(held_to_other).is_some();
+    let identity = identity.filter(held_to_other);
+    if let Some(identity) = identity {
+        let paused = without_force(registry, at, identity, Standing::Paused(Cause::OtherCode));
+        put_with(&mut draft, AuditEvent::IdentityPaused, paused, vec![("found", found.to_string())]);
+    }
+    (draft.finish(), paused || identity.is_some())
+}
+
 fn identity_of(at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Identity {
     Identity {
         spiffe_id: new.name.clone(),
@@ -385,6 +421,8 @@ fn identity_of(at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Identity {
         yes_by: None,
         confirm_by: None,
         stop_tried: None,
+        code: None,
+        runs_max: None,
     }
 }
 
@@ -472,6 +510,15 @@ fn change(
 }
 
 pub(super) fn put(draft: &mut Draft<'_>, event: AuditEvent, identity: Identity) -> Identity {
+    put_with(draft, event, identity, Vec::new())
+}
+
+fn put_with(
+    draft: &mut Draft<'_>,
+    event: AuditEvent,
+    identity: Identity,
+    more: Vec<(&'static str, String)>,
+) -> Identity {
     let mut detail = vec![
         ("kind", identity.kind.name().to_owned()),
         ("environment", identity.environment.name().to_owned()),
@@ -485,6 +532,9 @@ pub(super) fn put(draft: &mut Draft<'_>, event: AuditEvent, identity: Identity) 
         let by = if *yes == identity.owner { "self".to_owned() } else { yes.to_string() };
         detail.push(("yes_by", by));
     }
+    detail.extend(identity.code.map(|code| ("code", code.to_string())));
+    detail.extend(identity.runs_max.map(|most| ("runs_max", most.to_string())));
+    detail.extend(more);
     draft.note_with(event, &identity.spiffe_id, detail);
     draft.put(Row::Identity(identity.clone()));
     identity

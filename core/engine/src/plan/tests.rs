@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use avouch_domain::fixtures::{domain, entry, id, node, selectors, set};
+use avouch_domain::fixtures::{domain, entry, id, identity, node, selectors, set};
 use avouch_domain::{
-    Authority, AuthorityKind, Bundle, Holder, JoinToken, JwtAuthority, LogPosition, Slot, SlotState,
+    Authority, AuthorityKind, Bundle, Holder, JoinToken, JwtAuthority, Kind, LogPosition, Slot, SlotState,
     TrustDomain, Ttl, X509Authority,
 };
 
@@ -91,6 +91,62 @@ fn a_taken_id_an_unknown_bundle_and_repeats_are_refused_without_a_trace() {
         ]
     );
     assert!(plan.is_empty() && plan.audit.is_empty());
+}
+
+#[test]
+fn no_entry_is_made_for_a_run_and_none_becomes_one() {
+    let of_a_run = "run:7:spiffe://example.org/a";
+    let (plan, outcomes) =
+        entries::create(&Registry::new(), NOW, "me", &[new("/a", "/p", &["u:1", of_a_run])], &fresh(1));
+    let refused = Err(EntryWriteError::OfARun(of_a_run.parse().unwrap()));
+    assert_eq!((outcomes, plan.is_empty()), (vec![refused.clone()], true));
+    let rows = vec![
+        Row::Entry(entry("plain", "/b", "/p", &["u:1"])),
+        Row::Entry(entry("placed", "/a", "/p", &[of_a_run])),
+    ];
+    let of = |id: &str| EntryPatch::empty(eid(id));
+    let patches = [
+        EntryPatch { selectors: Some(vec![of_a_run.parse().unwrap()]), ..of("plain") },
+        EntryPatch { spiffe_id: Some(id("/b")), ..of("placed") },
+        EntryPatch { parent_id: Some(id("/q")), ..of("placed") },
+    ];
+    let (plan, outcomes) = entries::update(&registry(rows.clone()), NOW, "me", &patches);
+    assert_eq!((outcomes, plan.is_empty()), (vec![refused; 3], true));
+    let same = EntryPatch {
+        selectors: Some(vec![of_a_run.parse().unwrap()]),
+        hint: Some("x".into()),
+        ..of("placed")
+    };
+    let (_, outcomes) = entries::update(&registry(rows), NOW, "me", &[same]);
+    assert!(outcomes[0].is_ok(), "what a person placed may be changed beside: {outcomes:?}");
+}
+
+#[test]
+fn an_entry_of_what_acts_by_itself_fits_no_process_of_another_below_the_same_parent() {
+    let of = |path: &str, selectors: &[&str]| new(path, "/p", selectors);
+    let rows = |kind| {
+        vec![
+            Row::Identity(identity("/test/coder", kind)),
+            Row::Entry(entry("other", "/other", "/p", &["u:1", "u:2"])),
+        ]
+    };
+    let made = |kind, new: NewEntry| {
+        let (_, mut outcomes) = entries::create(&registry(rows(kind)), NOW, "me", &[new], &fresh(1));
+        outcomes.remove(0).map(drop)
+    };
+    let refused = Err(EntryWriteError::NotApart(id("/test/coder"), id("/other")));
+    for selectors in [&["u:1"][..], &["u:1", "u:2"], &["u:1", "u:2", "u:3"]] {
+        assert_eq!(made(Kind::AiAgent, of("/test/coder", selectors)), refused, "{selectors:?}");
+        assert_eq!(made(Kind::Service, of("/test/coder", selectors)), Ok(()), "as in SPIRE: {selectors:?}");
+    }
+    assert_eq!(made(Kind::AiAgent, of("/test/coder", &["u:1", "u:3"])), Ok(()));
+    assert_eq!(made(Kind::AiAgent, new("/test/coder", "/q", &["u:1"])), Ok(()), "another parent");
+    let mut before = rows(Kind::AiAgent);
+    before.push(Row::Entry(entry("own", "/test/coder", "/p", &["u:3"])));
+    let nearer =
+        EntryPatch { selectors: Some(vec!["u:1".parse().unwrap()]), ..EntryPatch::empty(eid("own")) };
+    let (_, outcomes) = entries::update(&registry(before), NOW, "me", &[nearer]);
+    assert_eq!(outcomes[0].clone().map(drop), refused);
 }
 
 #[test]

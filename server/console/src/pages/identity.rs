@@ -50,6 +50,10 @@ struct It<'a> {
     confirm_by: Option<Moment>,
     yes: String,
     preset: String,
+    /// The code that its runs have; empty: any.
+    code: String,
+    /// 0: as many as a node has.
+    runs_max: u32,
     stops: u64,
     tried: Option<Tried>,
 }
@@ -144,6 +148,8 @@ fn described<'a>(frame: &Frame<'_>, view: &IdentityView<'a>) -> It<'a> {
         confirm_by: (identity.confirm_by != 0).then(|| moment(identity.confirm_by, frame.now)),
         yes,
         preset: plain(&identity.preset),
+        code: hex::encode(&identity.code),
+        runs_max: identity.runs_max,
         stops: identity.stop_number,
         tried: identity.stop_tried.as_ref().map(|tried| Tried {
             at: moment(tried.at, frame.now),

@@ -8,11 +8,12 @@ use avouch_credential::shown::plain;
 use avouch_proto::governance_v1 as wire;
 use avouch_rules::Reason;
 
-const CAUSES: [(&str, &str); 4] = [
+const CAUSES: [(&str, &str); 5] = [
     ("person", "by a person"),
     ("end_reached", "its end is reached"),
     ("not_confirmed", "its owner did not confirm"),
     ("owner_left", "its owner left"),
+    ("other_code", "it was to run with other code"),
 ];
 
 /// Why a node decided as it did, beside the reasons of the rules.

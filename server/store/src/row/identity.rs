@@ -1,7 +1,9 @@
 //! Identities: one row each, by name. The table itself refuses another environment and a falling stop number.
 
+use std::num::NonZeroU16;
+
 use avouch_domain::{
-    Cause, Code, Environment, Identity, Kind, Row, SpiffeId, Standing, StopTried, Timestamp,
+    Cause, Code, CodeDigest, Environment, Identity, Kind, Row, SpiffeId, Standing, StopTried, Timestamp,
 };
 use rusqlite::types::Value;
 
@@ -11,15 +13,17 @@ pub(super) const STATEMENTS: Statements = Statements {
     table: "identities",
     put: "INSERT INTO identities (spiffe_id, kind, environment, purpose, owner, successor, ends_at, standing, cause, \
           stop_number, added_by, added_at, yes_by, confirm_by, preset, stop_tried_at, stop_nodes, stop_confirmed, \
-          stop_took_ms) \
-          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
+          stop_took_ms, code, runs_max) \
+          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
+          ?21) \
           ON CONFLICT (spiffe_id) DO UPDATE SET kind = excluded.kind, environment = excluded.environment, \
           purpose = excluded.purpose, owner = excluded.owner, successor = excluded.successor, \
           ends_at = excluded.ends_at, standing = excluded.standing, cause = excluded.cause, \
           stop_number = excluded.stop_number, added_by = excluded.added_by, added_at = excluded.added_at, \
           yes_by = excluded.yes_by, confirm_by = excluded.confirm_by, preset = excluded.preset, \
           stop_tried_at = excluded.stop_tried_at, stop_nodes = excluded.stop_nodes, \
-          stop_confirmed = excluded.stop_confirmed, stop_took_ms = excluded.stop_took_ms",
+          stop_confirmed = excluded.stop_confirmed, stop_took_ms = excluded.stop_took_ms, \
+          code = excluded.code, runs_max = excluded.runs_max",
     delete: "DELETE FROM identities WHERE spiffe_id = ?1",
     get: "SELECT * FROM identities WHERE spiffe_id = ?1",
     all: "SELECT * FROM identities ORDER BY spiffe_id",
@@ -50,6 +54,8 @@ pub(super) fn values(identity: &Identity) -> Vec<Value> {
         number_or_null(tried.map(|tried| tried.nodes)),
         number_or_null(tried.map(|tried| tried.confirmed)),
         number_or_null(tried.map(|tried| tried.took_ms)),
+        identity.code.map_or(Value::Null, |code| Value::Blob(code.0.to_vec())),
+        number_or_null(identity.runs_max.map(|most| most.get().into())),
     ]
 }
 
@@ -70,6 +76,8 @@ fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
         confirm_by: fields.time_or_none()?,
         preset: preset(fields)?,
         stop_tried: stop_tried(fields)?,
+        code: fields.take::<Option<[u8; 32]>>()?.map(CodeDigest),
+        runs_max: runs_max(fields)?,
     }))
 }
 
@@ -84,6 +92,14 @@ fn standing(fields: &mut Fields<'_>) -> Result<Standing, Bad> {
 fn preset(fields: &mut Fields<'_>) -> Result<Option<Code>, Bad> {
     let name: Option<String> = fields.take()?;
     name.map(|name| Code::new(&name).map_err(|e| bad(e.to_string()))).transpose()
+}
+
+fn runs_max(fields: &mut Fields<'_>) -> Result<Option<NonZeroU16>, Bad> {
+    let most: Option<u16> = fields.take()?;
+    most.map(|most| {
+        NonZeroU16::new(most).ok_or_else(|| bad("no run at a time, expected none or more".to_owned()))
+    })
+    .transpose()
 }
 
 fn stop_tried(fields: &mut Fields<'_>) -> Result<Option<StopTried>, Bad> {

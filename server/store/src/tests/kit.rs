@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use std::num::NonZeroU16;
+
 use avouch_domain::fixtures::{domain, entry, grant, id, identity, node, person, person_id, request, rules};
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, Entry, Grant, Holder,
-    Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan, PublishedRules,
-    Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot, SlotState, Standing,
-    StopTried, Timestamp, Whose, X509Authority,
+    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, CodeDigest, Entry, Grant,
+    Holder, Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan,
+    PublishedRules, Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot,
+    SlotState, Standing, StopTried, Timestamp, Whose, X509Authority,
 };
 
 use crate::Store;
@@ -127,6 +129,8 @@ pub fn one_of_each() -> Vec<Row> {
             confirm_by: Some(Timestamp(7)),
             preset: Some(Code::new("coding-agent").unwrap()),
             stop_tried: Some(StopTried { at: NOW, nodes: 3, confirmed: 2, took_ms: 4 }),
+            code: Some(CodeDigest([7; 32])),
+            runs_max: NonZeroU16::new(2),
             ..identity("/test/full", Kind::AiAgent)
         }),
         Row::Rules(PublishedRules { published_by: person_id("per_a"), ..rules(1) }),
