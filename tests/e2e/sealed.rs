@@ -429,7 +429,7 @@ async fn an_agent_with_its_keys_in_memory_goes_on_from_a_folder_in_memory() {
     world.server.daemon().kill().await;
     world.agent.daemon().kill().await;
     // A new pod: nothing of the old one is left but what is in memory.
-    assert_eq!(names(&world.agent.data_dir), ["agent-data.json", "agent.lock", "records", "runs"]);
+    assert_eq!(names(&world.agent.data_dir), ["agent-data.json", "agent.lock", "records", "runs", "salts"]);
     std::fs::remove_file(world.agent.data_dir.join("agent-data.json")).unwrap();
     let (answer, took) = revive(&mut world.agent).await;
     println!("from the start of the process to the first SVID: {took:?}");
@@ -456,7 +456,7 @@ async fn an_agent_with_its_keys_in_memory_keeps_nothing_on_a_disk() {
     world.server.daemon().kill().await;
     world.agent.stop().await;
     assert_eq!(names(disk.path()), Vec::<String>::new());
-    assert_eq!(names(&world.agent.data_dir), ["agent-data.json", "agent.lock", "records", "runs"]);
+    assert_eq!(names(&world.agent.data_dir), ["agent-data.json", "agent.lock", "records", "runs", "salts"]);
     let daemon: Daemon = world.agent.spawn();
     daemon.line("Failed to attest the node").await;
     let status = world.agent.workload().await.fetch_x509().await.unwrap_err();
