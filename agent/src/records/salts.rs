@@ -4,9 +4,9 @@
 //! numbers of all digests of its day; those of more than [`SALT_DAYS`] days ago are erased when the
 //! agent starts, and with the first call of a day.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use avouch_credential::ledger::{Salt, day_name};
@@ -14,6 +14,7 @@ use avouch_domain::Timestamp;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use crate::disk::write_private;
 use crate::limits::SALT_DAYS;
 
 /// The folder beside that of the records.
@@ -82,14 +83,8 @@ impl Salts {
             Err(e) => return Err(e),
         }
         let text = Salt::fresh().map_err(io::Error::other)?;
-        // Whole or not at all, and on the disk before a record is: a digest without its salt says nothing.
-        let unfinished = path.with_extension("new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
-        File::open(&self.folder)?.sync_all()?;
+        // On the disk before a record is: a digest without its salt says nothing.
+        write_private(&path, text.as_bytes()).map_err(io::Error::other)?;
         if let Some(above) = self.folder.parent() {
             File::open(above)?.sync_all()?;
         }

@@ -198,9 +198,12 @@ impl Services {
         let (agent, of) = (agent.clone(), name.clone());
         let write = move |registry: &Registry| {
             let (plan, paused) = identities::pause_for_code(registry, now.wall, &agent, &of, found);
-            (plan, paused.then(|| registry.clone()))
+            let before = (plan != Plan::default()).then(|| registry.clone());
+            (plan, (paused, before))
         };
-        let Some(registry) = self.0.writer.write(write).await? else { return Ok(false) };
+        // Another report may have come first.
+        let (paused, before) = self.0.writer.write(write).await?;
+        let Some(registry) = before else { return Ok(paused) };
         tracing::warn!(identity = %name, cause = Cause::OtherCode.name(), "Paused an identity");
         let (services, stopped) = (self.clone(), Stopped { registry, names: vec![name] });
         self.0.tasks.spawn(async move { services.confirmations(now, vec![stopped]).await });

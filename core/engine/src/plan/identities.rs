@@ -390,18 +390,18 @@ pub fn pause_for_code(
     found: CodeDigest,
 ) -> (Plan, bool) {
     let mut draft = Draft::new(registry, at, node.as_str());
-    let held_to_other = |identity: &&Identity| identity.code.is_some_and(|code| code != found);
-    // Whoever did not hear the answer asks again.
-    let already = registry.identity(name).filter(|i| i.standing == Standing::Paused(Cause::OtherCode));
-    let identity =
-        served_identity(registry, node, name, at).filter(|identity| identity.kind.acts_by_itself());
-    let paused = already.filter(held_to_other).is_some();
-    let identity = identity.filter(held_to_other);
-    if let Some(identity) = identity {
-        let paused = without_force(registry, at, identity, Standing::Paused(Cause::OtherCode));
+    let stopped = Standing::Paused(Cause::OtherCode);
+    let held_to_other = |identity: &&Identity| {
+        identity.kind.acts_by_itself() && identity.code.is_some_and(|code| code != found)
+    };
+    if let Some(identity) = served_identity(registry, node, name, at).filter(held_to_other) {
+        let paused = without_force(registry, at, identity, stopped);
         put_with(&mut draft, AuditEvent::IdentityPaused, paused, vec![("found", found.to_string())]);
+        return (draft.finish(), true);
     }
-    (draft.finish(), paused || identity.is_some())
+    // Whoever did not hear the answer asks again.
+    let already = registry.identity(name).filter(held_to_other);
+    (draft.finish(), already.is_some_and(|identity| identity.standing == stopped))
 }
 
 fn identity_of(at: Timestamp, actor: &PersonId, new: &NewIdentity) -> Identity {
