@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use avouch::access_place;
 use avouch::data_lock::{DataLock, DataLockError};
+use avouch::descriptors;
 use avouch::health_http::{serve_health, serve_metrics};
 use avouch::logs::{self, LogHandle};
 use avouch::turns::Turns;
@@ -35,6 +36,7 @@ use crate::join::{self, Join, JoinError};
 use crate::keys::{KeysError, OwnKeys};
 use crate::limits::{DRAIN_MAX, GAUGE_INTERVAL, REFUSALS_WAITING};
 use crate::metrics::Metrics;
+use crate::proof::Proof;
 use crate::records::{self, Records, SpoolError};
 use crate::rules;
 use crate::runs::{self, Runs};
@@ -133,7 +135,9 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         shell_stop.clone(),
     );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let deciding = hold_runs(&config, &server, (&supply, shell.heard()), &recording, &metrics, &shell_stop)?;
+    let proof = Proof::default();
+    let node = (shell.heard(), &proof);
+    let deciding = hold_runs(&config, &server, (&supply, node), &recording, &metrics, &shell_stop)?;
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -150,6 +154,7 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         identity,
         roots: roots.clone(),
         own: own_tx,
+        proof,
         voucher,
         metrics: metrics.clone(),
         clock: clock::now,
@@ -225,7 +230,7 @@ impl Recording {
 fn hold_runs(
     config: &AgentConfig,
     server: &Arc<Server>,
-    (supply, heard): (&Arc<dyn Supply>, &Heard),
+    (supply, (heard, proof)): (&Arc<dyn Supply>, (&Heard, &Proof)),
     recording: &Recording,
     metrics: &Metrics,
     stop: &CancellationToken,
@@ -257,6 +262,7 @@ fn hold_runs(
         tasks: server.clone(),
         rules,
         heard: heard.clone(),
+        proof: proof.clone(),
         scribe,
         used: Some(recording.used.clone()),
         own_folders: own_folders(config),
@@ -382,7 +388,7 @@ fn open_doors(
     started: avouch_domain::Tick,
     stop: &CancellationToken,
 ) -> Result<JoinSet<Result<(), ServeError>>, AppError> {
-    let descriptors = listener::raise_descriptor_limit().map_err(AppError::Descriptors)?;
+    let descriptors = descriptors::raise_limit().map_err(AppError::Descriptors)?;
     let workload = listener::bind_workload(&config.socket_path)?;
     let access = bind_access(&config.socket_path);
     let sockets = api::Sockets { workload, access };

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod limits;
 pub mod metrics;
 pub mod peer;
+pub mod proof;
 pub mod records;
 pub mod rules;
 pub mod runs;

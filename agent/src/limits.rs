@@ -214,6 +214,9 @@ pub const SHIP_UNKNOWN_PAUSE: Duration = Duration::from_secs(600);
 pub const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// Such questions whose answers are waited for.
 pub const RENEWALS_WAITING: usize = 8;
+/// How long a node that was to prove itself anew is not asked to again: each proof costs the server a signature, and what runs
+/// here decides how often it is wanted.
+pub const PROOF_AGAIN: Duration = Duration::from_secs(60);
 /// Processes of one run that are looked at to find what they are refused: each look costs as an attestation does.
 pub const LOOKS_PER_RUN: usize = 64;
 /// How long such a process waits for its look before it has its answer.

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod data_lock;
 pub mod demo;
+pub mod descriptors;
 pub mod exit;
 pub mod explain;
 pub mod exported;

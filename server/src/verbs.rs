@@ -4,10 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+use avouch::descriptors;
 use avouch::out::Out;
 use avouch::turns;
 use avouch::verbs::flags::FlagError;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
 use crate::config::{self, ConfigError, Flags, ServerConfig};
@@ -49,7 +49,8 @@ pub fn run(args: &[String]) -> u8 {
         Err(error) => return invalid(&error, ""),
     };
     umask(Mode::S_IWGRP | Mode::S_IRWXO);
-    raise_descriptor_limit();
+    // A lower limit than possible is no reason not to start.
+    let _ = descriptors::raise_limit();
     let turns = turns::short();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -67,16 +68,6 @@ pub fn run(args: &[String]) -> u8 {
 /// One thread for each core, but two at least, so that one that blocks for a moment does not stop everything.
 fn worker_threads(cores: usize) -> usize {
     cores.clamp(2, WORKER_THREADS_MAX)
-}
-
-/// Each connection costs a descriptor.
-fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // A lower limit than possible is no reason not to start.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }
 
 /// Checks the configuration.

@@ -41,7 +41,11 @@ pub(super) struct Scene {
 impl Scene {
     /// A person, an AI agent of hers that may run here, and a gate in front of a tool server.
     pub async fn start() -> Self {
-        let world = World::start().await;
+        Self::start_in(World::start().await).await
+    }
+
+    /// As [`Self::start`], in a world without entries.
+    pub async fn start_in(world: World) -> Self {
         let dir = world.server.dir.path();
         let (script, calls) = (dir.join("server.sh"), dir.join("calls"));
         std::fs::write(&script, TOOL_SERVER).unwrap();
@@ -180,7 +184,7 @@ impl Client {
     /// The next message; nothing once the gate is gone, be it in the middle of a line.
     pub async fn hear(&mut self) -> Option<Value> {
         let line = within("a message of the gate", self.from.next_line()).await.ok()??;
-        serde_json::from_str(&line).ok()
+        Some(serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in a gate's message: {line}")))
     }
 
     /// What a call of `write_file` comes to: the text of its result.

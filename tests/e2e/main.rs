@@ -33,6 +33,7 @@ mod hook_gate;
 mod http_gate;
 mod mcp_gate;
 mod metrics;
+mod node_proof;
 mod node_records;
 mod nodes;
 mod operations;

@@ -54,7 +54,8 @@ pub struct PkiWorld {
     // The agent goes first: it must not outlive its server in the log of a failed test.
     pub agent: Agent,
     pub server: Server,
-    _pki: Arc<TempDir>,
+    /// The folder of the PKI: it lasts as long as this.
+    pub pki: Arc<TempDir>,
 }
 
 impl PkiWorld {
@@ -66,6 +67,6 @@ impl PkiWorld {
         let server = Server::start_with(options).await;
         let mut agent = Agent::prepare(&server, "a", &pki.proof(), &AgentOptions::default()).await;
         agent.restart().await;
-        Self { agent, server, _pki: dir }
+        Self { agent, server, pki: dir }
     }
 }

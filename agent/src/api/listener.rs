@@ -17,7 +17,6 @@ use avouch_attestors::Peer;
 use avouch_attestors::limits::PINS_OPEN_MAX;
 use avouch_attestors::process::Pins;
 use avouch_domain::Now;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 use tokio::time::Sleep;
@@ -202,18 +201,6 @@ fn check_old(path: &Path) -> Result<(), ListenError> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ListenError::InUse(path.to_owned())),
         Err(source) => Err(ListenError::Bind { path: path.to_owned(), source }),
     }
-}
-
-/// Raises the soft limit of descriptors to the hard one; gives the limit that now holds.
-///
-/// # Errors
-/// The system's error; the old limit stays.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    }
-    Ok(hard)
 }
 
 /// What a descriptor limit has room for.

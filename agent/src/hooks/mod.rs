@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::limits::RULES_WAIT;
 use crate::rules::{Book, Held};
 use crate::runs::asking::{Asking, Given};
-use crate::runs::deciding::{Said, Wearer, unkept};
+use crate::runs::deciding::{Moment, Said, Wearer, unkept};
 use crate::runs::{Answer, Question, Scribe};
 use crate::supply::{Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
@@ -303,8 +303,8 @@ impl Hooks {
         let mut wearer = Wearer::new(identity);
         let mut judge = |given| {
             let now = (self.0.parts.clock)().wall;
-            // The server has just said what the identity is.
-            let moment = (now, Duration::ZERO);
+            // The server has just said what the identity is; of the node that it runs on nothing is known.
+            let moment = Moment { now, alone: Duration::ZERO, proof_age: None };
             wearer.decide(Some(&hook.held), task.as_ref(), &question, given, moment, &*self.0.parts.scribe)
         };
         let mut answer = judge(Given::default());

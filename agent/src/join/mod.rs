@@ -6,13 +6,13 @@
 mod clocks;
 mod distrust;
 mod fetch;
+mod proving;
 mod resume;
 mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch_attestors::node::{NodeProver, ProveError, join_token, x509pop};
 use avouch_credential::key::PrivateKey;
 use avouch_credential::tls::{IdentityCell, RootsCell, TlsError};
 use avouch_credential::x509::facts::CertFacts;
@@ -31,6 +31,7 @@ use crate::disk::{DiskError, StateFile};
 use crate::keys::{KeysError, OwnKeys, own_request};
 use crate::limits::SLEEP_MAX;
 use crate::metrics::Metrics;
+use crate::proof::Proof;
 use crate::records::Voucher;
 use crate::sealed::{Owner, Vault};
 use crate::shell::{OwnSvid, Shell};
@@ -82,6 +83,8 @@ pub struct Parts {
     pub identity: Arc<IdentityCell>,
     pub roots: Arc<RootsCell>,
     pub own: watch::Sender<Option<OwnSvid>>,
+    /// Told when the node has proved itself, and wants it anew.
+    pub proof: Proof,
     /// Who signs the records.
     pub voucher: watch::Sender<Option<Voucher>>,
     /// As the server told it last.
@@ -190,6 +193,10 @@ impl Join {
                         again_at = None;
                     }
                     None => std::future::pending::<()>().await,
+                },
+                () = self.parts.proof.wanted() => match self.prove_anew(&current, &shell).await {
+                    Ok(new) => current = new.unwrap_or(current),
+                    Err(error) => return error,
                 },
                 () = tokio::time::sleep(wait) => {
                     let now = (self.parts.clock)();
@@ -323,29 +330,10 @@ impl Join {
             "Node attestation was successful"
         );
         self.again.succeeded();
+        self.parts.proof.given(begun);
         self.parts.metrics.bootstrapped(true);
         shell.identity(Some(bundle)).await;
         Ok(current)
-    }
-
-    fn prover(&self) -> Result<Box<dyn NodeProver>, Attempt> {
-        let fail = |e: ProveError| Attempt::Answered(e.to_string());
-        if let Some(token) = &self.parts.join_token {
-            return Ok(Box::new(join_token::Prover::new(token.clone())));
-        }
-        match &self.parts.attestor {
-            NodeAttestorConfig::JoinToken => {
-                Err(JoinError::Attest("join token was not provided".to_owned()).into())
-            }
-            NodeAttestorConfig::X509pop { private_key_path, certificate_path, intermediates_path } => {
-                let config = x509pop::ProverConfig {
-                    private_key_path: private_key_path.clone(),
-                    certificate_path: certificate_path.clone(),
-                    intermediates_path: intermediates_path.clone(),
-                };
-                Ok(Box::new(x509pop::Prover::load(config).map_err(fail)?))
-            }
-        }
     }
 
     /// Makes sure that there is something to trust the server by; true if whoever answers is to be believed.

@@ -23,6 +23,8 @@ pub type Said = Arc<BTreeMap<String, Option<Param>>>;
 
 /// Why somebody is denied who would not keep limits.
 const LIMITS: &str = "limits";
+/// Why somebody is denied who would not be, had the node proved itself just now.
+pub(crate) const PROOF: &str = "node_proof";
 
 /// What a gate asks.
 #[derive(Clone, Debug, Default)]
@@ -147,6 +149,16 @@ impl Answer {
     }
 }
 
+/// When it is decided, and what is known of the node then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub now: Timestamp,
+    /// How long the server has not been heard, less what it announced.
+    pub alone: Duration,
+    /// How long ago the node that the identity runs on proved itself; `None`: not known.
+    pub proof_age: Option<Duration>,
+}
+
 /// An identity, in the form that the rules of a number want it.
 pub(crate) struct Wearer {
     identity: Governed,
@@ -158,14 +170,13 @@ impl Wearer {
         Self { identity, formed: None }
     }
 
-    /// `alone`: how long the server has not been heard, less what it announced.
     pub(crate) fn decide(
         &mut self,
         rules: Option<&Held>,
         task: Option<&Task>,
         question: &Question,
         given: Given,
-        (now, alone): (Timestamp, Duration),
+        Moment { now, alone, proof_age }: Moment,
         scribe: &dyn Scribe,
     ) -> Answer {
         let Some(held) = rules else {
@@ -185,9 +196,18 @@ impl Wearer {
             Ok(arguments) => arguments,
             Err(error) => return Answer::unrecorded(&error),
         };
-        let caller = Caller { task, yes: given.yes, grant: given.grant, ..Caller::new(identity) };
+        let seconds = proof_age.map(|age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX));
+        let (yes, grant) = (given.yes, given.grant);
+        let caller = Caller { task, yes, grant, proof_age: seconds, ..Caller::new(identity) };
         let Question { action, resource, .. } = question;
-        let decision = held.rules.decide(&caller, &Act { action, resource, params: &params, now });
+        let act = Act { action, resource, params: &params, now };
+        let decision = held.rules.decide(&caller, &act);
+        if decision.outcome == Outcome::Deny && held.rules.look_at_proof() {
+            let fresh = held.rules.decide(&Caller { proof_age: Some(0), ..caller }, &act);
+            if fresh.outcome != Outcome::Deny {
+                return Answer { rules: decision.rules, arguments, ..stale(proof_age, held.number) };
+            }
+        }
         let most = held.rules.alone(resource, action, self.identity.kind);
         if let Some(most) = most.filter(|most| decision.outcome.goes_on() && alone > *most) {
             return Answer { arguments, ..silent(resource, alone, most) };
@@ -282,6 +302,19 @@ fn arguments(
     };
     let declared = params.iter().filter(|(name, _)| known.params.contains_key(*name));
     Ok(declared.map(veiled).collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+/// Denied, because the node proved itself too long ago.
+fn stale(age: Option<Duration>, rules_number: u64) -> Answer {
+    let ago = match age {
+        Some(age) => format!("{} s ago", age.as_secs()),
+        None => "nobody here knows when".to_owned(),
+    };
+    let text = format!(
+        "the node proved itself {ago}, and that is too long for a rule; next: call again in a moment, once it has proved itself \
+         anew; where it can't be asked to (a join token), its agent needs a new one"
+    );
+    Answer { rules_number, ..Answer::denied(PROOF, text) }
 }
 
 /// Denied, because a stop may not have been heard.

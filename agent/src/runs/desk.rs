@@ -10,12 +10,13 @@ use std::time::Duration;
 use avouch_attestors::process::ProcessKey;
 use avouch_domain::{Code, NodeEvent, Note, Presented, SpiffeId, Tick};
 use avouch_rules::Task;
+use avouch_rules::limits::RESOURCE_ID_MAX;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Given};
-use super::deciding::{Answer, Question, Wearer, unkept};
+use super::deciding::{Answer, Moment, PROOF, Question, Wearer, unkept};
 use super::refused::Refused;
 use super::{Followed, Parts};
 use crate::limits::REFUSALS_MAX;
@@ -150,7 +151,9 @@ impl Desk {
         if let Some(used) = &parts.used {
             used.note([&self.identity], (parts.clock)().wall);
         }
-        let note = self.note(NodeEvent::Decision, question.resource.clone(), answer.detail(question));
+        // A longer name is that of no resource, and a record has only so much room.
+        let resource = question.resource.chars().take(RESOURCE_ID_MAX).collect();
+        let note = self.note(NodeEvent::Decision, resource, answer.detail(question));
         match parts.scribe.write(note, answer.durability()).await {
             Ok(record) => answer.record = record,
             Err(error) => {
@@ -191,10 +194,14 @@ impl Desk {
             let rules = parts.rules.current();
             // Who gave something at this moment was heard at this moment.
             let alone = if given == Given::default() { alone } else { Duration::ZERO };
-            let moment = ((parts.clock)().wall, alone);
+            let now = (parts.clock)();
+            let moment = Moment { now: now.wall, alone, proof_age: parts.proof.age(now.mono) };
             self.wearer.lock().decide(rules.as_deref(), Some(&task), question, given, moment, &*parts.scribe)
         };
         let mut answer = judge(Given::default());
+        if answer.reason == PROOF && !question.what_if {
+            parts.proof.want((parts.clock)().mono);
+        }
         if question.what_if || answer.needs.nothing() {
             return answer;
         }

@@ -40,6 +40,7 @@ pub use tokens::TokenError;
 use crate::heard::Heard;
 use crate::limits::{RULES_WAIT, TASK_CALLS, TASK_CALLS_MAX};
 use crate::peer::Caller;
+use crate::proof::Proof;
 use crate::records::Durability;
 use crate::rules::{Book, Held};
 use crate::supply::{Feed, Supply, Want};
@@ -58,6 +59,7 @@ pub struct Parts {
     pub rules: Book,
     /// Runs rest on it, while there are any.
     pub heard: Heard,
+    pub proof: Proof,
     pub scribe: Arc<dyn Scribe>,
     /// `None`: nobody wants to know what is used.
     pub used: Option<Used>,

@@ -223,6 +223,7 @@ fn pass(seconds: u64) {
 struct Rig {
     runs: Runs,
     heard: Heard,
+    proof: Proof,
     middle: Arc<Middle>,
     book: Arc<Kept>,
     people: Arc<People>,
@@ -250,7 +251,7 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
     let rules = Book::default();
     rules.swap(Some(starter()));
     let now = || Now { wall: Timestamp(1_000), mono: Tick(MONO.get()) };
-    let heard = Heard::default();
+    let (heard, proof) = (Heard::default(), Proof::default());
     let server = Arc::new(server);
     let parts = Parts {
         supply: middle.clone(),
@@ -259,6 +260,7 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
         tasks: server,
         rules: rules.clone(),
         heard: heard.clone(),
+        proof: proof.clone(),
         scribe: book.clone(),
         used: None,
         own_folders: Vec::new(),
@@ -266,7 +268,7 @@ fn rig_with(folder: tempfile::TempDir, server: Server) -> Rig {
         folder: folder.path().join("runs"),
         clock: now,
     };
-    Rig { runs: Runs::new(parts).unwrap(), heard, middle, book, people, rules, folder }
+    Rig { runs: Runs::new(parts).unwrap(), heard, proof, middle, book, people, rules, folder }
 }
 
 fn caller_of(pid: u32) -> Arc<Caller> {
@@ -341,6 +343,19 @@ async fn a_declared_argument_is_recorded_as_its_digest_and_nothing_is_decided_ab
     let denied = running.decide(&asked(&["path"])).await;
     assert_eq!((denied.outcome, denied.reason), ("deny", "unrecorded"));
     assert!(running.decide(&question("files/read_file")).await.goes_on, "it has no argument");
+}
+
+#[tokio::test]
+async fn a_name_that_is_longer_than_that_of_any_resource_is_denied_recorded_and_counted() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    for _ in 0..crate::limits::REFUSALS_MAX {
+        let denied = running.decide(&question(&"x".repeat(100_000))).await;
+        assert_eq!((denied.outcome, denied.reason), ("deny", "unknown_resource"));
+    }
+    let longest = rig.book.notes.lock().iter().map(|(note, _)| note.subject.len()).max();
+    assert_eq!(longest, Some(avouch_rules::limits::RESOURCE_ID_MAX));
+    assert_eq!(running.decide(&question("files/read_file")).await.reason, "worn_out");
 }
 
 #[tokio::test]
@@ -637,6 +652,52 @@ async fn the_longer_the_server_is_silent_the_less_is_decided_without_it() {
     assert_eq!(running.decide(&push).await.outcome, "allow");
     pass(596);
     assert_eq!(running.decide(&push).await.reason, "server_silent", "it counts from the question");
+}
+
+/// The starter, and a rule that lets nothing be pushed from a node whose proof is a minute old.
+fn proved() -> Arc<Held> {
+    let rule = "@id(\"proved\") forbid (principal, action == Action::\"repo.push\", resource) \
+                unless { context has proof_age && context.proof_age < 60 };";
+    let example = |expect: &str, age: u32| {
+        format!(
+            "[[example]]\nrule = \"proved\"\nexpect = \"{expect}\"\nrequest = {{ kind = \"ai_agent\", preset = \"coding-agent\", \
+             action = \"repo.push\", resource = \"git/pay\", params = {{ branch = \"fix\" }}, proof_age = {age} }}\n"
+        )
+    };
+    let more = [
+        ("proved.cedar".to_owned(), rule.to_owned()),
+        ("proved.examples.toml".to_owned(), format!("{}{}", example("allow", 59), example("deny", 60))),
+    ];
+    let files = avouch_rules::STARTER.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let folder = avouch_rules::Folder::new(files.chain(more)).unwrap();
+    let rules = avouch_rules::check(&folder).unwrap_or_else(|f| panic!("{f:#?}"));
+    Arc::new(Held { number: 4, digest: avouch_domain::RulesDigest([0; 32]), rules })
+}
+
+#[tokio::test]
+async fn what_takes_a_fresher_proof_of_the_node_is_denied_and_wants_one() {
+    let rig = rig();
+    rig.rules.swap(Some(proved()));
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let push = Question { action: "repo.push".into(), ..question("git/pay") };
+    let wants = async || tokio::time::timeout(Duration::from_millis(1), rig.proof.wanted()).await.is_ok();
+    let what_if = Question { what_if: true, ..push.clone() };
+    assert_eq!(running.decide(&what_if).await.reason, "node_proof");
+    assert!(!wants().await, "who only wants to know asks for nothing");
+    let denied = running.decide(&push).await;
+    assert_eq!((denied.outcome, denied.reason), ("deny", "node_proof"));
+    assert_eq!(denied.rules.iter().map(|id| &**id).collect::<Vec<_>>(), ["proved"]);
+    assert!(wants().await);
+    rig.proof.given(Tick(MONO.get()));
+    assert_eq!(running.decide(&push).await.outcome, "allow");
+    pass(60);
+    let old = running.decide(&push).await;
+    assert!(old.reason == "node_proof" && old.text.contains("60 s ago"), "{}", old.text);
+    assert_eq!(
+        running.decide(&question("payroll/read")).await.reason,
+        "unknown_resource",
+        "no proof helps there"
+    );
 }
 
 #[tokio::test]

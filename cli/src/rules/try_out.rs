@@ -93,6 +93,12 @@ pub struct Request {
     /// An AI agent uses the identity
     #[arg(long)]
     worn_by_ai_agent: bool,
+    /// Seconds since the node proved itself to the server
+    #[arg(long, default_value_t = 0)]
+    proof_age: u32,
+    /// When the node proved itself is not known, as at a hook
+    #[arg(long, conflicts_with = "proof_age")]
+    no_proof: bool,
     /// How to answer
     #[arg(short = 'o', long = "output", value_enum, default_value_t)]
     output: Format,
@@ -202,6 +208,8 @@ impl Request {
             yes: self.yes.iter().copied().collect(),
             yes_age: self.yes_age,
             worn_by_ai_agent: self.worn_by_ai_agent,
+            proof_age: self.proof_age,
+            no_proof: self.no_proof,
             ..Sketch::new(kind, action, resource)
         };
         for param in &self.params {
@@ -268,6 +276,7 @@ impl Request {
             ("action", self.action.clone()),
             ("resource", self.resource.clone()),
             ("yes-age", (self.yes_age > 0).then(|| self.yes_age.to_string())),
+            ("proof-age", (self.proof_age > 0).then(|| self.proof_age.to_string())),
         ];
         for (name, value) in one {
             if let Some(value) = value {
@@ -286,6 +295,7 @@ impl Request {
             ("--no-task", self.no_task),
             ("--grant", self.grant),
             ("--worn-by-ai-agent", self.worn_by_ai_agent),
+            ("--no-proof", self.no_proof),
         ] {
             words.extend(said.then(|| name.to_owned()));
         }

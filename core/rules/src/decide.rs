@@ -208,6 +208,12 @@ impl Rules {
         self.len() == 0
     }
 
+    /// True if how long ago a node proved itself changes anything.
+    #[must_use]
+    pub fn look_at_proof(&self) -> bool {
+        self.rules.iter().any(|rule| rule.sees_proof)
+    }
+
     /// How many examples they were held to.
     #[must_use]
     pub fn examples(&self) -> usize {

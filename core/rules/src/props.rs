@@ -159,6 +159,7 @@ proptest! {
         for one in &all {
             let caller = Caller {
                 identity: &one.identity, task: one.task.as_ref(), grant: one.grant, yes: one.yes, worn_by_ai_agent: one.worn,
+                proof_age: None,
             };
             let (action, _, resource) = ACTIONS[one.what];
             let act = Act { action, resource, params: &params, now: Timestamp::from_secs(one.now) };

@@ -141,13 +141,22 @@ pub struct Caller<'a> {
     pub yes: Yes,
     /// The process that uses the identity descends from an AI agent.
     pub worn_by_ai_agent: bool,
+    /// Seconds since the node that it runs on proved itself to the server; `None`: not known.
+    pub proof_age: Option<u32>,
 }
 
 impl<'a> Caller<'a> {
     /// An identity that brings nothing but itself.
     #[must_use]
     pub fn new(identity: &'a Identity) -> Self {
-        Self { identity, task: None, grant: None, yes: Yes::default(), worn_by_ai_agent: false }
+        Self {
+            identity,
+            task: None,
+            grant: None,
+            yes: Yes::default(),
+            worn_by_ai_agent: false,
+            proof_age: None,
+        }
     }
 }
 
@@ -227,6 +236,9 @@ pub(crate) fn context(caller: &Caller<'_>, act: &Act<'_>, irreversible: bool) ->
             ("seconds_left", Expression::new_long(grant.seconds_left.into())),
         ])?;
         pairs.push(("grant".to_owned(), grant));
+    }
+    if let Some(age) = caller.proof_age {
+        pairs.push(("proof_age".to_owned(), Expression::new_long(age.into())));
     }
     Context::from_pairs(pairs).map_err(|e| BuildError::new("context", e))
 }

@@ -56,6 +56,8 @@ pub(crate) struct Rule {
     pub conditional: bool,
     /// Its conditions look at the call and not only at who and what.
     pub sees_call: bool,
+    /// Its text speaks of how long ago the node proved itself.
+    pub sees_proof: bool,
 }
 
 /// Reads one policy of a file.
@@ -100,6 +102,7 @@ pub(crate) fn read(file: &str, statement: &Statement<'_>, origin: Origin) -> Res
         policy: policy.new_id(PolicyId::new(&id)),
         conditional: policy.has_non_scope_constraint(),
         sees_call: statement.mentions("context"),
+        sees_proof: statement.mentions("proof_age"),
         id,
         file: file.to_owned(),
         line: statement.line,

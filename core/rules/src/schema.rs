@@ -16,8 +16,7 @@ const IDENTITY: &str = "in [Preset] { environment: Environment, active: Bool, ow
 domains: Set<String>, max_sensitivity: Long, purpose: String, ends: Long };";
 const RESOURCE: &str =
     "in [Gate] { name: String, environment: Environment, domain: String, sensitivity: Long };";
-const CONTEXT: &str =
-    "now: Long, irreversible: Bool, worn_by_ai_agent: Bool, yes: Yes, task?: Task, grant?: Grant";
+const CONTEXT: &str = "now: Long, irreversible: Bool, worn_by_ai_agent: Bool, yes: Yes, task?: Task, grant?: Grant, proof_age?: Long";
 
 /// The text of the schema for this catalogue.
 pub(crate) fn text(catalogue: &Catalogue) -> String {

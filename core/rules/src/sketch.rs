@@ -65,6 +65,12 @@ pub struct Sketch {
     pub yes_age: u32,
     #[serde(default)]
     pub worn_by_ai_agent: bool,
+    /// Seconds since the node proved itself.
+    #[serde(default)]
+    pub proof_age: u32,
+    /// When the node proved itself is not known.
+    #[serde(default)]
+    pub no_proof: bool,
     #[serde(default)]
     pub params: Params,
 }
@@ -94,6 +100,8 @@ impl Sketch {
             yes: BTreeSet::new(),
             yes_age: 0,
             worn_by_ai_agent: false,
+            proof_age: 0,
+            no_proof: false,
             params: Params::new(),
         }
     }
@@ -116,6 +124,7 @@ impl Sketch {
                 age: self.yes_age,
             },
             worn_by_ai_agent: self.worn_by_ai_agent,
+            proof_age: (!self.no_proof).then_some(self.proof_age),
         };
         let act = Act { action: &self.action, resource: &self.resource, params: &self.params, now: NOW };
         Ok(rules.decide(&caller, &act))

@@ -14,7 +14,6 @@ use std::path::Path;
 use avouch_credential::tls::{ServerPolicy, server_config};
 use clap::Args;
 use nix::sys::prctl::set_dumpable;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +24,7 @@ use self::door::Door;
 use self::judge::Line;
 use self::svid::Svids;
 use super::limits::SVID_TIME_MAX;
+use crate::descriptors;
 use crate::exit::{FAILED, UNREACHABLE};
 use crate::failure::Failure;
 use crate::logs::{self, Format};
@@ -51,7 +51,8 @@ async fn served(serve: &Serve, agent_socket: &Path, as_json: bool, out: &mut Out
     let failed = |e: &dyn std::fmt::Display| Failure::new(FAILED, e);
     // It is to hold a secret that processes of the same user must not read.
     set_dumpable(false).map_err(|e| failed(&e))?;
-    raise_descriptors().map_err(|e| failed(&e))?;
+    // Each caller takes a descriptor, and each request may take another.
+    descriptors::raise_limit().map_err(|e| failed(&e))?;
     let format = if as_json { Format::Json } else { Format::Text };
     logs::init(logs::Options { format, ..logs::Options::default() }).map_err(|e| failed(&e))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| failed(&e))?;
@@ -87,12 +88,6 @@ async fn served(serve: &Serve, agent_socket: &Path, as_json: bool, out: &mut Out
         never = keeping => match never {},
     };
     Err(failure)
-}
-
-/// Each caller takes a descriptor, and each request may take another.
-fn raise_descriptors() -> nix::Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
 }
 
 fn told(serve: &Serve, address: &SocketAddr, id: &str, as_json: bool, out: &mut Out) {
