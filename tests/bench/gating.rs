@@ -250,13 +250,15 @@ impl Gated {
         gated
     }
 
-    fn places(&self) -> [&std::ffi::OsStr; 4] {
+    /// The words that tell `avouch` where server and agent are.
+    pub fn places(&self) -> [&std::ffi::OsStr; 4] {
         let World { server, agent } = &self.0;
         let word = std::ffi::OsStr::new;
         [word("--server-socket"), server.socket.as_os_str(), word("--agent-socket"), agent.socket.as_os_str()]
     }
 
-    async fn run(&self, line: &str) -> cli::Said {
+    /// Runs `avouch` with these words, none of which has a space in it.
+    pub async fn run(&self, line: &str) -> cli::Said {
         let words = line.split(' ').map(std::ffi::OsStr::new);
         cli::run("avouch", self.places().into_iter().chain(words)).await
     }
@@ -274,6 +276,11 @@ impl Gated {
             (began.code == 0 && began.err.contains("rules 1")).then_some(())
         })
         .await;
+    }
+
+    /// Where own code asks.
+    pub fn decisions(&self) -> PathBuf {
+        avouch::access_place::beside(&self.0.agent.socket)
     }
 
     /// The process of the node agent.

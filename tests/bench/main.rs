@@ -21,6 +21,7 @@ mod propagation;
 mod records;
 mod registry;
 mod report;
+mod shortlived;
 mod stopping;
 mod workload;
 mod yardstick;
@@ -31,7 +32,7 @@ use last::Last;
 use process::SAMPLES;
 use report::{Report, Sum};
 
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
     "counts",
     "papers",
     "deciding",
@@ -44,24 +45,26 @@ const PARTS: [&str; 14] = [
     "propagation",
     "registry",
     "stopping",
+    "shortlived",
     "looking",
     "footprint",
 ];
 
 const HELP: &str = "\
-avouch-bench [PART...] [--check] [--keep]
+avouch-bench [PART...] [--check] [--keep] [--quick]
 
 Measures all parts, or those named: counts (instructions in process, by valgrind), papers (times in process), deciding (rules, in process), gating (a call through an MCP gate and an HTTP gate), asking (code asks for itself), records (of a node, in process), issuing (the server signs), attestation (nodes join), workload (the agent answers),
-propagation (a change reaches a stream), registry (entries, durably), stopping (nodes confirm), looking (a person opens a page), footprint (start, memory, idle CPU).
+propagation (a change reaches a stream), registry (entries, durably), stopping (nodes confirm), shortlived (10,000 runs, one decision each), looking (a person opens a page), footprint (start, memory, idle CPU).
 --check ends with 1 if a row is over its bar, or worse than last time by three tenths. A part but counts in which a row
         came out otherwise than last time is run seven times, and its medians count. Times are judged as on the
         reference machine: divided by how much slower the floor (a P-256 verification and a signature) is here than 53 us.
 --keep  writes down what the rows came to (tests/bench/last.tsv), for the machine that they are compared on.
+--quick starts a hundred short processes in place of 10,000.
 
 Binaries: SERVER_BIN, AGENT_BIN, else those beside this one.
 ";
 /// Words that are no part.
-const FLAGS: [&str; 2] = ["--check", "--keep"];
+const FLAGS: [&str; 3] = ["--check", "--keep", "--quick"];
 /// Parts that need no second run: what they count, no other process disturbs.
 const EXACT: [&str; 1] = ["counts"];
 
@@ -111,7 +114,8 @@ fn main() -> ExitCode {
     }
     let (check, keep) = (flags.contains(&"--check"), flags.contains(&"--keep"));
     let report = Report::beside(Last::read());
-    runtime.block_on(run(&report, if parts.is_empty() { &PARTS } else { &parts }, check));
+    let parts: &[&str] = if parts.is_empty() { &PARTS } else { &parts };
+    runtime.block_on(run(&report, parts, check, flags.contains(&"--quick")));
     println!();
     let Sum { rows, over, worse } = report.sum();
     println!("{rows} rows, {over} over their bar, {worse} worse than last time");
@@ -122,20 +126,20 @@ fn main() -> ExitCode {
     if check && over + worse > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-async fn run(report: &Report, parts: &[&str], check: bool) {
+async fn run(report: &Report, parts: &[&str], check: bool, quick: bool) {
     for part in parts {
         report.part(part, yardstick::floor().value);
-        measure(report, part).await;
+        measure(report, part, quick).await;
         if check && !EXACT.contains(part) && report.doubtful() {
             for _ in 1..SAMPLES {
                 report.again();
-                measure(report, part).await;
+                measure(report, part, quick).await;
             }
         }
     }
 }
 
-async fn measure(report: &Report, part: &str) {
+async fn measure(report: &Report, part: &str, quick: bool) {
     match part {
         "counts" => papers::counts(report),
         "papers" => papers::times(report),
@@ -152,6 +156,7 @@ async fn measure(report: &Report, part: &str) {
         "propagation" => propagation::run(report).await,
         "registry" => registry::run(report).await,
         "stopping" => stopping::run(report).await,
+        "shortlived" => shortlived::run(report, quick).await,
         "looking" => looking::run(report).await,
         _ => footprint::run(report).await,
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::coder::{Client, Scene};
 
 /// The words that register an AI agent of test under this name.
-fn registration(name: &str) -> Vec<String> {
+pub(super) fn registration(name: &str) -> Vec<String> {
     let words = format!(
         "identity new {name} --kind ai-agent --preset coding-agent --env test --purpose fix-bugs --ends 30d"
     );

@@ -99,6 +99,11 @@ async fn the_owners_yes_is_refused_and_a_second_persons_fits_one_call_once() {
     let yes = events.iter().find(|event| event["event"] == "request_yes").unwrap();
     assert_eq!(yes["detail"]["as"], "person");
     scene.good(&["audit", "verify"]).await;
+    let allowed = events.iter().find(|event| event["detail"]["outcome"] == "allow").unwrap();
+    let traced = scene.good(&["trace", &allowed["seq"].to_string()]).await.out;
+    let told =
+        traced.lines().find(|line| line.starts_with("said yes ")).unwrap_or_else(|| panic!("{traced}"));
+    assert!(told.contains(&format!("to {id}, by Ben Example (")) && told.contains("(as person)"), "{told}");
 }
 
 #[tokio::test]

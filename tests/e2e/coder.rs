@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use avouch_tests::cli::{self, Said};
 use avouch_tests::daemon::binary;
-use avouch_tests::{World, eventually, within};
+use avouch_tests::{Agent, World, eventually, within};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -79,14 +79,24 @@ impl Scene {
     }
 
     pub fn places(&self) -> [String; 4] {
-        let World { server, agent } = &self.world;
+        self.places_on(&self.world.agent)
+    }
+
+    /// As [`Self::places`], with another node agent of this server.
+    pub fn places_on(&self, agent: &Agent) -> [String; 4] {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
-        ["--server-socket".into(), text(&server.socket), "--agent-socket".into(), text(&agent.socket)]
+        let server = text(&self.world.server.socket);
+        ["--server-socket".into(), server, "--agent-socket".into(), text(&agent.socket)]
     }
 
     /// The places come first: what follows `--` belongs to the command.
     pub async fn run(&self, args: &[&str]) -> Said {
-        let places = self.places();
+        self.run_on(&self.world.agent, args).await
+    }
+
+    /// As [`Self::run`], on the node of another agent.
+    pub async fn run_on(&self, agent: &Agent, args: &[&str]) -> Said {
+        let places = self.places_on(agent);
         cli::run("avouch", places.iter().map(String::as_str).chain(args.iter().copied())).await
     }
 
@@ -137,8 +147,13 @@ impl Scene {
 
     /// As [`Self::client_of`], whose server is another gate.
     pub async fn client_at(&self, gate: &str, identity: &str, more: &[&str]) -> Client {
+        self.client_on(&self.world.agent, gate, identity, more).await
+    }
+
+    /// As [`Self::client_at`], on the node of another agent.
+    pub async fn client_on(&self, agent: &Agent, gate: &str, identity: &str, more: &[&str]) -> Client {
         let mut command = Command::new(binary("avouch"));
-        command.args(self.places()).args(["run", identity]).args(more).arg("--");
+        command.args(self.places_on(agent)).args(["run", identity]).args(more).arg("--");
         command.arg(binary("avouch")).args(["gate", "mcp", gate]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();

@@ -31,6 +31,7 @@ mod health;
 mod held;
 mod hook_gate;
 mod http_gate;
+mod many_nodes;
 mod mcp_gate;
 mod metrics;
 mod node_proof;

@@ -5,10 +5,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use avouch_tests::daemon::binary;
-use avouch_tests::{eventually, within};
+use avouch_tests::{Agent, eventually, within};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::coder::Scene;
 use crate::governed::{BEN, as_user, can_be_others};
@@ -95,6 +95,42 @@ fn act(action: &str, kind: &str, resource: &str) -> Value {
 
 fn call(tool: &str) -> Value {
     act("tool.call", "Tool", tool)
+}
+
+/// A process of a run of coder that asks over one connection, and stays when its identity is stopped.
+pub(super) struct Own {
+    _child: Child,
+    to: ChildStdin,
+    from: Lines<BufReader<ChildStdout>>,
+}
+
+impl Own {
+    pub fn start(scene: &Scene, agent: &Agent) -> Self {
+        let mut command = Command::new(binary("avouch"));
+        command.args(scene.places_on(agent)).args(["run", "coder", "--keep-running", "--"]);
+        command.args(["python3", "-c", CLIENT]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { _child: child, to, from: BufReader::new(from).lines() }
+    }
+
+    /// Asks for a call that is allowed while the identity is in force; what came of it.
+    pub async fn ask(&mut self) -> String {
+        self.to.write_all(format!("{}\n", call("files/read_file")).as_bytes()).await.unwrap();
+        within("an answer", self.from.next_line()).await.unwrap().expect("the client is there")
+    }
+}
+
+/// Whether it was allowed what it asked for.
+pub(super) fn is_let(answer: &str) -> bool {
+    answer.starts_with("200 ") && answer.contains("\"decision\":true")
+}
+
+/// Whether it was denied, or is of no run any more, or no longer connected.
+pub(super) fn is_shut(answer: &str) -> bool {
+    let shut = answer.contains("\"not_in_force\"") || answer.starts_with("403 ") || answer.starts_with("0 ");
+    shut && !is_let(answer)
 }
 
 const ONE: &str = "/access/v1/evaluation";
@@ -333,24 +369,13 @@ async fn a_token_comes_for_the_own_task_only() {
 #[tokio::test]
 async fn after_a_pause_is_answered_nothing_is_allowed_on_a_connection_that_was_open_before() {
     let scene = starter().await;
-    let mut command = Command::new(binary("avouch"));
-    command.args(scene.places()).args(["run", "coder", "--keep-running", "--", "python3", "-c", CLIENT]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().unwrap();
-    let mut to = child.stdin.take().unwrap();
-    let mut from = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut ask = async || {
-        to.write_all(format!("{}\n", call("files/read_file")).as_bytes()).await.unwrap();
-        within("an answer", from.next_line()).await.unwrap().expect("the client is there")
-    };
-    let before = ask().await;
-    assert!(before.starts_with("200 ") && before.contains("\"decision\":true"), "{before}");
+    let mut own = Own::start(&scene, &scene.world.agent);
+    let before = own.ask().await;
+    assert!(is_let(&before), "{before}");
     let paused = scene.good(&["pause", "coder"]).await.out;
     assert!(paused.contains("confirmed  1 of 1 nodes"), "{paused}");
     for _ in 0..3 {
-        let after = ask().await;
-        // Denied, or of no run any more, or no longer connected.
-        let shut = after.contains("\"not_in_force\"") || after.starts_with("403 ") || after.starts_with("0 ");
-        assert!(shut && !after.contains("\"decision\":true"), "{after}");
+        let after = own.ask().await;
+        assert!(is_shut(&after), "{after}");
     }
 }

@@ -87,10 +87,10 @@ async fn a_node_that_was_cut_off_while_something_was_stopped_stops_it_when_it_is
 }
 
 /// Longer than what matters most is decided without the server.
-const SILENT: Duration = Duration::from_secs(11);
+pub(super) const SILENT: Duration = Duration::from_secs(11);
 
 /// Makes one tool such.
-fn critical(folder: &Path) {
+pub(super) fn critical(folder: &Path) {
     let file = folder.join("resources.toml");
     let resources = std::fs::read_to_string(&file).unwrap();
     let (before, after) = resources.split_once("id = \"files/write_file\"").unwrap();

@@ -4,12 +4,12 @@
 //! others of [`crate::hooks`]. Nobody is told about anybody by name but a hook, and it only what would be.
 
 mod http;
-mod once;
 mod shapes;
 
 use std::sync::Arc;
 
 use avouch_attestors::process::Look;
+use avouch_credential::json as strict;
 use avouch_domain::{Presented, SpiffeId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -130,7 +130,7 @@ impl Access {
             resource: String,
         }
         let wanted: Wanted =
-            once::read(body).map_err(|e| Problem::new(::http::StatusCode::BAD_REQUEST, e.to_string()))?;
+            strict::read(body).map_err(|e| Problem::new(::http::StatusCode::BAD_REQUEST, e.to_string()))?;
         let own = match self.asker(caller)? {
             Asker::Own(own) => own,
             Asker::Other => return Err(no_token(&NoRun::Outside.into()).into()),

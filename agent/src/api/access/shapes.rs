@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
+use avouch_credential::json as strict;
 use avouch_rules::limits::{NAME_MAX, RESOURCE_ID_MAX};
 use avouch_rules::{Limits, Param};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::once;
 use crate::limits::EVALUATIONS_MAX;
 use crate::runs::{Answer, Said};
 
@@ -144,7 +144,7 @@ impl Evaluation {
     /// # Errors
     /// [`Malformed`].
     pub fn read(body: &[u8]) -> Result<Self, Malformed> {
-        let asked: Asked = once::read(body).map_err(|e| malformed(e.to_string()))?;
+        let asked: Asked = strict::read(body).map_err(|e| malformed(e.to_string()))?;
         Self::of(Parts::of(asked)?)
     }
 
@@ -216,7 +216,7 @@ impl Evaluations {
     /// [`Malformed`].
     pub fn read(body: &[u8]) -> Result<Self, Malformed> {
         let Batch { common, evaluations, options } =
-            once::read(body).map_err(|e| malformed(e.to_string()))?;
+            strict::read(body).map_err(|e| malformed(e.to_string()))?;
         let (common, semantic) = (Parts::of(common)?, options.evaluations_semantic);
         if evaluations.is_empty() {
             return Ok(Self { list: vec![Evaluation::of(common)?], semantic, alone: true });

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use avouch_credential::json::folded;
 use avouch_rules::limits::{PARAM_SET_MAX, PARAM_TEXT_MAX};
 use avouch_rules::{HttpMethod, Param, ParamKind, Params};
 
 use super::Route;
 use super::target::{Pair, Target};
 use crate::gate::limits::QUOTE_MAX;
-use crate::gate::mcp::json::folded;
 use crate::gate::quote;
 
 /// A parameter by which some frameworks take a request for one of another method.

@@ -2,24 +2,12 @@
 //!
 //! Never guesses: a name that stands twice, nesting without end, a carriage return between two values are refused.
 
-use std::collections::BTreeSet;
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use avouch_credential::json::{Names, bounded};
 use serde_json::error::Category;
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use crate::gate::limits::QUOTE_MAX;
 use crate::gate::quote;
-
-/// How strictly names in objects must differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
-    /// As they are spelled.
-    Exact,
-    /// Also when upper and lower case do not count: there are readers that see no difference.
-    Folded,
-}
 
 /// Why a line was not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,102 +30,10 @@ pub fn parse(line: &[u8], depth: usize, names: Names) -> Result<Value, Fault> {
     if text.contains('\r') {
         return Err(Fault { syntax: false, text: "there is a carriage return inside the line".to_owned() });
     }
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let read = Node { depth, names }.deserialize(&mut reader);
-    read.and_then(|value| reader.end().map(|()| value)).map_err(|e| Fault {
+    bounded(line, depth, names).map_err(|e| Fault {
         syntax: e.classify() != Category::Data,
         text: quote(&e.to_string(), 2 * QUOTE_MAX),
     })
-}
-
-/// A name without the difference between upper and lower case, as the most lenient reader sees it.
-#[must_use]
-pub fn folded(name: &str) -> String {
-    name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
-}
-
-/// One value, and how much deeper it may go.
-#[derive(Clone, Copy)]
-struct Node {
-    depth: usize,
-    names: Names,
-}
-
-impl Node {
-    fn below<E: serde::de::Error>(self) -> Result<Self, E> {
-        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("it is nested too deep"))?;
-        Ok(Self { depth, ..self })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Node {
-    type Value = Value;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
-        reader.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Node {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is out of range"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let below = self.below()?;
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(below)? {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
-        let below = self.below()?;
-        let (mut map, mut seen) = (Map::new(), BTreeSet::new());
-        while let Some(name) = object.next_key::<String>()? {
-            let doubled = match self.names {
-                Names::Exact => map.contains_key(&name),
-                Names::Folded => !seen.insert(folded(&name)),
-            };
-            if doubled {
-                let shown = quote(&name, QUOTE_MAX);
-                return Err(A::Error::custom(format!("the name \"{shown}\" stands twice in one object")));
-            }
-            map.insert(name, object.next_value_seed(below)?);
-        }
-        Ok(Value::Object(map))
-    }
 }
 
 /// The canonical form of RFC 8785: no spaces, names in the order of their UTF-16 units, numbers as JavaScript writes

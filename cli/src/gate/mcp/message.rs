@@ -4,10 +4,11 @@
 
 use std::fmt;
 
+use avouch_credential::json::Names;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::json::{Names, parse};
+use super::json::parse;
 use crate::gate::limits::{DEPTH_MAX, ID_MAX, ID_NUMBER_MAX, QUOTE_MAX, SERVER_DEPTH_MAX};
 use crate::gate::{Side, quote};
 

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
+use avouch_credential::json::folded;
 use avouch_rules::limits::{PARAM_SET_MAX, PARAM_TEXT_MAX};
 use avouch_rules::{Param, ParamKind, Params};
 use serde_json::{Map, Value};
 
-use super::json::folded;
 use crate::gate::limits::QUOTE_MAX;
 use crate::gate::{Tool, quote};
 
