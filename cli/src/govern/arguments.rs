@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::findings::{FINDING, FindingVerb};
+
 const INIT: &str = "Examples:
   avouch init 'Ada Example'
 
@@ -97,6 +99,7 @@ Say yes to a request within five minutes of signing in; a new link signs you in 
 const VERIFY: &str = "Examples:
   avouch verify --require owner,end,stop
 
+What somebody accepts until a day (`avouch finding accept`) is listed apart and does not count until then.
 Exit codes: 0 all hold, 3 some do not (they are listed).";
 
 /// See the module.
@@ -147,6 +150,9 @@ pub enum Command {
     #[command(subcommand, disable_help_subcommand = true, after_help = GRANT)]
     /// Grants: what an identity may do for a time and a number of uses
     Grant(GrantVerb),
+    #[command(subcommand, disable_help_subcommand = true, after_help = FINDING)]
+    /// Findings: what something lacks, and you accept until a day
+    Finding(FindingVerb),
     #[command(subcommand, disable_help_subcommand = true, after_help = AUDIT)]
     /// The log: who did what to whom, and the proof that nobody changed it
     Audit(AuditVerb),

@@ -2,6 +2,7 @@
 //!
 //! Never: no I/O, no clock, no randomness, no wire types, no async.
 
+pub mod accepted;
 pub mod audit;
 pub mod authority;
 pub mod bundle;
@@ -35,6 +36,7 @@ pub mod fixtures;
 #[cfg(test)]
 mod props;
 
+pub use accepted::{Accepted, Finding, WhyError};
 pub use audit::{AuditEvent, AuditRow};
 pub use authority::{Authority, AuthorityId, AuthorityKind, Holder, KeyType, Slot, SlotState};
 pub use bundle::{Bundle, JwtAuthority, X509Authority};

@@ -24,9 +24,9 @@ pub use bundle::{
 pub use entry::{EntryInput, delivered_entry, entry_input, entry_to_wire, full_entry_mask, sync_entry_mask};
 pub use filter::{AgentFilter, EntryFilter, Match};
 pub use governance::{
-    code, code_digest, environment, identity_facts_to_wire, identity_kind, identity_to_wire, name_of_person,
-    optional_code, optional_code_digest, optional_person, optional_runs_max, person_id, person_to_wire,
-    sign_in, standing_name,
+    accepted_to_wire, code, code_digest, environment, finding, identity_facts_to_wire, identity_kind,
+    identity_to_wire, name_of_person, optional_code, optional_code_digest, optional_person,
+    optional_runs_max, person_id, person_to_wire, sign_in, standing_name,
 };
 pub use ids::{agent_id, member_id, spiffe_id, spiffe_id_to_wire, trust_domain, workload_id};
 pub use node::{node_from_wire, node_to_wire};
