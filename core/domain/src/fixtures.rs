@@ -217,6 +217,7 @@ pub fn grant(grant_id: &str, identity: &str) -> Grant {
         uses: 0,
         keys: Vec::new(),
         ended: None,
+        case: None,
     }
 }
 

@@ -66,6 +66,8 @@ pub const ACCEPTED_FOR_MAX: Duration = Duration::from_secs(90 * 86_400);
 pub const ACCEPTED_WHY_MAX: usize = 256;
 /// Most of what is lacking that is accepted, also what is over: a list that is longer is no exception any more.
 pub const ACCEPTED_ALL_MAX: usize = 10_000;
+/// Longest name of a case in bytes, as systems that keep cases give them.
+pub const CASE_MAX: usize = 64;
 /// Longest code in bytes: a word or two, no story.
 pub const CODE_MAX: usize = 64;
 /// Longest note on published rules in bytes: one line, no story.

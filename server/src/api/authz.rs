@@ -213,6 +213,7 @@ pub const METHODS: &[Method] = &[
     local(GOVERNANCE, "AnswerRequest"),
     local(GOVERNANCE, "GiveGrant"),
     local(GOVERNANCE, "EndGrant"),
+    local(GOVERNANCE, "EndCase"),
     local(GOVERNANCE, "ListGrants"),
     local(GOVERNANCE, "AcceptFinding"),
     local(GOVERNANCE, "UnacceptFinding"),

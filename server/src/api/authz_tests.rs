@@ -158,6 +158,7 @@ const MATRIX: &[(&str, &str)] = &[
     ("governance.v1.Governance/AnswerRequest", "L"),
     ("governance.v1.Governance/GiveGrant", "L"),
     ("governance.v1.Governance/EndGrant", "L"),
+    ("governance.v1.Governance/EndCase", "L"),
     ("governance.v1.Governance/ListGrants", "L"),
     ("governance.v1.Governance/AcceptFinding", "L"),
     ("governance.v1.Governance/UnacceptFinding", "L"),

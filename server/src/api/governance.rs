@@ -497,6 +497,16 @@ impl Governance for GovernanceApi {
         line.conclude(self.take_back(&call, &request.id).await).map(Response::new)
     }
 
+    async fn end_case(
+        &self,
+        request: Request<wire::EndCaseRequest>,
+    ) -> Result<Response<wire::EndCaseResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("case", &request.case);
+        line.conclude(self.close(&call, &request.case).await).map(Response::new)
+    }
+
     async fn list_grants(
         &self,
         request: Request<wire::ListGrantsRequest>,

@@ -32,7 +32,7 @@ use crate::service::Services;
 use crate::sign_in;
 
 /// Methods for which a sign-in is never too old: they read, or they make less possible. What answers a request looks itself.
-const ANYTIME: [&str; 20] = [
+const ANYTIME: [&str; 21] = [
     "ListPeople",
     "GetIdentity",
     "ListIdentities",
@@ -50,6 +50,7 @@ const ANYTIME: [&str; 20] = [
     "StopIdentity",
     "DrillStop",
     "EndGrant",
+    "EndCase",
     "UnacceptFinding",
     "WithdrawRules",
     "AnswerRequest",

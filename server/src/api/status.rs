@@ -330,7 +330,7 @@ pub fn giving_failed(error: &GivingError) -> Status {
 #[must_use]
 pub fn ending_failed(error: &EndError) -> Status {
     let code = match error {
-        EndError::Unknown(_) => Code::NotFound,
+        EndError::Unknown(_) | EndError::NoCase(_) => Code::NotFound,
         EndError::Consent(_) => Code::PermissionDenied,
         EndError::Over { .. } => Code::FailedPrecondition,
     };

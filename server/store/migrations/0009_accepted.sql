@@ -8,3 +8,10 @@ CREATE TABLE accepted (
     accepted_at INTEGER NOT NULL,
     PRIMARY KEY (name, what)
 ) STRICT;
+
+-- What a grant was given for, by the name that it has elsewhere; NULL: nothing that is closed some day.
+ALTER TABLE grants ADD COLUMN for_case TEXT;
+
+CREATE TRIGGER a_grant_stays_with_its_case BEFORE UPDATE ON grants
+WHEN new.for_case IS NOT old.for_case
+BEGIN SELECT RAISE(ABORT, 'a grant stays with the case that it was given for'); END;
