@@ -71,6 +71,7 @@ avouch::metric_table! {
     REQUEST_PRUNE: Call[] = Avouch "datastore_request_prune", "Requests of which nothing can come any more were removed.";
     GRANT_SET: Call[] = Avouch "datastore_grant_set", "A grant was given, used or ended.";
     GRANT_PRUNE: Call[] = Avouch "datastore_grant_prune", "Grants of which nothing can come any more were removed.";
+    ACCEPTED_SET: Call[] = Avouch "datastore_accepted_set", "What something lacks was accepted, or counts again.";
     RECORD_LIST: Call[] = Avouch "datastore_record_list", "Records were read.";
     NODE_RECORD_LIST: Call[] = Avouch "datastore_node_record_list", "Records of nodes, or where their chains stand, were read.";
     NODE_RECORD_APPEND: Call[] = Avouch "datastore_node_record_append", "Records that nodes had sent were written, those of several nodes in one transaction.";
@@ -139,6 +140,7 @@ pub enum RowChange {
     RulesSet,
     RequestSet,
     GrantSet,
+    AcceptedSet,
 }
 
 impl RowChange {
@@ -162,6 +164,7 @@ impl RowChange {
             Self::RulesSet => RULES_SET,
             Self::RequestSet => REQUEST_SET,
             Self::GrantSet => GRANT_SET,
+            Self::AcceptedSet => ACCEPTED_SET,
         }
     }
 }

@@ -157,3 +157,53 @@ async fn a_grant_ends_when_its_identity_passes_to_a_successor_and_is_given_anew(
     scene.good(&give).await;
     assert_eq!((client.write("a").await.as_str(), scene.calls()), ("done", 2));
 }
+
+#[tokio::test]
+async fn when_a_case_is_closed_what_was_given_for_it_lets_nothing_through_and_the_rest_goes_on() {
+    let scene = scene().await;
+    let of = ["--kind", "ai-agent", "--preset", "coding-agent", "--env", "test", "--purpose", "fix-bugs"];
+    scene.good(&[&["identity", "new", "buyer", "--ends", "30d"], of.as_slice()].concat()).await;
+    avouch_tests::eventually("a place for the other one", async || {
+        (scene.run(&["run", "buyer", "--", "true"]).await.code == 0).then_some(())
+    })
+    .await;
+    let give = async |name: &str, case: &str| {
+        let words =
+            ["grant", "give", name, "files/write_file", "--uses", "9", "--for", "29d", "--case", case];
+        scene.good(&words).await.out
+    };
+    let first = give("coder", "PROC-88").await;
+    assert!(first.contains(", for PROC-88; "), "{first}");
+    give("coder", "PROC-88").await;
+    give("buyer", "PROC-89").await;
+    let (mut coder, mut buyer) = (scene.client(&[]).await, scene.client_of("buyer", &[]).await);
+    assert_eq!((coder.write("a").await, buyer.write("a").await), ("done".to_owned(), "done".to_owned()));
+
+    assert_eq!(scene.run(&["grant", "end", "--case", "PROC-90"]).await.code, 1, "nothing is for it");
+    assert_eq!(scene.run(&["grant", "end", "--case", "PROC 88"]).await.code, 64);
+    assert_eq!(scene.run(&["grant", "end"]).await.code, 64);
+    let closed = read(&scene.good(&["grant", "end", "--case", "PROC-88", "--json"]).await);
+    assert_eq!(closed, json!({"case": "PROC-88", "ended": 2}));
+    let refused = coder.write("a").await;
+    assert!(refused.contains("no_grant)"), "{refused}");
+    assert_eq!((buyer.write("a").await.as_str(), scene.calls()), ("done", 3));
+    let again = read(&scene.good(&["grant", "end", "--case", "PROC-88", "--json"]).await);
+    assert_eq!(again["ended"], 0);
+
+    // The same name, given later, opens nothing that was closed.
+    give("buyer", "PROC-88").await;
+    assert!(coder.write("a").await.contains("no_grant)"));
+    for (more, standings) in [
+        (["grant", "list", "--case", "PROC-88", "--json"].as_slice(), json!(["open"])),
+        (&["grant", "list", "--case", "PROC-88", "--json", "--all"], json!(["open", "ended", "ended"])),
+        (&["grant", "list", "coder", "--json"], json!([])),
+    ] {
+        let listed = read(&scene.good(more).await);
+        let shown: Vec<_> =
+            listed["grants"].as_array().unwrap().iter().map(|grant| &grant["standing"]).collect();
+        assert_eq!(json!(shown), standings, "{more:?}: {listed}");
+    }
+    let log = scene.good(&["audit", "export", "--source", "server"]).await.out;
+    let ended = log.lines().filter(|line| line.contains("\"grant_ended\"") && line.contains("PROC-88"));
+    assert_eq!(ended.count(), 2, "{log}");
+}

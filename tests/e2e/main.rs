@@ -21,6 +21,7 @@ mod console;
 mod demo;
 mod explain;
 mod faults;
+mod findings;
 mod first_contact;
 mod floods;
 mod foreign;

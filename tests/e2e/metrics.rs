@@ -13,7 +13,8 @@ use avouch_proto::agent_v1::DeleteAgentRequest;
 use avouch_proto::bundle_v1::{BatchDeleteFederatedBundleRequest, BatchSetFederatedBundleRequest};
 use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use avouch_proto::governance_v1::{
-    GiveGrantRequest, InitRequest, ListRecordsRequest, PublishRulesRequest, RegisterIdentityRequest,
+    AcceptFindingRequest, GiveGrantRequest, InitRequest, ListRecordsRequest, PublishRulesRequest,
+    RegisterIdentityRequest,
 };
 use avouch_proto::localauthority_v1::{
     RevokeJwtAuthorityRequest, RevokeX509AuthorityRequest, TaintJwtAuthorityRequest,
@@ -218,6 +219,8 @@ async fn govern(server: &Server) {
     let (name, resource) = ("coder".to_owned(), "telemetry/requests".to_owned());
     let give = GiveGrantRequest { name, resource, uses: 1, seconds: 60, ..Default::default() };
     eventually("the rules in force", async || client.clone().give_grant(give.clone()).await.ok()).await;
+    let (name, what, why) = ("coder".to_owned(), "stop".to_owned(), "it is new".to_owned());
+    client.accept_finding(AcceptFindingRequest { name, what, until: soon() + 3_600, why }).await.unwrap();
     client.list_records(ListRecordsRequest::default()).await.unwrap();
 }
 

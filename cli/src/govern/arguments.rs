@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::findings::{FINDING, FindingVerb};
+
 const INIT: &str = "Examples:
   avouch init 'Ada Example'
 
@@ -53,8 +55,10 @@ else's, 3 the server shows another text than it keeps, 5 another yes is still mi
 const GRANT: &str = "Examples:
   avouch grant give deploy vault/deploy-key
   avouch grant give coder telemetry/requests --action telemetry.read --uses 20 --for 2h
+  avouch grant give buyer orders/drafts --uses 500 --for 30d --case PROC-88
   avouch grant list
   avouch grant end gr_3f9a0c51d2e7
+  avouch grant end --case PROC-88
 
 What waits for a grant is a rule with @grant. Whoever owns the identity gives it nothing, unless in test while nobody else
 is there. A pause, another owner, or the leaving of whoever gave it ends it. Exit codes: 0 done, 2 it is somebody else's.";
@@ -97,6 +101,7 @@ Say yes to a request within five minutes of signing in; a new link signs you in 
 const VERIFY: &str = "Examples:
   avouch verify --require owner,end,stop
 
+What somebody accepts until a day (`avouch finding accept`) is listed apart and does not count until then.
 Exit codes: 0 all hold, 3 some do not (they are listed).";
 
 /// See the module.
@@ -147,6 +152,9 @@ pub enum Command {
     #[command(subcommand, disable_help_subcommand = true, after_help = GRANT)]
     /// Grants: what an identity may do for a time and a number of uses
     Grant(GrantVerb),
+    #[command(subcommand, disable_help_subcommand = true, after_help = FINDING)]
+    /// Findings: what something lacks, and you accept until a day
+    Finding(FindingVerb),
     #[command(subcommand, disable_help_subcommand = true, after_help = AUDIT)]
     /// The log: who did what to whom, and the proof that nobody changed it
     Audit(AuditVerb),
@@ -416,6 +424,9 @@ pub enum GrantVerb {
         /// How long: 90s, 45m, 12h or 30d
         #[arg(long = "for", value_name = "TIME", default_value = "1h")]
         lasts: String,
+        /// What it is for, as it is called elsewhere: ended together with all that is for it
+        #[arg(long)]
+        case: Option<String>,
     },
     #[command(after_help = GRANT)]
     /// What is given, newest first
@@ -425,12 +436,19 @@ pub enum GrantVerb {
         /// Also what was used up, taken back or has lapsed in the last day
         #[arg(long)]
         all: bool,
+        /// Only what is for this case
+        #[arg(long)]
+        case: Option<String>,
     },
     #[command(after_help = GRANT)]
-    /// Take a grant back; anybody may
+    /// Take a grant back, or all of a case; anybody may
     End {
         /// Its ID
-        id: String,
+        #[arg(required_unless_present = "case")]
+        id: Option<String>,
+        /// All that was given for this case
+        #[arg(long, conflicts_with = "id")]
+        case: Option<String>,
     },
 }
 

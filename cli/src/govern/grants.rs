@@ -10,17 +10,23 @@ use crate::verbs::text::rfc3339;
 
 pub(super) async fn run(session: &mut Session<'_>, verb: GrantVerb) -> Result<(), Failure> {
     match verb {
-        GrantVerb::Give { name, resource, action, uses, lasts } => {
+        GrantVerb::Give { name, resource, action, uses, lasts, case } => {
             let seconds = moment::length(&lasts)?;
             let action = action.unwrap_or_default();
-            let give = wire::GiveGrantRequest { name, action, resource, uses, seconds };
+            let case = case.unwrap_or_default();
+            let give = wire::GiveGrantRequest { name, action, resource, uses, seconds, case };
             let given = session.client.give_grant(give).await?.into_inner();
             session.print(|| shown(&given), || format!("{}\n", told(&given)));
             Ok(())
         }
-        GrantVerb::List { name, all } => list(session, name.unwrap_or_default(), all).await,
-        GrantVerb::End { id } => {
-            let ended = session.client.end_grant(wire::EndGrantRequest { id }).await?.into_inner();
+        GrantVerb::List { name, all, case } => {
+            let (name, case) = (name.unwrap_or_default(), case.unwrap_or_default());
+            list(session, wire::ListGrantsRequest { name, all, case }).await
+        }
+        GrantVerb::End { case: Some(case), .. } => end_case(session, case).await,
+        GrantVerb::End { id, case: None } => {
+            let end = wire::EndGrantRequest { id: id.unwrap_or_default() };
+            let ended = session.client.end_grant(end).await?.into_inner();
             let text = format!("{} was taken back; {} of its uses were left\n", ended.id, left(&ended));
             session.print(|| shown(&ended), || text);
             Ok(())
@@ -28,8 +34,22 @@ pub(super) async fn run(session: &mut Session<'_>, verb: GrantVerb) -> Result<()
     }
 }
 
-async fn list(session: &mut Session<'_>, name: String, all: bool) -> Result<(), Failure> {
-    let grants = session.client.list_grants(wire::ListGrantsRequest { name, all }).await?.into_inner().grants;
+async fn end_case(session: &mut Session<'_>, case: String) -> Result<(), Failure> {
+    let ended =
+        session.client.end_case(wire::EndCaseRequest { case: case.clone() }).await?.into_inner().ended;
+    session.print(
+        || json!({ "case": case, "ended": ended }),
+        || match ended {
+            0 => format!("Nothing that was given for {case} is open any more\n"),
+            1 => format!("One grant for {case} was taken back\n"),
+            many => format!("{many} grants for {case} were taken back\n"),
+        },
+    );
+    Ok(())
+}
+
+async fn list(session: &mut Session<'_>, wanted: wire::ListGrantsRequest) -> Result<(), Failure> {
+    let grants = session.client.list_grants(wanted).await?.into_inner().grants;
     let names = session.names().await?;
     session.print(
         || json!({ "grants": grants.iter().map(shown).collect::<Vec<_>>() }),
@@ -45,11 +65,12 @@ async fn list(session: &mut Session<'_>, name: String, all: bool) -> Result<(), 
                     format!("{} {}", grant.action, grant.resource),
                     format!("{} of {}", grant.uses, grant.max_uses),
                     rfc3339(grant.ends_at),
+                    if grant.case.is_empty() { "-".to_owned() } else { grant.case.clone() },
                     names.get(&grant.given_by).cloned().unwrap_or_else(|| grant.given_by.clone()),
                 ]
             };
             let rows: Vec<_> = grants.iter().map(row).collect();
-            table(["ID", "STANDING", "IDENTITY", "MAY", "USED", "ENDS", "GIVEN BY"], &rows)
+            table(["ID", "STANDING", "IDENTITY", "MAY", "USED", "ENDS", "CASE", "GIVEN BY"], &rows)
         },
     );
     Ok(())
@@ -62,8 +83,9 @@ fn left(grant: &wire::Grant) -> u32 {
 /// One sentence, and what takes it back.
 fn told(grant: &wire::Grant) -> String {
     let times = if grant.max_uses == 1 { "once".to_owned() } else { format!("{} times", grant.max_uses) };
+    let case = if grant.case.is_empty() { String::new() } else { format!(", for {}", grant.case) };
     format!(
-        "{}: {} may {} {} {times}, until {}; `avouch grant end {}` takes it back",
+        "{}: {} may {} {} {times}, until {}{case}; `avouch grant end {}` takes it back",
         grant.id,
         grant.spiffe_id,
         grant.action,
@@ -78,6 +100,7 @@ fn shown(grant: &wire::Grant) -> Value {
         "id": grant.id, "spiffe_id": grant.spiffe_id, "action": grant.action, "resource": grant.resource,
         "given_by": grant.given_by, "given_at": grant.given_at, "ends_at": grant.ends_at,
         "max_uses": grant.max_uses, "uses": grant.uses, "ended_by": grant.ended_by, "standing": grant.standing,
+        "case": (!grant.case.is_empty()).then_some(&grant.case),
     })
 }
 
@@ -101,6 +124,8 @@ mod tests {
             "gr_a: spiffe://example.org/test/ci may secret.read vault/deploy once, until 1970-01-01T01:00:00Z; \
              `avouch grant end gr_a` takes it back"
         );
-        assert!(told(&wire::Grant { max_uses: 3, ..once }).contains(" 3 times, "));
+        let of_case = wire::Grant { max_uses: 3, case: "PROC-88".into(), ..once };
+        let text = told(&of_case);
+        assert!(text.contains(" 3 times, until 1970-01-01T01:00:00Z, for PROC-88; "), "{text}");
     }
 }

@@ -17,6 +17,14 @@ pub(super) fn read(text: &str, now: Timestamp) -> Result<i64, Failure> {
     Ok(now.secs().saturating_add_unsigned(seconds))
 }
 
+/// As [`read`], and a day such as `2026-12-31`, which counts whole (UTC).
+pub(super) fn until(text: &str, now: Timestamp) -> Result<i64, Failure> {
+    if let Ok(day) = OffsetDateTime::parse(&format!("{text}T00:00:00Z"), &Rfc3339) {
+        return Ok(day.unix_timestamp().saturating_add(86_400));
+    }
+    read(text, now)
+}
+
 /// Reads `30d`, `12h`, `45m` or `90s` as seconds.
 pub(super) fn length(text: &str) -> Result<u64, Failure> {
     let wrong = || Failure::usage(format!("\"{text}\" is no length of time, expected 30d, 12h, 45m or 90s"));
@@ -49,6 +57,14 @@ mod tests {
         assert_eq!(read("30d", NOW).unwrap(), 1_000 + 30 * 86_400);
         assert_eq!(read("2h", NOW).unwrap(), 8_200);
         assert_eq!(read("1970-01-01T01:00:00Z", NOW).unwrap(), 3_600);
+    }
+
+    #[test]
+    fn a_day_counts_whole_and_all_else_is_as_everywhere() {
+        assert_eq!(until("1970-01-02", NOW).unwrap(), 2 * 86_400);
+        assert_eq!(until("2h", NOW).unwrap(), 8_200);
+        assert_eq!(until("1970-01-02T00:00:00Z", NOW).unwrap(), 86_400);
+        assert_eq!(until("1970-13-02", NOW).unwrap_err().code, crate::exit::USAGE);
     }
 
     #[test]

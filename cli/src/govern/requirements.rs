@@ -1,23 +1,31 @@
 //! Whether everything that runs has what is required of it.
 
-use avouch_domain::Timestamp;
+use std::collections::BTreeMap;
+
 use avouch_domain::limits::DRILL_COUNTS;
+use avouch_domain::{Finding, Timestamp};
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
-use super::Session;
 use super::identities::{every, every_found};
 use super::table::table;
+use super::{Session, findings};
 use crate::clock;
 use crate::exit::FINDING;
 use crate::failure::Failure;
+use crate::verbs::text::rfc3339;
 
 /// What lacks something.
 struct Lack {
     name: String,
     what: &'static str,
+    /// As what it is accepted.
+    finding: Finding,
     next: String,
 }
+
+/// What lacks something and is accepted for now.
+type Known = (Lack, wire::Accepted);
 
 pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Result<(), Failure> {
     let unknown = require.iter().find(|wanted| !["owner", "end", "stop"].contains(&wanted.as_str()));
@@ -26,6 +34,33 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
             "\"{unknown}\" is nothing to require, expected owner, end or stop"
         )));
     }
+    let now = clock::now().wall;
+    let (lacks, checked) = lacking(session, require, now).await?;
+    let (known, lacks) = judged(lacks, findings::every(session).await?, now);
+    let names = if known.is_empty() { BTreeMap::new() } else { session.names().await? };
+    session.print(
+        || {
+            let one = |l: &Lack| json!({"name": l.name, "lacks": l.what, "next": l.next});
+            let accepted = |(l, a): &Known| {
+                json!({"name": l.name, "lacks": l.what, "until": rfc3339(a.until), "why": a.why,
+                       "accepted_by": a.accepted_by})
+            };
+            json!({
+                "identities": checked, "lacking": Value::Array(lacks.iter().map(one).collect()),
+                "accepted": Value::Array(known.iter().map(accepted).collect()),
+            })
+        },
+        || said(&lacks, &known, checked, &names),
+    );
+    if lacks.is_empty() { Ok(()) } else { Err(Failure::new(FINDING, "")) }
+}
+
+/// Everything that lacks something, and how many identities there are.
+async fn lacking(
+    session: &mut Session<'_>,
+    require: &[String],
+    now: Timestamp,
+) -> Result<(Vec<Lack>, usize), Failure> {
     let wants = |what: &str| require.iter().any(|wanted| wanted == what);
     let mut lacks = Vec::new();
     for found in every_found(session).await? {
@@ -34,11 +69,11 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
             next: format!("avouch adopt --path {} ...", path_of(&found.spiffe_id)),
             name: found.spiffe_id,
             what: if wants("owner") { "no owner" } else { "no identity" },
+            finding: Finding::Owner,
         });
     }
     let identities = every(session).await?;
     if wants("stop") {
-        let now = clock::now().wall;
         for identity in identities.iter().filter(|identity| identity.standing == "active") {
             let name = &identity.spiffe_id;
             let asked = wire::IdentityRequest { name: name.clone() };
@@ -47,6 +82,7 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
             lacks.extend(what.map(|what| Lack {
                 name: name.clone(),
                 what,
+                finding: Finding::Stop,
                 next: format!("avouch stop {name} --drill"),
             }));
         }
@@ -56,25 +92,45 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
         lacks.extend(unconfirmed.map(|identity| Lack {
             name: identity.spiffe_id.clone(),
             what: "owner not confirmed",
+            finding: Finding::Confirmed,
             next: format!("avouch identity confirm {}", identity.spiffe_id),
         }));
     }
-    let checked = identities.len();
-    session.print(
-        || {
-            let one = |l: &Lack| json!({"name": l.name, "lacks": l.what, "next": l.next});
-            json!({"identities": checked, "lacking": Value::Array(lacks.iter().map(one).collect())})
-        },
-        || {
-            if lacks.is_empty() {
-                return format!("All hold: {checked} identities, and nothing runs without one.\n");
-            }
-            let rows: Vec<_> =
-                lacks.iter().map(|l| [l.name.clone(), l.what.into(), l.next.clone()]).collect();
-            table(["NAME", "LACKS", "NEXT"], &rows)
-        },
-    );
-    if lacks.is_empty() { Ok(()) } else { Err(Failure::new(FINDING, "")) }
+    Ok((lacks, identities.len()))
+}
+
+/// What is accepted for now, and what counts.
+fn judged(lacks: Vec<Lack>, accepted: Vec<wire::Accepted>, now: Timestamp) -> (Vec<Known>, Vec<Lack>) {
+    let held = accepted.into_iter().filter(|accepted| findings::holds(accepted, now));
+    let held: BTreeMap<_, _> = held.map(|a| ((a.spiffe_id.clone(), a.what.clone()), a)).collect();
+    let (mut known, mut counts) = (Vec::new(), Vec::new());
+    for lack in lacks {
+        match held.get(&(lack.name.clone(), lack.finding.name().to_owned())) {
+            Some(accepted) => known.push((lack, accepted.clone())),
+            None => counts.push(lack),
+        }
+    }
+    (known, counts)
+}
+
+fn said(lacks: &[Lack], known: &[Known], checked: usize, names: &BTreeMap<String, String>) -> String {
+    let mut text = match (lacks.is_empty(), known.is_empty()) {
+        (true, true) => format!("All hold: {checked} identities, and nothing runs without one.\n"),
+        (true, false) => format!("All hold but what is accepted for now: {checked} identities.\n"),
+        (false, _) => {
+            let row = |l: &Lack| [l.name.clone(), l.what.into(), l.next.clone()];
+            table(["NAME", "LACKS", "NEXT"], &lacks.iter().map(row).collect::<Vec<_>>())
+        }
+    };
+    if !known.is_empty() {
+        let row = |(l, a): &Known| {
+            let by = names.get(&a.accepted_by).unwrap_or(&a.accepted_by);
+            let how = format!("accepted until {}: {}, by {by}", rfc3339(a.until), a.why);
+            [l.name.clone(), l.what.into(), how]
+        };
+        text.push_str(&table(["NAME", "LACKS", "BUT"], &known.iter().map(row).collect::<Vec<_>>()));
+    }
+    text
 }
 
 /// What is wrong with the last stop, or the last drill of one, of what `nodes` may run now.
@@ -111,5 +167,50 @@ mod tests {
         assert_eq!(stop_lacks(Some(&tried(11, 2)), 3, now), Some("stop not tried on every node"));
         let nowhere = wire::StopTried { at: now.secs(), ..Default::default() };
         assert_eq!(stop_lacks(Some(&nowhere), 0, now), None, "what runs nowhere is stopped everywhere");
+    }
+
+    fn lack(what: &'static str, finding: Finding) -> Lack {
+        Lack { name: "spiffe://example.org/test/ci".into(), what, finding, next: "do it".into() }
+    }
+
+    #[test]
+    fn what_is_accepted_is_told_apart_until_its_moment_and_then_counts_again() {
+        let accepted = || {
+            vec![wire::Accepted {
+                spiffe_id: "spiffe://example.org/test/ci".into(),
+                what: "stop".into(),
+                until: 100,
+                why: "moves in May".into(),
+                accepted_by: "per_a".into(),
+                ..Default::default()
+            }]
+        };
+        let lacks = || vec![lack("stop never tried", Finding::Stop)];
+        let (known, counts) = judged(lacks(), accepted(), Timestamp(99_999));
+        assert_eq!((known.len(), counts.len()), (1, 0));
+        let text =
+            said(&counts, &known, 1, &BTreeMap::from([("per_a".to_owned(), "Ada Example".to_owned())]));
+        let told = "accepted until 1970-01-01T00:01:40Z: moves in May, by Ada Example";
+        assert!(text.starts_with("All hold but") && text.contains(told), "{text}");
+        let (known, counts) = judged(lacks(), accepted(), Timestamp(100_000));
+        assert_eq!((known.len(), counts.len()), (0, 1), "its day has passed");
+    }
+
+    #[test]
+    fn what_is_accepted_is_one_finding_about_one_name() {
+        let accepted = wire::Accepted {
+            spiffe_id: "spiffe://example.org/test/ci".into(),
+            what: "stop".into(),
+            until: 100,
+            ..Default::default()
+        };
+        let of_another =
+            wire::Accepted { spiffe_id: "spiffe://example.org/test/x".into(), ..accepted.clone() };
+        let lacks =
+            vec![lack("owner not confirmed", Finding::Confirmed), lack("stop never tried", Finding::Stop)];
+        let (known, counts) = judged(lacks, vec![accepted, of_another], Timestamp(0));
+        assert_eq!((known.len(), counts.len()), (1, 1));
+        let text = said(&counts, &known, 2, &BTreeMap::new());
+        assert!(text.starts_with("NAME") && text.contains("NEXT") && text.contains("BUT"), "{text}");
     }
 }

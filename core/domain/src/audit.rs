@@ -69,6 +69,10 @@ pub enum AuditEvent {
     GrantEnded,
     /// A grant that nothing can come of any more was removed.
     GrantForgotten,
+    /// Somebody accepts that something lacks what it lacks, until a moment.
+    FindingAccepted,
+    /// It counts again.
+    FindingUnaccepted,
 }
 
 impl AuditEvent {
@@ -127,6 +131,8 @@ impl AuditEvent {
             Self::GrantUsed => "grant_used",
             Self::GrantEnded => "grant_ended",
             Self::GrantForgotten => "grant_forgotten",
+            Self::FindingAccepted => "finding_accepted",
+            Self::FindingUnaccepted => "finding_unaccepted",
         }
     }
 }

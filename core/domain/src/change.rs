@@ -1,5 +1,6 @@
 //! The change log: epoch, revision, head; rows, plans, and what happened in order.
 
+use crate::accepted::{Accepted, Finding};
 use crate::audit::AuditRow;
 use crate::authority::{Authority, AuthorityKind, Holder, Slot};
 use crate::bundle::Bundle;
@@ -65,6 +66,7 @@ pub enum Row {
     Rules(PublishedRules),
     Request(Request),
     Grant(Grant),
+    Accepted(Accepted),
 }
 
 /// The key of a row.
@@ -83,6 +85,8 @@ pub enum RowKey {
     Rules(u64),
     Request(RequestId),
     Grant(GrantId),
+    /// By the name that lacks it.
+    Accepted(SpiffeId, Finding),
 }
 
 impl std::fmt::Debug for RowKey {
@@ -98,6 +102,7 @@ impl std::fmt::Debug for RowKey {
             Self::Rules(number) => write!(f, "rules {number}"),
             Self::Request(id) => write!(f, "request {id}"),
             Self::Grant(id) => write!(f, "grant {id}"),
+            Self::Accepted(name, what) => write!(f, "accepted {what} of {name}"),
         }
     }
 }
@@ -116,6 +121,7 @@ impl Row {
             Self::Rules(r) => RowKey::Rules(r.number),
             Self::Request(r) => RowKey::Request(r.id.clone()),
             Self::Grant(g) => RowKey::Grant(g.id.clone()),
+            Self::Accepted(a) => RowKey::Accepted(a.name.clone(), a.what),
         }
     }
 }

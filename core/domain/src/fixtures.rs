@@ -1,5 +1,6 @@
 //! Builders for tests: short to call, valid by construction.
 
+use crate::accepted::{Accepted, Finding};
 use crate::code::Code;
 use crate::entry::{Entry, EntryId, EntryParts};
 use crate::grant::{Grant, GrantId};
@@ -216,5 +217,18 @@ pub fn grant(grant_id: &str, identity: &str) -> Grant {
         uses: 0,
         keys: Vec::new(),
         ended: None,
+        case: None,
+    }
+}
+
+/// What `name` lacks, accepted at moment 0 by `per_s` for a day.
+#[must_use]
+pub fn accepted(name: &str, what: Finding) -> Accepted {
+    Accepted {
+        name: id(name),
+        what,
+        until: Timestamp::from_secs(86_400),
+        why: "it moves".into(),
+        said: Said { by: person_id("per_s"), at: Timestamp(0) },
     }
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::case::Case;
 use crate::limits::{AGAIN_WITHIN, GRANT_KEYS_MAX};
 use crate::opaque_id::opaque_id;
 use crate::person::PersonId;
@@ -47,6 +48,8 @@ pub struct Grant {
     pub keys: Vec<GrantUse>,
     /// Who took it back.
     pub ended: Option<Said>,
+    /// What it is for: when that is closed, it is taken back. Never changes.
+    pub case: Option<Case>,
 }
 
 /// Where a grant stands.

@@ -2,9 +2,11 @@
 //!
 //! Never: no I/O, no clock, no randomness, no wire types, no async.
 
+pub mod accepted;
 pub mod audit;
 pub mod authority;
 pub mod bundle;
+pub mod case;
 pub mod change;
 pub mod code;
 pub mod code_digest;
@@ -35,9 +37,11 @@ pub mod fixtures;
 #[cfg(test)]
 mod props;
 
+pub use accepted::{Accepted, Finding, WhyError};
 pub use audit::{AuditEvent, AuditRow};
 pub use authority::{Authority, AuthorityId, AuthorityKind, Holder, KeyType, Slot, SlotState};
 pub use bundle::{Bundle, JwtAuthority, X509Authority};
+pub use case::{Case, CaseError};
 pub use change::{Change, Epoch, Head, Image, LogPosition, Plan, Revision, Row, RowKey};
 pub use code::{Code, CodeError};
 pub use code_digest::{CodeDigest, CodeDigestError};

@@ -60,6 +60,14 @@ pub const GRANT_KEYS_MAX: usize = 64;
 pub const GRANTS_MAX: usize = 1_000;
 /// Most grants of all identities that are kept.
 pub const GRANTS_ALL_MAX: usize = 100_000;
+/// For how long ahead somebody accepts at most what something lacks: a quarter, as long as the drill of a stop counts.
+pub const ACCEPTED_FOR_MAX: Duration = Duration::from_secs(90 * 86_400);
+/// Longest reason for it in bytes: one line, no story.
+pub const ACCEPTED_WHY_MAX: usize = 256;
+/// Most of what is lacking that is accepted, also what is over: a list that is longer is no exception any more.
+pub const ACCEPTED_ALL_MAX: usize = 10_000;
+/// Longest name of a case in bytes, as systems that keep cases give them.
+pub const CASE_MAX: usize = 64;
 /// Longest code in bytes: a word or two, no story.
 pub const CODE_MAX: usize = 64;
 /// Longest note on published rules in bytes: one line, no story.

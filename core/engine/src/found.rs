@@ -40,6 +40,12 @@ impl std::fmt::Display for Reason {
     }
 }
 
+/// True if entries give out the name and no identity has it.
+#[must_use]
+pub fn is_found(registry: &Registry, name: &SpiffeId) -> bool {
+    registry.identity(name).is_none() && registry.entries_by_spiffe_id(name).any(|e| !e.is_node_alias())
+}
+
 /// Names without identity above `after`, ascending. Entries that name nodes are none of these.
 pub fn found<'a>(
     registry: &'a Registry,

@@ -4,6 +4,9 @@
 //! the time, who acts and what is wanted, and gives a [`Plan`] with one outcome per item. Items see the items
 //! before them in the same batch. An item that is refused leaves no trace in the plan.
 
+pub mod accepting;
+#[cfg(test)]
+mod accepting_tests;
 pub mod authorities;
 pub mod bundles;
 pub mod consent;

@@ -4,7 +4,8 @@
 
 use avouch_domain::person::person_name;
 use avouch_domain::{
-    Code, CodeDigest, Environment, Identity, Kind, Person, PersonId, SignIn, Standing, Timestamp,
+    Accepted, Code, CodeDigest, Environment, Finding, Identity, Kind, Person, PersonId, SignIn, Standing,
+    Timestamp,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -193,6 +194,26 @@ pub fn code(text: &str) -> Result<Code, ConvertError> {
 /// [`ConvertError::NotAllowed`].
 pub fn optional_code(text: &str) -> Result<Option<Code>, ConvertError> {
     if text.is_empty() { Ok(None) } else { code(text).map(Some) }
+}
+
+/// What something may lack.
+///
+/// # Errors
+/// [`ConvertError::Unreadable`].
+pub fn finding(text: &str) -> Result<Finding, ConvertError> {
+    one_of("finding", text, |text| text.parse().ok(), &Finding::ALL.map(Finding::name))
+}
+
+#[must_use]
+pub fn accepted_to_wire(accepted: &Accepted) -> wire::Accepted {
+    wire::Accepted {
+        spiffe_id: accepted.name.to_string(),
+        what: accepted.what.name().to_owned(),
+        until: accepted.until.secs(),
+        why: accepted.why.to_string(),
+        accepted_by: accepted.said.by.to_string(),
+        accepted_at: accepted.said.at.secs(),
+    }
 }
 
 #[cfg(test)]

@@ -24,15 +24,15 @@ pub use bundle::{
 pub use entry::{EntryInput, delivered_entry, entry_input, entry_to_wire, full_entry_mask, sync_entry_mask};
 pub use filter::{AgentFilter, EntryFilter, Match};
 pub use governance::{
-    code, code_digest, environment, identity_facts_to_wire, identity_kind, identity_to_wire, name_of_person,
-    optional_code, optional_code_digest, optional_person, optional_runs_max, person_id, person_to_wire,
-    sign_in, standing_name,
+    accepted_to_wire, code, code_digest, environment, finding, identity_facts_to_wire, identity_kind,
+    identity_to_wire, name_of_person, optional_code, optional_code_digest, optional_person,
+    optional_runs_max, person_id, person_to_wire, sign_in, standing_name,
 };
 pub use ids::{agent_id, member_id, spiffe_id, spiffe_id_to_wire, trust_domain, workload_id};
 pub use node::{node_from_wire, node_to_wire};
 pub use records::{shipment_from_wire, shipment_to_wire, stand_from_wire, stand_to_wire};
 pub use requests::{
-    asked_to_wire, asking_from_wire, asking_to_wire, grant_to_wire, request_hash, request_id,
+    asked_to_wire, asking_from_wire, asking_to_wire, grant_to_wire, optional_case, request_hash, request_id,
     request_to_wire, with_grant,
 };
 pub use rules::{published_rules_to_wire, rules_digest, rules_files, rules_files_to_wire};

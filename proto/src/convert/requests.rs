@@ -1,7 +1,7 @@
 //! Requests on the wire.
 
 use avouch_domain::{
-    Code, Grant, Needs, Request, RequestContent, RequestHash, RequestId, SpiffeId, Timestamp, Whose,
+    Case, Code, Grant, Needs, Request, RequestContent, RequestHash, RequestId, SpiffeId, Timestamp, Whose,
 };
 
 use super::ConvertError;
@@ -108,6 +108,14 @@ pub fn with_grant(answer: AskResponse, grant: &Grant, wall: Timestamp) -> AskRes
     }
 }
 
+/// What something is given for; empty: `None`.
+///
+/// # Errors
+/// [`ConvertError::NotAllowed`].
+pub fn optional_case(text: &str) -> Result<Option<Case>, ConvertError> {
+    if text.is_empty() { Ok(None) } else { Case::new(text).map(Some).map_err(ConvertError::not_allowed) }
+}
+
 /// As people are shown it, with the word for where it stands.
 #[must_use]
 pub fn grant_to_wire(grant: &Grant, standing: &str) -> wire::Grant {
@@ -123,6 +131,7 @@ pub fn grant_to_wire(grant: &Grant, standing: &str) -> wire::Grant {
         uses: grant.uses,
         ended_by: grant.ended.as_ref().map(|said| said.by.to_string()).unwrap_or_default(),
         standing: standing.to_owned(),
+        case: grant.case.as_ref().map(Case::to_string).unwrap_or_default(),
     }
 }
 

@@ -191,7 +191,7 @@ async fn identity(visit: &mut Visit, domain: &str, name: &str, notice: &str) -> 
     let got = visit.governance.get_identity(named).await?.into_inner();
     let identity = got.identity.unwrap_or_default();
     let name = identity.spiffe_id.clone();
-    let asked = wire::ListGrantsRequest { name, all: false };
+    let asked = wire::ListGrantsRequest { name, ..Default::default() };
     let grants = visit.governance.list_grants(asked).await?.into_inner().grants;
     let mut chains = Vec::new();
     for agent in got.agent_ids.iter().take(CHAINS) {

@@ -19,7 +19,7 @@ use crate::api::status::{
 };
 use crate::limits::GOVERNANCE_PAGE_MAX;
 use crate::service::{
-    Adoption, IdentityFilter, IdentityPatch, ListError, NewIdentity, PageRequest, Place, Services, Step, step,
+    IdentityFilter, IdentityPatch, ListError, NewIdentity, PageRequest, Services, Step, step,
 };
 
 /// The service on the admin socket and on that for people.
@@ -51,7 +51,7 @@ pub(super) fn local_user(call: &Call) -> Result<u32, Status> {
 }
 
 /// A page of what is wanted, or as long as pages get.
-fn page(size: i32, token: String) -> PageRequest {
+pub(super) fn page(size: i32, token: String) -> PageRequest {
     let size = if size > 0 { size.min(GOVERNANCE_PAGE_MAX) } else { GOVERNANCE_PAGE_MAX };
     PageRequest { size, token }
 }
@@ -139,48 +139,6 @@ impl GovernanceApi {
         let changed = self.services.change_identity(call.now(), &actor, name, patch).await;
         let changed = changed.map_err(|e| write_failed("failed to change the identity", &e))?;
         changed.map(|identity| identity_to_wire(&identity)).map_err(|e| identity_failed(&e))
-    }
-
-    /// Gives the ID of the entry.
-    async fn place(&self, call: &Call, request: &wire::PlaceIdentityRequest) -> Result<String, Status> {
-        let (actor, name) = self.person_and_name(call, &request.name)?;
-        let node = SpiffeId::parse(&request.node).map_err(|e| bad(&format!("node: {e}")))?;
-        let place = Place { node, uid: request.uid };
-        let placed = self.services.place_identity(call.now(), &actor, name, place).await;
-        let placed = placed.map_err(|e| write_failed("failed to place the identity", &e))?;
-        placed.map(|entry| entry.id.to_string()).map_err(|e| identity_failed(&e))
-    }
-
-    async fn adopt_names(
-        &self,
-        call: &Call,
-        request: &wire::AdoptRequest,
-    ) -> Result<wire::AdoptResponse, Status> {
-        let actor = self.person(call)?;
-        if !request.path_prefix.starts_with('/') {
-            return Err(bad("path prefix: expected a path that begins with /"));
-        }
-        let adoption = Adoption {
-            path_prefix: request.path_prefix.clone(),
-            owner: optional_person(&request.owner).map_err(unreadable)?,
-            kind: identity_kind(&request.kind).map_err(unreadable)?,
-            environment: environment(&request.environment).map_err(unreadable)?,
-            purpose: code(&request.purpose).map_err(unreadable)?,
-            end: Timestamp::from_secs(request.ends_at),
-        };
-        let (candidates, more) = if request.dry_run {
-            self.services.adoptable(&adoption)
-        } else {
-            let adopted = self.services.adopt(call.now(), &actor, adoption).await;
-            let adopted = adopted.map_err(|e| write_failed("failed to adopt", &e))?;
-            adopted.map_err(|e| identity_failed(&e))?
-        };
-        let adopted = candidates.into_iter().map(|candidate| wire::Adopted {
-            spiffe_id: candidate.name.to_string(),
-            owner: candidate.owner.map(|owner| owner.to_string()).unwrap_or_default(),
-            reason: candidate.reason,
-        });
-        Ok(wire::AdoptResponse { adopted: adopted.collect(), more })
     }
 }
 
@@ -539,6 +497,16 @@ impl Governance for GovernanceApi {
         line.conclude(self.take_back(&call, &request.id).await).map(Response::new)
     }
 
+    async fn end_case(
+        &self,
+        request: Request<wire::EndCaseRequest>,
+    ) -> Result<Response<wire::EndCaseResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("case", &request.case);
+        line.conclude(self.close(&call, &request.case).await).map(Response::new)
+    }
+
     async fn list_grants(
         &self,
         request: Request<wire::ListGrantsRequest>,
@@ -547,6 +515,34 @@ impl Governance for GovernanceApi {
         let mut line = call.audit();
         line.text("identity", &request.name);
         line.conclude(self.grants(&call, &request)).map(Response::new)
+    }
+
+    async fn accept_finding(
+        &self,
+        request: Request<wire::AcceptFindingRequest>,
+    ) -> Result<Response<wire::Accepted>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        line.conclude(self.accept(&call, &request).await).map(Response::new)
+    }
+
+    async fn unaccept_finding(
+        &self,
+        request: Request<wire::UnacceptFindingRequest>,
+    ) -> Result<Response<wire::Accepted>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        line.conclude(self.unaccept(&call, &request).await).map(Response::new)
+    }
+
+    async fn list_accepted(
+        &self,
+        request: Request<wire::ListAcceptedRequest>,
+    ) -> Result<Response<wire::ListAcceptedResponse>, Status> {
+        let (call, request) = open(request)?;
+        call.audit().conclude(self.accepted(&call, request)).map(Response::new)
     }
 
     async fn list_records(

@@ -26,6 +26,8 @@ use crate::api::gate::{Gate, Stack};
 use crate::api::pages::Pages;
 use crate::limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
+mod accepting;
+mod adopting;
 pub mod agent;
 mod answering;
 pub mod attest;

@@ -9,8 +9,8 @@ use tonic::{Code, Status};
 
 use crate::api::rate::RateError;
 use crate::service::{
-    ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError, EndError,
-    EntryWriteError, GiveError, GivingError, IdentityError, JoinTokenError, JwtError, LeaveError,
+    AcceptError, ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError,
+    EndError, EntryWriteError, GiveError, GivingError, IdentityError, JoinTokenError, JwtError, LeaveError,
     MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError, RulesError,
     ShipError, ShowError, TaintError, WriteError, X509ItemError,
 };
@@ -330,9 +330,22 @@ pub fn giving_failed(error: &GivingError) -> Status {
 #[must_use]
 pub fn ending_failed(error: &EndError) -> Status {
     let code = match error {
-        EndError::Unknown(_) => Code::NotFound,
+        EndError::Unknown(_) | EndError::NoCase(_) => Code::NotFound,
         EndError::Consent(_) => Code::PermissionDenied,
         EndError::Over { .. } => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A finding was not accepted, or does not count again.
+#[must_use]
+pub fn accepting_failed(error: &AcceptError) -> Status {
+    use AcceptError as E;
+    let code = match error {
+        E::Consent(_) | E::NotSecurity { .. } | E::Own { .. } => Code::PermissionDenied,
+        E::NotFound(_) | E::NoIdentity(_) | E::NotAccepted { .. } => Code::NotFound,
+        E::Until => Code::InvalidArgument,
+        E::TooMany => Code::ResourceExhausted,
     };
     Status::new(code, error.to_string())
 }

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use avouch_domain::{Grant, GrantId, GrantStanding, Now, PersonId, SpiffeId, Timestamp};
-use avouch_engine::plan::grants::{self, EndError, GiveError, NewGrant};
+use avouch_domain::{Case, Grant, GrantId, GrantStanding, Now, PersonId, SpiffeId, Timestamp};
+use avouch_engine::plan::grants::{self, CASE_BATCH, EndError, GiveError, NewGrant};
 
 use super::requests::fresh_id;
 use super::{Services, WriteError};
@@ -20,6 +20,8 @@ pub struct Giving {
     pub resource: String,
     pub uses: u32,
     pub lasts: Duration,
+    /// What it is for.
+    pub case: Option<Case>,
 }
 
 /// Why nothing was given.
@@ -57,6 +59,7 @@ impl Services {
             resource: giving.resource.into(),
             uses: giving.uses,
             lasts: giving.lasts,
+            case: giving.case,
         };
         let actor = actor.clone();
         let give = move |registry: &_| grants::give(registry, now.wall, &actor, &new);
@@ -92,12 +95,41 @@ impl Services {
         self.0.writer.write(move |registry| grants::end(registry, now.wall, &actor, &id)).await
     }
 
-    /// Grants, newest first; only those that are open, unless `all` are wanted.
+    /// Takes back all that was given for a case. Gives how many grants that were.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then those of the batches before are taken back, and the same call goes on.
+    pub async fn end_case(
+        &self,
+        now: Now,
+        actor: &PersonId,
+        case: Case,
+    ) -> Result<Result<usize, EndError>, WriteError> {
+        let mut all = 0;
+        loop {
+            let (actor, case) = (actor.clone(), case.clone());
+            let end = move |registry: &_| grants::end_case(registry, now.wall, &actor, &case);
+            match self.0.writer.write(end).await? {
+                Ok(ended) if ended < CASE_BATCH => return Ok(Ok(all + ended)),
+                Ok(ended) => all += ended,
+                Err(e) => return Ok(Err(e)),
+            }
+        }
+    }
+
+    /// Grants of an identity and of a case, or of any, newest first; only those that are open, unless `all` are wanted.
     #[must_use]
-    pub fn list_grants(&self, wall: Timestamp, of: Option<&SpiffeId>, all: bool, limit: usize) -> Vec<Grant> {
+    pub fn list_grants(
+        &self,
+        wall: Timestamp,
+        (of, case): (Option<&SpiffeId>, Option<&Case>),
+        all: bool,
+        limit: usize,
+    ) -> Vec<Grant> {
         let registry = self.registry();
         let wanted = |grant: &&Grant| {
             of.is_none_or(|name| *name == grant.identity)
+                && (case.is_none() || case == grant.case.as_ref())
                 && (all || registry.grant_standing(grant, wall) == GrantStanding::Open)
         };
         let mut grants: Vec<_> = registry.grants().filter(wanted).collect();

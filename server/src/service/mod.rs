@@ -3,6 +3,7 @@
 //! Never: no wire types, no clock, no SQL. Reads come from the registry in memory; writes are plans handed to
 //! the writer.
 
+mod accepting;
 mod agents;
 mod attest;
 #[cfg(test)]
@@ -61,6 +62,7 @@ pub use attest::{AttestError, AttestRequest, AttestStep, Attestation, Attested};
 pub use authorities::AuthorityPair;
 pub use avouch_engine::entitle::{KnownEntry, View};
 pub use avouch_engine::found::Found;
+pub use avouch_engine::plan::accepting::{AcceptError, Accepting};
 pub use avouch_engine::plan::bundles::{BundleError, BundlePatch, DeleteMode};
 pub use avouch_engine::plan::consent::ConsentError;
 pub use avouch_engine::plan::entries::{EntryPatch, EntryWriteError, NewEntry};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use avouch_domain::limits::{GRANT_FOR_MAX, GRANT_USES_MAX, GRANTS_ALL_MAX, GRANTS_MAX, REQUEST_NAME_MAX};
 use avouch_domain::{
-    AuditEvent, Grant, GrantId, GrantStanding, Identity, PersonId, Plan, Row, RowKey, Said, SpiffeId,
+    AuditEvent, Case, Grant, GrantId, GrantStanding, Identity, PersonId, Plan, Row, RowKey, Said, SpiffeId,
     Timestamp,
 };
 
@@ -15,6 +15,9 @@ use super::Draft;
 use super::consent::{self, ConsentError};
 use super::requests::FORGET_BATCH;
 use crate::registry::Registry;
+
+/// Most grants of a case that one plan ends; the next plan goes on.
+pub const CASE_BATCH: usize = 1_000;
 
 /// What somebody gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct NewGrant {
     pub resource: Arc<str>,
     pub uses: u32,
     pub lasts: Duration,
+    /// What it is for.
+    pub case: Option<Case>,
 }
 
 /// Why nothing is given.
@@ -55,6 +60,8 @@ pub enum GiveError {
 pub enum EndError {
     #[error("no grant has the ID {0}: `avouch grant list` shows what there is")]
     Unknown(GrantId),
+    #[error("no grant is for the case {0}: `avouch grant list` shows what there is")]
+    NoCase(Case),
     #[error(transparent)]
     Consent(#[from] ConsentError),
     #[error("{id} is {} already", standing.name())]
@@ -70,7 +77,7 @@ pub fn give(
 ) -> (Plan, Result<Grant, GiveError>) {
     let mut draft = Draft::new(registry, at, actor.as_str());
     let given = given(registry, at, actor, new).map(|(grant, role)| {
-        let detail = vec![
+        let mut detail = vec![
             ("identity", grant.identity.to_string()),
             ("action", grant.action.to_string()),
             ("resource", grant.resource.to_string()),
@@ -78,6 +85,7 @@ pub fn give(
             ("end", grant.ends_at.to_string()),
             ("as", role.to_owned()),
         ];
+        detail.extend(grant.case.as_ref().map(|case| ("case", case.to_string())));
         put(&mut draft, AuditEvent::GrantGiven, grant, detail)
     });
     (draft.finish(), given)
@@ -124,6 +132,7 @@ fn given(
         uses: 0,
         keys: Vec::new(),
         ended: None,
+        case: new.case.clone(),
     };
     Ok((grant, role.name()))
 }
@@ -136,14 +145,16 @@ pub fn end(
     id: &GrantId,
 ) -> (Plan, Result<Grant, EndError>) {
     let mut draft = Draft::new(registry, at, actor.as_str());
-    let ended = ended(registry, at, actor, id).map(|grant| {
-        let identity = ("identity", grant.identity.to_string());
-        put(&mut draft, AuditEvent::GrantEnded, grant, vec![identity])
-    });
+    let ended = endable(registry, at, actor, id).map(|grant| take_back(&mut draft, grant, actor));
     (draft.finish(), ended)
 }
 
-fn ended(registry: &Registry, at: Timestamp, actor: &PersonId, id: &GrantId) -> Result<Grant, EndError> {
+fn endable<'a>(
+    registry: &'a Registry,
+    at: Timestamp,
+    actor: &PersonId,
+    id: &GrantId,
+) -> Result<&'a Grant, EndError> {
     consent::active(registry, actor)?;
     let grant = registry.grant(id).ok_or_else(|| EndError::Unknown(id.clone()))?;
     // One that has lapsed may come to count again, if the owner comes back to whom it was given.
@@ -151,10 +162,49 @@ fn ended(registry: &Registry, at: Timestamp, actor: &PersonId, id: &GrantId) -> 
         standing @ (GrantStanding::Ended | GrantStanding::UsedUp) => {
             Err(EndError::Over { id: id.clone(), standing })
         }
-        GrantStanding::Open | GrantStanding::Lapsed => {
-            Ok(Grant { ended: Some(Said { by: actor.clone(), at }), ..grant.clone() })
-        }
+        GrantStanding::Open | GrantStanding::Lapsed => Ok(grant),
     }
+}
+
+/// Takes back what was given for a case and could still be used, [`CASE_BATCH`] grants at most. Any person may. Gives how
+/// many.
+pub fn end_case(
+    registry: &Registry,
+    at: Timestamp,
+    actor: &PersonId,
+    case: &Case,
+) -> (Plan, Result<usize, EndError>) {
+    let mut draft = Draft::new(registry, at, actor.as_str());
+    let ended = endable_of_case(registry, at, actor, case).map(|grants| {
+        for grant in &grants {
+            take_back(&mut draft, grant, actor);
+        }
+        grants.len()
+    });
+    (draft.finish(), ended)
+}
+
+fn endable_of_case<'a>(
+    registry: &'a Registry,
+    at: Timestamp,
+    actor: &PersonId,
+    case: &Case,
+) -> Result<Vec<&'a Grant>, EndError> {
+    consent::active(registry, actor)?;
+    let mut of_case = registry.grants().filter(|grant| grant.case.as_ref() == Some(case)).peekable();
+    if of_case.peek().is_none() {
+        return Err(EndError::NoCase(case.clone()));
+    }
+    // As above, what has lapsed before its time is taken back too.
+    let usable = |grant: &&Grant| grant.ended.is_none() && grant.uses_left() > 0 && at < grant.ends_at;
+    Ok(of_case.filter(usable).take(CASE_BATCH).collect())
+}
+
+fn take_back(draft: &mut Draft<'_>, grant: &Grant, by: &PersonId) -> Grant {
+    let mut detail = vec![("identity", grant.identity.to_string())];
+    detail.extend(grant.case.as_ref().map(|case| ("case", case.to_string())));
+    let ended = Some(Said { by: by.clone(), at: draft.at });
+    put(draft, AuditEvent::GrantEnded, Grant { ended, ..grant.clone() }, detail)
 }
 
 /// The grant that this call uses: the one that it has used already, else of those that are open the one that ends first.

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use avouch_domain::fixtures::{id, identity, person, person_id};
+use avouch_domain::fixtures::{grant, id, identity, person, person_id};
 use avouch_domain::limits::{GRANT_FOR_MAX, GRANT_USES_MAX, GRANTS_MAX};
 use avouch_domain::{
-    Environment, Grant, GrantId, GrantStanding, Identity, Kind, Needs, Person, PersonState, Plan,
+    Case, Environment, Grant, GrantId, GrantStanding, Identity, Kind, Needs, Person, PersonState, Plan,
     RequestHash, RequestId, RequestText, Row, Timestamp, Whose,
 };
 use proptest::prelude::*;
 
 use super::consent::ConsentError;
 use super::governance_tests::commit;
-use super::grants::{EndError, GiveError, NewGrant, end, forget, give};
+use super::grants::{CASE_BATCH, EndError, GiveError, NewGrant, end, end_case, forget, give};
 use super::identities;
 use super::requests::{AskError, Asked, Used, Wanted, ask, say_yes};
 use crate::registry::Registry;
@@ -39,7 +39,19 @@ fn new(name: &str, uses: u32, lasts: Duration) -> NewGrant {
         resource: "vault/key".into(),
         uses,
         lasts,
+        case: None,
     }
+}
+
+fn for_case(name: &str, case: &str) -> NewGrant {
+    NewGrant { case: Some(Case::new(case).unwrap()), ..new(name, 9, HOUR) }
+}
+
+/// How many grants end.
+fn closes(registry: &mut Registry, by: &str, case: &str) -> Result<usize, EndError> {
+    let (plan, ended) = end_case(registry, NOW, &person_id(by), &Case::new(case).unwrap());
+    commit(registry, &plan);
+    ended
 }
 
 fn gives(registry: &mut Registry, by: &str, new: &NewGrant) -> Result<Grant, GiveError> {
@@ -206,6 +218,62 @@ fn anybody_takes_a_grant_back_once() {
     assert!(!uses(&mut registry, NOW, 1));
     let (id, standing) = (grant.id.clone(), GrantStanding::Ended);
     assert_eq!(ends(&mut registry, "per_owner"), Err(EndError::Over { id, standing }));
+}
+
+#[test]
+fn when_a_case_is_closed_all_that_was_given_for_it_ends_and_nothing_else() {
+    let (mut registry, of_none) = with_grant(9);
+    let one = gives(&mut registry, "per_s", &for_case("b", "PROC-88")).unwrap();
+    let two = gives(&mut registry, "per_other", &for_case("c", "PROC-88")).unwrap();
+    let other = gives(&mut registry, "per_s", &for_case("d", "PROC-89")).unwrap();
+    let refused = ConsentError::NoPerson(person_id("per_gone"));
+    assert_eq!(closes(&mut registry, "per_gone", "PROC-88"), Err(refused.into()));
+    let (plan, ended) = end_case(&registry, NOW, &person_id("per_owner"), &Case::new("PROC-88").unwrap());
+    assert_eq!((ended, plan.audit.len()), (Ok(2), 2));
+    let case = ("case", "PROC-88".to_owned());
+    assert!(plan.audit.iter().all(|row| row.event.name() == "grant_ended" && row.detail.contains(&case)));
+    commit(&mut registry, &plan);
+    let standings = [&one, &two, &other, &of_none].map(|grant| standing(&registry, grant));
+    assert_eq!(
+        standings,
+        [GrantStanding::Ended, GrantStanding::Ended, GrantStanding::Open, GrantStanding::Open]
+    );
+    assert_eq!(closes(&mut registry, "per_owner", "PROC-88"), Ok(0), "it is closed already");
+    let unknown = EndError::NoCase(Case::new("PROC-90").unwrap());
+    assert_eq!(closes(&mut registry, "per_owner", "PROC-90"), Err(unknown));
+}
+
+#[test]
+fn what_was_used_up_for_a_case_stays_as_it_was() {
+    let mut registry = scene(Kind::Pipeline);
+    let once = NewGrant { uses: 1, ..for_case("a", "PROC-88") };
+    let used = gives(&mut registry, "per_s", &once).unwrap();
+    assert!(uses(&mut registry, NOW, 1));
+    assert_eq!(closes(&mut registry, "per_owner", "PROC-88"), Ok(0));
+    assert_eq!(standing(&registry, &used), GrantStanding::UsedUp);
+}
+
+#[test]
+fn a_name_of_a_case_that_is_given_again_opens_nothing_old() {
+    let mut registry = scene(Kind::Pipeline);
+    let old = gives(&mut registry, "per_s", &for_case("a", "PROC-88")).unwrap();
+    assert_eq!(closes(&mut registry, "per_owner", "PROC-88"), Ok(1));
+    let new = gives(&mut registry, "per_s", &for_case("b", "PROC-88")).unwrap();
+    let standings = [&old, &new].map(|grant| standing(&registry, grant));
+    assert_eq!(standings, [GrantStanding::Ended, GrantStanding::Open]);
+}
+
+#[test]
+fn a_case_of_many_grants_ends_in_several_plans() {
+    let mut registry = scene(Kind::Pipeline);
+    let case = Some(Case::new("PROC-88").unwrap());
+    for n in 0..=CASE_BATCH {
+        let grant =
+            Grant { case: case.clone(), ends_at: NOW + HOUR, ..grant(&format!("gr_{n}"), "/test/ci") };
+        registry.put(Row::Grant(grant));
+    }
+    assert_eq!(closes(&mut registry, "per_owner", "PROC-88"), Ok(CASE_BATCH));
+    assert_eq!(closes(&mut registry, "per_owner", "PROC-88"), Ok(1));
 }
 
 #[test]

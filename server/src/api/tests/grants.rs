@@ -84,7 +84,7 @@ async fn a_grant_is_given_for_what_the_rules_know_and_used_by_the_node_that_serv
     let again = people.end_grant(EndGrantRequest { id: given.id }).await;
     assert_eq!(refusal(again).0, Code::FailedPrecondition);
     let open = people.list_grants(ListGrantsRequest::default()).await.unwrap().into_inner().grants;
-    let all = ListGrantsRequest { name: "a0".into(), all: true };
+    let all = ListGrantsRequest { name: "a0".into(), all: true, ..ListGrantsRequest::default() };
     assert_eq!((open.len(), people.list_grants(all).await.unwrap().into_inner().grants.len()), (0, 1));
 }
 

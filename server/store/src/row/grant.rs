@@ -1,6 +1,7 @@
-//! Grants: one row each, by ID. The table itself refuses one that is widened, and a use that comes back.
+//! Grants: one row each, by ID. The table itself refuses one that is widened, another case, and a use that
+//! comes back.
 
-use avouch_domain::{Grant, GrantId, GrantUse, Row, Said, SpiffeId, Timestamp};
+use avouch_domain::{Case, Grant, GrantId, GrantUse, Row, Said, SpiffeId, Timestamp};
 use rusqlite::types::Value;
 
 use super::{Bad, Fields, Statements, bad, person_or_null, text};
@@ -11,12 +12,12 @@ const USE: usize = 24;
 pub(super) const STATEMENTS: Statements = Statements {
     table: "grants",
     put: "INSERT INTO grants (id, identity, owner, stop_number, action, resource, given_by, given_at, ends_at, max_uses, \
-          uses, keys, ended_by, ended_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+          uses, keys, ended_by, ended_at, for_case) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
           ON CONFLICT (id) DO UPDATE SET identity = excluded.identity, owner = excluded.owner, \
           stop_number = excluded.stop_number, action = excluded.action, resource = excluded.resource, \
           given_by = excluded.given_by, given_at = excluded.given_at, ends_at = excluded.ends_at, \
           max_uses = excluded.max_uses, uses = excluded.uses, keys = excluded.keys, ended_by = excluded.ended_by, \
-          ended_at = excluded.ended_at",
+          ended_at = excluded.ended_at, for_case = excluded.for_case",
     delete: "DELETE FROM grants WHERE id = ?1",
     get: "SELECT * FROM grants WHERE id = ?1",
     all: "SELECT * FROM grants ORDER BY id",
@@ -40,6 +41,7 @@ pub(super) fn values(grant: &Grant) -> Vec<Value> {
         Value::Blob(keys.collect()),
         person_or_null(grant.ended.as_ref().map(|said| &said.by)),
         grant.ended.as_ref().map_or(Value::Null, |said| Value::Integer(said.at.0)),
+        grant.case.as_ref().map_or(Value::Null, |case| text(case.as_str())),
     ]
 }
 
@@ -57,6 +59,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
         uses: fields.take()?,
         keys: keys(&fields.take::<Vec<u8>>()?)?,
         ended: fields.said_or_none()?,
+        case: fields.take::<Option<String>>()?.map(|case| Case::new(&case)).transpose().map_err(bad)?,
     }))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Never trusts a column: what is read passes the domain's constructors again.
 
+mod accepted;
 mod authority;
 mod bundle;
 mod entry;
@@ -17,7 +18,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use avouch_domain::{
-    Entry, EntryId, GrantId, PersonId, RequestId, Row, RowKey, Said, SpiffeId, Timestamp, TrustDomain,
+    Entry, EntryId, Finding, GrantId, PersonId, RequestId, Row, RowKey, Said, SpiffeId, Timestamp,
+    TrustDomain,
 };
 use aws_lc_rs::digest;
 use rusqlite::types::{FromSql, Value};
@@ -56,7 +58,7 @@ struct Statements {
     read: fn(&mut Fields<'_>) -> Result<Row, Bad>,
 }
 
-const ALL: [&Statements; 10] = [
+const ALL: [&Statements; 11] = [
     &entry::STATEMENTS,
     &node::STATEMENTS,
     &bundle::STATEMENTS,
@@ -67,6 +69,7 @@ const ALL: [&Statements; 10] = [
     &rules::STATEMENTS,
     &request::STATEMENTS,
     &grant::STATEMENTS,
+    &accepted::STATEMENTS,
 ];
 
 fn statements(key: &RowKey) -> &'static Statements {
@@ -81,6 +84,7 @@ fn statements(key: &RowKey) -> &'static Statements {
         RowKey::Rules(_) => &rules::STATEMENTS,
         RowKey::Request(_) => &request::STATEMENTS,
         RowKey::Grant(_) => &grant::STATEMENTS,
+        RowKey::Accepted(..) => &accepted::STATEMENTS,
     }
 }
 
@@ -97,6 +101,7 @@ pub(crate) fn put(conn: &Connection, row: &Row) -> Result<[u8; 32], StoreError> 
         Row::Rules(r) => (&rules::STATEMENTS, rules::values(r)),
         Row::Request(r) => (&request::STATEMENTS, request::values(r)),
         Row::Grant(g) => (&grant::STATEMENTS, grant::values(g)),
+        Row::Accepted(a) => (&accepted::STATEMENTS, accepted::values(a)),
     };
     let content = content_digest(&values);
     conn.prepare_cached(statements.put)?.execute(params_from_iter(values))?;
@@ -160,6 +165,7 @@ fn key_values(key: &RowKey) -> Vec<Value> {
         RowKey::Rules(number) => vec![Value::Integer(number.cast_signed())],
         RowKey::Request(id) => vec![text(id.as_str())],
         RowKey::Grant(id) => vec![text(id.as_str())],
+        RowKey::Accepted(name, what) => vec![text(name.as_str()), text(what.name())],
     }
 }
 
@@ -176,6 +182,7 @@ pub(crate) fn key_to_log(key: &RowKey) -> (i64, String) {
         RowKey::Rules(number) => (8, number.to_string()),
         RowKey::Request(id) => (9, id.to_string()),
         RowKey::Grant(id) => (10, id.to_string()),
+        RowKey::Accepted(name, what) => (11, format!("{what} {name}")),
     }
 }
 
@@ -196,6 +203,11 @@ pub(crate) fn key_from_log(kind: i64, key: &str) -> Result<RowKey, Bad> {
         8 => key.parse().map(RowKey::Rules).map_err(bad),
         9 => RequestId::new(key).map(RowKey::Request).map_err(bad),
         10 => GrantId::new(key).map(RowKey::Grant).map_err(bad),
+        11 => {
+            let (what, name) = key.split_once(' ').ok_or_else(|| bad("a finding without a name"))?;
+            let what = what.parse::<Finding>().map_err(bad)?;
+            SpiffeId::parse(name).map(|name| RowKey::Accepted(name, what)).map_err(bad)
+        }
         _ => Err(bad(format!("key kind {kind} is unknown"))),
     }
 }
@@ -326,12 +338,13 @@ mod tests {
             RowKey::Rules(7),
             RowKey::Request(RequestId::new("req_1").unwrap()),
             RowKey::Grant(GrantId::new("gr_1").unwrap()),
+            RowKey::Accepted(SpiffeId::parse("spiffe://td/billing/web").unwrap(), Finding::Owner),
         ];
         for key in keys {
             let (kind, text) = key_to_log(&key);
             assert_eq!(key_from_log(kind, &text).unwrap(), key);
         }
-        assert!(key_from_log(11, "x").is_err());
+        assert!(key_from_log(12, "x").is_err());
     }
 
     #[test]

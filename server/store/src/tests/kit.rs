@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use std::num::NonZeroU16;
 
-use avouch_domain::fixtures::{domain, entry, grant, id, identity, node, person, person_id, request, rules};
+use avouch_domain::fixtures::{
+    accepted, domain, entry, grant, id, identity, node, person, person_id, request, rules,
+};
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, CodeDigest, Entry, Grant,
-    Holder, Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan,
-    PublishedRules, Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot,
+    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Case, Cause, Change, Code, CodeDigest, Entry,
+    Finding, Grant, Holder, Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState,
+    Plan, PublishedRules, Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot,
     SlotState, Standing, StopTried, Timestamp, Whose, X509Authority,
 };
 
@@ -161,9 +163,12 @@ pub fn one_of_each() -> Vec<Row> {
         Row::Grant(Grant {
             stop_number: 3,
             max_uses: 9,
+            case: Some(Case::new("PROC-88").unwrap()),
             ended: Some(Said { by: person_id("per_a"), at: NOW }),
             ..grant("gr_b", "/test/full").used([1; 16], NOW)
         }),
+        Row::Accepted(accepted("/billing/web", Finding::Owner)),
+        Row::Accepted(accepted("/test/full", Finding::Stop)),
     ]
 }
 

@@ -307,8 +307,9 @@ async fn the_table_itself_keeps_requests_to_one_text_and_one_use(at: Opened) {
 
 async fn the_table_itself_keeps_grants_from_being_widened(at: Opened) {
     use avouch_domain::fixtures::{grant, id, person_id};
-    use avouch_domain::{Grant, Said, Timestamp};
-    let given = Grant { max_uses: 2, ..grant("gr_1", "/test/plain") };
+    use avouch_domain::{Case, Grant, Said, Timestamp};
+    let case = |name| Some(Case::new(name).unwrap());
+    let given = Grant { max_uses: 2, case: case("PROC-88"), ..grant("gr_1", "/test/plain") };
     let used = given.clone().used([1; 16], NOW);
     let ended = Some(Said { by: person_id("per_a"), at: NOW });
     let gone = Grant { ended, ..grant("gr_2", "/test/plain") };
@@ -322,6 +323,8 @@ async fn the_table_itself_keeps_grants_from_being_widened(at: Opened) {
         ("a later end", Grant { ends_at: Timestamp(used.ends_at.0 + 1), ..used.clone() }),
         ("another resource", Grant { resource: "vault/other".into(), ..used.clone() }),
         ("another identity", Grant { identity: id("/test/full"), ..used.clone() }),
+        ("another case", Grant { case: case("PROC-89"), ..used.clone() }),
+        ("no case any more", Grant { case: None, ..used.clone() }),
         ("a life after a stop", Grant { stop_number: 1, ..used.clone() }),
         ("what was taken back", Grant { ended: None, ..gone }),
     ];
