@@ -6,7 +6,7 @@ use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
 use super::Session;
-use super::identities::{every, every_found};
+use super::identities::{every, every_found, withheld_from};
 use super::table::table;
 use crate::clock;
 use crate::exit::FINDING;
@@ -28,7 +28,9 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
     }
     let wants = |what: &str| require.iter().any(|wanted| wanted == what);
     let mut lacks = Vec::new();
+    let mut withheld = None;
     for found in every_found(session).await? {
+        withheld = withheld.or_else(|| withheld_from(&found));
         // What has no identity has none of them.
         lacks.push(Lack {
             next: format!("avouch adopt --path {} ...", path_of(&found.spiffe_id)),
@@ -63,7 +65,8 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
     session.print(
         || {
             let one = |l: &Lack| json!({"name": l.name, "lacks": l.what, "next": l.next});
-            json!({"identities": checked, "lacking": Value::Array(lacks.iter().map(one).collect())})
+            let lacking = Value::Array(lacks.iter().map(one).collect());
+            json!({"identities": checked, "lacking": lacking, "unowned_withheld_from": withheld})
         },
         || {
             if lacks.is_empty() {
@@ -71,7 +74,11 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
             }
             let rows: Vec<_> =
                 lacks.iter().map(|l| [l.name.clone(), l.what.into(), l.next.clone()]).collect();
-            table(["NAME", "LACKS", "NEXT"], &rows)
+            let mut text = table(["NAME", "LACKS", "NEXT"], &rows);
+            if let Some(from) = &withheld {
+                text.push_str(&format!("What has no identity is withheld from {from} on.\n"));
+            }
+            text
         },
     );
     if lacks.is_empty() { Ok(()) } else { Err(Failure::new(FINDING, "")) }

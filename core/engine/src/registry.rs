@@ -3,6 +3,7 @@
 //! Never scans to answer by key: what is asked often has an index. All maps are ordered, so that the same log
 //! gives the same answers in the same order everywhere. Cloning costs a handful of reference counts.
 
+mod demand;
 mod federations;
 mod governance;
 mod grants;
