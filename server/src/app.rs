@@ -308,6 +308,7 @@ fn settings(config: &ServerConfig) -> Settings {
         prune_attested_nodes_expired_for: config.prune_attested_nodes_expired_for,
         prune_tofu_nodes: config.prune_tofu_nodes,
         prune_attested_nodes_batch_size: config.prune_attested_nodes_batch_size,
+        owners_demanded_from: config.owners_demanded_from,
     }
 }
 

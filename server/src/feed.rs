@@ -69,8 +69,8 @@ enum Pending {
     Nothing,
     /// Something has concerned it since it was told this registry.
     Since(Box<Registry>),
-    /// What it was told last is forgotten, because it did not read for so long.
-    Lost,
+    /// What it was told last is forgotten, and why.
+    Lost(&'static str),
 }
 
 /// One stream of one agent.
@@ -128,7 +128,7 @@ impl State {
             {
                 return;
             }
-            follower.pending = Pending::Lost;
+            follower.pending = Pending::Lost("the agent reads too slowly");
             self.behind.pop_first();
         }
     }
@@ -258,6 +258,20 @@ impl Feed {
         }
         drop(guard);
         self.0.advanced.notify_waiters();
+    }
+
+    /// Tells these agents everything anew: something has changed for them that no row says.
+    pub fn begin_anew(&self, agents: &BTreeSet<SpiffeId>, why: &'static str) {
+        let mut state = self.0.state.lock();
+        let keys = state.followers.keys().filter(|(agent, _)| agents.contains(agent));
+        for key in keys.cloned().collect::<Vec<_>>() {
+            // Takes it out of those that are behind, too.
+            state.take(&key);
+            if let Some(follower) = state.followers.get_mut(&key) {
+                follower.pending = Pending::Lost(why);
+                follower.wake.notify_one();
+            }
+        }
     }
 
     fn end(&self) {
@@ -396,7 +410,7 @@ enum Taken {
     Stopped,
     Nothing,
     Since(Box<Span>),
-    Lost { present: Box<Registry> },
+    Lost { present: Box<Registry>, why: &'static str },
 }
 
 impl AgentFeed {
@@ -424,7 +438,7 @@ impl AgentFeed {
                         return Some(update);
                     }
                 }
-                Taken::Lost { present } => return Some(self.tell_all(&present, clock().wall)),
+                Taken::Lost { present, why } => return Some(self.tell_all(&present, clock().wall, why)),
             }
         }
     }
@@ -508,18 +522,18 @@ impl AgentFeed {
             Pending::Since(before) => {
                 Taken::Since(Box::new(Span { before: *before, present: state.present.clone() }))
             }
-            Pending::Lost => Taken::Lost { present: Box::new(state.present.clone()) },
+            Pending::Lost(why) => Taken::Lost { present: Box::new(state.present.clone()), why },
             Pending::Nothing => Taken::Nothing,
         }
     }
 
     /// Everything, for a stream whose last registry is forgotten.
-    fn tell_all(&mut self, present: &Registry, wall: Timestamp) -> AgentUpdate {
+    fn tell_all(&mut self, present: &Registry, wall: Timestamp, why: &'static str) -> AgentUpdate {
         let all = digest(present, &self.agent, wall, &[]);
         let kind = UpdateKind::Snapshot { entries: all.entries, unchanged: all.unchanged };
         let (bundles, node) = self.standing(present, wall);
         self.owed = self.told.revision;
-        let resync = Some(Resync::Behind("the agent reads too slowly"));
+        let resync = Some(Resync::Behind(why));
         AgentUpdate { kind, resync, bundles, node, position: self.told }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use avouch_credential::x509::name::Name;
-use avouch_domain::KeyType;
+use avouch_domain::{KeyType, Timestamp};
 
 /// What the verbs need to know of the configuration.
 #[derive(Clone, Debug)]
@@ -22,4 +22,6 @@ pub struct Settings {
     pub prune_attested_nodes_expired_for: Option<Duration>,
     pub prune_tofu_nodes: bool,
     pub prune_attested_nodes_batch_size: usize,
+    /// `None`: never.
+    pub owners_demanded_from: Option<Timestamp>,
 }

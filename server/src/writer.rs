@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use avouch_domain::{Holder, Image, LogPosition, Plan};
+use avouch_domain::{Holder, LogPosition, Plan};
 use avouch_engine::Registry;
 use avouch_store::{CommitError, Lost, TailError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -87,16 +87,15 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Starts the task. It ends after `stop`, once the writes that are queued by then are answered.
+    /// Starts the task with the registry of the store. It ends after `stop`, once the writes that are queued by then are answered.
     #[must_use]
     pub fn start(
         store: Datastore,
-        image: Image,
+        registry: Registry,
         server: Holder,
         clock: Clock,
         stop: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let registry = Registry::from_image(image);
         let position = registry.position();
         let shared = Arc::new(Shared {
             registry: ArcSwap::from_pointee(registry),
@@ -309,7 +308,8 @@ impl Task {
                         .image((self.clock)().wall)
                         .await
                         .map_err(|e| WriteError::Lost(e.to_string()))?;
-                    registry = Registry::from_image(image);
+                    let demanded_from = registry.owners_demanded_from();
+                    registry = Registry::from_image(image).demanding_owners(demanded_from);
                     break;
                 }
                 Err(e) => return Err(WriteError::Store(e.to_string())),

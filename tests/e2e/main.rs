@@ -18,6 +18,7 @@ mod coder;
 mod command_line;
 mod confine;
 mod console;
+mod demanded;
 mod demo;
 mod explain;
 mod faults;

@@ -262,6 +262,11 @@ pub(super) fn shown(identity: &wire::Identity) -> Value {
     })
 }
 
+/// The moment from which on entries of a found name are withheld, if there is one.
+pub(super) fn withheld_from(found: &wire::Found) -> Option<String> {
+    (found.withheld_from != 0).then(|| rfc3339(found.withheld_from))
+}
+
 /// Every found name.
 pub(super) async fn every_found(session: &mut Session<'_>) -> Result<Vec<wire::Found>, Failure> {
     let mut request = wire::ListFoundRequest::default();
@@ -287,7 +292,7 @@ pub(super) async fn found(session: &mut Session<'_>) -> Result<(), Failure> {
         || {
             let one = |f: &wire::Found| {
                 json!({"spiffe_id": f.spiffe_id, "entries": f.entries, "suggested_owner": f.suggested_owner,
-                       "reason": f.reason})
+                       "reason": f.reason, "withheld_from": withheld_from(f)})
             };
             Value::Array(found.iter().map(one).collect())
         },
@@ -298,7 +303,14 @@ pub(super) async fn found(session: &mut Session<'_>) -> Result<(), Failure> {
             let rows: Vec<_> =
                 found.iter().map(|f| [f.spiffe_id.clone(), f.entries.to_string(), suggested(f)]).collect();
             let text = table(["NO OWNER", "ENTRIES", "MAY BELONG TO"], &rows);
-            format!("{text}Next: `avouch adopt` gives them an owner without a break.\n")
+            // The same moment for all of them.
+            match found.iter().find_map(withheld_from) {
+                Some(from) => format!(
+                    "{text}Withheld from {from} on. Next: `avouch adopt` gives them an owner; what it adopts before that goes on \
+                     without a break.\n"
+                ),
+                None => format!("{text}Next: `avouch adopt` gives them an owner without a break.\n"),
+            }
         },
     );
     Ok(())

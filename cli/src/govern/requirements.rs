@@ -7,7 +7,7 @@ use avouch_domain::{Finding, Timestamp};
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
-use super::identities::{every, every_found};
+use super::identities::{every, every_found, withheld_from};
 use super::table::table;
 use super::{Session, findings};
 use crate::clock;
@@ -35,7 +35,7 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
         )));
     }
     let now = clock::now().wall;
-    let (lacks, checked) = lacking(session, require, now).await?;
+    let Lacking { lacks, checked, withheld } = lacking(session, require, now).await?;
     let (known, lacks) = judged(lacks, findings::every(session).await?, now);
     let names = if known.is_empty() { BTreeMap::new() } else { session.names().await? };
     session.print(
@@ -48,22 +48,40 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
             json!({
                 "identities": checked, "lacking": Value::Array(lacks.iter().map(one).collect()),
                 "accepted": Value::Array(known.iter().map(accepted).collect()),
+                "unowned_withheld_from": withheld,
             })
         },
-        || said(&lacks, &known, checked, &names),
+        || {
+            let mut text = said(&lacks, &known, checked, &names);
+            if let Some(from) = &withheld {
+                text.push_str(&format!("What has no identity is withheld from {from} on.\n"));
+            }
+            text
+        },
     );
     if lacks.is_empty() { Ok(()) } else { Err(Failure::new(FINDING, "")) }
 }
 
-/// Everything that lacks something, and how many identities there are.
+/// What was found.
+struct Lacking {
+    lacks: Vec<Lack>,
+    /// How many identities there are.
+    checked: usize,
+    /// From when on what has no identity is withheld; `None`: never, or nothing lacks one.
+    withheld: Option<String>,
+}
+
+/// Everything that lacks something.
 async fn lacking(
     session: &mut Session<'_>,
     require: &[String],
     now: Timestamp,
-) -> Result<(Vec<Lack>, usize), Failure> {
+) -> Result<Lacking, Failure> {
     let wants = |what: &str| require.iter().any(|wanted| wanted == what);
     let mut lacks = Vec::new();
+    let mut withheld = None;
     for found in every_found(session).await? {
+        withheld = withheld.or_else(|| withheld_from(&found));
         // What has no identity has none of them.
         lacks.push(Lack {
             next: format!("avouch adopt --path {} ...", path_of(&found.spiffe_id)),
@@ -96,7 +114,7 @@ async fn lacking(
             next: format!("avouch identity confirm {}", identity.spiffe_id),
         }));
     }
-    Ok((lacks, identities.len()))
+    Ok(Lacking { lacks, checked: identities.len(), withheld })
 }
 
 /// What is accepted for now, and what counts.

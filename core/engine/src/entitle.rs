@@ -3,7 +3,7 @@
 //! Entitlement is a set of parent IDs per agent (its own, its node aliases, nested ones), never a stored list of
 //! entries. Never walks all entries or all agents: both directions follow the parent graph, guarded against
 //! cycles. Ended entries entitle to nothing, by time, whether or not their rows are still there; nor do entries whose
-//! identity is paused or stopped.
+//! identity is paused or stopped, or which have none although owners are demanded.
 
 #[cfg(test)]
 mod tests;
@@ -258,6 +258,16 @@ pub fn concerned_between(before: &Registry, after: &Registry, own: &TrustDomain)
 pub fn agents_of_name(registry: &Registry, name: &SpiffeId) -> BTreeSet<SpiffeId> {
     let mut agents = BTreeSet::new();
     collect_agents_of_name(registry, name, &mut agents);
+    agents
+}
+
+/// The nodes that may serve an entry which nobody owns, withheld for it or not. Nobody while owners are never demanded.
+#[must_use]
+pub fn agents_of_unowned(registry: &Registry) -> BTreeSet<SpiffeId> {
+    let mut agents = BTreeSet::new();
+    for entry in registry.unowned() {
+        collect_agents_of_entry(registry, entry, &mut agents);
+    }
     agents
 }
 

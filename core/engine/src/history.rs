@@ -122,6 +122,10 @@ pub fn resume(
     verified: bool,
 ) -> Start {
     let (known, resync) = match standing {
+        // Which entries were withheld for want of an owner when the agent heard last is not known, and no row says it.
+        Some(Standing::Known(_)) if present.lacks_demanded_owners() => {
+            (known, Some(Resync::Behind("owners are demanded, and some entries have none")))
+        }
         Some(Standing::Known(before)) => return Start::Delta(delta(before, present, agent, wall)),
         None => (&[][..], None),
         Some(Standing::Old) if verified => {

@@ -4,6 +4,7 @@
 //! gives the same answers in the same order everywhere. Cloning costs a handful of reference counts.
 
 mod accepted;
+mod demand;
 mod federations;
 mod governance;
 mod grants;

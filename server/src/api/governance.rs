@@ -367,6 +367,7 @@ impl Governance for GovernanceApi {
             listed.map_err(|e| bad_token("failed to list found names", &e))
         });
         let listed = call.audit().conclude(listed)?;
+        let withheld_from = self.services.settings().owners_demanded_from.map_or(0, |from| from.secs());
         let found = listed.items.into_iter().map(|found| {
             let (owner, reason) = match found.suggestion {
                 Some(suggestion) => (suggestion.person.to_string(), suggestion.reason.to_string()),
@@ -377,6 +378,7 @@ impl Governance for GovernanceApi {
                 entries: u32::try_from(found.entries).unwrap_or(u32::MAX),
                 suggested_owner: owner,
                 reason,
+                withheld_from,
             }
         });
         Ok(Response::new(wire::ListFoundResponse {

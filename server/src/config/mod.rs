@@ -11,7 +11,9 @@ use avouch::config::{env, hcl};
 use avouch::logs;
 use avouch::verbs::flags::FlagError;
 use avouch_credential::x509::name::{Attribute, Name};
-use avouch_domain::{KeyType, SpiffeId, TrustDomain};
+use avouch_domain::{KeyType, SpiffeId, Timestamp, TrustDomain};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 mod flags;
 mod plugins;
@@ -79,6 +81,8 @@ pub struct ServerConfig {
     pub prune_attested_nodes_expired_for: Option<Duration>,
     pub prune_tofu_nodes: bool,
     pub prune_attested_nodes_batch_size: usize,
+    /// `None`: what nobody owns is never withheld.
+    pub owners_demanded_from: Option<Timestamp>,
     pub agent_spiffe_id_as_selector: bool,
     pub datastore: DatastoreConfig,
     pub key_manager: KeyManagerConfig,
@@ -236,6 +240,7 @@ impl Reader<'_> {
             prune_attested_nodes_expired_for: self.duration("prune_attested_nodes_expired_for")?,
             prune_tofu_nodes: server.bool("prune_tofu_nodes").unwrap_or(false),
             prune_attested_nodes_batch_size: self.batch_size()?,
+            owners_demanded_from: self.moment("owners_demanded_from")?,
             agent_spiffe_id_as_selector: experimental
                 .and_then(|e| e.bool("agent_spiffe_id_as_selector"))
                 .unwrap_or(false),
@@ -258,6 +263,20 @@ impl Reader<'_> {
 
     fn duration(&self, key: &'static str) -> Result<Option<Duration>, ConfigError> {
         duration(self.server, key)
+    }
+
+    /// A day, which begins in UTC, or a moment.
+    fn moment(&self, key: &'static str) -> Result<Option<Timestamp>, ConfigError> {
+        let Some(text) = self.text(key, None) else { return Ok(None) };
+        let whole = if text.contains(['T', 't']) { text.clone() } else { format!("{text}T00:00:00Z") };
+        match OffsetDateTime::parse(&whole, &Rfc3339) {
+            Ok(moment) => Ok(Some(Timestamp::from_secs(moment.unix_timestamp()))),
+            Err(_) => Err(ConfigError::Value {
+                key,
+                value: text,
+                problem: "expected a day or a moment, such as 2026-12-31 or 2026-12-31T08:00:00Z".into(),
+            }),
+        }
     }
 
     fn bind(&self) -> Result<SocketAddr, ConfigError> {

@@ -28,6 +28,7 @@ static SERVER: Table = Table {
         KeySpec::text("console_ca_file", "\"\"", "Roots of the provider's certificate (PEM); empty = those of this machine."),
         KeySpec::text("console_url", "\"\"", "The pages as the provider knows them, such as http://localhost:8090; empty = http://CONSOLE_ADDRESS."),
         KeySpec::text("people_file", "\"\"", "File with the people who are there, one a line: a local user's number or a person's ID; its last line is `end`. Who is not in it leaves when it changes, and at the start; empty = none."),
+        KeySpec::text("owners_demanded_from", "\"\"", "Day or moment, such as 2026-12-31 or 2026-12-31T08:00:00Z, from which on entries whose SPIFFE ID no identity has are withheld (avouch found, avouch adopt); empty = never. To put it off, set a later one."),
         KeySpec::text("trust_domain", "\"example.org\"", "Name of the trust domain. Required; has no default.").live(),
         KeySpec::text("data_dir", "\"/var/lib/avouch/server\"", "Directory for what the server keeps; made if missing, used by one server only. Required; has no default.").live(),
         KeySpec::texts("admin_ids", "[]", "SPIFFE IDs that may use the admin API with their X509-SVID, also from foreign trust domains."),

@@ -87,6 +87,25 @@ fn pages_are_on_loopback_or_nowhere() {
 }
 
 #[test]
+fn owners_are_demanded_from_a_day_or_a_moment_or_never() {
+    let from = |text: &str| {
+        parse(&format!("owners_demanded_from = \"{text}\"")).map(|config| config.owners_demanded_from)
+    };
+    let (day, hour) = (1_798_675_200, 3_600);
+    assert_eq!((parse("").unwrap().owners_demanded_from, from("").unwrap()), (None, None));
+    for (text, seconds) in [
+        ("2026-12-31", day),
+        ("2026-12-31T08:00:00Z", day + 8 * hour),
+        ("2026-12-31T08:00:00+01:00", day + 7 * hour),
+    ] {
+        assert_eq!(from(text).unwrap(), Some(Timestamp::from_secs(seconds)), "{text}");
+    }
+    for wrong in ["soon", "2026-13-01", "31.12.2026", "2026-12-31T08:00", "1798675200", "30d"] {
+        assert!(from(wrong).unwrap_err().to_string().contains("expected a day or a moment"), "{wrong}");
+    }
+}
+
+#[test]
 fn a_short_file_gives_the_defaults() {
     let config = parse("").unwrap();
     assert_eq!(config.bind.to_string(), "0.0.0.0:8081");

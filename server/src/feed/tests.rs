@@ -30,11 +30,16 @@ struct World {
 
 impl World {
     fn start() -> Self {
+        Self::demanding(None)
+    }
+
+    fn demanding(demanded_from: Option<Timestamp>) -> Self {
         let (store, image) = Store::open(Path::new(":memory:"), Timestamp(0)).unwrap();
         let store = Datastore::uncounted(store);
         let stop = CancellationToken::new();
+        let registry = Registry::from_image(image).demanding_owners(demanded_from);
         let (writer, _) =
-            Writer::start(store.clone(), image, Holder::Server("s".into()), clock, stop.clone());
+            Writer::start(store.clone(), registry, Holder::Server("s".into()), clock, stop.clone());
         let (feed, _) = Feed::start(&writer, store, domain(), clock, stop.clone());
         Self { writer, feed, stop }
     }
@@ -360,4 +365,27 @@ async fn what_a_deleted_agent_had_said_does_not_count_for_its_successor() {
     world.attest(AGENT).await;
     drop(seen(3).await);
     assert!(!world.feed.known_everywhere(Timestamp(0), Revision(1)));
+}
+
+#[tokio::test]
+async fn who_is_to_begin_anew_is_told_what_it_may_keep_and_nobody_else_hears_of_it() {
+    // The clock of these tests stands at this very moment: nothing here has an owner.
+    let world = World::demanding(Some(Timestamp(1_000)));
+    let early = || Now { wall: Timestamp(999), mono: Tick(0) };
+    world.attest(AGENT).await;
+    world.create("a", AGENT).await;
+    let mut stream = world.feed.follow(&id(AGENT), None, vec![]);
+    let first = stream.next(early).await.unwrap();
+    assert!(matches!(first.kind, UpdateKind::Snapshot { .. }), "{first:?}");
+    world.feed.begin_anew(&BTreeSet::from([id("/spire/agent/t/2")]), "another");
+    world.feed.begin_anew(&BTreeSet::from([id(AGENT)]), "owners are demanded");
+    loop {
+        let update = stream.next(clock).await.unwrap();
+        // What was committed before may come first.
+        if let Some(resync) = update.resync {
+            assert_eq!(resync, Resync::Behind("owners are demanded"));
+            assert_eq!(update.kind, UpdateKind::Snapshot { entries: vec![], unchanged: vec![] });
+            return;
+        }
+    }
 }

@@ -2,13 +2,15 @@
 //! their rows are still there.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::time::Duration;
 
 use avouch_domain::fixtures::id;
 use avouch_domain::{EntryId, Now};
 
-use super::tests::{by_token, csr, join, join_at, start_with, workload};
+use super::tests::{by_token, csr, join, join_at, parts, start_with, workload};
 use super::*;
+use crate::keys::memory::MemoryKeys;
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -84,6 +86,30 @@ async fn the_end_of_an_entry_is_pushed_to_its_agent_when_it_comes() {
     let kind = update.expect("nothing was pushed").unwrap().kind;
     assert_eq!(kind, UpdateKind::Delta { upserts: vec![], removed: vec![entry.id.clone()] });
     assert!(crate::clock::now().wall >= now.wall + Duration::from_millis(300), "not before its time");
+}
+
+#[tokio::test]
+async fn the_moment_from_which_owners_are_demanded_takes_from_its_agent_what_nobody_owns() {
+    let mut parts = parts(Path::new(":memory:"), "s", Arc::new(MemoryKeys::new()), crate::clock::now);
+    let from = crate::clock::now().wall + Duration::from_secs(2);
+    parts.settings.owners_demanded_from = Some(from);
+    let services = Services::start(parts).await.unwrap();
+    let now = crate::clock::now();
+    let agent = join_at(&services, now).await.svid.id;
+    let entry = workload("/web", agent.clone());
+    let entry = services.create_entries(now, "me", vec![entry]).await.unwrap().remove(0).unwrap();
+    let mut feed = services.follow(now.wall, &agent, None, Vec::new());
+    let emptied = async {
+        loop {
+            let update = feed.next(crate::clock::now).await.unwrap();
+            if update.kind == (UpdateKind::Snapshot { entries: vec![], unchanged: vec![] }) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), emptied).await.expect("nothing was pushed");
+    assert!(crate::clock::now().wall >= from, "not before its time");
+    assert!(services.registry().entry(&entry.id).is_some(), "the row is still there");
 }
 
 #[tokio::test]

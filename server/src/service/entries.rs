@@ -45,6 +45,7 @@ impl Services {
             .write(move |registry| entries::create(registry, now.wall, &actor, &items, &fresh))
             .await?;
         self.warn_of_cut_entries(&outcomes);
+        self.warn_of_unowned(&outcomes);
         Ok(outcomes)
     }
 
@@ -57,6 +58,7 @@ impl Services {
         let outcomes =
             self.0.writer.write(move |registry| entries::update(registry, now.wall, &actor, &items)).await?;
         self.warn_of_cut_entries(&outcomes);
+        self.warn_of_unowned(&outcomes);
         Ok(outcomes)
     }
 

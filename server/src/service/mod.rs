@@ -10,6 +10,7 @@ mod attest;
 mod attest_tests;
 mod authorities;
 mod bundles;
+mod demand;
 #[cfg(test)]
 mod end_tests;
 mod entries;
@@ -160,9 +161,15 @@ impl Services {
     /// [`StartError`]; the tasks are told to stop then.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
         let stop = parts.stop.clone();
+        let began = (parts.clock)().wall;
         let started = Self::start_tasks(parts).await;
-        if started.is_err() {
-            stop.cancel();
+        match &started {
+            Ok(services) => {
+                if let Some(from) = services.settings().owners_demanded_from {
+                    tokio::spawn(demand::follow(services.clone(), from, began, stop));
+                }
+            }
+            Err(_) => stop.cancel(),
         }
         started
     }
@@ -173,7 +180,8 @@ impl Services {
         let settings = Arc::new(settings);
         warn_of_cut_lifetimes(&settings);
         let metrics = store.metrics().clone();
-        let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
+        let registry = Registry::from_image(image).demanding_owners(settings.owners_demanded_from);
+        let (writer, _) = Writer::start(store.clone(), registry, holder.clone(), clock, stop.clone());
         check_trust_domain(&writer.registry(), &trust_domain)?;
         let (feed, _) = Feed::start(&writer, store.clone(), trust_domain.clone(), clock, stop.clone());
         let ca = Ca::new(trust_domain.clone(), settings.clone());

@@ -45,7 +45,8 @@ fn start_counted(path: &Path, name: &str) -> (Writer, CancellationToken, Metrics
     let (store, image) = Datastore::open(path, metrics.clone(), clock).unwrap();
     let stop = CancellationToken::new();
     let holder = Holder::Server(name.into());
-    (Writer::start(store, image, holder, clock, stop.clone()).0, stop, metrics)
+    let registry = Registry::from_image(image);
+    (Writer::start(store, registry, holder, clock, stop.clone()).0, stop, metrics)
 }
 
 #[tokio::test]

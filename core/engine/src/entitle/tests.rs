@@ -439,3 +439,61 @@ fn the_end_of_an_identity_ends_what_its_entries_entitle_to_before_anybody_writes
     assert_eq!(authorized_entries(&registry, &agent, Timestamp(4)).len(), 1);
     assert_eq!(authorized_entries(&registry, &agent, Timestamp(5)).len(), 0);
 }
+
+#[test]
+fn the_moment_from_which_owners_are_demanded_ends_what_nobody_owns_and_an_adoption_gives_it_back() {
+    let agent = id(AGENT);
+    let registry = registry(vec![
+        Row::Node(node(AGENT, &["n:1"], 1_000_000)),
+        entry("alias", "/group", "/spire/server", &["n:1"]),
+        entry("found", "/found", "/group", &["u:1"]),
+        entry("nested", "/owned/below", "/found", &["u:1"]),
+        entry("owned", "/owned", "/group", &["u:1"]),
+        Row::Identity(identity("/owned", Kind::Service)),
+        Row::Identity(identity("/owned/below", Kind::Service)),
+    ])
+    .demanding_owners(Some(Timestamp(5)));
+    assert_eq!(seen(&registry, 4), ["found", "nested", "owned"]);
+    assert_eq!(seen(&registry, 5), ["owned"], "what hangs below it goes with it, and the alias stays");
+    assert!(is_authorized(&registry, &agent, &EntryId::new("found").unwrap(), Timestamp(5)).is_none());
+    assert_eq!(agents_of_unowned(&registry), BTreeSet::from([agent.clone()]));
+    inv1_entitled_only(&registry, &agent, Timestamp(5)).unwrap();
+
+    let adopted = put(&registry, vec![Row::Identity(identity("/found", Kind::Service))], vec![]);
+    let concerned = concerned_between(&registry, &adopted, &domain());
+    assert_eq!(concerned, Concerned::Agents(BTreeSet::from([agent.clone()])));
+    let given = delta(&registry, &adopted, &agent, Timestamp(5));
+    let given: Vec<_> = given.upserts.iter().map(|e| e.id.to_string()).collect();
+    assert_eq!(given, ["found", "nested"]);
+
+    let late = put(&registry, vec![entry("late", "/late", AGENT, &["u:1"])], vec![]);
+    assert!(
+        delta(&registry, &late, &agent, Timestamp(5)).upserts.is_empty(),
+        "nobody owns the new one either"
+    );
+}
+
+#[test]
+fn an_agent_that_comes_back_where_owners_are_demanded_is_told_everything_that_it_may_keep() {
+    let registry = registry(vec![
+        Row::Node(node(AGENT, &[], 1_000_000)),
+        entry("found", "/found", AGENT, &["u:1"]),
+        entry("owned", "/owned", AGENT, &["u:1"]),
+        Row::Identity(identity("/owned", Kind::Service)),
+    ])
+    .demanding_owners(Some(Timestamp(5)));
+    let held = |wall| {
+        let known =
+            authorized_entries(&registry, &id(AGENT), Timestamp(wall)).into_iter().map(|entry| KnownEntry {
+                id: entry.id.clone(),
+                revision_number: entry.revision_number,
+                created_at: entry.created_at,
+            });
+        known.collect::<Vec<_>>()
+    };
+    let standing = Standing::Known(Box::new(registry.clone()));
+    let start = resume(&registry, &id(AGENT), Timestamp(5), Some(&standing), &held(4), true);
+    let Start::Digest { digest, resync: Some(Resync::Behind(_)) } = start else { panic!("{start:?}") };
+    let unchanged: Vec<_> = digest.unchanged.iter().map(EntryId::as_str).collect();
+    assert_eq!((unchanged, digest.entries.len()), (vec!["owned"], 0));
+}

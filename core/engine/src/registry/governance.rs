@@ -11,6 +11,7 @@ use avouch_domain::{
 use imbl::{OrdMap, OrdSet};
 
 use super::Registry;
+use super::demand::Demand;
 use crate::faults::{Fault, planted};
 
 /// People by ID, by local user, and by the account as which they sign in.
@@ -50,11 +51,16 @@ pub(super) struct Identities {
     by_name: OrdMap<SpiffeId, Identity>,
     pauses: OrdSet<(Timestamp, SpiffeId)>,
     withheld: OrdSet<EntryId>,
+    /// `None`: owners are never demanded.
+    pub(super) demand: Option<Demand>,
 }
 
 impl Identities {
     pub(super) fn forget_entry(&mut self, id: &EntryId) {
         self.withheld.remove(id);
+        if let Some(demand) = &mut self.demand {
+            demand.forget(id);
+        }
     }
 }
 
@@ -129,17 +135,22 @@ impl Registry {
     /// True if every entry may be handed out as far as identities are concerned; constant time.
     #[must_use]
     pub fn withholds_nothing(&self, wall: Timestamp) -> bool {
-        self.identities.withheld.is_empty() && self.next_pause().is_none_or(|at| at > wall)
+        self.identities.withheld.is_empty()
+            && self.next_pause().is_none_or(|at| at > wall)
+            && !self.identities.demand.as_ref().is_some_and(|demand| demand.withholds_any(wall))
     }
 
-    /// True if the entry gives out the name of an identity that is paused, stopped, not yet agreed to, or at its end.
+    /// True if the entry gives out the name of an identity that is paused, stopped, not yet agreed to, or at its end; or of
+    /// none although owners are demanded.
     #[must_use]
     pub fn is_withheld(&self, entry: &Entry, wall: Timestamp) -> bool {
         let due = self.next_pause().is_some_and(|at| at <= wall);
-        self.identities.withheld.contains(&entry.id) || (due && self.is_name_withheld(&entry.spiffe_id, wall))
+        self.identities.withheld.contains(&entry.id)
+            || (due && self.is_name_withheld(&entry.spiffe_id, wall))
+            || self.identities.demand.as_ref().is_some_and(|demand| demand.withholds(&entry.id, wall))
     }
 
-    /// As [`Self::is_withheld`], for a SPIFFE ID.
+    /// True if this is the name of an identity that is not in force.
     #[must_use]
     pub fn is_name_withheld(&self, name: &SpiffeId, wall: Timestamp) -> bool {
         self.identity(name).is_some_and(|identity| !identity.is_in_force(wall))
@@ -151,16 +162,20 @@ impl Registry {
         self.identities.by_name.ptr_eq(&other.identities.by_name)
     }
 
-    /// Names of identities that began or ceased to be active between two registries. Costs what differs.
+    /// Names of identities that began or ceased to be active between two registries; where owners are demanded some day, also of
+    /// those that came or went. Costs what differs.
     pub fn switched_identities<'a>(&'a self, after: &'a Self) -> impl Iterator<Item = &'a SpiffeId> + 'a {
         let active = |identity: Option<&Identity>| identity.is_none_or(|i| i.standing == Standing::Active);
+        let demanded = after.identities.demand.is_some();
         self.identities.by_name.diff(&after.identities.by_name).filter_map(move |item| {
             let (name, before, after) = match item {
                 imbl::ordmap::DiffItem::Add(name, new) => (name, None, Some(new)),
                 imbl::ordmap::DiffItem::Update { old, new } => (new.0, Some(old.1), Some(new.1)),
                 imbl::ordmap::DiffItem::Remove(name, old) => (name, Some(old), None),
             };
-            (active(before) != active(after) && !planted(Fault::PauseInSilence)).then_some(name)
+            let owned_anew = demanded && before.is_some() != after.is_some();
+            let switched = active(before) != active(after) || owned_anew;
+            (switched && !planted(Fault::PauseInSilence)).then_some(name)
         })
     }
 
@@ -174,7 +189,9 @@ impl Registry {
     }
 
     pub(super) fn put_identity(&mut self, identity: Identity) {
-        self.delete_identity(&identity.spiffe_id);
+        if !self.take_identity(&identity.spiffe_id) {
+            self.name_is_owned(&identity.spiffe_id);
+        }
         if let Some((at, _)) = identity.pauses_at() {
             self.identities.pauses.insert((at, identity.spiffe_id.clone()));
         }
@@ -187,7 +204,14 @@ impl Registry {
     }
 
     pub(super) fn delete_identity(&mut self, name: &SpiffeId) {
-        let Some(old) = self.identities.by_name.remove(name) else { return };
+        if self.take_identity(name) {
+            self.name_is_unowned(name);
+        }
+    }
+
+    /// False if there was none.
+    fn take_identity(&mut self, name: &SpiffeId) -> bool {
+        let Some(old) = self.identities.by_name.remove(name) else { return false };
         if let Some((at, _)) = old.pauses_at() {
             self.identities.pauses.remove(&(at, name.clone()));
         }
@@ -196,6 +220,7 @@ impl Registry {
                 self.identities.withheld.remove(&id);
             }
         }
+        true
     }
 
     /// To be told of each entry that is put.
@@ -203,9 +228,13 @@ impl Registry {
         if self.identity(&entry.spiffe_id).is_some_and(|identity| identity.standing != Standing::Active) {
             self.identities.withheld.insert(entry.id.clone());
         }
+        let unowned = self.wants_owner(entry);
+        if let Some(demand) = self.identities.demand.as_mut().filter(|_| unowned) {
+            demand.add(entry.id.clone());
+        }
     }
 
-    fn ids_giving(&self, name: &SpiffeId) -> Vec<EntryId> {
+    pub(super) fn ids_giving(&self, name: &SpiffeId) -> Vec<EntryId> {
         self.entries_by_spiffe_id(name).map(|entry| entry.id.clone()).collect()
     }
 }

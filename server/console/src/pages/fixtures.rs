@@ -370,6 +370,7 @@ fn found(spiffe_id: &str) -> wire::Found {
         entries: 1,
         suggested_owner: "per_a".into(),
         reason: "it runs as user 1001".into(),
+        withheld_from: 0,
     }
 }
 

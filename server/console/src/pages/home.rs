@@ -122,7 +122,12 @@ fn lacks(frame: &Frame<'_>, found: &[wire::Found]) -> Vec<Lack> {
             id => format!("may belong to {}: {}", who(frame, id), plain(&found.reason)),
         };
         let next = format!("avouch adopt --path {} ...", argument(name));
-        Lack { name: plain(name), note, href: "", what: "no owner", next }
+        let what = match found.withheld_from {
+            0 => "no owner",
+            from if from <= frame.now.secs() => "no owner: withheld",
+            _ => "no owner: withheld soon",
+        };
+        Lack { name: plain(name), note, href: "", what, next }
     });
     let numbers = [
         (

@@ -76,6 +76,7 @@ fn settings() -> Settings {
         prune_attested_nodes_expired_for: None,
         prune_tofu_nodes: false,
         prune_attested_nodes_batch_size: 1000,
+        owners_demanded_from: None,
     }
 }
 

@@ -84,6 +84,7 @@ fn settings() -> Settings {
         prune_attested_nodes_expired_for: None,
         prune_tofu_nodes: false,
         prune_attested_nodes_batch_size: 1,
+        owners_demanded_from: None,
     }
 }
 
@@ -96,7 +97,8 @@ async fn world_with(store: Store, image: Image, keys: Arc<dyn KeyManager>, setti
     let holder = Holder::Server("s".into());
     let store = Datastore::uncounted(store);
     let metrics = store.metrics().clone();
-    let (writer, _) = Writer::start(store.clone(), image, holder.clone(), clock, stop.clone());
+    let registry = Registry::from_image(image);
+    let (writer, _) = Writer::start(store.clone(), registry, holder.clone(), clock, stop.clone());
     let (feed, _) = Feed::start(&writer, store, domain(), clock, stop.clone());
     let ca = Ca::new(domain(), Arc::new(settings));
     let parts = RotorParts {
