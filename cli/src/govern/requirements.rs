@@ -72,11 +72,7 @@ struct Lacking {
 }
 
 /// Everything that lacks something.
-async fn lacking(
-    session: &mut Session<'_>,
-    require: &[String],
-    now: Timestamp,
-) -> Result<Lacking, Failure> {
+async fn lacking(session: &mut Session<'_>, require: &[String], now: Timestamp) -> Result<Lacking, Failure> {
     let wants = |what: &str| require.iter().any(|wanted| wanted == what);
     let mut lacks = Vec::new();
     let mut withheld = None;
