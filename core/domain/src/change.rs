@@ -3,6 +3,7 @@
 use crate::audit::AuditRow;
 use crate::authority::{Authority, AuthorityKind, Holder, Slot};
 use crate::bundle::Bundle;
+use crate::emergency::{Emergency, EmergencyId};
 use crate::entry::{Entry, EntryId};
 use crate::grant::{Grant, GrantId};
 use crate::identity::Identity;
@@ -65,6 +66,7 @@ pub enum Row {
     Rules(PublishedRules),
     Request(Request),
     Grant(Grant),
+    Emergency(Emergency),
 }
 
 /// The key of a row.
@@ -83,6 +85,7 @@ pub enum RowKey {
     Rules(u64),
     Request(RequestId),
     Grant(GrantId),
+    Emergency(EmergencyId),
 }
 
 impl std::fmt::Debug for RowKey {
@@ -98,6 +101,7 @@ impl std::fmt::Debug for RowKey {
             Self::Rules(number) => write!(f, "rules {number}"),
             Self::Request(id) => write!(f, "request {id}"),
             Self::Grant(id) => write!(f, "grant {id}"),
+            Self::Emergency(id) => write!(f, "emergency {id}"),
         }
     }
 }
@@ -116,6 +120,7 @@ impl Row {
             Self::Rules(r) => RowKey::Rules(r.number),
             Self::Request(r) => RowKey::Request(r.id.clone()),
             Self::Grant(g) => RowKey::Grant(g.id.clone()),
+            Self::Emergency(e) => RowKey::Emergency(e.id.clone()),
         }
     }
 }

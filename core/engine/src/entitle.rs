@@ -209,7 +209,8 @@ pub fn concerned(before: &Registry, after: &Registry, change: &Change, own: &Tru
         | RowKey::Person(_)
         | RowKey::Rules(_)
         | RowKey::Request(_)
-        | RowKey::Grant(_) => {}
+        | RowKey::Grant(_)
+        | RowKey::Emergency(_) => {}
     }
     if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }
 }

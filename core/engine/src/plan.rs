@@ -7,6 +7,9 @@
 pub mod authorities;
 pub mod bundles;
 pub mod consent;
+pub mod emergencies;
+#[cfg(test)]
+mod emergencies_tests;
 pub mod entries;
 #[cfg(test)]
 mod governance_tests;

@@ -3,6 +3,7 @@
 //! Never scans to answer by key: what is asked often has an index. All maps are ordered, so that the same log
 //! gives the same answers in the same order everywhere. Cloning costs a handful of reference counts.
 
+mod emergencies;
 mod federations;
 mod governance;
 mod grants;
@@ -18,9 +19,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use avouch_domain::{
-    Authority, AuthorityKind, Bundle, Entry, EntryId, Grant, Holder, Image, JoinToken, LogPosition, Node,
-    Plan, PublishedRules, Request, Row, RowKey, Selector, SelectorSet, Slot, SpiffeId, Timestamp,
-    TrustDomain,
+    Authority, AuthorityKind, Bundle, Emergency, Entry, EntryId, Grant, Holder, Image, JoinToken,
+    LogPosition, Node, Plan, PublishedRules, Request, Row, RowKey, Selector, SelectorSet, Slot, SpiffeId,
+    Timestamp, TrustDomain,
 };
 use imbl::{OrdMap, OrdSet};
 
@@ -61,6 +62,7 @@ pub struct Registry {
     rules: OrdMap<u64, PublishedRules>,
     requests: Rows<Request>,
     grants: Rows<Grant>,
+    emergencies: Rows<Emergency>,
 }
 
 impl fmt::Debug for Registry {
@@ -145,6 +147,7 @@ impl Registry {
             }
             Row::Request(request) => self.requests.put(request),
             Row::Grant(grant) => self.grants.put(grant),
+            Row::Emergency(emergency) => self.emergencies.put(emergency),
         }
     }
 
@@ -172,6 +175,7 @@ impl Registry {
             }
             RowKey::Request(id) => self.requests.delete(id),
             RowKey::Grant(id) => self.grants.delete(id),
+            RowKey::Emergency(id) => self.emergencies.delete(id),
         }
     }
 
@@ -579,6 +583,7 @@ impl Registry {
             RowKey::Rules(number) => self.rules(*number).cloned().map(Row::Rules),
             RowKey::Request(id) => self.request(id).cloned().map(Row::Request),
             RowKey::Grant(id) => self.grant(id).cloned().map(Row::Grant),
+            RowKey::Emergency(id) => self.emergency(id).cloned().map(Row::Emergency),
         }
     }
 }

@@ -141,13 +141,22 @@ pub struct Caller<'a> {
     pub yes: Yes,
     /// The process that uses the identity descends from an AI agent.
     pub worn_by_ai_agent: bool,
+    /// An emergency is open for exactly this identity, action and resource. Who hands this over has compared them.
+    pub emergency: bool,
 }
 
 impl<'a> Caller<'a> {
     /// An identity that brings nothing but itself.
     #[must_use]
     pub fn new(identity: &'a Identity) -> Self {
-        Self { identity, task: None, grant: None, yes: Yes::default(), worn_by_ai_agent: false }
+        Self {
+            identity,
+            task: None,
+            grant: None,
+            yes: Yes::default(),
+            worn_by_ai_agent: false,
+            emergency: false,
+        }
     }
 }
 

@@ -65,6 +65,9 @@ pub struct Sketch {
     pub yes_age: u32,
     #[serde(default)]
     pub worn_by_ai_agent: bool,
+    /// An emergency is open for exactly this; no example is one.
+    #[serde(skip)]
+    pub emergency: bool,
     #[serde(default)]
     pub params: Params,
 }
@@ -94,6 +97,7 @@ impl Sketch {
             yes: BTreeSet::new(),
             yes_age: 0,
             worn_by_ai_agent: false,
+            emergency: false,
             params: Params::new(),
         }
     }
@@ -116,6 +120,7 @@ impl Sketch {
                 age: self.yes_age,
             },
             worn_by_ai_agent: self.worn_by_ai_agent,
+            emergency: self.emergency,
         };
         let act = Act { action: &self.action, resource: &self.resource, params: &self.params, now: NOW };
         Ok(rules.decide(&caller, &act))

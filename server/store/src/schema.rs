@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0005_sign_ins.sql"),
     include_str!("../migrations/0006_uses.sql"),
     include_str!("../migrations/0007_code.sql"),
+    include_str!("../migrations/0008_emergencies.sql"),
 ];
 /// The step before which nobody asked what is used.
 const USES_STEP: i64 = 5;

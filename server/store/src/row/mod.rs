@@ -4,6 +4,7 @@
 
 mod authority;
 mod bundle;
+mod emergency;
 mod entry;
 mod grant;
 mod identity;
@@ -17,7 +18,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use avouch_domain::{
-    Entry, EntryId, GrantId, PersonId, RequestId, Row, RowKey, Said, SpiffeId, Timestamp, TrustDomain,
+    EmergencyId, Entry, EntryId, GrantId, PersonId, RequestId, Row, RowKey, Said, SpiffeId, Timestamp,
+    TrustDomain,
 };
 use aws_lc_rs::digest;
 use rusqlite::types::{FromSql, Value};
@@ -67,6 +69,7 @@ const ALL: [&Statements; 10] = [
     &rules::STATEMENTS,
     &request::STATEMENTS,
     &grant::STATEMENTS,
+    &emergency::STATEMENTS,
 ];
 
 fn statements(key: &RowKey) -> &'static Statements {
@@ -81,6 +84,7 @@ fn statements(key: &RowKey) -> &'static Statements {
         RowKey::Rules(_) => &rules::STATEMENTS,
         RowKey::Request(_) => &request::STATEMENTS,
         RowKey::Grant(_) => &grant::STATEMENTS,
+        RowKey::Emergency(_) => &emergency::STATEMENTS,
     }
 }
 
@@ -97,6 +101,7 @@ pub(crate) fn put(conn: &Connection, row: &Row) -> Result<[u8; 32], StoreError> 
         Row::Rules(r) => (&rules::STATEMENTS, rules::values(r)),
         Row::Request(r) => (&request::STATEMENTS, request::values(r)),
         Row::Grant(g) => (&grant::STATEMENTS, grant::values(g)),
+        Row::Emergency(e) => (&emergency::STATEMENTS, emergency::values(e)),
     };
     let content = content_digest(&values);
     conn.prepare_cached(statements.put)?.execute(params_from_iter(values))?;
@@ -160,6 +165,7 @@ fn key_values(key: &RowKey) -> Vec<Value> {
         RowKey::Rules(number) => vec![Value::Integer(number.cast_signed())],
         RowKey::Request(id) => vec![text(id.as_str())],
         RowKey::Grant(id) => vec![text(id.as_str())],
+        RowKey::Emergency(id) => vec![text(id.as_str())],
     }
 }
 
@@ -176,6 +182,7 @@ pub(crate) fn key_to_log(key: &RowKey) -> (i64, String) {
         RowKey::Rules(number) => (8, number.to_string()),
         RowKey::Request(id) => (9, id.to_string()),
         RowKey::Grant(id) => (10, id.to_string()),
+        RowKey::Emergency(id) => (11, id.to_string()),
     }
 }
 
@@ -196,6 +203,7 @@ pub(crate) fn key_from_log(kind: i64, key: &str) -> Result<RowKey, Bad> {
         8 => key.parse().map(RowKey::Rules).map_err(bad),
         9 => RequestId::new(key).map(RowKey::Request).map_err(bad),
         10 => GrantId::new(key).map(RowKey::Grant).map_err(bad),
+        11 => EmergencyId::new(key).map(RowKey::Emergency).map_err(bad),
         _ => Err(bad(format!("key kind {kind} is unknown"))),
     }
 }
@@ -326,12 +334,13 @@ mod tests {
             RowKey::Rules(7),
             RowKey::Request(RequestId::new("req_1").unwrap()),
             RowKey::Grant(GrantId::new("gr_1").unwrap()),
+            RowKey::Emergency(EmergencyId::new("em_1").unwrap()),
         ];
         for key in keys {
             let (kind, text) = key_to_log(&key);
             assert_eq!(key_from_log(kind, &text).unwrap(), key);
         }
-        assert!(key_from_log(11, "x").is_err());
+        assert!(key_from_log(12, "x").is_err());
     }
 
     #[test]

@@ -82,8 +82,8 @@ fn a_newer_database_is_refused_with_both_versions_and_nothing_is_touched() {
     Connection::open(&path).unwrap().execute("UPDATE meta SET schema = 99", ()).unwrap();
     let before = contents(folder.path());
     let error = Db::open(&path, EPOCH).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 99, known: 7, .. }), "{error}");
-    assert!(error.to_string().contains("schema 99") && error.to_string().contains("schema 7 "), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 99, known: 8, .. }), "{error}");
+    assert!(error.to_string().contains("schema 99") && error.to_string().contains("schema 8 "), "{error}");
     assert_eq!(contents(folder.path()), before);
     assert_eq!(names(folder.path()), ["data.sqlite3", "data.sqlite3.lock"], "not even a side file is made");
 }

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use std::num::NonZeroU16;
 
-use avouch_domain::fixtures::{domain, entry, grant, id, identity, node, person, person_id, request, rules};
+use avouch_domain::fixtures::{
+    domain, emergency, entry, grant, id, identity, node, person, person_id, request, rules,
+};
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, CodeDigest, Entry, Grant,
-    Holder, Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState, Plan,
-    PublishedRules, Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot,
+    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Cause, Change, Code, CodeDigest, Emergency,
+    Entry, Grant, Holder, Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState,
+    Plan, PublishedRules, Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot,
     SlotState, Standing, StopTried, Timestamp, Whose, X509Authority,
 };
 
@@ -163,6 +165,14 @@ pub fn one_of_each() -> Vec<Row> {
             max_uses: 9,
             ended: Some(Said { by: person_id("per_a"), at: NOW }),
             ..grant("gr_b", "/test/full").used([1; 16], NOW)
+        }),
+        Row::Emergency(emergency("em_a", "/test/plain")),
+        Row::Emergency(Emergency {
+            stop_number: 3,
+            agreed: Some(Said { by: person_id("per_a"), at: Timestamp(60_000) }),
+            ends_at: Timestamp(960_000),
+            ended: Some(Said { by: person_id("per_owner"), at: Timestamp(70_000) }),
+            ..emergency("em_b", "/test/full")
         }),
     ]
 }
