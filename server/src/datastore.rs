@@ -66,6 +66,7 @@ fn put(before: &Registry, row: &Row) -> RowChange {
         Row::Rules(_) => C::RulesSet,
         Row::Request(_) => C::RequestSet,
         Row::Grant(_) => C::GrantSet,
+        Row::Emergency(_) => C::EmergencySet,
     }
 }
 
@@ -81,6 +82,7 @@ fn delete(key: &RowKey) -> RowChange {
         RowKey::Rules(_) => RowChange::RulesSet,
         RowKey::Request(_) => RowChange::RequestSet,
         RowKey::Grant(_) => RowChange::GrantSet,
+        RowKey::Emergency(_) => RowChange::EmergencySet,
     }
 }
 

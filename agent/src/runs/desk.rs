@@ -1,6 +1,7 @@
 //! Where one run is decided for, whoever of it asks: its gates, or its own code.
 //!
-//! Counts the calls of the task and the refusals, and records each decision before it is told. Denies whatever is asked after
+//! Counts the calls of the task and the refusals, and records each decision before it is told. Asks for emergencies only when
+//! one would help, and keeps none. Denies whatever is asked after
 //! the identity was stopped, whoever hears of the stop first.
 
 use std::collections::BTreeSet;
@@ -8,18 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_attestors::process::ProcessKey;
+use avouch_domain::limits::ALONE_SHORT;
 use avouch_domain::{Code, NodeEvent, Note, Presented, SpiffeId, Tick};
 use avouch_rules::Task;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Given};
 use super::deciding::{Answer, Question, Wearer, unkept};
 use super::refused::Refused;
 use super::{Followed, Parts};
-use crate::limits::REFUSALS_MAX;
-use crate::upstream::Governed;
+use crate::limits::{ASK_TIME, REFUSALS_MAX};
+use crate::upstream::{Emergency, Governed, Told};
 
 /// Says whether the identity may still run here.
 pub(super) trait Standing: Send {
@@ -183,19 +186,40 @@ impl Desk {
     ) -> Answer {
         // What was stopped before the call began is stopped for it, whoever hears of it first.
         if standing.is_over().await {
-            return Answer::denied("not_in_force", "the identity may not run here any more".to_owned());
+            return over();
         }
         let alone = self.alone(parts);
         let task = Task { purpose: self.purpose.clone(), tools: self.tools.clone(), calls_left };
-        let judge = |given| {
+        let judge_by = |given: Given, open: &[Emergency]| {
             let rules = parts.rules.current();
             // Who gave something at this moment was heard at this moment.
-            let alone = if given == Given::default() { alone } else { Duration::ZERO };
-            let moment = ((parts.clock)().wall, alone);
-            self.wearer.lock().decide(rules.as_deref(), Some(&task), question, given, moment, &*parts.scribe)
+            let heard = given != Given::default() || !open.is_empty();
+            let moment = ((parts.clock)().wall, if heard { Duration::ZERO } else { alone });
+            let mut wearer = self.wearer.lock();
+            wearer.hears(open);
+            wearer.decide(rules.as_deref(), Some(&task), question, given, moment, &*parts.scribe)
         };
-        let mut answer = judge(Given::default());
-        if question.what_if || answer.needs.nothing() {
+        let mut answer = judge_by(Given::default(), &[]);
+        if question.what_if {
+            return answer;
+        }
+        let mut open = Vec::new();
+        if answer.may_be_lifted() && alone < ALONE_SHORT {
+            // A stop does not wait until the server has answered.
+            open = tokio::select! {
+                biased;
+                () = standing.over() => return over(),
+                open = self.open_emergencies(parts) => open,
+            };
+        }
+        let judge = |given: Given| judge_by(given, &open);
+        if !open.is_empty() {
+            answer = judge(Given::default());
+            if standing.is_over().await {
+                return over();
+            }
+        }
+        if answer.needs.nothing() {
             return answer;
         }
         if let Some(denied) = unkept(question, answer.needs, judge) {
@@ -224,9 +248,21 @@ impl Desk {
         answer
     }
 
+    /// The emergencies that are open at the server at this moment. What can't be asked is not open.
+    async fn open_emergencies(&self, parts: &Parts) -> Vec<Emergency> {
+        match timeout(ASK_TIME, parts.identities.identity(&self.identity)).await {
+            Ok(Ok(Told { identity: Some(identity), .. })) => identity.emergencies,
+            _ => Vec::new(),
+        }
+    }
+
     /// How long the server has not been heard, less what it announced.
     fn alone(&self, parts: &Parts) -> Duration {
         let heard = parts.heard.at().map_or(self.asked_at, |at| at.max(self.asked_at));
         (parts.clock)().mono.since(heard)
     }
+}
+
+fn over() -> Answer {
+    Answer::denied("not_in_force", "the identity may not run here any more".to_owned())
 }

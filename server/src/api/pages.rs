@@ -32,7 +32,7 @@ use crate::service::Services;
 use crate::sign_in;
 
 /// Methods for which a sign-in is never too old: they read, or they make less possible. What answers a request looks itself.
-const ANYTIME: [&str; 18] = [
+const ANYTIME: [&str; 20] = [
     "ListPeople",
     "GetIdentity",
     "ListIdentities",
@@ -42,6 +42,7 @@ const ANYTIME: [&str; 18] = [
     "ListRequests",
     "GetRequest",
     "ListGrants",
+    "ListEmergencies",
     "ListRecords",
     "ListChains",
     "Overview",
@@ -49,6 +50,7 @@ const ANYTIME: [&str; 18] = [
     "StopIdentity",
     "DrillStop",
     "EndGrant",
+    "EndEmergency",
     "WithdrawRules",
     "AnswerRequest",
 ];
@@ -237,6 +239,8 @@ mod tests {
                 "PublishRules",
                 "ApproveRules",
                 "GiveGrant",
+                "AskEmergency",
+                "AgreeEmergency",
                 "OpenPages",
             ]
         );
