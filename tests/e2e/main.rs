@@ -19,6 +19,7 @@ mod command_line;
 mod confine;
 mod console;
 mod demo;
+mod emergencies;
 mod explain;
 mod faults;
 mod first_contact;

@@ -21,7 +21,7 @@ use super::asking::{Asking, Given};
 use super::deciding::{Answer, Question, Wearer, unkept};
 use super::refused::Refused;
 use super::{Followed, Parts};
-use crate::limits::{ASK_TIME, REFUSALS_MAX};
+use crate::limits::{EMERGENCY_TIME, REFUSALS_MAX};
 use crate::upstream::{Emergency, Governed, Told};
 
 /// Says whether the identity may still run here.
@@ -250,7 +250,7 @@ impl Desk {
 
     /// The emergencies that are open at the server at this moment. What can't be asked is not open.
     async fn open_emergencies(&self, parts: &Parts) -> Vec<Emergency> {
-        match timeout(ASK_TIME, parts.identities.identity(&self.identity)).await {
+        match timeout(EMERGENCY_TIME, parts.identities.identity(&self.identity)).await {
             Ok(Ok(Told { identity: Some(identity), .. })) => identity.emergencies,
             _ => Vec::new(),
         }

@@ -1,9 +1,10 @@
-//! Who owns what runs: people, identities, published rules, requests, grants, what was found, and the log.
+//! Who owns what runs: people, identities, published rules, requests, grants, emergencies, what was found, and the log.
 //!
 //! Asks the server on its admin socket; the kernel tells it which user asks. Never decides who may do what.
 
 mod arguments;
 mod asks;
+mod emergencies;
 mod gates;
 mod grants;
 mod http_gates;
@@ -28,7 +29,9 @@ use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
-pub use arguments::{AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, PersonVerb, RulesVerb};
+pub use arguments::{
+    AskVerb, AuditVerb, Command, EmergencyVerb, GrantVerb, IdentityVerb, PersonVerb, RulesVerb,
+};
 pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
 pub use http_gates::{AddHttp, add_http};
 pub use known::{Known, known};
@@ -109,6 +112,7 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
         Command::Adopt(adopt) => identities::adopt(session, adopt).await,
         Command::Ask(verb) => asks::run(session, verb).await,
         Command::Grant(verb) => grants::run(session, verb).await,
+        Command::Emergency(verb) => emergencies::run(session, verb).await,
         Command::Audit(verb) => records::run(session, verb).await,
         // A file was traced before a server was asked for.
         Command::Trace { what, source, .. } => {
