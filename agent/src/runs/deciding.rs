@@ -115,7 +115,8 @@ impl Answer {
         Self::denied("unrecorded", format!("it can't be recorded, so it is denied: {error}"))
     }
 
-    /// Limited and irreversible ones, and those that use a yes, a grant or an emergency, are on the disk before anybody acts on them.
+    /// Limited and irreversible ones, and those that use a yes, a grant or an emergency, are on the disk before anybody acts on
+    /// them.
     pub(crate) fn durability(&self) -> Durability {
         let counted = [&self.request, &self.grant, &self.emergency].iter().any(|id| !id.is_empty());
         if self.goes_on && (self.irreversible || !self.limits.is_empty() || counted) {

@@ -1,8 +1,7 @@
 //! Where one run is decided for, whoever of it asks: its gates, or its own code.
 //!
-//! Counts the calls of the task and the refusals, and records each decision before it is told. Asks for emergencies only when
-//! one would help, and keeps none. Denies whatever is asked after
-//! the identity was stopped, whoever hears of the stop first.
+//! Counts the calls of the task and the refusals, and records each decision before it is told. Asks for emergencies only where
+//! one would help, and keeps none. Denies whatever is asked after the identity was stopped, whoever hears of the stop first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use avouch_credential::shown::plain;
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
@@ -67,7 +68,7 @@ fn row(emergency: &wire::Emergency, names: &BTreeMap<String, String>) -> [String
         rfc3339(emergency.ends_at),
         name(&emergency.asked_by),
         name(&emergency.agreed_by),
-        emergency.why.clone(),
+        plain(&emergency.why),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Emergencies: what an identity may do for half an hour at most, because two people said so, whatever the rules lack.
 //!
-//! Never opened by one person, and never widened: what it is for stands when it is asked, and its end never moves away once it
-//! is open. Never asks a clock.
+//! Never opened by one person, and never widened: what it is for stands when it is asked, and its end never moves away once
+//! it is open. Never asks a clock.
 
 use std::sync::Arc;
 use std::time::Duration;

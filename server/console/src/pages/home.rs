@@ -1,4 +1,5 @@
-//! The first page: how it stands, which emergencies there are, what lacks something, what waits, what was refused, and what is not protected now.
+//! The first page: how it stands, which emergencies there are, what lacks something, what waits, what was refused, and what is
+//! not protected now.
 //!
 //! Never says that all is well where this server can't know it.
 
