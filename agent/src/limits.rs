@@ -164,6 +164,10 @@ pub const RULES_WAIT: Duration = Duration::from_secs(5);
 /// How long a server is waited for that is to ask a person. A call asks twice at most, each time with one repetition, and
 /// has its answer before the gate gives up.
 pub const ASK_TIME: Duration = Duration::from_secs(2);
+/// How long a server is waited for that is to say which emergencies are open: the call may have to ask a person after it.
+pub const EMERGENCY_TIME: Duration = Duration::from_millis(1_500);
+/// How long a run whose calls are denied does not ask again, once it heard that none is open: it may call as often as it likes.
+pub const EMERGENCY_AGAIN: Duration = Duration::from_millis(250);
 /// How often a call asks: a yes that is too old for a rule is asked for once more.
 pub const ASKS_PER_CALL: usize = 2;
 /// Most refusals of one run, each of which is a record; then it ends.

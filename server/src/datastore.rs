@@ -67,6 +67,7 @@ fn put(before: &Registry, row: &Row) -> RowChange {
         Row::Request(_) => C::RequestSet,
         Row::Grant(_) => C::GrantSet,
         Row::Accepted(_) => C::AcceptedSet,
+        Row::Emergency(_) => C::EmergencySet,
     }
 }
 
@@ -83,6 +84,7 @@ fn delete(key: &RowKey) -> RowChange {
         RowKey::Request(_) => RowChange::RequestSet,
         RowKey::Grant(_) => RowChange::GrantSet,
         RowKey::Accepted(..) => RowChange::AcceptedSet,
+        RowKey::Emergency(_) => RowChange::EmergencySet,
     }
 }
 

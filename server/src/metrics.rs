@@ -72,6 +72,8 @@ avouch::metric_table! {
     GRANT_SET: Call[] = Avouch "datastore_grant_set", "A grant was given, used or ended.";
     GRANT_PRUNE: Call[] = Avouch "datastore_grant_prune", "Grants of which nothing can come any more were removed.";
     ACCEPTED_SET: Call[] = Avouch "datastore_accepted_set", "What something lacks was accepted, or counts again.";
+    EMERGENCY_SET: Call[] = Avouch "datastore_emergency_set", "An emergency was asked for, agreed to or ended.";
+    EMERGENCY_PRUNE: Call[] = Avouch "datastore_emergency_prune", "Emergencies of which nothing can come any more were removed.";
     RECORD_LIST: Call[] = Avouch "datastore_record_list", "Records were read.";
     NODE_RECORD_LIST: Call[] = Avouch "datastore_node_record_list", "Records of nodes, or where their chains stand, were read.";
     NODE_RECORD_APPEND: Call[] = Avouch "datastore_node_record_append", "Records that nodes had sent were written, those of several nodes in one transaction.";
@@ -96,6 +98,7 @@ pub enum Pruned {
     Nodes,
     Requests,
     Grants,
+    Emergencies,
 }
 
 /// How an operator withdraws trust from an authority.
@@ -141,6 +144,7 @@ pub enum RowChange {
     RequestSet,
     GrantSet,
     AcceptedSet,
+    EmergencySet,
 }
 
 impl RowChange {
@@ -165,6 +169,7 @@ impl RowChange {
             Self::RequestSet => REQUEST_SET,
             Self::GrantSet => GRANT_SET,
             Self::AcceptedSet => ACCEPTED_SET,
+            Self::EmergencySet => EMERGENCY_SET,
         }
     }
 }
@@ -351,6 +356,7 @@ impl Metrics {
             Pruned::Nodes => (NODE_PRUNE, Some(NODE_MANAGER_PRUNE)),
             Pruned::Requests => (REQUEST_PRUNE, None),
             Pruned::Grants => (GRANT_PRUNE, None),
+            Pruned::Emergencies => (EMERGENCY_PRUNE, None),
         };
         for call in manager.into_iter().chain([store]) {
             self.registry.call(call, [], outcome(good), elapsed);

@@ -20,6 +20,7 @@ mod confine;
 mod console;
 mod demanded;
 mod demo;
+mod emergencies;
 mod explain;
 mod faults;
 mod findings;

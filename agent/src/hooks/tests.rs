@@ -239,6 +239,7 @@ fn governed(kind: Kind, preset: Option<&str>) -> Governed {
         stop_number: 2,
         code: None,
         runs_max: None,
+        emergencies: Vec::new(),
     }
 }
 

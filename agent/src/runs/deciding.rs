@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use avouch_domain::{Needs, Timestamp};
+use avouch_domain::{EmergencyId, Needs, Timestamp};
 use avouch_rules::{
     Act, Caller, Identity, IdentityFacts, Missing, Need, Outcome, Param, Params, Reason, Standing, Task, Who,
 };
@@ -16,7 +16,7 @@ use super::asking::Given;
 use super::scribe::Scribe;
 use crate::records::Durability;
 use crate::rules::Held;
-use crate::upstream::Governed;
+use crate::upstream::{Emergency, Governed};
 
 /// Values by name as whoever asks says them; `None`: nothing that a parameter can be. The rules know some of them.
 pub type Said = Arc<BTreeMap<String, Option<Param>>>;
@@ -77,6 +77,8 @@ pub struct Answer {
     pub request: String,
     /// The grant that was used; empty: none.
     pub grant: String,
+    /// The emergency without which it would be denied; empty: none.
+    pub emergency: String,
     /// What would allow it, if nothing else is missing.
     pub needs: Needs,
     /// Number of its record; 0: none.
@@ -98,10 +100,16 @@ impl Answer {
             irreversible: false,
             request: String::new(),
             grant: String::new(),
+            emergency: String::new(),
             needs: Needs::default(),
             record: 0,
             arguments: String::new(),
         }
+    }
+
+    /// True if it is denied, and all that is missing is what an emergency would stand for.
+    pub(crate) fn may_be_lifted(&self) -> bool {
+        !self.goes_on && [Reason::NoRule.code(), Reason::Asked.code()].contains(&self.reason)
     }
 
     /// What can't be recorded is denied.
@@ -109,9 +117,10 @@ impl Answer {
         Self::denied("unrecorded", format!("it can't be recorded, so it is denied: {error}"))
     }
 
-    /// Limited and irreversible ones, and those that use a yes or a grant, are on the disk before anybody acts on them.
+    /// Limited and irreversible ones, and those that use a yes, a grant or an emergency, are on the disk before anybody acts on
+    /// them.
     pub(crate) fn durability(&self) -> Durability {
-        let counted = !self.request.is_empty() || !self.grant.is_empty();
+        let counted = [&self.request, &self.grant, &self.emergency].iter().any(|id| !id.is_empty());
         if self.goes_on && (self.irreversible || !self.limits.is_empty() || counted) {
             Durability::Synced
         } else {
@@ -142,6 +151,9 @@ impl Answer {
         if !self.grant.is_empty() {
             detail.push(("grant", self.grant.clone()));
         }
+        if !self.emergency.is_empty() {
+            detail.push(("emergency", self.emergency.clone()));
+        }
         if !self.arguments.is_empty() {
             detail.push(("arguments", self.arguments.clone()));
         }
@@ -170,6 +182,20 @@ impl Wearer {
         Self { identity, formed: None }
     }
 
+    /// From now on these emergencies count, and no others.
+    pub(crate) fn hears(&mut self, open: &[Emergency]) {
+        self.identity.emergencies.clear();
+        self.identity.emergencies.extend_from_slice(open);
+    }
+
+    /// The emergency that is open for exactly this.
+    fn emergency(&self, question: &Question, now: Timestamp) -> Option<EmergencyId> {
+        let fits = |open: &&Emergency| {
+            (&open.action, &open.resource) == (&question.action, &question.resource) && now < open.ends_at
+        };
+        self.identity.emergencies.iter().find(fits).map(|open| open.id.clone())
+    }
+
     pub(crate) fn decide(
         &mut self,
         rules: Option<&Held>,
@@ -183,6 +209,7 @@ impl Wearer {
             let text = "no rules are published, so everything is denied: `avouch rules publish`".to_owned();
             return Answer::denied("no_rules", text);
         };
+        let open = self.emergency(question, now);
         let Some(identity) = self.formed(held) else {
             let text = "the identity can't be judged by these rules, so it is denied".to_owned();
             return Answer::denied(Reason::PolicyError.code(), text);
@@ -197,8 +224,8 @@ impl Wearer {
             Err(error) => return Answer::unrecorded(&error),
         };
         let seconds = proof_age.map(|age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX));
-        let (yes, grant) = (given.yes, given.grant);
-        let caller = Caller { task, yes, grant, proof_age: seconds, ..Caller::new(identity) };
+        let (yes, grant, emergency) = (given.yes, given.grant, open.is_some());
+        let caller = Caller { task, yes, grant, emergency, proof_age: seconds, ..Caller::new(identity) };
         let Question { action, resource, .. } = question;
         let act = Act { action, resource, params: &params, now };
         let decision = held.rules.decide(&caller, &act);
@@ -219,6 +246,7 @@ impl Wearer {
         }
         let resource = held.rules.catalogue().get(resource);
         let irreversible = resource.is_some_and(|resource| resource.irreversible.contains(action));
+        let lifted = open.filter(|_| decision.reason == Reason::Emergency);
         let limits = match &decision.outcome {
             Outcome::Limit(limits) => limits.to_string(),
             _ => String::new(),
@@ -234,6 +262,7 @@ impl Wearer {
             irreversible,
             request: String::new(),
             grant: String::new(),
+            emergency: lifted.map(|id| id.to_string()).unwrap_or_default(),
             needs: needs(&decision.outcome),
             record: 0,
             arguments,

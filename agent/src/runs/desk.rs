@@ -1,26 +1,28 @@
 //! Where one run is decided for, whoever of it asks: its gates, or its own code.
 //!
-//! Counts the calls of the task and the refusals, and records each decision before it is told. Denies whatever is asked after
-//! the identity was stopped, whoever hears of the stop first.
+//! Counts the calls of the task and the refusals, and records each decision before it is told. Asks for emergencies only where
+//! one would help, and keeps none. Denies whatever is asked after the identity was stopped, whoever hears of the stop first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_attestors::process::ProcessKey;
+use avouch_domain::limits::ALONE_SHORT;
 use avouch_domain::{Code, NodeEvent, Note, Presented, SpiffeId, Tick};
 use avouch_rules::Task;
 use avouch_rules::limits::RESOURCE_ID_MAX;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Given};
 use super::deciding::{Answer, Moment, PROOF, Question, Wearer, unkept};
 use super::refused::Refused;
 use super::{Followed, Parts};
-use crate::limits::REFUSALS_MAX;
-use crate::upstream::Governed;
+use crate::limits::{EMERGENCY_AGAIN, EMERGENCY_TIME, REFUSALS_MAX};
+use crate::upstream::{Emergency, Governed, Told};
 
 /// Says whether the identity may still run here.
 pub(super) trait Standing: Send {
@@ -46,6 +48,8 @@ pub(super) struct Desk {
     purpose: String,
     calls: Mutex<u32>,
     refusals: Mutex<u32>,
+    /// When the server was asked the last time that knew of no emergency.
+    none_open: Mutex<Option<Tick>>,
     /// Identities that its processes would have outside of it.
     pub refused: Mutex<Refused>,
     /// It was refused so often that it is to end: each refusal is a record.
@@ -90,6 +94,7 @@ impl Desk {
             wearer: Mutex::new(Wearer::new(identity)),
             calls: Mutex::new(calls),
             refusals: Mutex::new(0),
+            none_open: Mutex::default(),
             refused: Mutex::default(),
             worn_out: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -186,23 +191,36 @@ impl Desk {
     ) -> Answer {
         // What was stopped before the call began is stopped for it, whoever hears of it first.
         if standing.is_over().await {
-            return Answer::denied("not_in_force", "the identity may not run here any more".to_owned());
+            return over();
         }
         let alone = self.alone(parts);
         let task = Task { purpose: self.purpose.clone(), tools: self.tools.clone(), calls_left };
-        let judge = |given| {
+        let judge_by = |given: Given, open: &[Emergency]| {
             let rules = parts.rules.current();
             // Who gave something at this moment was heard at this moment.
-            let alone = if given == Given::default() { alone } else { Duration::ZERO };
-            let now = (parts.clock)();
+            let heard = given != Given::default() || !open.is_empty();
+            let (alone, now) = (if heard { Duration::ZERO } else { alone }, (parts.clock)());
             let moment = Moment { now: now.wall, alone, proof_age: parts.proof.age(now.mono) };
-            self.wearer.lock().decide(rules.as_deref(), Some(&task), question, given, moment, &*parts.scribe)
+            let mut wearer = self.wearer.lock();
+            wearer.hears(open);
+            wearer.decide(rules.as_deref(), Some(&task), question, given, moment, &*parts.scribe)
         };
-        let mut answer = judge(Given::default());
-        if answer.reason == PROOF && !question.what_if {
+        let mut answer = judge_by(Given::default(), &[]);
+        if question.what_if {
+            return answer;
+        }
+        let Some(open) = self.lifting(parts, &answer, alone, standing).await else { return over() };
+        let judge = |given: Given| judge_by(given, &open);
+        if !open.is_empty() {
+            answer = judge(Given::default());
+            if standing.is_over().await {
+                return over();
+            }
+        }
+        if answer.reason == PROOF {
             parts.proof.want((parts.clock)().mono);
         }
-        if question.what_if || answer.needs.nothing() {
+        if answer.needs.nothing() {
             return answer;
         }
         if let Some(denied) = unkept(question, answer.needs, judge) {
@@ -231,9 +249,47 @@ impl Desk {
         answer
     }
 
+    /// The emergencies that may lift this denial; `None`: the identity was stopped meanwhile.
+    async fn lifting(
+        &self,
+        parts: &Parts,
+        answer: &Answer,
+        alone: Duration,
+        standing: &mut impl Standing,
+    ) -> Option<Vec<Emergency>> {
+        if !answer.may_be_lifted() || alone >= ALONE_SHORT {
+            return Some(Vec::new());
+        }
+        // A stop does not wait until the server has answered.
+        tokio::select! {
+            biased;
+            () = standing.over() => None,
+            open = self.open_emergencies(parts) => Some(open),
+        }
+    }
+
+    /// The emergencies that are open at the server at this moment. What can't be asked is not open. Where there is none, the
+    /// server is left alone for a moment.
+    async fn open_emergencies(&self, parts: &Parts) -> Vec<Emergency> {
+        let now = (parts.clock)().mono;
+        if self.none_open.lock().is_some_and(|at| now.since(at) < EMERGENCY_AGAIN) {
+            return Vec::new();
+        }
+        let open = match timeout(EMERGENCY_TIME, parts.identities.identity(&self.identity)).await {
+            Ok(Ok(Told { identity: Some(identity), .. })) => identity.emergencies,
+            _ => Vec::new(),
+        };
+        *self.none_open.lock() = open.is_empty().then_some(now);
+        open
+    }
+
     /// How long the server has not been heard, less what it announced.
     fn alone(&self, parts: &Parts) -> Duration {
         let heard = parts.heard.at().map_or(self.asked_at, |at| at.max(self.asked_at));
         (parts.clock)().mono.since(heard)
     }
+}
+
+fn over() -> Answer {
+    Answer::denied("not_in_force", "the identity may not run here any more".to_owned())
 }

@@ -110,6 +110,7 @@ impl Identities for Server {
             stop_number: known.stop_number,
             code: None,
             runs_max: None,
+            emergencies: OPEN.with_borrow(Clone::clone),
         });
         Ok(Told { identity, rules_number: self.0 })
     }
@@ -214,6 +215,8 @@ impl Scribe for Kept {
 thread_local! {
     /// The monotonic clock of a test, in milliseconds.
     static MONO: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    /// The emergencies that are open at the server of a test.
+    static OPEN: std::cell::RefCell<Vec<upstream::Emergency>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 fn pass(seconds: u64) {
@@ -610,6 +613,46 @@ async fn a_grant_allows_as_many_calls_as_it_has_uses_within_what_the_rules_limit
         rig.people.asked.lock().iter().all(|(content, ..)| content.shown.is_empty()),
         "nobody is shown it"
     );
+}
+
+fn emergency(action: &str, resource: &str, ends_at: i64) -> upstream::Emergency {
+    let id = avouch_domain::EmergencyId::new("em_a").unwrap();
+    upstream::Emergency { id, action: action.into(), resource: resource.into(), ends_at: Timestamp(ends_at) }
+}
+
+#[tokio::test]
+async fn an_emergency_lifts_what_no_rule_allows_as_long_as_the_server_says_that_it_is_open() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let merge = Question::of("repo.merge", "git/pay");
+    let open = |one| OPEN.set(vec![one]);
+    for (what, other) in [
+        ("another resource", emergency("repo.merge", "git/other", 2_000)),
+        ("another action", emergency("repo.push", "git/pay", 2_000)),
+        ("its end", emergency("repo.merge", "git/pay", 1_000)),
+    ] {
+        open(other);
+        assert!(!running.decide(&merge).await.goes_on, "{what}");
+    }
+    open(emergency("repo.merge", "git/pay", 2_000));
+    let lifted = running.decide(&merge).await;
+    assert_eq!((lifted.outcome, lifted.reason, lifted.emergency.as_str()), ("allow", "emergency", "em_a"));
+    let (note, durability) = rig.book.notes.lock().last().unwrap().clone();
+    assert!(note.detail.contains(&("emergency", "em_a".to_owned())), "{note:?}");
+    assert_eq!(durability, Durability::Synced);
+    let push = running.decide(&Question::of("repo.push", "git/pay")).await;
+    assert_eq!((push.outcome, push.emergency.as_str()), ("allow", ""), "what needs none names none");
+    OPEN.take();
+    assert!(!running.decide(&merge).await.goes_on, "nothing of it is kept");
+}
+
+#[tokio::test]
+async fn an_emergency_lifts_no_base_rule() {
+    let rig = rig();
+    let mut running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    OPEN.set(vec![emergency("secret.read", "vault/deploy", 2_000)]);
+    let secret = running.decide(&Question::of("secret.read", "vault/deploy")).await;
+    assert_eq!((secret.outcome, secret.reason), ("deny", "domain"));
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::num::NonZeroU16;
 
-use avouch_domain::{Code, CodeDigest, Environment, Kind, SpiffeId, Timestamp};
+use avouch_domain::limits::EMERGENCIES_MAX;
+use avouch_domain::{Code, CodeDigest, EmergencyId, Environment, Kind, SpiffeId, Timestamp};
 use avouch_proto::convert::{optional_code_digest, optional_runs_max};
 use avouch_proto::watch_v1::watch_client::WatchClient;
-use avouch_proto::watch_v1::{FetchIdentitiesRequest, IdentityFacts, ReportCodeRequest};
+use avouch_proto::watch_v1::{self as wire, FetchIdentitiesRequest, IdentityFacts, ReportCodeRequest};
 
 use super::{CallError, Line, Server};
 
@@ -27,6 +28,18 @@ pub struct Governed {
     pub code: Option<CodeDigest>,
     /// Most runs of it at a time here. `None`: as many as there may be.
     pub runs_max: Option<NonZeroU16>,
+    /// Open when this was said: they count for the decision that it was asked for.
+    pub emergencies: Vec<Emergency>,
+}
+
+/// One action on one resource that two people let an identity do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emergency {
+    pub id: EmergencyId,
+    pub action: String,
+    /// ID in the catalogue.
+    pub resource: String,
+    pub ends_at: Timestamp,
 }
 
 /// What the server says of one identity at a moment.
@@ -93,5 +106,16 @@ pub(super) fn governed(name: &SpiffeId, facts: &IdentityFacts) -> Option<Governe
         stop_number: facts.stop_number,
         code: optional_code_digest(&facts.code).ok()?,
         runs_max: optional_runs_max(facts.runs_max).ok()?,
+        emergencies: facts.emergencies.iter().take(EMERGENCIES_MAX).filter_map(emergency).collect(),
+    })
+}
+
+/// `None` for one without an ID that a record could name.
+fn emergency(told: &wire::Emergency) -> Option<Emergency> {
+    Some(Emergency {
+        id: EmergencyId::new(&told.id).ok()?,
+        action: told.action.clone(),
+        resource: told.resource.clone(),
+        ends_at: Timestamp::from_secs(told.ends_at),
     })
 }

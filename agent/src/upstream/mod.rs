@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 
 pub(crate) use channel::connect_tcp;
 pub use channel::{Resolve, System, Target};
-pub use identities::{Governed, Identities, Told};
+pub use identities::{Emergency, Governed, Identities, Told};
 pub use records::Sink;
 pub use requests::{Asked, Asking, Requests, UsedGrant, UsedYes};
 pub use rules::{Announced, AnnouncedRules, FetchedRules, RulesSource};

@@ -1,9 +1,11 @@
-//! Who owns what runs: people, identities, published rules, requests, grants, what was found or is accepted, and the log.
+//! Who owns what runs: people, identities, published rules, requests, grants, emergencies, what was found or is accepted, and
+//! the log.
 //!
 //! Asks the server on its admin socket; the kernel tells it which user asks. Never decides who may do what.
 
 mod arguments;
 mod asks;
+mod emergencies;
 mod findings;
 mod gates;
 mod grants;
@@ -29,7 +31,9 @@ use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
-pub use arguments::{AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, PersonVerb, RulesVerb};
+pub use arguments::{
+    AskVerb, AuditVerb, Command, EmergencyVerb, GrantVerb, IdentityVerb, PersonVerb, RulesVerb,
+};
 pub use findings::FindingVerb;
 pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
 pub use http_gates::{AddHttp, add_http};
@@ -112,6 +116,7 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
         Command::Ask(verb) => asks::run(session, verb).await,
         Command::Grant(verb) => grants::run(session, verb).await,
         Command::Finding(verb) => findings::run(session, verb).await,
+        Command::Emergency(verb) => emergencies::run(session, verb).await,
         Command::Audit(verb) => records::run(session, verb).await,
         // A file was traced before a server was asked for.
         Command::Trace { what, source, .. } => {

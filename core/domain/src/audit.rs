@@ -73,6 +73,14 @@ pub enum AuditEvent {
     FindingAccepted,
     /// It counts again.
     FindingUnaccepted,
+    /// One person wants an identity to do what no rule allows.
+    EmergencyAsked,
+    /// A second person agreed: it is open.
+    EmergencyAgreed,
+    /// Somebody ended it.
+    EmergencyEnded,
+    /// An emergency that nothing can come of any more was removed.
+    EmergencyForgotten,
 }
 
 impl AuditEvent {
@@ -133,6 +141,10 @@ impl AuditEvent {
             Self::GrantForgotten => "grant_forgotten",
             Self::FindingAccepted => "finding_accepted",
             Self::FindingUnaccepted => "finding_unaccepted",
+            Self::EmergencyAsked => "emergency_asked",
+            Self::EmergencyAgreed => "emergency_agreed",
+            Self::EmergencyEnded => "emergency_ended",
+            Self::EmergencyForgotten => "emergency_forgotten",
         }
     }
 }
@@ -144,8 +156,8 @@ pub struct AuditRow {
     pub event: AuditEvent,
     /// Who: a person's ID, a SPIFFE ID, `local uid=0 gid=0 pid=7 exe=/usr/bin/x`, or `server`.
     pub actor: String,
-    /// What: an entry ID, SPIFFE ID, trust domain, authority ID, person's ID, request's ID, grant's ID or
-    /// number of rules.
+    /// What: an entry ID, SPIFFE ID, trust domain, authority ID, person's ID, request's ID, grant's ID,
+    /// emergency's ID or number of rules.
     pub subject: String,
     /// What else there is to say, by stable names. No secret, no name of a person, no free text.
     pub detail: Vec<(&'static str, String)>,

@@ -4,6 +4,7 @@ use crate::accepted::{Accepted, Finding};
 use crate::audit::AuditRow;
 use crate::authority::{Authority, AuthorityKind, Holder, Slot};
 use crate::bundle::Bundle;
+use crate::emergency::{Emergency, EmergencyId};
 use crate::entry::{Entry, EntryId};
 use crate::grant::{Grant, GrantId};
 use crate::identity::Identity;
@@ -67,6 +68,7 @@ pub enum Row {
     Request(Request),
     Grant(Grant),
     Accepted(Accepted),
+    Emergency(Emergency),
 }
 
 /// The key of a row.
@@ -87,6 +89,7 @@ pub enum RowKey {
     Grant(GrantId),
     /// By the name that lacks it.
     Accepted(SpiffeId, Finding),
+    Emergency(EmergencyId),
 }
 
 impl std::fmt::Debug for RowKey {
@@ -103,6 +106,7 @@ impl std::fmt::Debug for RowKey {
             Self::Request(id) => write!(f, "request {id}"),
             Self::Grant(id) => write!(f, "grant {id}"),
             Self::Accepted(name, what) => write!(f, "accepted {what} of {name}"),
+            Self::Emergency(id) => write!(f, "emergency {id}"),
         }
     }
 }
@@ -122,6 +126,7 @@ impl Row {
             Self::Request(r) => RowKey::Request(r.id.clone()),
             Self::Grant(g) => RowKey::Grant(g.id.clone()),
             Self::Accepted(a) => RowKey::Accepted(a.name.clone(), a.what),
+            Self::Emergency(e) => RowKey::Emergency(e.id.clone()),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Builders for tests: short to call, valid by construction.
 
+use std::time::Duration;
+
 use crate::accepted::{Accepted, Finding};
 use crate::code::Code;
+use crate::emergency::{Emergency, EmergencyId};
 use crate::entry::{Entry, EntryId, EntryParts};
 use crate::grant::{Grant, GrantId};
 use crate::identity::{Environment, Identity, Kind, Standing};
-use crate::limits::REQUEST_WAIT;
+use crate::limits::{EMERGENCY_WAIT, REQUEST_WAIT};
 use crate::node::Node;
 use crate::person::{Person, PersonId, PersonState};
 use crate::request::{Request, RequestHash, RequestId, RequestState, Said, Whose};
@@ -230,5 +233,27 @@ pub fn accepted(name: &str, what: Finding) -> Accepted {
         until: Timestamp::from_secs(86_400),
         why: "it moves".into(),
         said: Said { by: person_id("per_s"), at: Timestamp(0) },
+    }
+}
+
+/// An emergency of `identity`, asked at moment 0 by `per_s` for a quarter of an hour, that waits for a second person.
+#[must_use]
+pub fn emergency(emergency_id: &str, identity: &str) -> Emergency {
+    Emergency {
+        id: match EmergencyId::new(emergency_id) {
+            Ok(id) => id,
+            Err(e) => unreachable!("bad emergency ID in a test: {e}"),
+        },
+        identity: id(identity),
+        owner: person_id("per_owner"),
+        stop_number: 0,
+        action: "secret.read".into(),
+        resource: "vault/key".into(),
+        why: "the queue is stuck".into(),
+        asked: Said { by: person_id("per_s"), at: Timestamp(0) },
+        lasts: Duration::from_secs(900),
+        agreed: None,
+        ends_at: Timestamp(0) + EMERGENCY_WAIT,
+        ended: None,
     }
 }

@@ -46,7 +46,7 @@ pub const REQUESTS_AN_HOUR_MAX: usize = 60;
 pub const REQUESTS_WAITING_ALL_MAX: usize = 10_000;
 /// Most requests of one node that wait at one time.
 pub const REQUESTS_WAITING_NODE_MAX: usize = 1_000;
-/// How long a request, or a grant, is kept after nothing can come of it any more; the log tells of it for longer.
+/// How long a request, a grant or an emergency is kept after nothing can come of it any more; the log tells of it for longer.
 pub const REQUEST_KEPT: Duration = Duration::from_secs(86_400);
 /// For how long a call that is made again is answered alike: longer than any caller repeats one.
 pub const AGAIN_WITHIN: Duration = Duration::from_secs(60);
@@ -68,6 +68,16 @@ pub const ACCEPTED_WHY_MAX: usize = 256;
 pub const ACCEPTED_ALL_MAX: usize = 10_000;
 /// Longest name of a case in bytes, as systems that keep cases give them.
 pub const CASE_MAX: usize = 64;
+/// Longest time that an emergency is open: long enough to act, too short to get used to.
+pub const EMERGENCY_FOR_MAX: Duration = Duration::from_secs(1800);
+/// How long an emergency waits for a second person: whoever is called answers by then, or it is asked anew.
+pub const EMERGENCY_WAIT: Duration = Duration::from_secs(600);
+/// Longest reason for an emergency in bytes: one line that is read in a hurry.
+pub const EMERGENCY_WHY_MAX: usize = 256;
+/// Most emergencies of one identity that wait or are open.
+pub const EMERGENCIES_MAX: usize = 8;
+/// Most emergencies of all identities that are kept.
+pub const EMERGENCIES_ALL_MAX: usize = 1_000;
 /// Longest code in bytes: a word or two, no story.
 pub const CODE_MAX: usize = 64;
 /// Longest note on published rules in bytes: one line, no story.

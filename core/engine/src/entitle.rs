@@ -210,6 +210,7 @@ pub fn concerned(before: &Registry, after: &Registry, change: &Change, own: &Tru
         | RowKey::Rules(_)
         | RowKey::Request(_)
         | RowKey::Grant(_)
+        | RowKey::Emergency(_)
         | RowKey::Accepted(..) => {}
     }
     if agents.is_empty() { Concerned::Nobody } else { Concerned::Agents(agents) }

@@ -250,6 +250,9 @@ fn speaks_of(row: &AuditRow, key: &RowKey, name: Option<&str>) -> bool {
         E::FindingAccepted | E::FindingUnaccepted => {
             matches!(key, RowKey::Accepted(name, _) if row.subject == name.as_str())
         }
+        E::EmergencyAsked | E::EmergencyAgreed | E::EmergencyEnded | E::EmergencyForgotten => {
+            matches!(key, RowKey::Emergency(id) if row.subject == id.as_str())
+        }
         E::JoinTokenCreated | E::JoinTokenSpent | E::JoinTokenExpired => matches!(key, RowKey::JoinToken(_)),
         E::BundleChanged | E::BundleDeleted => {
             matches!(key, RowKey::Bundle(domain) if row.subject == domain.as_str())

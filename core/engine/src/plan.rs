@@ -10,6 +10,9 @@ mod accepting_tests;
 pub mod authorities;
 pub mod bundles;
 pub mod consent;
+pub mod emergencies;
+#[cfg(test)]
+mod emergencies_tests;
 pub mod entries;
 #[cfg(test)]
 mod governance_tests;

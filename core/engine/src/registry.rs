@@ -5,6 +5,7 @@
 
 mod accepted;
 mod demand;
+mod emergencies;
 mod federations;
 mod governance;
 mod grants;
@@ -20,7 +21,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use avouch_domain::{
-    Accepted, Authority, AuthorityKind, Bundle, Entry, EntryId, Finding, Grant, Holder, Image, JoinToken,
+    Accepted, Authority, AuthorityKind, Bundle, Emergency, Entry, EntryId, Finding, Grant, Holder, Image,
+    JoinToken,
     LogPosition, Node, Plan, PublishedRules, Request, Row, RowKey, Selector, SelectorSet, Slot, SpiffeId,
     Timestamp, TrustDomain,
 };
@@ -64,6 +66,7 @@ pub struct Registry {
     requests: Rows<Request>,
     grants: Rows<Grant>,
     accepted: OrdMap<(SpiffeId, Finding), Accepted>,
+    emergencies: Rows<Emergency>,
 }
 
 impl fmt::Debug for Registry {
@@ -149,6 +152,7 @@ impl Registry {
             Row::Request(request) => self.requests.put(request),
             Row::Grant(grant) => self.grants.put(grant),
             Row::Accepted(accepted) => self.put_accepted(accepted),
+            Row::Emergency(emergency) => self.emergencies.put(emergency),
         }
     }
 
@@ -177,6 +181,7 @@ impl Registry {
             RowKey::Request(id) => self.requests.delete(id),
             RowKey::Grant(id) => self.grants.delete(id),
             RowKey::Accepted(name, what) => self.delete_accepted(name, *what),
+            RowKey::Emergency(id) => self.emergencies.delete(id),
         }
     }
 
@@ -585,6 +590,7 @@ impl Registry {
             RowKey::Request(id) => self.request(id).cloned().map(Row::Request),
             RowKey::Grant(id) => self.grant(id).cloned().map(Row::Grant),
             RowKey::Accepted(name, what) => self.accepted(name, *what).cloned().map(Row::Accepted),
+            RowKey::Emergency(id) => self.emergency(id).cloned().map(Row::Emergency),
         }
     }
 }

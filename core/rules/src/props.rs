@@ -160,12 +160,18 @@ proptest! {
             let caller = Caller {
                 identity: &one.identity, task: one.task.as_ref(), grant: one.grant, yes: one.yes, worn_by_ai_agent: one.worn,
                 proof_age: None,
+                emergency: false,
             };
             let (action, _, resource) = ACTIONS[one.what];
             let act = Act { action, resource, params: &params, now: Timestamp::from_secs(one.now) };
             let (target, guarded) = rules.target(&caller, &act).unwrap();
             let decision = rules.decide(&caller, &act);
             prop_assert_eq!(&decision, &rules.decide_in(&whole, target, guarded, &caller, &act));
+            // An emergency changes nothing of what is allowed, and goes beyond no base rule.
+            let lifted = rules.decide(&Caller { emergency: true, ..caller }, &act);
+            prop_assert!(!decision.outcome.goes_on() || decision == lifted);
+            let base = decision.rules.iter().any(|id| id.starts_with("base."));
+            prop_assert!(!base || !lifted.outcome.goes_on());
             // What goes on has a permit that says so, and nobody whom a base rule denies goes on.
             if decision.outcome.goes_on() {
                 prop_assert!(!decision.rules.is_empty());

@@ -7,6 +7,8 @@ pub enum Reason {
     Allowed,
     /// A rule allows it within limits.
     Limited,
+    /// No rule allows it now, and two people opened an emergency for it.
+    Emergency,
     /// A yes or a grant is missing, and would be enough.
     Asked,
     UnknownResource,
@@ -33,9 +35,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Allowed,
         Self::Limited,
+        Self::Emergency,
         Self::Asked,
         Self::UnknownResource,
         Self::UnknownAction,
@@ -62,6 +65,7 @@ impl Reason {
         match self {
             Self::Allowed => "allowed",
             Self::Limited => "limited",
+            Self::Emergency => "emergency",
             Self::Asked => "asked",
             Self::UnknownResource => "unknown_resource",
             Self::UnknownAction => "unknown_action",
@@ -89,6 +93,7 @@ impl Reason {
         match self {
             Self::Allowed => "a rule allows it",
             Self::Limited => "a rule allows it within limits",
+            Self::Emergency => "two people opened an emergency for it",
             Self::Asked => "it is allowed once what is missing is given",
             Self::UnknownResource => "the rules know no such resource",
             Self::UnknownAction => "the resource has no such action",
@@ -116,6 +121,9 @@ impl Reason {
         match self {
             Self::Allowed => "nothing",
             Self::Limited => "nothing; the gate holds the answer to the limits",
+            Self::Emergency => {
+                "nothing; it ends by itself, and anybody ends it before: `avouch emergency list`"
+            }
             Self::Asked => "ask for what is missing",
             Self::UnknownResource => "list it in resources.toml, then `avouch rules check FOLDER`",
             Self::UnknownAction => "take one of the resource's actions in resources.toml",

@@ -143,6 +143,8 @@ pub struct Caller<'a> {
     pub worn_by_ai_agent: bool,
     /// Seconds since the node that it runs on proved itself to the server; `None`: not known.
     pub proof_age: Option<u32>,
+    /// An emergency is open for exactly this identity, action and resource. Who hands this over has compared them.
+    pub emergency: bool,
 }
 
 impl<'a> Caller<'a> {
@@ -156,6 +158,7 @@ impl<'a> Caller<'a> {
             yes: Yes::default(),
             worn_by_ai_agent: false,
             proof_age: None,
+            emergency: false,
         }
     }
 }

@@ -71,6 +71,9 @@ pub struct Sketch {
     /// When the node proved itself is not known.
     #[serde(default)]
     pub no_proof: bool,
+    /// An emergency is open for exactly this; no example is one.
+    #[serde(skip)]
+    pub emergency: bool,
     #[serde(default)]
     pub params: Params,
 }
@@ -102,6 +105,7 @@ impl Sketch {
             worn_by_ai_agent: false,
             proof_age: 0,
             no_proof: false,
+            emergency: false,
             params: Params::new(),
         }
     }
@@ -125,6 +129,7 @@ impl Sketch {
             },
             worn_by_ai_agent: self.worn_by_ai_agent,
             proof_age: (!self.no_proof).then_some(self.proof_age),
+            emergency: self.emergency,
         };
         let act = Act { action: &self.action, resource: &self.resource, params: &self.params, now: NOW };
         Ok(rules.decide(&caller, &act))

@@ -241,6 +241,86 @@ fn what_is_asked_is_no_more_than_what_helps() {
     assert_eq!(decide(&rules_with(more), &sketch).outcome, Outcome::Ask(both));
 }
 
+fn in_emergency(rules: &Rules, sketch: &Sketch) -> Decision {
+    decide(rules, &Sketch { emergency: true, ..sketch.clone() })
+}
+
+#[test]
+fn an_emergency_lifts_a_missing_permit_and_a_missing_yes() {
+    let rules = starter();
+    for sketch in [Sketch { preset: None, ..push() }, merge(), Sketch { preset: None, ..merge() }] {
+        assert!(!decide(&rules, &sketch).outcome.goes_on());
+        let lifted = in_emergency(&rules, &sketch);
+        assert_eq!((&lifted.outcome, lifted.reason), (&Outcome::Allow, Reason::Emergency), "{sketch:?}");
+    }
+    let allowed = in_emergency(&rules, &push());
+    assert_eq!(allowed, decide(&rules, &push()), "what is allowed needs no emergency, and does not name it");
+}
+
+#[test]
+fn an_emergency_lifts_no_forbid_of_the_folder() {
+    let more = "@id(\"never\") forbid (principal, action == Action::\"repo.merge\", resource);";
+    let denied = in_emergency(&rules_with(more), &merge());
+    assert_eq!((&denied.outcome, denied.reason), (&Outcome::Deny, Reason::Forbidden));
+    // Also not one that the yes would wake.
+    let more = "@id(\"odd\") forbid (principal, action, resource) when { context.yes.person };";
+    assert_eq!(in_emergency(&rules_with(more), &merge()).outcome, Outcome::Deny);
+}
+
+#[test]
+fn an_emergency_lifts_no_base_rule_and_nothing_that_is_not_known() {
+    let rules = starter();
+    for (sketch, reason) in [
+        (Sketch { environment: Some(Environment::Prod), ..push() }, Reason::Environment),
+        (Sketch { standing: Standing::Paused, ..push() }, Reason::Standing),
+        (Sketch { owner_left: true, ..merge() }, Reason::Owner),
+        (Sketch { no_task: true, ..merge() }, Reason::Task),
+        (Sketch { tools: ["git/other".to_owned()].into(), ..merge() }, Reason::Tools),
+        (Sketch { resource: "git/other".to_owned(), ..push() }, Reason::UnknownResource),
+        (Sketch { action: "secret.read".to_owned(), ..push() }, Reason::UnknownAction),
+    ] {
+        let denied = in_emergency(&rules, &sketch);
+        assert_eq!((denied.outcome, denied.reason), (Outcome::Deny, reason));
+    }
+}
+
+#[test]
+fn limits_bind_in_an_emergency_too() {
+    let rules = starter();
+    let lifted = in_emergency(&rules, &Sketch::new(Kind::AiAgent, "telemetry.read", "telemetry/requests"));
+    assert!(matches!(lifted.outcome, Outcome::Limit(_)) && lifted.reason == Reason::Emergency, "{lifted:?}");
+    let more = "@id(\"a\") @limit(\"max_rows=7\") permit (principal is Service, action, resource);";
+    let service = Sketch::new(Kind::Service, "telemetry.read", "telemetry/requests");
+    let lifted = in_emergency(&rules_with(more), &service);
+    let Outcome::Limit(limits) = &lifted.outcome else { panic!("{lifted:?}") };
+    assert_eq!((limits.max_rows, ids(&lifted)), (Some(7), vec!["a"]), "no permit is what is missing");
+}
+
+#[test]
+fn in_an_emergency_a_rule_that_can_not_be_evaluated_denies() {
+    let bad = "@id(\"bad\") permit (principal, action, resource) when { context.yes.age * 9223372036854775807 > 1 };";
+    let denied = in_emergency(&rules_with(bad), &Sketch { yes_age: 2, ..merge() });
+    assert_eq!((&denied.outcome, denied.reason), (&Outcome::Deny, Reason::PolicyError));
+    // Nor one that only the yes leads to.
+    let text = "@id(\"bad\") forbid (principal, action, resource) when { context.yes.person && 9223372036854775807 * 2 > context.yes.age };";
+    assert_eq!(in_emergency(&rules_with(text), &merge()).outcome, Outcome::Deny);
+}
+
+#[test]
+fn a_chain_that_an_emergency_lets_through_says_so() {
+    let rules = rules_with(
+        "@id(\"helpers\") permit (principal is Helper, action == Action::\"repo.push\", resource);",
+    );
+    let agent = identity(Kind::AiAgent, None, Standing::Active);
+    let helper = identity(Kind::Helper, None, Standing::Active);
+    let task = crate::Task { purpose: "work".to_owned(), tools: Default::default(), calls_left: 1 };
+    let acts = Caller { task: Some(&task), emergency: true, ..Caller::new(&agent) };
+    let params = Params::new();
+    let act = Act { action: "repo.push", resource: "git/pay", params: &params, now: Timestamp::from_secs(1) };
+    let through = rules.chain(&[acts, Caller::new(&helper)], &act);
+    assert_eq!((through.outcome, through.reason), (Outcome::Allow, Reason::Emergency));
+}
+
 #[test]
 fn a_rule_that_can_not_be_evaluated_denies_whatever_the_others_say() {
     let overflow = "context.yes.age * 9223372036854775807 > 1";

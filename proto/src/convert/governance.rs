@@ -4,8 +4,8 @@
 
 use avouch_domain::person::person_name;
 use avouch_domain::{
-    Accepted, Code, CodeDigest, Environment, Finding, Identity, Kind, Person, PersonId, SignIn, Standing,
-    Timestamp,
+    Accepted, Code, CodeDigest, Emergency, Environment, Finding, Identity, Kind, Person, PersonId, SignIn,
+    Standing, Timestamp,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -102,9 +102,13 @@ pub fn optional_runs_max(most: u32) -> Result<Option<NonZeroU16>, ConvertError> 
     u16::try_from(most).map(NonZeroU16::new).map_err(|_| wrong())
 }
 
-/// What node agents have to know of an identity.
+/// What node agents have to know of an identity, and the emergencies that are open for it.
 #[must_use]
-pub fn identity_facts_to_wire(identity: &Identity, owner_active: bool) -> watch::IdentityFacts {
+pub fn identity_facts_to_wire(
+    identity: &Identity,
+    owner_active: bool,
+    emergencies: &[Emergency],
+) -> watch::IdentityFacts {
     watch::IdentityFacts {
         spiffe_id: identity.spiffe_id.to_string(),
         kind: identity.kind.name().to_owned(),
@@ -117,6 +121,16 @@ pub fn identity_facts_to_wire(identity: &Identity, owner_active: bool) -> watch:
         stop_number: identity.stop_number,
         code: code_bytes(identity),
         runs_max: runs_max(identity),
+        emergencies: emergencies.iter().map(open_emergency).collect(),
+    }
+}
+
+fn open_emergency(emergency: &Emergency) -> watch::Emergency {
+    watch::Emergency {
+        id: emergency.id.to_string(),
+        action: emergency.action.to_string(),
+        resource: emergency.resource.to_string(),
+        ends_at: emergency.ends_at.secs(),
     }
 }
 

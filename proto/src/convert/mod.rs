@@ -32,8 +32,8 @@ pub use ids::{agent_id, member_id, spiffe_id, spiffe_id_to_wire, trust_domain, w
 pub use node::{node_from_wire, node_to_wire};
 pub use records::{shipment_from_wire, shipment_to_wire, stand_from_wire, stand_to_wire};
 pub use requests::{
-    asked_to_wire, asking_from_wire, asking_to_wire, grant_to_wire, optional_case, request_hash, request_id,
-    request_to_wire, with_grant,
+    asked_to_wire, asking_from_wire, asking_to_wire, emergency_to_wire, grant_to_wire, optional_case,
+    request_hash, request_id, request_to_wire, with_grant,
 };
 pub use rules::{published_rules_to_wire, rules_digest, rules_files, rules_files_to_wire};
 pub use selectors::{selector_set, selectors, selectors_to_wire};

@@ -1,7 +1,8 @@
 //! Requests on the wire.
 
 use avouch_domain::{
-    Case, Code, Grant, Needs, Request, RequestContent, RequestHash, RequestId, SpiffeId, Timestamp, Whose,
+    Case, Code, Emergency, Grant, Needs, Request, RequestContent, RequestHash, RequestId, SpiffeId,
+    Timestamp, Whose,
 };
 
 use super::ConvertError;
@@ -135,10 +136,32 @@ pub fn grant_to_wire(grant: &Grant, standing: &str) -> wire::Grant {
     }
 }
 
+/// As people are shown it, with the word for where it stands.
+#[must_use]
+pub fn emergency_to_wire(emergency: &Emergency, standing: &str) -> wire::Emergency {
+    let by = |said: &Option<avouch_domain::Said>| {
+        said.as_ref().map(|said| said.by.to_string()).unwrap_or_default()
+    };
+    wire::Emergency {
+        id: emergency.id.to_string(),
+        spiffe_id: emergency.identity.to_string(),
+        action: emergency.action.to_string(),
+        resource: emergency.resource.to_string(),
+        why: emergency.why.to_string(),
+        asked_by: emergency.asked.by.to_string(),
+        asked_at: emergency.asked.at.secs(),
+        agreed_by: by(&emergency.agreed),
+        seconds: emergency.lasts.as_secs(),
+        ends_at: emergency.ends_at.secs(),
+        ended_by: by(&emergency.ended),
+        standing: standing.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use avouch_domain::Said;
-    use avouch_domain::fixtures::{grant, id, person_id, request};
+    use avouch_domain::fixtures::{emergency, grant, id, person_id, request};
 
     use super::*;
 
@@ -177,6 +200,15 @@ mod tests {
         assert_eq!((told.grant_uses_left, told.grant_seconds_left), (3, 600));
         let shown = grant_to_wire(&grant, "open");
         assert_eq!((shown.given_by.as_str(), shown.ended_by.as_str(), shown.ends_at), ("per_s", "", 3_600));
+    }
+
+    #[test]
+    fn an_emergency_is_shown_with_both_people_or_with_nobody_who_agreed() {
+        let waits = emergency_to_wire(&emergency("em_a", "/test/coder"), "waits");
+        assert_eq!((waits.asked_by.as_str(), waits.agreed_by.as_str(), waits.ends_at), ("per_s", "", 600));
+        let agreed = Some(Said { by: person_id("per_a"), at: Timestamp::from_secs(60) });
+        let open = Emergency { agreed, ..emergency("em_a", "/test/coder") };
+        assert_eq!(emergency_to_wire(&open, "open").agreed_by, "per_a");
     }
 
     #[test]

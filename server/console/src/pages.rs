@@ -63,6 +63,8 @@ pub struct Frame<'a> {
 pub struct Home<'a> {
     /// Names without an owner, the first few; the overview has their number.
     pub found: &'a [wire::Found],
+    /// Emergencies that wait or are open, the first few, newest first.
+    pub emergencies: &'a [wire::Emergency],
     /// Requests that wait, the first few.
     pub waiting: &'a [wire::Request],
     /// What was refused lately, newest first.

@@ -141,6 +141,9 @@ async fn home(visit: &mut Visit, domain: &str) -> Made {
     let waiting = visit.governance.list_requests(wire::ListRequestsRequest { all: false }).await?;
     let mut waiting = waiting.into_inner().requests;
     waiting.truncate(FIRST_FEW);
+    let asked = wire::ListEmergenciesRequest::default();
+    let mut emergencies = visit.governance.list_emergencies(asked).await?.into_inner().emergencies;
+    emergencies.truncate(FIRST_FEW);
     let rules = wire::ListRulesRequest { limit: 100, ..Default::default() };
     let rules = visit.governance.list_rules(rules).await?.into_inner().rules;
     let chains = visit.chains("").await?;
@@ -150,6 +153,7 @@ async fn home(visit: &mut Visit, domain: &str) -> Made {
     refused.truncate(FIRST_FEW);
     let home = pages::Home {
         found: &found,
+        emergencies: &emergencies,
         waiting: &waiting,
         refused: &refused,
         rules: rules.iter().find(|rules| rules.standing == "in_force"),

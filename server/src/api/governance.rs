@@ -1,11 +1,11 @@
-//! Governance service: people, identities, published rules, requests, grants and records, on local sockets.
+//! Governance service: people, identities, published rules, requests, grants, emergencies and records, on local sockets.
 //!
 //! Never believes a caller who it is: the kernel names the local user, and the user is a person or is not.
 
-use avouch_domain::{PersonId, SpiffeId, Timestamp};
+use avouch_domain::{PersonId, SpiffeId};
 use avouch_proto::convert::{
-    ConvertError, code, environment, identity_kind, identity_to_wire, name_of_person, optional_code,
-    optional_code_digest, optional_person, optional_runs_max, person_id, person_to_wire, standing_name,
+    ConvertError, environment, identity_kind, identity_to_wire, name_of_person, optional_person, person_id,
+    person_to_wire, standing_name,
 };
 use avouch_proto::governance_v1 as wire;
 use avouch_proto::governance_v1::governance_server::Governance;
@@ -14,13 +14,9 @@ use tonic::{Request, Response, Status};
 use crate::api::call::{Call, open};
 use crate::api::caller::{LocalPeer, NOBODY, Peer};
 use crate::api::pages::Pages;
-use crate::api::status::{
-    bad, bad_token, identity_failed, identity_written, name_failed, people_failed, write_failed,
-};
+use crate::api::status::{bad, bad_token, identity_written, name_failed, people_failed, write_failed};
 use crate::limits::GOVERNANCE_PAGE_MAX;
-use crate::service::{
-    IdentityFilter, IdentityPatch, ListError, NewIdentity, PageRequest, Services, Step, step,
-};
+use crate::service::{IdentityFilter, ListError, PageRequest, Services, Step, step};
 
 /// The service on the admin socket and on that for people.
 #[derive(Clone)]
@@ -93,52 +89,6 @@ impl GovernanceApi {
         };
         let done = line.conclude(done.await)?;
         Ok(Response::new(identity_to_wire(&done)))
-    }
-
-    async fn register(
-        &self,
-        call: &Call,
-        request: &wire::RegisterIdentityRequest,
-    ) -> Result<wire::Identity, Status> {
-        let actor = self.person(call)?;
-        let environment = environment(&request.environment).map_err(unreadable)?;
-        let owner = optional_person(&request.owner).map_err(unreadable)?;
-        let new = NewIdentity {
-            name: self.services.new_name(&request.name, environment).map_err(|e| name_failed(&e))?,
-            kind: identity_kind(&request.kind).map_err(unreadable)?,
-            environment,
-            purpose: code(&request.purpose).map_err(unreadable)?,
-            preset: optional_code(&request.preset).map_err(unreadable)?,
-            owner: owner.unwrap_or_else(|| actor.clone()),
-            successor: optional_person(&request.successor).map_err(unreadable)?,
-            end: Timestamp::from_secs(request.ends_at),
-        };
-        let made = self.services.register_identity(call.now(), &actor, new).await;
-        let made = made.map_err(|e| write_failed("failed to register the identity", &e))?;
-        made.map(|identity| identity_to_wire(&identity)).map_err(|e| identity_failed(&e))
-    }
-
-    async fn change(
-        &self,
-        call: &Call,
-        request: &wire::ChangeIdentityRequest,
-    ) -> Result<wire::Identity, Status> {
-        let (actor, name) = self.person_and_name(call, &request.name)?;
-        let patch = IdentityPatch {
-            owner: optional_person(&request.owner).map_err(unreadable)?,
-            successor: optional_person(&request.successor).map_err(unreadable)?,
-            end: (request.ends_at != 0).then(|| Timestamp::from_secs(request.ends_at)),
-            code: request.code.as_deref().map(optional_code_digest).transpose().map_err(unreadable)?,
-            runs_max: request.runs_max.map(optional_runs_max).transpose().map_err(unreadable)?,
-        };
-        if patch == IdentityPatch::default() {
-            return Err(bad(
-                "nothing to change, expected an owner, a successor, an end, code or a number of runs",
-            ));
-        }
-        let changed = self.services.change_identity(call.now(), &actor, name, patch).await;
-        let changed = changed.map_err(|e| write_failed("failed to change the identity", &e))?;
-        changed.map(|identity| identity_to_wire(&identity)).map_err(|e| identity_failed(&e))
     }
 }
 
@@ -545,6 +495,47 @@ impl Governance for GovernanceApi {
     ) -> Result<Response<wire::ListAcceptedResponse>, Status> {
         let (call, request) = open(request)?;
         call.audit().conclude(self.accepted(&call, request)).map(Response::new)
+    }
+
+    async fn ask_emergency(
+        &self,
+        request: Request<wire::AskEmergencyRequest>,
+    ) -> Result<Response<wire::Emergency>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        line.text("resource", &request.resource);
+        line.conclude(self.widen(&call, request).await).map(Response::new)
+    }
+
+    async fn agree_emergency(
+        &self,
+        request: Request<wire::AgreeEmergencyRequest>,
+    ) -> Result<Response<wire::Emergency>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("emergency", &request.id);
+        line.conclude(self.agree(&call, &request.id).await).map(Response::new)
+    }
+
+    async fn end_emergency(
+        &self,
+        request: Request<wire::EndEmergencyRequest>,
+    ) -> Result<Response<wire::Emergency>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("emergency", &request.id);
+        line.conclude(self.narrow(&call, &request.id).await).map(Response::new)
+    }
+
+    async fn list_emergencies(
+        &self,
+        request: Request<wire::ListEmergenciesRequest>,
+    ) -> Result<Response<wire::ListEmergenciesResponse>, Status> {
+        let (call, request) = open(request)?;
+        let mut line = call.audit();
+        line.text("identity", &request.name);
+        line.conclude(self.emergencies(&call, &request)).map(Response::new)
     }
 
     async fn list_records(

@@ -32,7 +32,7 @@ use crate::service::Services;
 use crate::sign_in;
 
 /// Methods for which a sign-in is never too old: they read, or they make less possible. What answers a request looks itself.
-const ANYTIME: [&str; 21] = [
+const ANYTIME: [&str; 23] = [
     "ListPeople",
     "GetIdentity",
     "ListIdentities",
@@ -43,6 +43,7 @@ const ANYTIME: [&str; 21] = [
     "GetRequest",
     "ListGrants",
     "ListAccepted",
+    "ListEmergencies",
     "ListRecords",
     "ListChains",
     "Overview",
@@ -52,6 +53,7 @@ const ANYTIME: [&str; 21] = [
     "EndGrant",
     "EndCase",
     "UnacceptFinding",
+    "EndEmergency",
     "WithdrawRules",
     "AnswerRequest",
 ];
@@ -241,6 +243,8 @@ mod tests {
                 "ApproveRules",
                 "GiveGrant",
                 "AcceptFinding",
+                "AskEmergency",
+                "AgreeEmergency",
                 "OpenPages",
             ]
         );

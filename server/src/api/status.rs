@@ -9,10 +9,10 @@ use tonic::{Code, Status};
 
 use crate::api::rate::RateError;
 use crate::service::{
-    AcceptError, ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError,
-    EndError, EntryWriteError, GiveError, GivingError, IdentityError, JoinTokenError, JwtError, LeaveError,
-    MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError, RevokeError, RulesError,
-    ShipError, ShowError, TaintError, WriteError, X509ItemError,
+    AcceptError, ActionError, ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError,
+    EmergencyError, EndError, EntryWriteError, GiveError, GivingError, IdentityError, JoinTokenError,
+    JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError,
+    RevokeError, RulesError, ShipError, ShowError, TaintError, WideningError, WriteError, X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -314,16 +314,48 @@ pub fn answer_failed(error: &AnswerError) -> Status {
 pub fn giving_failed(error: &GivingError) -> Status {
     use GiveError as E;
     let code = match error {
-        GivingError::NoRules | GivingError::Give(E::NotInForce(_)) => Code::FailedPrecondition,
-        GivingError::Resource(_) => Code::NotFound,
-        GivingError::Action { .. } | GivingError::Give(E::Uses { .. } | E::Lasts { .. } | E::Names) => {
-            Code::InvalidArgument
-        }
+        GivingError::Action(error) => action_code(error),
+        GivingError::Give(E::NotInForce(_)) => Code::FailedPrecondition,
+        GivingError::Give(E::Uses { .. } | E::Lasts { .. } | E::Names) => Code::InvalidArgument,
         GivingError::Give(E::Consent(_)) => Code::PermissionDenied,
         GivingError::Give(E::TooMany(_) | E::TooManyInAll) => Code::ResourceExhausted,
         GivingError::Give(E::IdTaken(_)) => Code::Aborted,
     };
     Status::new(code, error.to_string())
+}
+
+/// The rules in force do not know what is meant.
+fn action_code(error: &ActionError) -> Code {
+    match error {
+        ActionError::NoRules => Code::FailedPrecondition,
+        ActionError::Resource(_) => Code::NotFound,
+        ActionError::Action { .. } => Code::InvalidArgument,
+    }
+}
+
+/// Nothing came of an emergency.
+#[must_use]
+pub fn emergency_failed(error: &EmergencyError) -> Status {
+    use EmergencyError as E;
+    let code = match error {
+        E::NotInForce(_) | E::NotWaiting { .. } | E::Ended(_) => Code::FailedPrecondition,
+        E::Consent(_) | E::SamePerson { .. } => Code::PermissionDenied,
+        E::Lasts { .. } | E::Names => Code::InvalidArgument,
+        E::TooMany(_) | E::TooManyInAll => Code::ResourceExhausted,
+        E::IdTaken(_) => Code::Aborted,
+        E::Unknown(_) => Code::NotFound,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// An emergency was not asked for.
+#[must_use]
+pub fn widening_failed(error: &WideningError) -> Status {
+    match error {
+        WideningError::Action(inner) => Status::new(action_code(inner), error.to_string()),
+        WideningError::Why(_) => bad(&error.to_string()),
+        WideningError::Emergency(inner) => emergency_failed(inner),
+    }
 }
 
 /// A grant was not ended.

@@ -4,7 +4,6 @@
 
 use avouch_credential::jwt::task::is_instance;
 use avouch_domain::{Code, Presented, SpiffeId};
-use avouch_proto::convert::identity_facts_to_wire;
 use avouch_proto::task_v1::tasks_server::Tasks;
 use avouch_proto::task_v1::{ShowTokenRequest, ShowTokenResponse, SignTokenRequest, SignTokenResponse};
 use avouch_rules::limits::RESOURCE_ID_MAX;
@@ -12,6 +11,7 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use crate::api::call::{Call, open};
+use crate::api::emergencies::told;
 use crate::api::status::{bad, jwt_failed, show_failed};
 use crate::metrics::Signed;
 use crate::service::{Services, TokenAsk};
@@ -68,7 +68,7 @@ impl TasksApi {
         let shown = self.services.presented_identity(wall, call.caller_id()?, &resource, &presented);
         let shown = shown.map_err(|e| show_failed(&e))?;
         Ok(ShowTokenResponse {
-            identity: shown.identity.map(|(identity, active)| identity_facts_to_wire(&identity, active)),
+            identity: shown.identity.map(|(identity, active)| told(&self.services, wall, &identity, active)),
             rules_number: self.services.find_rules(0).map_or(0, |rules| rules.number),
         })
     }

@@ -11,8 +11,8 @@ use avouch_domain::limits::AWAY_MAX;
 use avouch_domain::{Bundle, Entry, EntryId, Revision, SpiffeId, Timestamp, TrustDomain};
 use avouch_engine::history;
 use avouch_proto::convert::{
-    DeniedReason, bundle_to_wire, code_digest, entry_to_wire, identity_facts_to_wire, permission_denied,
-    position_from_wire, position_to_wire, sync_entry_mask,
+    DeniedReason, bundle_to_wire, code_digest, entry_to_wire, permission_denied, position_from_wire,
+    position_to_wire, sync_entry_mask,
 };
 use avouch_proto::types;
 use avouch_proto::watch_v1::follow_request::Step;
@@ -33,6 +33,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::api::call::{Call, open};
+use crate::api::emergencies::told;
 use crate::api::status::write_failed;
 use crate::limits::{
     IDENTITIES_PER_FETCH, WATCH_FRAME_BYTES, WATCH_HEARTBEAT, WATCH_HELLO_TIME, WATCH_QUEUE,
@@ -124,12 +125,13 @@ impl Watch for WatchApi {
         let agent = call.caller_id()?;
         // What is told here is decided by for a while, as after a renewal.
         self.services.renews(agent);
-        let served = self.services.served_identities(call.now().wall, agent, &wanted);
+        let wall = call.now().wall;
+        let served = self.services.served_identities(wall, agent, &wanted);
         call.audit().item(Code::Ok, "");
         Ok(Response::new(FetchIdentitiesResponse {
             identities: served
                 .iter()
-                .map(|(identity, active)| identity_facts_to_wire(identity, *active))
+                .map(|(identity, active)| told(&self.services, wall, identity, *active))
                 .collect(),
             rules_number: self.services.find_rules(0).map_or(0, |rules| rules.number),
         }))

@@ -24,15 +24,22 @@ pub struct Giving {
     pub case: Option<Case>,
 }
 
-/// Why nothing was given.
+/// Why the rules do not know what is meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GivingError {
+pub enum ActionError {
     #[error("no rules are in force, so there is nothing to give: `avouch rules publish`")]
     NoRules,
     #[error("the rules in force have no resource \"{0}\": `avouch rules show` has them")]
     Resource(String),
     #[error("\"{resource}\" has no action \"{action}\", expected one of: {known}")]
     Action { resource: String, action: String, known: String },
+}
+
+/// Why nothing was given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GivingError {
+    #[error(transparent)]
+    Action(#[from] ActionError),
     #[error(transparent)]
     Give(#[from] GiveError),
 }
@@ -48,9 +55,9 @@ impl Services {
         actor: &PersonId,
         giving: Giving,
     ) -> Result<Result<Grant, GivingError>, WriteError> {
-        let action = match self.action_of(&giving) {
+        let action = match self.action_of(&giving.resource, &giving.action) {
             Ok(action) => action,
-            Err(e) => return Ok(Err(e)),
+            Err(e) => return Ok(Err(e.into())),
         };
         let new = NewGrant {
             id: GrantId::new(&fresh_id(GrantId::PREFIX)).map_err(|_| WriteError::Stopped)?,
@@ -66,17 +73,17 @@ impl Services {
         Ok(self.0.writer.write(give).await?.map_err(GivingError::from))
     }
 
-    /// The action that is meant, if the rules in force have it for the resource.
-    fn action_of(&self, giving: &Giving) -> Result<String, GivingError> {
+    /// The action that is meant, if the rules in force have it for the resource. Empty: the only one.
+    pub(super) fn action_of(&self, resource: &str, action: &str) -> Result<String, ActionError> {
         let shown = self.shown_rules();
-        let rules = shown.as_ref().and_then(|shown| shown.rules.as_ref()).ok_or(GivingError::NoRules)?;
+        let rules = shown.as_ref().and_then(|shown| shown.rules.as_ref()).ok_or(ActionError::NoRules)?;
         let short = |text: &str| text.chars().take(128).collect();
-        let actions = rules.actions.get(&giving.resource);
-        let actions = actions.ok_or_else(|| GivingError::Resource(short(&giving.resource)))?;
-        let only = actions.first().filter(|_| actions.len() == 1 && giving.action.is_empty());
-        only.or_else(|| actions.get(&giving.action)).cloned().ok_or_else(|| GivingError::Action {
-            resource: giving.resource.clone(),
-            action: short(&giving.action),
+        let actions = rules.actions.get(resource);
+        let actions = actions.ok_or_else(|| ActionError::Resource(short(resource)))?;
+        let only = actions.first().filter(|_| actions.len() == 1 && action.is_empty());
+        only.or_else(|| actions.get(action)).cloned().ok_or_else(|| ActionError::Action {
+            resource: resource.to_owned(),
+            action: short(action),
             known: actions.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
         })
     }

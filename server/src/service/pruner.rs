@@ -8,7 +8,7 @@ use std::time::Duration;
 use avouch_domain::limits::REQUEST_KEPT;
 use avouch_domain::{Plan, Timestamp};
 use avouch_engine::Registry;
-use avouch_engine::plan::{entries, grants, nodes, requests, tokens};
+use avouch_engine::plan::{emergencies, entries, grants, nodes, requests, tokens};
 use tokio_util::sync::CancellationToken;
 
 use super::{Services, WriteError};
@@ -60,7 +60,8 @@ fn next_due(registry: &Registry) -> Option<Timestamp> {
     let token = registry.next_token_end().map(|end| end + TOKEN_KEPT);
     let request = registry.next_request_end().map(|end| end + REQUEST_KEPT);
     let grant = registry.next_grant_end().map(|end| end + REQUEST_KEPT);
-    let due = [registry.next_entry_end(), registry.next_pause(), token, request, grant];
+    let emergency = registry.next_emergency_end().map(|end| end + REQUEST_KEPT);
+    let due = [registry.next_entry_end(), registry.next_pause(), token, request, grant, emergency];
     due.into_iter().flatten().min()
 }
 
@@ -103,6 +104,11 @@ impl Parts {
             grants::forget(registry, now, now - REQUEST_KEPT, "server")
         };
         self.counted(Pruned::Grants, grants).await?;
+        let emergencies = move |registry: &Registry| {
+            let now = clock().wall;
+            emergencies::forget(registry, now, now - REQUEST_KEPT, "server")
+        };
+        self.counted(Pruned::Emergencies, emergencies).await?;
         Ok(())
     }
 

@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0005_sign_ins.sql"),
     include_str!("../migrations/0006_uses.sql"),
     include_str!("../migrations/0007_code.sql"),
+    include_str!("../migrations/0008_emergencies.sql"),
     include_str!("../migrations/0009_accepted.sql"),
 ];
 /// The step before which nobody asked what is used.

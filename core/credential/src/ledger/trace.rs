@@ -199,6 +199,9 @@ pub struct People {
     /// What was used, if it took one.
     grant: Option<String>,
     given: Option<Seen>,
+    /// What stood for a missing rule, if it took one.
+    emergency: Option<String>,
+    agreed: Option<Seen>,
     identity: Option<Seen>,
     adopted: Option<Seen>,
     rules: Option<Seen>,
@@ -215,6 +218,7 @@ impl People {
         let went_on = matches!(of_decision("outcome"), Some("allow" | "constrain"));
         Self {
             grant: of_decision("grant").filter(|_| went_on).map(str::to_owned),
+            emergency: of_decision("emergency").filter(|_| went_on).map(str::to_owned),
             request: request.map(str::to_owned),
             name: start.subject,
             until: instance.decision.as_ref().map_or(start.at, |decision| decision.at.clone()),
@@ -240,6 +244,9 @@ impl People {
             }
             "grant_given" if Some(&record.subject) == self.grant.as_ref() => {
                 self.given = Some(Seen::of_server(record));
+            }
+            "emergency_agreed" if Some(&record.subject) == self.emergency.as_ref() => {
+                self.agreed = Some(Seen::of_server(record));
             }
             event if event.starts_with("identity_") && record.subject == self.name => {
                 let seen = Seen::of_server(record);
@@ -302,6 +309,7 @@ pub fn hops(instance: &Instance, people: &People, named: impl Fn(&str) -> String
             Some(format!("{grant}, given by {} (as {role})", named(&seen.actor)))
         }));
     }
+    hops.extend(emergency(people, &named));
     let (start, identity) = (instance.start.as_ref(), people.identity.as_ref());
     hops.push(hop("task", instance.task.as_ref(), |seen| Some(seen.subject.clone())));
     hops.push(hop("instance", start, |seen| {
@@ -323,6 +331,15 @@ pub fn hops(instance: &Instance, people: &People, named: impl Fn(&str) -> String
         }
     });
     hops
+}
+
+/// Who opened the emergency that the decision took, if it took one.
+fn emergency(people: &People, named: impl Fn(&str) -> String) -> Option<Hop> {
+    let id = people.emergency.as_ref()?;
+    Some(hop("emergency", people.agreed.as_ref(), |seen| {
+        let asked = named(seen.get("asked_by")?);
+        Some(format!("{id}, asked by {asked}, agreed by {}", named(&seen.actor)))
+    }))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Never lets who owns an identity stand for the second person, as long as there is one.
 
-use avouch_domain::{Environment, Grant, Identity, Kind, Person, PersonId, Timestamp, Whose};
+use avouch_domain::{Emergency, Environment, Grant, Identity, Kind, Person, PersonId, Timestamp, Whose};
 
 use crate::registry::Registry;
 
@@ -84,5 +84,41 @@ pub(crate) fn grant_counts(registry: &Registry, grant: &Grant, wall: Timestamp) 
     identity.is_some_and(|identity| {
         (identity.stop_number, &identity.owner) == (grant.stop_number, &grant.owner)
             && giver(registry, identity, &grant.given.by).is_ok()
+    })
+}
+
+/// Whether somebody may ask for an emergency: anybody, but not who stands behind a helper.
+pub(super) fn asker(registry: &Registry, identity: &Identity, id: &PersonId) -> Result<(), ConsentError> {
+    let person = active(registry, id)?;
+    match identity.kind == Kind::Helper && person.id == identity.owner {
+        true => Err(ConsentError::OnBehalf(person.id.clone())),
+        false => Ok(()),
+    }
+}
+
+/// As whom the second person agrees to what the first one asked. Nobody is both, wherever it is.
+pub(super) fn second(
+    registry: &Registry,
+    identity: &Identity,
+    first: &PersonId,
+    id: &PersonId,
+) -> Result<Role, ConsentError> {
+    asker(registry, identity, first)?;
+    match giver(registry, identity, id)? {
+        Role::Person if id != first => Ok(Role::Person),
+        _ => Err(ConsentError::SecondPerson(id.clone())),
+    }
+}
+
+/// True if the emergency is for the identity as it is now, and whoever asked and agreed could do so now.
+pub(crate) fn emergency_counts(registry: &Registry, emergency: &Emergency, wall: Timestamp) -> bool {
+    let identity = registry.identity(&emergency.identity).filter(|identity| identity.is_in_force(wall));
+    let stands = |identity: &Identity| match &emergency.agreed {
+        None => asker(registry, identity, &emergency.asked.by).is_ok(),
+        Some(agreed) => second(registry, identity, &emergency.asked.by, &agreed.by).is_ok(),
+    };
+    identity.is_some_and(|identity| {
+        (identity.stop_number, &identity.owner) == (emergency.stop_number, &emergency.owner)
+            && stands(identity)
     })
 }

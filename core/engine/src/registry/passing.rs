@@ -1,6 +1,6 @@
 //! Rows of one identity each, of which nothing comes any more from some moment on: by ID, by identity and by that moment.
 
-use avouch_domain::{Grant, GrantId, Request, RequestId, SpiffeId, Timestamp};
+use avouch_domain::{Emergency, EmergencyId, Grant, GrantId, Request, RequestId, SpiffeId, Timestamp};
 use imbl::{OrdMap, OrdSet};
 
 use super::index::Index;
@@ -35,6 +35,22 @@ impl Passing for Grant {
     type Id = GrantId;
 
     fn id(&self) -> &GrantId {
+        &self.id
+    }
+
+    fn identity(&self) -> &SpiffeId {
+        &self.identity
+    }
+
+    fn over_at(&self) -> Timestamp {
+        self.over_at()
+    }
+}
+
+impl Passing for Emergency {
+    type Id = EmergencyId;
+
+    fn id(&self) -> &EmergencyId {
         &self.id
     }
 

@@ -62,6 +62,7 @@ pub(super) struct World {
     pub(super) past: Vec<wire::Request>,
     pub(super) records: Vec<Happened>,
     pub(super) grants: Vec<wire::Grant>,
+    pub(super) emergencies: Vec<wire::Emergency>,
     pub(super) found: Vec<wire::Found>,
     pub(super) chains: Vec<wire::NodeChain>,
     pub(super) stop: wire::StopResponse,
@@ -86,6 +87,7 @@ impl World {
             past: Vec::new(),
             records: Vec::new(),
             grants: Vec::new(),
+            emergencies: Vec::new(),
             found: Vec::new(),
             chains: Vec::new(),
             stop: wire::StopResponse::default(),
@@ -113,6 +115,7 @@ impl World {
             vec![Card { request: waiting(), identity: Some(coder()), task: "fix-4711".into(), shown }; 5];
         world.records = vec![decision(); usize::try_from(RECORDS).unwrap()];
         world.grants = vec![grant(); 5];
+        world.emergencies = vec![emergency(); 10];
         world.stop = wire::StopResponse {
             identity: Some(coder()),
             nodes: (0..100)
@@ -196,6 +199,17 @@ impl World {
             ..grant()
         };
         world.grants = vec![given];
+        let open = wire::Emergency {
+            id: all(),
+            spiffe_id: all(),
+            action: all(),
+            resource: all(),
+            why: all(),
+            asked_by: all(),
+            agreed_by: all(),
+            ..emergency()
+        };
+        world.emergencies = vec![open.clone(), wire::Emergency { agreed_by: String::new(), ..open }];
         world.found = vec![wire::Found { suggested_owner: all(), reason: all(), ..found(text) }];
         world.chains = vec![wire::NodeChain { number: 1, source: all(), chain: all(), ..Default::default() }];
         world.stop = wire::StopResponse {
@@ -227,7 +241,8 @@ impl World {
     pub(super) fn home(&self) -> String {
         let waiting: Vec<_> = self.cards.iter().map(|card| card.request.clone()).collect();
         let refused = &self.records[..self.records.len().min(10)];
-        let page = Home { found: &self.found, waiting: &waiting, refused, rules: Some(&self.rules) };
+        let (found, emergencies, rules) = (&self.found, &self.emergencies, Some(&self.rules));
+        let page = Home { found, emergencies, waiting: &waiting, refused, rules };
         home(&self.frame(), &page).unwrap()
     }
 
@@ -347,6 +362,23 @@ pub(super) fn decision() -> Happened {
         actor: "ins_c5e9fdc5679449d3b9449b103ff94892".into(),
         subject: "files/write_file".into(),
         detail: detail.map(|(name, value)| (name.into(), value.into())).into(),
+    }
+}
+
+pub(super) fn emergency() -> wire::Emergency {
+    wire::Emergency {
+        id: "em_3f9a0c51d2e7".into(),
+        spiffe_id: CODER.into(),
+        action: "repo.merge".into(),
+        resource: "git/pay".into(),
+        why: "the site is down".into(),
+        asked_by: "per_a".into(),
+        asked_at: NOW - 60,
+        agreed_by: "per_b".into(),
+        seconds: 900,
+        ends_at: NOW + 840,
+        standing: "open".into(),
+        ..Default::default()
     }
 }
 

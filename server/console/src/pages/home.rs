@@ -1,4 +1,5 @@
-//! The first page: how it stands, what lacks something, what waits, what was refused, and what is not protected now.
+//! The first page: how it stands, which emergencies there are, what lacks something, what waits, what was refused, and what is
+//! not protected now.
 //!
 //! Never says that all is well where this server can't know it.
 
@@ -18,6 +19,7 @@ struct HomePage<'a> {
     clauses: Vec<Clause>,
     /// There are neither identities nor names without one.
     empty: bool,
+    emergencies: Vec<Emergency<'a>>,
     lacks: Vec<Lack>,
     more_found: u32,
     waiting: Vec<Waiting<'a>>,
@@ -40,6 +42,17 @@ struct Lack {
     note: String,
     href: &'static str,
     what: &'static str,
+    next: String,
+}
+
+struct Emergency<'a> {
+    identity: Named<'a>,
+    what: String,
+    until: Moment,
+    asked_by: String,
+    /// Empty: it waits for a second person.
+    agreed_by: String,
+    why: String,
     next: String,
 }
 
@@ -73,6 +86,7 @@ pub fn home(frame: &Frame<'_>, home: &Home<'_>) -> Result<String, askama::Error>
         clauses: sentence(overview),
         empty: [overview.proposed, overview.active, overview.paused, overview.stopped, overview.found]
             == [0; 5],
+        emergencies: home.emergencies.iter().map(|one| emergency(frame, one)).collect(),
         lacks: lacks(frame, home.found),
         more_found: overview.found.saturating_sub(u32::try_from(home.found.len()).unwrap_or(u32::MAX)),
         more_waiting: overview.waiting as usize > waiting.len(),
@@ -166,6 +180,20 @@ fn lacks(frame: &Frame<'_>, found: &[wire::Found]) -> Vec<Lack> {
         Lack { name, note: String::new(), href, what, next: next.to_owned() }
     });
     nameless.chain(numbers).collect()
+}
+
+fn emergency<'a>(frame: &Frame<'_>, emergency: &'a wire::Emergency) -> Emergency<'a> {
+    let waits = emergency.agreed_by.is_empty();
+    let verb = if waits { "agree" } else { "end" };
+    Emergency {
+        identity: named(frame, &emergency.spiffe_id),
+        what: plain(&format!("{} {}", emergency.action, emergency.resource)),
+        until: moment(emergency.ends_at, frame.now),
+        asked_by: who(frame, &emergency.asked_by),
+        agreed_by: if waits { String::new() } else { who(frame, &emergency.agreed_by) },
+        why: plain(&emergency.why),
+        next: format!("avouch emergency {verb} {}", argument(&emergency.id)),
+    }
 }
 
 fn waits<'a>(frame: &Frame<'_>, request: &'a wire::Request) -> Waiting<'a> {

@@ -361,8 +361,24 @@ fn home_says_what_is_not_protected() {
     assert!(world.home().contains("Only one person is a security person"));
     world.overview.people = 1;
     assert!(world.home().contains("Only one person is active"));
-    let bare = home(&world.frame(), &Home { found: &[], waiting: &[], refused: &[], rules: None }).unwrap();
+    let bare =
+        home(&world.frame(), &Home { found: &[], emergencies: &[], waiting: &[], refused: &[], rules: None })
+            .unwrap();
     assert!(bare.contains("No rules are in force"));
+}
+
+#[test]
+fn home_names_each_emergency_with_both_people_and_the_command_that_ends_or_opens_it() {
+    let mut world = World::full();
+    let open = visible(&world.home());
+    assert!(open.contains("asked by Alice, agreed by Bob: the site is down"), "{open}");
+    assert!(open.contains("avouch emergency end em_3f9a0c51d2e7"), "{open}");
+    world.emergencies = vec![wire::Emergency { agreed_by: String::new(), ..emergency() }];
+    let waits = visible(&world.home());
+    assert!(waits.contains("A second person is waited for until") && !waits.contains("agreed by"), "{waits}");
+    assert!(waits.contains("avouch emergency agree em_3f9a0c51d2e7"), "{waits}");
+    world.emergencies.clear();
+    assert!(!world.home().contains("Emergencies"));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod accepted;
 mod authority;
 mod bundle;
+mod emergency;
 mod entry;
 mod grant;
 mod identity;
@@ -18,8 +19,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use avouch_domain::{
-    Entry, EntryId, Finding, GrantId, PersonId, RequestId, Row, RowKey, Said, SpiffeId, Timestamp,
-    TrustDomain,
+    EmergencyId, Entry, EntryId, Finding, GrantId, PersonId, RequestId, Row, RowKey, Said, SpiffeId,
+    Timestamp, TrustDomain,
 };
 use aws_lc_rs::digest;
 use rusqlite::types::{FromSql, Value};
@@ -58,7 +59,7 @@ struct Statements {
     read: fn(&mut Fields<'_>) -> Result<Row, Bad>,
 }
 
-const ALL: [&Statements; 11] = [
+const ALL: [&Statements; 12] = [
     &entry::STATEMENTS,
     &node::STATEMENTS,
     &bundle::STATEMENTS,
@@ -70,6 +71,7 @@ const ALL: [&Statements; 11] = [
     &request::STATEMENTS,
     &grant::STATEMENTS,
     &accepted::STATEMENTS,
+    &emergency::STATEMENTS,
 ];
 
 fn statements(key: &RowKey) -> &'static Statements {
@@ -85,6 +87,7 @@ fn statements(key: &RowKey) -> &'static Statements {
         RowKey::Request(_) => &request::STATEMENTS,
         RowKey::Grant(_) => &grant::STATEMENTS,
         RowKey::Accepted(..) => &accepted::STATEMENTS,
+        RowKey::Emergency(_) => &emergency::STATEMENTS,
     }
 }
 
@@ -102,6 +105,7 @@ pub(crate) fn put(conn: &Connection, row: &Row) -> Result<[u8; 32], StoreError> 
         Row::Request(r) => (&request::STATEMENTS, request::values(r)),
         Row::Grant(g) => (&grant::STATEMENTS, grant::values(g)),
         Row::Accepted(a) => (&accepted::STATEMENTS, accepted::values(a)),
+        Row::Emergency(e) => (&emergency::STATEMENTS, emergency::values(e)),
     };
     let content = content_digest(&values);
     conn.prepare_cached(statements.put)?.execute(params_from_iter(values))?;
@@ -166,6 +170,7 @@ fn key_values(key: &RowKey) -> Vec<Value> {
         RowKey::Request(id) => vec![text(id.as_str())],
         RowKey::Grant(id) => vec![text(id.as_str())],
         RowKey::Accepted(name, what) => vec![text(name.as_str()), text(what.name())],
+        RowKey::Emergency(id) => vec![text(id.as_str())],
     }
 }
 
@@ -182,7 +187,8 @@ pub(crate) fn key_to_log(key: &RowKey) -> (i64, String) {
         RowKey::Rules(number) => (8, number.to_string()),
         RowKey::Request(id) => (9, id.to_string()),
         RowKey::Grant(id) => (10, id.to_string()),
-        RowKey::Accepted(name, what) => (11, format!("{what} {name}")),
+        RowKey::Accepted(name, what) => (12, format!("{what} {name}")),
+        RowKey::Emergency(id) => (11, id.to_string()),
     }
 }
 
@@ -203,11 +209,12 @@ pub(crate) fn key_from_log(kind: i64, key: &str) -> Result<RowKey, Bad> {
         8 => key.parse().map(RowKey::Rules).map_err(bad),
         9 => RequestId::new(key).map(RowKey::Request).map_err(bad),
         10 => GrantId::new(key).map(RowKey::Grant).map_err(bad),
-        11 => {
+        12 => {
             let (what, name) = key.split_once(' ').ok_or_else(|| bad("a finding without a name"))?;
             let what = what.parse::<Finding>().map_err(bad)?;
             SpiffeId::parse(name).map(|name| RowKey::Accepted(name, what)).map_err(bad)
         }
+        11 => EmergencyId::new(key).map(RowKey::Emergency).map_err(bad),
         _ => Err(bad(format!("key kind {kind} is unknown"))),
     }
 }
@@ -339,12 +346,13 @@ mod tests {
             RowKey::Request(RequestId::new("req_1").unwrap()),
             RowKey::Grant(GrantId::new("gr_1").unwrap()),
             RowKey::Accepted(SpiffeId::parse("spiffe://td/billing/web").unwrap(), Finding::Owner),
+            RowKey::Emergency(EmergencyId::new("em_1").unwrap()),
         ];
         for key in keys {
             let (kind, text) = key_to_log(&key);
             assert_eq!(key_from_log(kind, &text).unwrap(), key);
         }
-        assert!(key_from_log(12, "x").is_err());
+        assert!(key_from_log(13, "x").is_err());
     }
 
     #[test]

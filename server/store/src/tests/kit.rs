@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::num::NonZeroU16;
 
 use avouch_domain::fixtures::{
-    accepted, domain, entry, grant, id, identity, node, person, person_id, request, rules,
+    accepted, domain, emergency, entry, grant, id, identity, node, person, person_id, request, rules,
 };
 use avouch_domain::{
-    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Case, Cause, Change, Code, CodeDigest, Entry,
-    Finding, Grant, Holder, Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person, PersonState,
+    AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Case, Cause, Change, Code, CodeDigest, Emergency,
+    Entry, Finding, Grant, Holder, Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person,
+    PersonState,
     Plan, PublishedRules, Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot,
     SlotState, Standing, StopTried, Timestamp, Whose, X509Authority,
 };
@@ -169,6 +170,14 @@ pub fn one_of_each() -> Vec<Row> {
         }),
         Row::Accepted(accepted("/billing/web", Finding::Owner)),
         Row::Accepted(accepted("/test/full", Finding::Stop)),
+        Row::Emergency(emergency("em_a", "/test/plain")),
+        Row::Emergency(Emergency {
+            stop_number: 3,
+            agreed: Some(Said { by: person_id("per_a"), at: Timestamp(60_000) }),
+            ends_at: Timestamp(960_000),
+            ended: Some(Said { by: person_id("per_owner"), at: Timestamp(70_000) }),
+            ..emergency("em_b", "/test/full")
+        }),
     ]
 }
 

@@ -335,6 +335,46 @@ async fn the_table_itself_keeps_grants_from_being_widened(at: Opened) {
     assert!(at.store.commit(now, vec![put([Row::Grant(used.used([2; 16], NOW))])]).await.is_ok());
 }
 
+async fn the_table_itself_keeps_emergencies_from_being_widened_and_from_one_person(at: Opened) {
+    use avouch_domain::fixtures::{emergency, id, person_id};
+    use avouch_domain::{Emergency, Said, Timestamp};
+    use std::time::Duration;
+    let said = |by, at| Some(Said { by: person_id(by), at: Timestamp(at) });
+    let waits = emergency("em_1", "/test/plain");
+    let agreed = |by| Emergency {
+        agreed: said(by, 60_000),
+        ends_at: Timestamp(960_000),
+        ..emergency("em_1", "/test/plain")
+    };
+    let open = Emergency { id: avouch_domain::EmergencyId::new("em_2").unwrap(), ..agreed("per_a") };
+    let gone = Emergency {
+        id: avouch_domain::EmergencyId::new("em_3").unwrap(),
+        ended: said("per_a", 70_000),
+        ..open.clone()
+    };
+    let mut rows = one_of_each();
+    rows.extend([&waits, &open, &gone].map(|emergency| Row::Emergency(emergency.clone())));
+    let now = last(&at.store.commit(at.image.position, vec![put(rows)]).await.unwrap());
+    let wrong = [
+        ("one person twice", agreed("per_s")),
+        ("a longer wait", Emergency { ends_at: Timestamp(600_001), ..waits.clone() }),
+        ("more time than was agreed to", Emergency { ends_at: Timestamp(960_001), ..agreed("per_a") }),
+        ("another length", Emergency { lasts: Duration::from_secs(901), ..waits.clone() }),
+        ("more than half an hour", Emergency { lasts: Duration::from_secs(1801), ..waits.clone() }),
+        ("another resource", Emergency { resource: "vault/other".into(), ..open.clone() }),
+        ("another identity", Emergency { identity: id("/test/full"), ..open.clone() }),
+        ("a life after a stop", Emergency { stop_number: 1, ..open.clone() }),
+        ("another second person", Emergency { agreed: said("per_owner", 60_000), ..open.clone() }),
+        ("a later yes", Emergency { agreed: said("per_a", 61_000), ..open.clone() }),
+        ("what was ended", Emergency { ended: None, ..gone }),
+    ];
+    for (what, wrong) in wrong {
+        let refused = at.store.commit(now, vec![put([Row::Emergency(wrong)])]).await;
+        assert!(matches!(refused, Err(CommitError::Store(_))), "{what}: {refused:?}");
+    }
+    assert!(at.store.commit(now, vec![put([Row::Emergency(agreed("per_a"))])]).await.is_ok());
+}
+
 async fn a_backup_holds_everything_and_overwrites_nothing(at: Opened) {
     let (_folder, to) = place();
     let end = last(&at.store.commit(at.image.position, vec![put(one_of_each())]).await.unwrap());
@@ -381,6 +421,7 @@ macro_rules! store_suite {
             the_table_itself_keeps_rules_as_they_were_published,
             the_table_itself_keeps_requests_to_one_text_and_one_use,
             the_table_itself_keeps_grants_from_being_widened,
+            the_table_itself_keeps_emergencies_from_being_widened_and_from_one_person,
             a_text_of_a_request_goes_with_the_last_request_that_names_it,
             a_folder_of_rules_is_written_with_its_row_and_read_by_its_digest,
             only_folders_of_the_newest_rules_and_of_those_in_force_are_kept,
