@@ -170,6 +170,13 @@ pub const EMERGENCY_TIME: Duration = Duration::from_millis(1_500);
 pub const EMERGENCY_AGAIN: Duration = Duration::from_millis(250);
 /// How often a call asks: a yes that is too old for a rule is asked for once more.
 pub const ASKS_PER_CALL: usize = 2;
+/// Decisions of one run, or of one gate that is a workload of its own, whose receipt is waited for; beyond them the oldest has
+/// none any more.
+pub const RECEIPTS_AWAITED_MAX: usize = 1_024;
+/// Gates that are workloads of their own whose receipts are waited for.
+pub const RECEIPT_GATES_MAX: usize = 256;
+/// Longest action in a record.
+pub const ACTION_RECORDED_MAX: usize = 64;
 /// Most refusals of one run, each of which is a record; then it ends.
 pub const REFUSALS_MAX: u32 = 10_000;
 /// Most calls of a task.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use avouch::gate::{
-    Ask, Decider, GateDefinition, GateEvent, Happened, Judge, Place, SOCKET_VARIABLE, Tool, Verdict, host,
-    mcp,
+    Ask, Decided, Decider, GateDefinition, GateEvent, Happened, Judge, Place, SOCKET_VARIABLE, Tool, Verdict,
+    host, mcp,
 };
 use avouch_rules::{Param, ParamKind};
 use tokio::net::{UnixListener, UnixStream};
@@ -29,16 +29,17 @@ struct Script {
 }
 
 impl Judge for Script {
-    async fn decide(&self, ask: Ask) -> Verdict {
+    async fn decide(&self, ask: Ask) -> Decided {
         self.decided.fetch_add(1, Ordering::SeqCst);
         let secret =
             matches!(ask.params.get("path"), Some(Param::String(path)) if path.starts_with("secret"));
-        match ask.resource.trim_start_matches("notes/") {
+        let verdict = match ask.resource.trim_start_matches("notes/") {
             "read" if !secret => Verdict::Allow,
             "count" if ask.params.get("most") == Some(&Param::Long(3)) => Verdict::Allow,
             "append" => Verdict::Ask { text: "a person has to agree".to_owned() },
             _ => Verdict::Deny { reason: "forbidden".to_owned(), text: "a rule forbids it".to_owned() },
-        }
+        };
+        verdict.into()
     }
 
     async fn note(&self, event: GateEvent) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use avouch::gate::hello::{Answer, Hello};
 use avouch::gate::{
-    Ask, Decider, GateDefinition, GateEvent, Judge, SOCKET_VARIABLE, Tool, Verdict, host, mcp,
+    Ask, Decided, Decider, GateDefinition, GateEvent, Judge, SOCKET_VARIABLE, Tool, Verdict, host, mcp,
 };
 use avouch_tests::daemon::binary;
 use avouch_tests::{World, cli, eventually};
@@ -198,8 +198,8 @@ impl Decider for Everything {
 }
 
 impl Judge for Everything {
-    async fn decide(&self, _ask: Ask) -> Verdict {
-        Verdict::Allow
+    async fn decide(&self, _ask: Ask) -> Decided {
+        Verdict::Allow.into()
     }
 
     async fn note(&self, _event: GateEvent) {}

@@ -374,6 +374,15 @@ async fn a_write_waits_for_a_second_persons_yes_and_exactly_those_bytes_go_on() 
         again.out.contains("\"reason\":\"ask\"") && scene.upstream.lines().len() == 1,
         "it is used up: {again:?}"
     );
+    eventually("the receipt of the write", async || {
+        let said = scene.run(&["audit", "match", "--json"]).await;
+        let found: Value = serde_json::from_str(&said.out).ok()?;
+        let of = |one: &&Value| one["id"] == id.as_str();
+        let one = found["matches"].as_array()?.iter().find(of)?.clone();
+        let whole = one["state"] == "matched" && one["done"][0]["hash"] == one["hash"];
+        (whole && said.code == 0).then_some(())
+    })
+    .await;
 }
 
 /// What an AI agent tries that wants the secret: its environment, its files, the file, the supervisor's memory.

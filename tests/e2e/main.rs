@@ -47,6 +47,7 @@ mod published;
 mod pushes;
 mod races;
 mod readme;
+mod receipts;
 mod restarts;
 mod rotations;
 mod runs;

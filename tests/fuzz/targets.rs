@@ -181,7 +181,7 @@ pub fn mcp_gate(bytes: &[u8]) {
                 }
                 Effect::Decide(ticket, _) => waits.push(ticket),
                 Effect::May(ticket, _) => lists.push(ticket),
-                Effect::Wait(_) | Effect::Note(_) => {}
+                Effect::Wait(_) | Effect::Note(_) | Effect::Did(_) => {}
             }
         }
     }

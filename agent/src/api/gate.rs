@@ -15,10 +15,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::run::caller_of;
+use super::run::{caller_of, did, no_receipt};
 use super::status::Refusal;
+use super::steps::to_its_end;
 use super::{Stop, gates};
-use crate::hooks::{Asked, Checked, Hooks, NoHook};
+use crate::hooks::{Asked, Checked, Hooks, NoHook, shown};
 use crate::peer::Caller;
 use crate::runs::{Answer, Membership, Runs};
 use crate::workload::WorkloadAttestor;
@@ -54,7 +55,28 @@ impl Gate for GateApi {
             return Err(Refusal::NotSynced.into());
         }
         let asked = asked(request.into_inner())?;
-        Ok(Response::new(response(self.checked(&caller, &asked).await?)))
+        let mut checked = self.checked(&caller, &asked).await?;
+        let due = checked.due.take();
+        let receipt = due.is_some();
+        if let Some(due) = due {
+            let process = caller.pin().map_err(|_| Refusal::ProcessChanged)?;
+            self.hooks.awaits(checked.answer.record, process.key().clone(), due);
+        }
+        Ok(Response::new(wire::CheckResponse { receipt, ..response(checked) }))
+    }
+
+    async fn did(&self, request: Request<wire::DidRequest>) -> Result<Response<wire::DidResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let wire::DidRequest { did: said, params } = request.into_inner();
+        let mut did = did(said.ok_or_else(|| Status::invalid_argument("expected what was done"))?)?;
+        let params: Vec<_> = params.into_iter().map(|param| (param.name, param.value)).collect();
+        did.sent = shown(&params, &did.sent);
+        let process = caller.process().map_err(|_| Refusal::ProcessChanged)?;
+        self.outside(&caller)?;
+        let hooks = self.hooks.clone();
+        let recorded = to_its_end(async move { hooks.did(process.key(), did).await }).await;
+        recorded.ok_or_else(|| Status::internal("it was not recorded"))?.map_err(|e| no_receipt(&e))?;
+        Ok(Response::new(wire::DidResponse {}))
     }
 
     async fn serve(
@@ -182,7 +204,7 @@ fn bounded(what: &str, text: &str, most: usize) -> Result<(), Status> {
     Ok(())
 }
 
-fn response(Checked { answer, identity }: Checked) -> wire::CheckResponse {
+fn response(Checked { answer, identity, .. }: Checked) -> wire::CheckResponse {
     wire::CheckResponse {
         outcome: answer.outcome.to_owned(),
         reason: answer.reason.to_owned(),
@@ -193,5 +215,6 @@ fn response(Checked { answer, identity }: Checked) -> wire::CheckResponse {
         record: answer.record,
         request: answer.request,
         spiffe_id: identity.map(|id| id.to_string()).unwrap_or_default(),
+        receipt: false,
     }
 }

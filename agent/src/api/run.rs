@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use avouch_attestors::process::Look;
-use avouch_domain::SpiffeId;
+use avouch_domain::{CallResult, SpiffeId};
 use avouch_proto::run_v1 as wire;
 use avouch_proto::run_v1::hold_request::Step as Said;
 use avouch_proto::run_v1::hold_response::Step as Say;
@@ -20,14 +20,19 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::asks::{Answers, Asks};
 use super::status::Refusal;
+use super::steps::to_its_end;
 use super::{Stop, gates};
 use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, REFUSALS_MAX, TASK_TOOLS_MAX};
 use crate::peer::Caller;
 use crate::rules::Held;
 use crate::runs::{
-    Answer, BeginError, Membership, NoRun, Question, Running, Runs, Secret, TokenError, Wanted,
+    Answer, BeginError, Did, Membership, NoReceipt, NoRun, Question, Running, Runs, Secret, TokenError,
+    Wanted,
 };
 use crate::upstream::CallError;
+
+/// Largest status that HTTP has.
+const STATUS_MAX: u32 = 999;
 
 /// See the module.
 pub struct RunApi {
@@ -117,6 +122,15 @@ impl Run for RunApi {
         Ok(Response::new(Answers::to(asks)))
     }
 
+    async fn did(&self, request: Request<wire::DidRequest>) -> Result<Response<wire::DidResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let did = did(request.into_inner())?;
+        let gates = self.runs.gates_of(&caller).map_err(|e| no_token(&e.into()))?;
+        let recorded = to_its_end(async move { gates.did(did).await }).await;
+        recorded.ok_or_else(|| Status::internal("it was not recorded"))?.map_err(|e| no_receipt(&e))?;
+        Ok(Response::new(wire::DidResponse {}))
+    }
+
     async fn task_token(
         &self,
         request: Request<wire::TaskTokenRequest>,
@@ -129,6 +143,26 @@ impl Run for RunApi {
         let signed = self.runs.task_token(&caller, &resource).await.map_err(|e| no_token(&e))?;
         let expires_at = signed.expires_at.secs();
         Ok(Response::new(wire::TaskTokenResponse { token: signed.token.to_string(), expires_at }))
+    }
+}
+
+/// What a gate says it did.
+pub(super) fn did(request: wire::DidRequest) -> Result<Did, Status> {
+    let wire::DidRequest { record, action, resource, content, result, status } = request;
+    let Some(result) = CallResult::from_name(&result) else {
+        let known = CallResult::ALL.map(CallResult::name).join(", ");
+        return Err(Status::invalid_argument(format!("result: expected one of {known}")));
+    };
+    if status > STATUS_MAX {
+        return Err(Status::invalid_argument(format!("status: {status}, expected at most {STATUS_MAX}")));
+    }
+    Ok(Did { record, action, resource, sent: content, result, status })
+}
+
+pub(super) fn no_receipt(error: &NoReceipt) -> Status {
+    match error {
+        NoReceipt::NotDue(_) => Status::permission_denied(error.to_string()),
+        NoReceipt::Record(_) => Status::unavailable(error.to_string()),
     }
 }
 
@@ -274,6 +308,7 @@ pub(super) fn question(ask: wire::Ask) -> Option<Question> {
 }
 
 pub(super) fn wire_answer(number: u64, answer: Answer) -> wire::Answer {
+    let receipt = answer.wants_receipt();
     wire::Answer {
         number,
         outcome: answer.outcome.to_owned(),
@@ -282,5 +317,6 @@ pub(super) fn wire_answer(number: u64, answer: Answer) -> wire::Answer {
         limits: answer.limits,
         record: answer.record,
         request: answer.request,
+        receipt,
     }
 }

@@ -5,26 +5,30 @@
 //! proved by what it presented, and the server says what it is at this moment. Denies whatever is not clear, and never answers before
 //! the record of the answer is in the spool.
 
+mod receipts;
 mod refused;
 mod served;
 #[cfg(test)]
 mod tests;
 mod unproved;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use avouch_credential::jwt::task::TaskClaims;
 use avouch_credential::presented::{At, Proof, Unproved as NotProved, prove};
-use avouch_domain::{NodeEvent, Note, Now, Presented, SelectorSet, SpiffeId};
+use avouch_domain::{Code, NodeEvent, Note, Now, Presented, SelectorSet, SpiffeId};
 use avouch_rules::{Params, Task};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::limits::RULES_WAIT;
 use crate::rules::{Book, Held};
 use crate::runs::asking::{Asking, Given};
 use crate::runs::deciding::{Moment, Said, Wearer, unkept};
+use crate::runs::receipts::{Awaited, Due};
 use crate::runs::{Answer, Question, Scribe};
 use crate::supply::{Supply, Want};
 use crate::upstream::{CallError, Governed, Identities, Requests, Tasks};
@@ -59,6 +63,8 @@ struct Inner {
     parts: Parts,
     unproved: Unproved,
     refused: Refused,
+    /// By the SPIFFE ID of the gate that is to give them.
+    awaited: Mutex<BTreeMap<SpiffeId, Awaited>>,
 }
 
 impl std::fmt::Debug for Hooks {
@@ -103,6 +109,8 @@ pub struct Checked {
     pub answer: Answer,
     /// Whose it is that was presented; `None` if it does not hold.
     pub identity: Option<SpiffeId>,
+    /// The receipt that is waited for, and of which gate; `None` for a hook, which decides before anything is done.
+    pub(crate) due: Option<(SpiffeId, Due)>,
 }
 
 /// Why a caller is told nothing.
@@ -145,7 +153,8 @@ impl Denied {
 impl Hooks {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Inner { parts, unproved: Unproved::default(), refused: Refused::default() }))
+        let (unproved, refused) = (Unproved::default(), Refused::default());
+        Self(Arc::new(Inner { parts, unproved, refused, awaited: Mutex::default() }))
     }
 
     /// Decides and records. `selectors`: those of the process that asks, which belongs to no run.
@@ -158,6 +167,7 @@ impl Hooks {
             Ok(proof) => proof,
             Err(denied) => return Ok(self.unproved(&hook, asked, denied).await),
         };
+        let mut code = None;
         let (answer, hook) = match self.facts(&proof, asked).await {
             Err(denied) => (Answer::denied(denied.reason, denied.text), hook),
             Ok(identity) => {
@@ -166,6 +176,7 @@ impl Hooks {
                 if (&now.caller, now.handshakes) != (&hook.caller, hook.handshakes) {
                     return Err(NoHook::Caller { resource: asked.resource.clone(), caller: now.caller });
                 }
+                code = Some(code_of(proof.task.as_ref(), &identity));
                 (self.decided(identity, proof.task.as_ref(), asked, &now).await, now)
             }
         };
@@ -184,7 +195,11 @@ impl Hooks {
             }
             None => answer,
         };
-        Ok(Checked { answer, identity: Some(proof.identity) })
+        let what = (asked.action.as_str(), asked.resource.as_str());
+        let due = code.filter(|_| hook.handshakes).and_then(|code| {
+            Some((hook.caller, Due::of(&answer, what, (&proof.identity, &code, actor(&proof)))?))
+        });
+        Ok(Checked { answer, identity: Some(proof.identity), due })
     }
 
     /// What would be decided for somebody who is only named, which proves nothing: nothing is used up, asked or recorded.
@@ -297,8 +312,7 @@ impl Hooks {
             tools: [asked.resource.clone()].into(),
             calls_left: 1,
         });
-        // What shows a JWT-SVID has no task: then it is about what the identity is for.
-        let code = proved.map_or(&identity.purpose, |task| &task.task).clone();
+        let code = code_of(proved, &identity);
         let name = identity.name.clone();
         let mut wearer = Wearer::new(identity);
         let mut judge = |given| {
@@ -360,11 +374,11 @@ impl Hooks {
             answer =
                 self.recorded(answer, Note { event, actor, subject: asked.resource.clone(), detail }).await;
         }
-        Checked { answer, identity: None }
+        Checked { answer, identity: None, due: None }
     }
 }
 
-/// The record of what was decided. Who acts is the run, or the identity itself.
+/// The record of what was decided.
 fn note(proof: &Proof, asked: &Asked, hook: &Hook, answer: &Answer) -> Note {
     let mut detail = answer.detail(&asked.question());
     detail.push(("gate", hook.gate.clone()));
@@ -374,25 +388,38 @@ fn note(proof: &Proof, asked: &Asked, hook: &Hook, answer: &Answer) -> Note {
     }
     detail.extend(proof.token.iter().map(|id| ("token", id.to_string())));
     detail.extend(proof.serial.iter().map(|serial| ("certificate", serial.clone())));
-    let actor =
-        proof.task.as_ref().map_or_else(|| proof.identity.to_string(), |task| task.instance.to_string());
-    Note { event: NodeEvent::Decision, actor, subject: asked.resource.clone(), detail }
+    Note { event: NodeEvent::Decision, actor: actor(proof), subject: asked.resource.clone(), detail }
+}
+
+/// Who acts: the run, or the identity itself.
+fn actor(proof: &Proof) -> String {
+    proof.task.as_ref().map_or_else(|| proof.identity.to_string(), |task| task.instance.to_string())
+}
+
+/// What a request is about. What shows a JWT-SVID has no task: then it is what the identity is for.
+fn code_of(proved: Option<&TaskClaims>, identity: &Governed) -> Code {
+    proved.map_or(&identity.purpose, |task| &task.task).clone()
 }
 
 impl Asked {
     /// What a person is shown: what the rules look at, then the hook's own words, without which nobody is asked.
     fn shown(&self) -> String {
-        if self.shown.is_empty() {
-            return String::new();
-        }
-        let params = self.params.iter().map(|(name, value)| format!("{name} = {value}\n"));
-        params.chain([self.shown.clone()]).collect()
+        shown(&self.params, &self.shown)
     }
 
     /// What records say of it.
     fn question(&self) -> Question {
         Question { action: self.action.clone(), resource: self.resource.clone(), ..Question::default() }
     }
+}
+
+/// What a person is shown, or what went on, in one form; nothing without the hook's own words.
+pub(crate) fn shown(params: &[(String, String)], words: &str) -> String {
+    if words.is_empty() {
+        return String::new();
+    }
+    let params = params.iter().map(|(name, value)| format!("{name} = {value}\n"));
+    params.chain([words.to_owned()]).collect()
 }
 
 /// Why somebody is denied of whom the server says nothing.

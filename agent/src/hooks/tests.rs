@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use avouch_attestors::process::ProcessKey;
 use avouch_credential::jwt::issue::{JwtIssuer, JwtTemplate};
 use avouch_credential::jwt::task::{self, TaskClaims, TaskTemplate};
 use avouch_credential::key::PrivateKey;
@@ -12,8 +13,8 @@ use avouch_credential::x509::issue::{CaTemplate, Issuer, LeafTemplate, self_sign
 use avouch_credential::x509::name::Name;
 use avouch_domain::fixtures::{domain, id, set};
 use avouch_domain::{
-    Bundle, Code, CodeDigest, Environment, JwtAuthority, KeyType, Kind, Needs, RequestContent, RequestId,
-    RulesDigest, Tick, Timestamp, TrustDomain, X509Authority,
+    Bundle, CallResult, Code, CodeDigest, Environment, JwtAuthority, KeyType, Kind, Needs, RequestContent,
+    RequestId, RulesDigest, Tick, Timestamp, TrustDomain, X509Authority,
 };
 use avouch_rules::{
     Folder, HTTP_READ, HttpDoor, HttpMethod, NewHttpGate, NewRoute, STARTER, Template, add_hook_gate,
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::records::Durability;
+use crate::runs::{Did, NoReceipt};
 use crate::supply::{AgentFacts, Feed, JwtGrant, JwtQuestion, JwtRefusal, Nearest, WorkloadUpdate};
 use crate::upstream::{self, CallError, SignedToken, TokenAsk, Told, UsedYes};
 use avouch_credential::limits::{PRESENTED_CHAIN_MAX, PRESENTED_TOKEN_MAX};
@@ -407,6 +409,48 @@ async fn what_takes_a_yes_is_asked_in_the_words_of_the_hook_under_the_token_that
     let (note, durability) = rig.book.notes.lock().last().unwrap().clone();
     assert!(note.detail.contains(&("request", "req_a".to_owned())), "{note:?}");
     assert_eq!(durability, Durability::Synced);
+}
+
+#[tokio::test]
+async fn a_hook_owes_no_receipt_because_it_decides_before_anything_is_done() {
+    let rig = rig();
+    rig.people.yes.store(true, Ordering::SeqCst);
+    let merge = Asked { action: "repo.merge".into(), shown: "+total = 42".into(), ..rig.push("fix") };
+    let checked = rig.check(merge).await;
+    assert_eq!((checked.answer.outcome, checked.answer.wants_receipt()), ("allow", true), "{checked:?}");
+    assert_eq!(checked.due, None);
+}
+
+#[tokio::test]
+async fn a_receipt_of_a_shared_gate_is_taken_from_the_process_that_was_told_and_once() {
+    let rig = rig();
+    let due = Due {
+        identity: id(CODER),
+        task: Code::new("fix-4711").unwrap(),
+        actor: "ins_0a1b".into(),
+        action: "http.write".into(),
+        resource: "api/new".into(),
+        request: "req_a".into(),
+        grant: String::new(),
+    };
+    let process =
+        |pid| ProcessKey { pid, start_time: 1, image: 1, exe: None, uid: 1, gid: 1, groups: Arc::default() };
+    let did = || Did {
+        record: 7,
+        action: "http.write".into(),
+        resource: "api/new".into(),
+        sent: "id = 7\n{}".into(),
+        result: CallResult::Answered,
+        status: 201,
+    };
+    rig.hooks.awaits(7, process(1), (id("/test/git"), due));
+    assert!(matches!(rig.hooks.did(&process(2), did()).await, Err(NoReceipt::NotDue(7))));
+    assert!(rig.book.notes.lock().is_empty());
+    rig.hooks.did(&process(1), did()).await.unwrap();
+    assert!(matches!(rig.hooks.did(&process(1), did()).await, Err(NoReceipt::NotDue(7))));
+    let (note, _) = rig.book.notes.lock()[0].clone();
+    assert_eq!((note.event, note.actor.as_str()), (NodeEvent::CallDone, "ins_0a1b"));
+    assert!(note.detail.iter().any(|(name, _)| *name == "hash"), "{note:?}");
 }
 
 #[tokio::test]

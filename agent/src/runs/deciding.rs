@@ -14,6 +14,7 @@ use avouch_rules::{
 
 use super::asking::Given;
 use super::scribe::Scribe;
+use crate::limits::ACTION_RECORDED_MAX;
 use crate::records::Durability;
 use crate::rules::Held;
 use crate::upstream::{Emergency, Governed};
@@ -128,9 +129,15 @@ impl Answer {
         }
     }
 
+    /// True if the gate is to say afterwards what it did: what used a person's yes or a grant, and what can't be taken back.
+    pub(crate) fn wants_receipt(&self) -> bool {
+        let counted = !self.request.is_empty() || !self.grant.is_empty();
+        self.record > 0 && self.goes_on && (self.irreversible || counted)
+    }
+
     pub(crate) fn detail(&self, question: &Question) -> Vec<(&'static str, String)> {
         let mut detail = vec![
-            ("action", question.action.chars().take(64).collect()),
+            ("action", question.action.chars().take(ACTION_RECORDED_MAX).collect()),
             ("outcome", self.outcome.to_owned()),
             ("reason", self.reason.to_owned()),
             ("rules", self.rules_number.to_string()),

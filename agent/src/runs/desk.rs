@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::asking::{Asking, Given};
 use super::deciding::{Answer, Moment, PROOF, Question, Wearer, unkept};
+use super::receipts::Awaited;
 use super::refused::Refused;
 use super::{Followed, Parts};
 use crate::limits::{EMERGENCY_AGAIN, EMERGENCY_TIME, REFUSALS_MAX};
@@ -62,6 +63,8 @@ pub(super) struct Desk {
     pub beginner: ProcessKey,
     /// One question of the gates at a time is decided, however many streams they had.
     pub gates_turn: Arc<Semaphore>,
+    /// Decisions of which a gate is to say what came of them.
+    pub awaited: Mutex<Awaited>,
 }
 
 /// What is known when a run begins.
@@ -101,6 +104,7 @@ impl Desk {
             followed: followed.into(),
             beginner,
             gates_turn: Arc::new(Semaphore::new(1)),
+            awaited: Mutex::default(),
         }
     }
 
@@ -170,6 +174,7 @@ impl Desk {
             self.give_back(had);
             self.was_refused();
         }
+        self.awaits(question, &answer);
         answer
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod asking;
 pub(crate) mod deciding;
 mod desk;
 mod own;
+pub(crate) mod receipts;
 mod refused;
 mod roots;
 mod scribe;
@@ -33,6 +34,7 @@ use tokio::time::timeout;
 
 pub use deciding::{Answer, Question, Said};
 pub use own::{NoRun, OwnCode};
+pub use receipts::{Did, NoReceipt};
 pub use scribe::Scribe;
 pub use secrets::Secret;
 pub use tokens::TokenError;

@@ -46,9 +46,9 @@ impl Standing for Seen<'_> {
 /// A process of a live run that asks for itself, or for the gates of the run that it holds.
 #[derive(Clone, Debug)]
 pub struct OwnCode {
-    runs: Runs,
+    pub(super) runs: Runs,
     caller: Arc<Caller>,
-    desk: Arc<Desk>,
+    pub(super) desk: Arc<Desk>,
 }
 
 impl OwnCode {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use avouch_attestors::Peer;
 use avouch_domain::fixtures::{id, identity as governed_identity, set};
 use avouch_domain::{
-    Code, CodeDigest, GrantId, Kind, Needs, Presented, RequestContent, RequestId, Tick, Timestamp,
-    TrustDomain, Whose,
+    CallResult, Code, CodeDigest, GrantId, Kind, Needs, Presented, RequestContent, RequestId, Tick,
+    Timestamp, TrustDomain, Whose,
 };
 
 use tokio::sync::watch;
@@ -565,6 +565,65 @@ async fn a_yes_allows_one_call_whose_record_is_on_the_disk_first() {
     assert_eq!(running.decide(&merge()).await.outcome, "step_up", "the next call has none");
     let keys: BTreeSet<_> = rig.people.asked.lock().iter().map(|(_, _, key)| *key).collect();
     assert_eq!(keys.len(), 2, "each call has a key of its own");
+}
+
+/// What a gate says after it has sent what was agreed to.
+fn did(record: u64, sent: &str) -> Did {
+    Did {
+        record,
+        action: "repo.merge".into(),
+        resource: "git/pay".into(),
+        sent: sent.into(),
+        result: CallResult::Answered,
+        status: 201,
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_stands_in_the_log_with_the_hash_of_what_was_sent() {
+    let rig = rig();
+    let _running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let gates = rig.runs.gates_of(&myself()).unwrap();
+    for (sent, agreed) in [(merge().shown, true), (r#"{"commit":"0f3b"}"#.to_owned(), false)] {
+        rig.people.yes.lock().push(60);
+        let allowed = gates.decide(&merge()).await.unwrap();
+        assert!(allowed.wants_receipt(), "{allowed:?}");
+        gates.did(did(allowed.record, &sent)).await.unwrap();
+        let (note, durability) = rig.book.notes.lock().last().unwrap().clone();
+        assert_eq!((note.event, note.subject.as_str()), (NodeEvent::CallDone, "git/pay"));
+        assert_eq!(durability, Durability::Soon);
+        let asked = rig.people.asked.lock().last().unwrap().0.clone();
+        let hash = avouch_credential::request::text_of(&asked).unwrap().hash.to_string();
+        let of = allowed.record.to_string();
+        for (name, value) in
+            [("of", of.as_str()), ("result", "answered"), ("status", "201"), ("request", "req_a")]
+        {
+            assert!(note.detail.contains(&(name, value.to_owned())), "{name}: {note:?}");
+        }
+        assert_eq!(note.detail.contains(&("hash", hash)), agreed, "{note:?}");
+        assert!(!format!("{note:?}").contains("0f3"), "nothing of it in the clear: {note:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_is_taken_once_and_only_for_what_the_run_was_told() {
+    let rig = rig();
+    let running = rig.runs.begin(&myself(), wanted()).await.unwrap();
+    let gates = rig.runs.gates_of(&myself()).unwrap();
+    rig.people.yes.lock().push(60);
+    let allowed = gates.decide(&merge()).await.unwrap();
+    let plain = gates.decide(&question("files/read_file")).await.unwrap();
+    assert!(plain.goes_on && !plain.wants_receipt(), "an ordinary call costs nothing more");
+    let before = rig.book.notes.lock().len();
+    for other in [allowed.record + 1_000, plain.record, 0] {
+        assert!(matches!(gates.did(did(other, "x")).await, Err(NoReceipt::NotDue(_))), "{other}");
+    }
+    assert_eq!(rig.book.notes.lock().len(), before, "nothing is written");
+    gates.did(did(allowed.record, "x")).await.unwrap();
+    assert!(matches!(gates.did(did(allowed.record, "x")).await, Err(NoReceipt::NotDue(_))), "once");
+    assert_eq!(rig.book.notes.lock().len(), before + 1);
+    running.end("test").await;
+    assert!(matches!(rig.runs.gates_of(&myself()), Err(NoRun::Outside)), "and none after the run");
 }
 
 #[tokio::test]

@@ -46,6 +46,12 @@ pub const LISTING_TIME_MAX: Duration = Duration::from_secs(30);
 pub const AGENT_PAUSE: Duration = Duration::from_millis(200);
 /// Longest time of a decision for a run: it is local, or denied.
 pub const DECISION_TIME_MAX: Duration = Duration::from_secs(10);
+/// Receipts that wait to be told to the node agent; the next is lost.
+pub const RECEIPTS_WAITING_MAX: usize = 256;
+/// Longest time in which one is told.
+pub const RECEIPT_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long those that wait are waited for when the gates end; less than their host has.
+pub const RECEIPTS_END_MAX: Duration = Duration::from_secs(1);
 /// Longest time in which a tool server must have started and listed its tools when a gate is added; a package manager
 /// may have to fetch it first.
 pub const LOOK_TIME_MAX: Duration = Duration::from_secs(180);

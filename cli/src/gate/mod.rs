@@ -5,6 +5,7 @@
 //! anything that its definition does not name.
 
 mod child;
+mod did;
 mod handed;
 pub mod hello;
 pub mod host;
@@ -30,6 +31,8 @@ use avouch_rules::{Behind, Limits, ParamKind, Params, Rules};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+pub use did::{Decided, Did, Due};
+pub(crate) use did::{Teller, Telling};
 use limits::DECISION_TIME_MAX;
 
 /// The variable that names the socket of a run's gates.
@@ -183,10 +186,13 @@ pub trait Judge: Send + Sync {
     const TIME_MAX: Duration = DECISION_TIME_MAX;
 
     /// Decides a call, spends what it costs and records it.
-    fn decide(&self, ask: Ask) -> impl Future<Output = Verdict> + Send;
+    fn decide(&self, ask: Ask) -> impl Future<Output = Decided> + Send;
 
     /// Takes note of what no decision tells of.
     fn note(&self, event: GateEvent) -> impl Future<Output = ()> + Send;
+
+    /// Takes the receipt of a decision that wanted one. Nobody waits for it, and whoever has nobody to tell wants none.
+    fn did(&self, _did: Did) {}
 }
 
 /// Decides for one run. Whoever makes it knows which instance and which task the run is.
@@ -200,10 +206,10 @@ pub trait Decider: Judge + 'static {
 }
 
 /// Has a call decided. Nobody within the time is nobody at all.
-async fn decided<D: Judge>(decider: &D, ask: Ask) -> Verdict {
-    let verdict = timeout(D::TIME_MAX, decider.decide(ask)).await;
+async fn decided<D: Judge>(decider: &D, ask: Ask) -> Decided {
+    let decided = timeout(D::TIME_MAX, decider.decide(ask)).await;
     let late = || format!("nobody decided within {} s", D::TIME_MAX.as_secs());
-    verdict.unwrap_or_else(|_| Verdict::Unavailable { text: late() })
+    decided.unwrap_or_else(|_| Verdict::Unavailable { text: late() }.into())
 }
 
 /// Hands over what a gate saw, and does not wait for ever until it is taken.

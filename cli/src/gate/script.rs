@@ -5,12 +5,15 @@ use std::future::pending;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 
-use super::{Ask, Decider, GateEvent, Judge, Verdict};
+use super::{Ask, Decided, Decider, Did, Due, GateEvent, Judge, Verdict};
 
 #[derive(Debug, Default)]
 pub struct Script {
     pub asked: Mutex<Vec<Ask>>,
     pub events: Mutex<Vec<GateEvent>>,
+    pub did: Mutex<Vec<Did>>,
+    /// What is allowed was agreed to, and wants a receipt under this number.
+    pub due: Option<u64>,
     /// Nobody is let in.
     pub closed: bool,
     /// Never answers.
@@ -18,15 +21,21 @@ pub struct Script {
 }
 
 impl Judge for Script {
-    async fn decide(&self, ask: Ask) -> Verdict {
+    async fn decide(&self, ask: Ask) -> Decided {
         self.asked.lock().push(ask.clone());
         if self.hangs {
             pending::<()>().await;
         }
         if ask.resource.ends_with("/read") {
-            return Verdict::Allow;
+            let due = self.due.map(|record| Due { record, agreed: true });
+            let verdict = if due.is_some() { Verdict::Agreed } else { Verdict::Allow };
+            return Decided { verdict, due };
         }
-        Verdict::Deny { reason: "forbidden".to_owned(), text: "a rule forbids it".to_owned() }
+        Verdict::Deny { reason: "forbidden".to_owned(), text: "a rule forbids it".to_owned() }.into()
+    }
+
+    fn did(&self, did: Did) {
+        self.did.lock().push(did);
     }
 
     async fn note(&self, event: GateEvent) {

@@ -146,6 +146,23 @@ async fn a_call_goes_from_the_shim_to_the_tool_server_and_a_denied_one_does_not(
 }
 
 #[tokio::test]
+async fn what_went_to_the_tool_server_is_told_when_its_answer_is_there() {
+    let mut run = start(Script { due: Some(3), ..Script::default() });
+    let socket = run.socket();
+    beside(move || {
+        let mut shim = shim("files", &socket);
+        shim.greet();
+        let done = shim.ask(2, "tools/call", json!({ "name": "read", "arguments": { "x": "seen" } }));
+        assert_eq!(done["result"], json!({ "content": [] }));
+    })
+    .await;
+    run.end().await;
+    let told: Vec<_> = run.decider.did.lock().iter().map(|did| (did.record, did.sent.clone())).collect();
+    assert_eq!(told, [(3, r#"{"x":"seen"}"#.to_owned())]);
+    assert!(run.seen().contains(&told[0].1), "{}", run.seen());
+}
+
+#[tokio::test]
 async fn each_connection_has_a_tool_server_of_its_own() {
     let mut run = start(Script::default());
     let socket = run.socket();

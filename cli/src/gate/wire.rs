@@ -10,7 +10,7 @@ use avouch_rules::{HttpMethod, Limits, ParamKind, Template, Upstream};
 use zeroize::Zeroizing;
 
 use super::http::{Api, Held, Route, Secret};
-use super::{Definition, GateDefinition, Place, Tool, Verdict};
+use super::{Decided, Definition, Due, GateDefinition, Place, Tool, Verdict};
 
 /// The reason when nobody answers.
 pub(crate) const AWAY: &str = "node_agent_away";
@@ -72,8 +72,15 @@ fn api_of(name: String, api: &mut wire::Api) -> Option<Api> {
     })
 }
 
+/// The verdict, and whether the node agent wants to hear what comes of it.
+pub(crate) fn decided(answer: wire::Answer) -> Decided {
+    let due = Due { record: answer.record, agreed: !answer.request.is_empty() };
+    let due = answer.receipt.then_some(due);
+    Decided { verdict: verdict(answer), due }
+}
+
 /// Whatever is not understood is a denial.
-pub(crate) fn verdict(answer: wire::Answer) -> Verdict {
+fn verdict(answer: wire::Answer) -> Verdict {
     match answer.outcome.as_str() {
         "allow" if !answer.request.is_empty() => Verdict::Agreed,
         "allow" => Verdict::Allow,
@@ -109,6 +116,13 @@ mod tests {
         assert_eq!(said("step_up", "asked", ""), Verdict::Ask { text: "why".to_owned() });
         assert_eq!(said("deny", AWAY, ""), Verdict::Unavailable { text: "why".to_owned() });
         assert_eq!(said("deny", NOT_ASKED, ""), Verdict::Unavailable { text: "why".to_owned() });
+        let wanted = |request: &str, receipt| {
+            decided(wire::Answer { record: 4, request: request.to_owned(), receipt, ..Default::default() })
+                .due
+        };
+        assert_eq!(wanted("req_1", true), Some(Due { record: 4, agreed: true }));
+        assert_eq!(wanted("", true), Some(Due { record: 4, agreed: false }));
+        assert_eq!(wanted("req_1", false), None, "an earlier node agent wants none");
         for (outcome, limits) in [("constrain", "max_moons=5"), ("permit", ""), ("", "")] {
             assert!(matches!(said(outcome, "x", limits), Verdict::Deny { .. }), "{outcome}");
         }

@@ -83,6 +83,18 @@ const ARGUMENT: &str = "Examples:
 
 The salt stays on its node, where root and the agent's user may read it. Once it is erased, after 90 days or by hand, nobody can
 tell any more what was called.";
+const MATCH: &str = "Examples:
+  avouch audit match
+  avouch audit match --offline records.jsonl --key records.pem
+
+  matched                      what the gate sent has the hash that was agreed to
+  done otherwise               it sent something else
+  done without a yes           it names a yes or a grant that nobody gave, or uses one twice
+  agreed, no receipt (hook)    it was used, and no gate says what it did: a hook decides before anything is done
+  not used                     it was agreed to, and nothing was sent
+
+The log is verified first. Exit codes: 0 nothing was found, 3 something was done otherwise or without a yes, or the log does not
+hold.";
 const RULES: &str = "Examples:
   avouch rules publish rules --note 'telemetry: 1,000 rows at most'
   avouch rules approve 7
@@ -530,6 +542,16 @@ pub enum AuditVerb {
     #[command(after_help = AUDIT)]
     /// The public key that signs the heads, as PEM
     Key,
+    #[command(after_help = MATCH)]
+    /// Whether what was done is what people agreed to: their yeses and grants beside the receipts of the gates
+    Match {
+        /// An exported log in place of the server's
+        #[arg(long, value_name = "FILE")]
+        offline: Option<PathBuf>,
+        /// The only key that may have signed (PEM), from an earlier `avouch audit key`
+        #[arg(long, value_name = "FILE", requires = "offline")]
+        key: Option<PathBuf>,
+    },
     #[command(after_help = AUDIT)]
     /// Check every record, every link and every head, of the server and of every node
     Verify {

@@ -13,6 +13,7 @@ mod http_gates;
 mod identities;
 mod known;
 mod limits;
+mod matching;
 mod moment;
 mod people;
 mod placing;
@@ -95,6 +96,9 @@ async fn dispatch(command: Command, place: &Place, out: &mut Out) -> Result<(), 
     // What needs no server does not ask for one.
     if let Command::Audit(AuditVerb::Verify { offline: Some(file), key }) = command {
         return records::verify_file(&file, key.as_deref(), place, out);
+    }
+    if let Command::Audit(AuditVerb::Match { offline: Some(file), key }) = command {
+        return matching::run_file(&file, key.as_deref(), place, out);
     }
     if let Command::Audit(AuditVerb::Argument { salt, arguments }) = command {
         return records::argument(&salt, &arguments, place, out);

@@ -10,7 +10,7 @@ use avouch_domain::SpiffeId;
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
 
-use super::{AuditVerb, Place, Session};
+use super::{AuditVerb, Place, Session, matching};
 use crate::exit::{FAILED, FINDING};
 use crate::exported::{ExportError, Exported, Source};
 use crate::failure::Failure;
@@ -56,6 +56,8 @@ pub(super) async fn run(session: &mut Session<'_>, verb: AuditVerb) -> Result<()
         // What needs no server was done before one was asked for.
         AuditVerb::Argument { .. } => Ok(()),
         AuditVerb::Key => key(session).await,
+        // A file was compared before a server was asked for.
+        AuditVerb::Match { .. } => matching::run(session).await,
         // A file was verified before a server was asked for.
         AuditVerb::Verify { key, .. } => {
             let mut check = Check::new(key.as_deref())?;

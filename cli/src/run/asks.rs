@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use super::hold::{ASKS_WAITING, Answer};
@@ -26,6 +27,8 @@ pub(super) struct Asks(Mutex<Open>);
 #[derive(Default)]
 struct Open {
     say: Option<mpsc::Sender<wire::Ask>>,
+    /// Calls go beside the stream.
+    client: Option<RunClient<Channel>>,
     number: u64,
     waiting: BTreeMap<u64, oneshot::Sender<Answer>>,
 }
@@ -56,6 +59,22 @@ impl Asks {
         Ok(answer)
     }
 
+    /// Gives a receipt, once there is a stream; the caller bounds the time. One that is not taken is lost.
+    pub(super) async fn did(&self, did: wire::DidRequest) {
+        loop {
+            let client = self.0.lock().client.clone();
+            let Some(mut client) = client else {
+                sleep(AGENT_PAUSE).await;
+                continue;
+            };
+            let record = did.record;
+            if let Err(status) = client.did(did).await {
+                tracing::debug!(record, %status, "The node agent did not take a receipt");
+            }
+            return;
+        }
+    }
+
     /// Keeps a stream open on the runtime that this is awaited on, until it is dropped.
     pub(super) async fn keep(&self, socket: &Path) {
         loop {
@@ -71,12 +90,14 @@ impl Asks {
     async fn opened(&self, socket: &Path) -> Result<Streaming<wire::Answer>, Closed> {
         let channel = connect(socket).await.map_err(|_| Closed::Away)?;
         let (say, queue) = mpsc::channel(ASKS_WAITING);
-        let asked = RunClient::new(channel).asks(ReceiverStream::new(queue)).await;
+        let mut client = RunClient::new(channel);
+        let asked = client.asks(ReceiverStream::new(queue)).await;
         let answers = asked.map_err(|status| match status.code() {
             Code::Unimplemented => Closed::Unknown,
             _ => Closed::Away,
         })?;
-        self.0.lock().say = Some(say);
+        let open = &mut *self.0.lock();
+        (open.say, open.client) = (Some(say), Some(client));
         Ok(answers.into_inner())
     }
 
@@ -88,7 +109,7 @@ impl Asks {
             }
         }
         let open = &mut *self.0.lock();
-        open.say = None;
+        (open.say, open.client) = (None, None);
         open.waiting.clear();
     }
 }
@@ -167,6 +188,14 @@ mod tests {
             Ok(Response::new(Box::pin(answers)))
         }
 
+        async fn did(&self, did: Request<wire::DidRequest>) -> Result<Response<wire::DidResponse>, Status> {
+            if self.manner == Manner::BreaksOff {
+                return Err(Status::unimplemented("not here"));
+            }
+            self.heard.fetch_add(usize::try_from(did.into_inner().record).unwrap(), Ordering::SeqCst);
+            Ok(Response::new(wire::DidResponse {}))
+        }
+
         async fn task_token(
             &self,
             _: Request<wire::TaskTokenRequest>,
@@ -214,6 +243,20 @@ mod tests {
             answer = timeout(SOON, answer) => answer.unwrap().unwrap(),
         };
         assert_eq!((answer.number, answer.outcome.as_str()), (1, "allow"));
+    }
+
+    #[tokio::test]
+    async fn a_receipt_goes_beside_the_stream_and_a_node_agent_that_knows_none_is_no_error() {
+        for (manner, heard_in_all) in [(Manner::Allows, 7), (Manner::BreaksOff, 0)] {
+            let (dir, heard) = agent(manner);
+            let (asks, socket) = (Asks::default(), dir.path().join("socket"));
+            let told = asks.did(wire::DidRequest { record: 7, ..wire::DidRequest::default() });
+            tokio::select! {
+                () = asks.keep(&socket) => panic!("it keeps a stream"),
+                told = timeout(SOON, told) => told.unwrap(),
+            }
+            assert_eq!(heard.load(Ordering::SeqCst), heard_in_all);
+        }
     }
 
     #[tokio::test]

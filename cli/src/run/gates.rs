@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use super::hold::Hold;
 use super::kin::descends_from_me;
 use crate::gate::http::{self, Door};
-use crate::gate::wire::{definition, verdict};
-use crate::gate::{Ask, Decider, Definition, GateEvent, Gates, Happened, Judge, Verdict, host};
+use crate::gate::wire::{decided, definition};
+use crate::gate::{Ask, Decided, Decider, Definition, Did, GateEvent, Gates, Happened, Judge, Teller, host};
 
 /// How long tool servers are waited for; then they are killed with everything else that is left.
 const HOST_END_MAX: Duration = Duration::from_secs(5);
@@ -53,14 +53,20 @@ impl Host {
         let doors = doors(&gates, &folder)?;
         let variables = doors.iter().flat_map(Door::variables).collect();
         let beside = hold.clone();
-        let decider = Arc::new(RunDecider { hold });
         let (tell, ended) = oneshot::channel();
         // A thread of its own: whatever the command does to its gates, the supervisor hears of a stop and ends it.
         thread::Builder::new().name("gates".to_owned()).spawn(move || {
             let served = Builder::new_current_thread().enable_all().build().and_then(|runtime| {
                 runtime.block_on(async {
                     let listener = UnixListener::from_std(listener)?;
+                    let told = beside.clone();
                     tokio::spawn(async move { beside.ask_here().await });
+                    let (teller, telling) = Teller::new(move |did: Did| {
+                        let told = told.clone();
+                        // A tool call has no parameters beside its arguments, and a run's gates show none.
+                        async move { told.did(did.wire().0).await }
+                    });
+                    let decider = Arc::new(RunDecider { hold, teller });
                     let (stopping, stop) = watch::channel(false);
                     let mut also = stop.clone();
                     let stop_of =
@@ -74,6 +80,7 @@ impl Host {
                             stopping.send_replace(true);
                         }
                     );
+                    telling.end().await;
                     served
                 })
             });
@@ -116,6 +123,7 @@ fn doors(gates: &Gates, folder: &Path) -> io::Result<Vec<Door>> {
 
 struct RunDecider {
     hold: Hold,
+    teller: Teller,
 }
 
 impl RunDecider {
@@ -127,7 +135,7 @@ impl RunDecider {
 }
 
 impl Judge for RunDecider {
-    async fn decide(&self, ask: Ask) -> Verdict {
+    async fn decide(&self, ask: Ask) -> Decided {
         let params = ask.params.into_iter().map(|(name, value)| (name, value_of(value))).collect();
         let answer = self.hold.ask(wire::Ask {
             action: ask.action.into_owned(),
@@ -136,7 +144,7 @@ impl Judge for RunDecider {
             content: ask.shown,
             ..wire::Ask::default()
         });
-        verdict(answer.await)
+        decided(answer.await)
     }
 
     async fn note(&self, event: GateEvent) {
@@ -151,6 +159,10 @@ impl Judge for RunDecider {
             Happened::UnknownRoute { action, resource } => self.unknown(action, resource).await,
             other => tracing::debug!(gate, what = ?other, "A gate let something not through"),
         }
+    }
+
+    fn did(&self, did: Did) {
+        self.teller.take(did);
     }
 }
 

@@ -93,6 +93,11 @@ impl Hold {
         self.asks.keep(&self.socket).await;
     }
 
+    /// Gives the receipt of a gate.
+    pub(super) async fn did(&self, did: wire::DidRequest) {
+        self.asks.did(did).await;
+    }
+
     /// Reports a tool that is not what it was.
     pub async fn tell(&self, changed: wire::ToolChanged) {
         let _ = self.wants.send(Want::Tell(changed)).await;

@@ -53,7 +53,7 @@ pub use identity::{Cause, Environment, Identity, Kind, Standing, StopTried};
 pub use join_token::JoinToken;
 pub use node::{Node, NodeSerial};
 pub use node_log::{
-    ChainId, KeptHead, NodeChain, NodeEvent, NodeHead, Note, Receipt, Shipment, Stand, TELLS_USE,
+    CallResult, ChainId, KeptHead, NodeChain, NodeEvent, NodeHead, Note, Receipt, Shipment, Stand, TELLS_USE,
 };
 pub use opaque_id::OpaqueIdError;
 pub use person::{Person, PersonError, PersonId, PersonState};

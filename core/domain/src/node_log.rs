@@ -23,6 +23,8 @@ pub enum NodeEvent {
     TaskEnd,
     /// A gate asked, and this was the answer.
     Decision,
+    /// A gate says what it did after a decision.
+    CallDone,
     /// A tool is not what it was when it was added.
     ToolChanged,
     /// Records are missing, or may be: what was cut, set aside or lost.
@@ -37,7 +39,7 @@ pub enum NodeEvent {
 pub const TELLS_USE: &str = "use";
 
 impl NodeEvent {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AgentStart,
         Self::InstanceStart,
         Self::InstanceEnd,
@@ -46,6 +48,7 @@ impl NodeEvent {
         Self::TaskToken,
         Self::TaskEnd,
         Self::Decision,
+        Self::CallDone,
         Self::ToolChanged,
         Self::SpoolGap,
         Self::SvidRefused,
@@ -64,6 +67,7 @@ impl NodeEvent {
             Self::TaskToken => "task.token",
             Self::TaskEnd => "task.end",
             Self::Decision => "decision",
+            Self::CallDone => "call.done",
             Self::ToolChanged => "tool.changed",
             Self::SpoolGap => "spool.gap",
             Self::SvidRefused => "svid.refused",
@@ -74,6 +78,39 @@ impl NodeEvent {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.name() == name)
+    }
+}
+
+/// What came of a call that a gate was allowed to send. The text form is the stable name in the log and on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallResult {
+    /// It was sent and answered.
+    Answered,
+    /// It was sent, and the tool server says that it did not work out.
+    Error,
+    /// It was never sent.
+    Failed,
+    /// It was sent, and nobody knows what came of it.
+    Lost,
+}
+
+impl CallResult {
+    pub const ALL: [Self; 4] = [Self::Answered, Self::Error, Self::Failed, Self::Lost];
+
+    /// Stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Error => "error",
+            Self::Failed => "failed",
+            Self::Lost => "lost",
+        }
+    }
+
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|result| result.name() == name)
     }
 }
 
@@ -187,6 +224,10 @@ mod tests {
             assert_eq!(NodeEvent::from_name(event.name()), Some(event));
         }
         assert_eq!(NodeEvent::from_name("entry_created"), None);
+        for result in CallResult::ALL {
+            assert_eq!(CallResult::from_name(result.name()), Some(result));
+        }
+        assert_eq!(CallResult::from_name("done"), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod props;
 mod proxy;
 mod server;
 pub mod target;
+mod telling;
 #[cfg(test)]
 mod tests;
 

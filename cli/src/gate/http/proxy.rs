@@ -5,13 +5,12 @@
 use std::sync::Arc;
 
 use avouch_domain::limits::REQUEST_TEXT_MAX;
-use avouch_rules::{HttpMethod, Limits, Params, Reach};
+use avouch_rules::{HttpMethod, Limits, Params};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::http::{request, response};
 use hyper::{Method, Request, Response, StatusCode, Version};
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -23,13 +22,13 @@ use super::head::{self, Pass};
 use super::limit::{Form, Rows};
 use super::pool::{Pool, Unanswered};
 use super::target::{self, Target};
+use super::telling::{Telling, shown};
 use super::{Api, Held, Route, Secret};
 use crate::gate::limits::{
     HTTP_BODY_MAX, HTTP_BODY_TIME_MAX, HTTP_HELD_AT_ONCE, HTTP_HELD_MAX, HTTP_HELD_TIME_MAX,
     HTTP_LOOKED_AT_MAX, QUOTE_MAX,
 };
-use crate::gate::mcp::json::canonical;
-use crate::gate::{Ask, GateEvent, Happened, Judge, Verdict, decided, noted, quote};
+use crate::gate::{Ask, Decided, GateEvent, Happened, Judge, Verdict, decided, noted, quote};
 
 /// A gate and its connections.
 #[derive(Debug)]
@@ -105,7 +104,8 @@ impl Proxy {
             params: wanted.params.clone(),
             shown,
         };
-        let verdict = decided(judge, ask).await;
+        let Decided { verdict, due } = decided(judge, ask).await;
+        let mut telling = Telling::new(judge, &self.api, due);
         if let Some(refusal) = denied(&what, &verdict) {
             return Err(refusal);
         }
@@ -123,8 +123,10 @@ impl Proxy {
             })?;
         }
         let request = self.request(&wanted, &parts, body, pass)?;
-        let answer = self.pool.send(request).await.map_err(unanswered)?;
-        self.let_through(answer, &wanted, limits).await
+        let answer = self.pool.send(telling.sends(request)).await;
+        telling.came(&answer);
+        drop(telling);
+        self.let_through(answer.map_err(unanswered)?, &wanted, limits).await
     }
 
     /// What is asked for; else why it is refused, and what is to be recorded of it.
@@ -171,31 +173,11 @@ impl Proxy {
 
     /// What a person would be shown: all that would be sent. Empty if it is more than anybody reads, or no text.
     fn shown(&self, wanted: &Wanted<'_>, parts: &request::Parts, body: &Begun) -> String {
-        let Some(Ok(text)) = body.all().map(String::from_utf8) else { return String::new() };
-        let kind = match parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str) {
-            Some(Err(_)) => return String::new(),
-            Some(Ok(kind)) => kind,
-            None => "",
-        };
+        let Some(body) = body.all() else { return String::new() };
+        // What reads goes on without a body, and without a word on what it is.
+        let kind = parts.headers.get(CONTENT_TYPE).filter(|_| !wanted.method.reads());
         let method = if wanted.head_only { "HEAD" } else { wanted.method.name() };
-        let mut shown = json!({ "method": method, "url": self.url(&wanted.target) });
-        let said =
-            [("type", kind.to_owned()), ("body", text)].into_iter().filter(|(_, said)| !said.is_empty());
-        if let Some(shown) = shown.as_object_mut() {
-            shown.extend(said.map(|(name, said)| (name.to_owned(), said.into())));
-        }
-        let shown = canonical(&shown);
-        if shown.len() > REQUEST_TEXT_MAX { String::new() } else { shown }
-    }
-
-    fn url(&self, target: &Target) -> String {
-        let upstream = &self.api.upstream;
-        let scheme = match &upstream.reach {
-            Reach::Tls { .. } => "https://",
-            Reach::Loopback { .. } => "http://",
-            Reach::Socket(path) => return format!("unix:{path}{}", target.written()),
-        };
-        format!("{scheme}{}{}{}", upstream.authority, upstream.base, target.written())
+        shown(&self.api, (method, &wanted.target), kind, body)
     }
 
     /// The request as it goes on, written anew from what was decided.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use avouch_domain::CallResult;
 use avouch_rules::{HttpMethod, Limits, Param, ParamKind, Template, Upstream};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -21,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::body::{Body, BodyError, whole};
 use super::{Api, Door, Held, Route, Secret, serve};
-use crate::gate::{Ask, Decider, GateEvent, Happened, Judge, Verdict};
+use crate::gate::{Ask, Decided, Decider, Did, Due, GateEvent, Happened, Judge, Verdict};
 
 const SECRET: &str = "s3cret-text";
 
@@ -88,17 +89,23 @@ struct Fixed {
     verdict: Verdict,
     asked: Mutex<Vec<Ask>>,
     noted: Mutex<Vec<GateEvent>>,
+    did: Mutex<Vec<Did>>,
     closed: bool,
 }
 
 impl Judge for Fixed {
-    async fn decide(&self, ask: Ask) -> Verdict {
+    async fn decide(&self, ask: Ask) -> Decided {
         self.asked.lock().push(ask);
-        self.verdict.clone()
+        let due = (self.verdict == Verdict::Agreed).then_some(Due { record: 7, agreed: true });
+        Decided { verdict: self.verdict.clone(), due }
     }
 
     async fn note(&self, event: GateEvent) {
         self.noted.lock().push(event);
+    }
+
+    fn did(&self, did: Did) {
+        self.did.lock().push(did);
     }
 }
 
@@ -183,7 +190,8 @@ async fn kit_with(verdict: Verdict, closed: bool, change: impl FnOnce(&mut Api))
     assert_eq!(told, socket.to_str().unwrap());
     let (port, path) = url.strip_prefix("http://127.0.0.1:").unwrap().split_once('/').unwrap();
     let (port, path) = (port.parse().unwrap(), format!("/{path}"));
-    let decider = Arc::new(Fixed { verdict, asked: Mutex::default(), noted: Mutex::default(), closed });
+    let (asked, noted, did) = (Mutex::default(), Mutex::default(), Mutex::default());
+    let decider = Arc::new(Fixed { verdict, asked, noted, did, closed });
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = decider.clone();
     let served = tokio::spawn(async move {
@@ -385,6 +393,41 @@ async fn what_a_person_agreed_to_is_sent_byte_for_byte_and_nothing_beside_it() {
         shown,
         serde_json::json!({"method": "POST", "url": url, "type": "application/json", "body": body})
     );
+}
+
+#[tokio::test]
+async fn a_receipt_tells_what_went_to_the_upstream_in_the_form_that_was_shown() {
+    let kit = kit(Verdict::Agreed).await;
+    for body in ["{\"n\": 1.0}", "{\"n\": 2}"] {
+        assert_eq!(status(&kit.post(body).await), "200");
+        let did = kit.decider.did.lock().pop().unwrap();
+        let shown = kit.decider.asked.lock().pop().unwrap().shown;
+        assert_eq!((did.record, did.result, did.status), (7, CallResult::Answered, 200));
+        assert_eq!(
+            (did.action.as_str(), did.resource.as_str(), &did.sent),
+            ("http.write", "api/new", &shown)
+        );
+        assert!(did.sent.contains(&serde_json::json!(body).to_string()), "{}", did.sent);
+    }
+    let read = kit.send("GET", "/tickets/7?state=a", "content-type: text/plain\r\n", "").await;
+    assert_eq!(status(&read), "200");
+    let did = kit.decider.did.lock().pop().unwrap();
+    assert_eq!(did.sent, kit.decider.asked.lock().pop().unwrap().shown, "what reads has no type");
+    assert_eq!(did.params["id"], Param::Long(7));
+}
+
+#[tokio::test]
+async fn a_receipt_says_that_nothing_was_sent_and_an_ordinary_request_has_none() {
+    let nowhere = kit_with(Verdict::Agreed, false, |api| {
+        api.upstream = Upstream::parse("unix:/no/such/socket").unwrap();
+    })
+    .await;
+    assert_eq!(status(&nowhere.post("{}").await), "502");
+    let did = nowhere.decider.did.lock().pop().unwrap();
+    assert_eq!((did.result, did.sent.as_str()), (CallResult::Failed, ""));
+    let plain = kit(Verdict::Allow).await;
+    assert_eq!(status(&plain.post("{}").await), "200");
+    assert!(plain.decider.did.lock().is_empty());
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ impl World {
                 Effect::Decide(ticket, ask) => self.asks.push((ticket, ask)),
                 Effect::May(ticket, resources) => self.lists.push((ticket, resources.len())),
                 Effect::Wait(number) => self.waits.push(number),
-                Effect::Note(_) => {}
+                Effect::Note(_) | Effect::Did(_) => {}
             }
         }
     }

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use avouch_domain::CallResult;
 use avouch_domain::limits::REQUEST_TEXT_MAX;
-use avouch_rules::TOOL_CALL;
+use avouch_rules::{Params, TOOL_CALL};
 use serde_json::{Map, Value};
 
 use super::answers;
@@ -19,7 +20,7 @@ use super::message::{
 use super::params;
 use super::tools::{Listed, Listing, META_VERSION, Seen};
 use crate::gate::limits::{HELD_MAX, PENDING_MAX, QUOTE_MAX};
-use crate::gate::{Ask, GateDefinition, GateEvent, Happened, Side, Verdict, quote};
+use crate::gate::{Ask, Decided, Did, Due, GateDefinition, GateEvent, Happened, Side, Verdict, quote};
 
 /// The member of `_meta` by which a client knows what a notification of progress is about.
 const PROGRESS_TOKEN: &str = "progressToken";
@@ -49,6 +50,8 @@ pub enum Effect {
     Wait(u64),
     /// Hand it over.
     Note(GateEvent),
+    /// A receipt: have it told.
+    Did(Did),
 }
 
 /// A call that has not gone on yet.
@@ -59,6 +62,8 @@ pub(super) struct Call {
     pub ask: Ask,
     /// The revision that the request names for itself.
     pub revision: Option<String>,
+    /// The receipt that is to be given, since it was decided.
+    pub due: Option<Due>,
 }
 
 /// Where a request of the AI agent stands.
@@ -71,7 +76,7 @@ pub(super) enum Pending {
     /// A call that is being decided.
     Deciding { call: Call },
     /// With the server, after an allow.
-    Called { tool: String, revision: Option<String> },
+    Called { tool: String, revision: Option<String>, did: Option<Did> },
     /// A list that waits for a listing.
     List { revision: Option<String> },
     /// A list that waits for the word on which of these may be called.
@@ -269,7 +274,7 @@ impl Proxy {
             params,
             shown: shown(&Value::Object(arguments)),
         };
-        let call = Call { line: line.to_vec(), tool: name, ask, revision: revision.clone() };
+        let call = Call { line: line.to_vec(), tool: name, ask, revision: revision.clone(), due: None };
         if self.seen.is_none() {
             self.wait(id, Pending::Held { call, allowed: false });
             return self.start_listing(revision);
@@ -291,16 +296,21 @@ impl Proxy {
         let tool = &call.tool;
         let pinned = self.gate.tools.get(tool).map(|tool| Seen::Once(tool.digest));
         match self.seen.as_ref().and_then(|seen| seen.get(tool)) {
-            None => vec![Effect::ToClient(answers::unknown_tool(&id, tool))],
+            None => {
+                let said = Effect::ToClient(answers::unknown_tool(&id, tool));
+                [said].into_iter().chain(unsent(call.due)).collect()
+            }
             Some(seen) if Some(*seen) != pinned => {
                 let seen = *seen;
                 let mut effects = vec![Effect::ToClient(answers::changed_tool(&id, &self.gate.name, tool))];
                 effects.extend(self.tell_changed(&call.tool, seen));
+                effects.extend(unsent(call.due));
                 effects
             }
             Some(_) if allowed => {
-                let Call { line, tool, revision, .. } = call;
-                self.wait(id, Pending::Called { tool, revision });
+                let Call { line, tool, revision, due, .. } = call;
+                let did = due.map(|due| sent(&self.gate, due, &line));
+                self.wait(id, Pending::Called { tool, revision, did });
                 vec![Effect::ToServer(line)]
             }
             Some(_) => {
@@ -312,10 +322,13 @@ impl Proxy {
     }
 
     /// Takes the decision on a call.
-    pub fn decided(&mut self, ticket: Ticket, verdict: Verdict) -> Vec<Effect> {
+    pub fn decided(&mut self, ticket: Ticket, decided: impl Into<Decided>) -> Vec<Effect> {
+        let Decided { mut verdict, due } = decided.into();
         // Cancelled meanwhile: what was allowed never starts.
-        let Some((id, Pending::Deciding { mut call })) = self.returned(ticket) else { return Vec::new() };
-        let mut verdict = verdict;
+        let Some((id, Pending::Deciding { mut call })) = self.returned(ticket) else {
+            return unsent(due).into_iter().collect();
+        };
+        call.due = due;
         if verdict == Verdict::Agreed {
             match as_shown(&call.line, &call.ask.shown) {
                 Some(line) => call.line = line,
@@ -334,9 +347,11 @@ impl Proxy {
         };
         // A tool that was not on the list is no tool that could have been called.
         if self.shown.as_ref().is_some_and(|shown| !shown.contains(&call.tool)) {
-            return vec![Effect::ToClient(answers::unknown_tool(&id, &call.tool))];
+            let said = Effect::ToClient(answers::unknown_tool(&id, &call.tool));
+            return [said].into_iter().chain(unsent(due)).collect();
         }
-        vec![Effect::ToClient(answers::refusal(&id, call.revision.is_some(), &text))]
+        let said = Effect::ToClient(answers::refusal(&id, call.revision.is_some(), &text));
+        [said].into_iter().chain(unsent(due)).collect()
     }
 
     /// Takes the word on which resources may be called, in the order of [`Effect::May`].
@@ -370,8 +385,13 @@ impl Proxy {
 
     fn cancelled(&mut self, line: &[u8], params: &Map<String, Value>) -> Vec<Effect> {
         let Some(Ok(id)) = params.get("requestId").map(Id::read) else { return Vec::new() };
-        match self.pending.remove(&id) {
-            Some((_, Pending::Passed(_) | Pending::Called { .. })) => vec![Effect::ToServer(line.to_vec())],
+        match self.pending.remove(&id).map(|(_, pending)| pending) {
+            Some(Pending::Passed(_)) => vec![Effect::ToServer(line.to_vec())],
+            // It may be done all the same, and nobody hears of it.
+            Some(Pending::Called { did, .. }) => {
+                [Effect::ToServer(line.to_vec())].into_iter().chain(did.map(Effect::Did)).collect()
+            }
+            Some(Pending::Held { call, .. }) => unsent(call.due).into_iter().collect(),
             _ => Vec::new(),
         }
     }
@@ -410,6 +430,28 @@ impl Proxy {
 fn shown(arguments: &Value) -> String {
     let text = canonical(arguments);
     if text.len() > REQUEST_TEXT_MAX { String::new() } else { text }
+}
+
+/// The receipt of a call, from the very line that goes to the tool server. What comes of it is not known yet.
+pub(super) fn sent(gate: &GateDefinition, due: Due, line: &[u8]) -> Did {
+    let call: Value = serde_json::from_slice(line).unwrap_or_default();
+    let tool = call.pointer("/params/name").and_then(Value::as_str).unwrap_or_default();
+    let none = Value::Object(Map::new());
+    let arguments = call.pointer("/params/arguments").unwrap_or(&none);
+    Did {
+        record: due.record,
+        action: TOOL_CALL.to_owned(),
+        resource: gate.resource(tool),
+        params: Params::new(),
+        sent: if due.agreed { shown(arguments) } else { String::new() },
+        result: CallResult::Lost,
+        status: 0,
+    }
+}
+
+/// The receipt of a call that is not sent after all, if one is to be given.
+pub(super) fn unsent(due: Option<Due>) -> Option<Effect> {
+    due.map(|due| Effect::Did(Did::nothing(due)))
 }
 
 /// The call with the arguments in the very words that somebody said yes to: however the AI agent spelled a number, the

@@ -2,15 +2,16 @@
 //!
 //! Only an answer that somebody waits for passes, once. Never takes a tool for what it is not called for.
 
+use avouch_domain::CallResult;
 use serde_json::{Map, Value, json};
 
 use super::answers;
 use super::handshake;
 use super::message::{self, INTERNAL_ERROR, Id, METHOD_NOT_FOUND, Message};
-use super::proxy::{Effect, OWN, Passed, Pending, Proxy, Run, refuse};
+use super::proxy::{Effect, OWN, Passed, Pending, Proxy, Run, refuse, unsent};
 use super::tools::{self, Listed, Listing, Next, Seen};
 use crate::gate::limits::{LISTING_RESTARTS_MAX, LISTING_TIME_MAX, QUOTE_MAX};
-use crate::gate::{Happened, Side, quote};
+use crate::gate::{Did, Happened, Side, quote};
 
 impl Proxy {
     /// Takes a line of the tool server, without its line end.
@@ -41,8 +42,8 @@ impl Proxy {
         }
         let with_server = |pending: &Pending| matches!(pending, Pending::Passed(_) | Pending::Called { .. });
         if self.pending.get(id).is_some_and(|(_, pending)| with_server(pending)) {
-            self.pending.remove(id);
-            return refuse(Some(id), INTERNAL_ERROR, &text);
+            let lost = self.pending.remove(id).and_then(|(_, pending)| receipt(pending));
+            return refuse(Some(id), INTERNAL_ERROR, &text).into_iter().chain(lost).collect();
         }
         Vec::new()
     }
@@ -96,20 +97,41 @@ impl Proxy {
                 Ok(result) => message::result(id, result),
                 Err(unknown) => return self.unknown_revision(id, &unknown, Side::ToolServer),
             },
-            (Pending::Called { tool, revision }, Some(result)) => match unfinished(&result) {
+            (Pending::Called { tool, revision, did }, result) => {
+                return self.called(line, id, (tool, revision, did), result);
+            }
+            _ => line.to_vec(),
+        };
+        vec![Effect::ToClient(said)]
+    }
+
+    /// The answer to a call, and its receipt.
+    fn called(
+        &self,
+        line: &[u8],
+        id: &Id,
+        (tool, revision, did): (String, Option<String>, Option<Did>),
+        result: Option<Map<String, Value>>,
+    ) -> Vec<Effect> {
+        let failed = |result: &Map<String, Value>| result.get("isError") == Some(&Value::Bool(true));
+        let (said, came) = match &result {
+            None => (line.to_vec(), CallResult::Error),
+            Some(result) => match unfinished(result) {
                 Some(kind) => {
                     let resource = self.gate.resource(&tool);
                     let why = format!(
                         "the tool answered \"{}\", which this gate does not pass on",
                         quote(&kind, QUOTE_MAX)
                     );
-                    answers::refusal(id, revision.is_some(), &answers::wrong(&resource, &why))
+                    let said = answers::refusal(id, revision.is_some(), &answers::wrong(&resource, &why));
+                    (said, CallResult::Error)
                 }
-                None => line.to_vec(),
+                None if failed(result) => (line.to_vec(), CallResult::Error),
+                None => (line.to_vec(), CallResult::Answered),
             },
-            _ => line.to_vec(),
         };
-        vec![Effect::ToClient(said)]
+        let did = did.map(|did| Effect::Did(Did { result: came, ..did }));
+        [Effect::ToClient(said)].into_iter().chain(did).collect()
     }
 
     /// Begins a listing, unless one is under way.
@@ -170,7 +192,15 @@ impl Proxy {
     fn no_listing(&mut self, text: &str) -> Vec<Effect> {
         self.run = None;
         let waits = |pending: &Pending| matches!(pending, Pending::Held { .. } | Pending::List { .. });
-        self.take(waits).into_iter().flat_map(|(id, _)| refuse(Some(&id), INTERNAL_ERROR, text)).collect()
+        self.give_up(waits, text)
+    }
+
+    /// Tells them that nothing comes any more, and gives their receipts.
+    fn give_up(&mut self, which: impl Fn(&Pending) -> bool, text: &str) -> Vec<Effect> {
+        let told = |(id, pending): (Id, Pending)| {
+            refuse(Some(&id), INTERNAL_ERROR, text).into_iter().chain(receipt(pending))
+        };
+        self.take(which).into_iter().flat_map(told).collect()
     }
 
     /// Those that wait, in the order in which they came.
@@ -233,7 +263,16 @@ impl Proxy {
     pub fn server_ended(&mut self) -> Vec<Effect> {
         self.run = None;
         let text = "the tool server ended before it answered; start the gate again";
-        self.take(|_| true).into_iter().flat_map(|(id, _)| refuse(Some(&id), INTERNAL_ERROR, text)).collect()
+        self.give_up(|_| true, text)
+    }
+}
+
+/// The receipt of a call of which nothing is heard any more, if one is to be given.
+fn receipt(pending: Pending) -> Option<Effect> {
+    match pending {
+        Pending::Called { did, .. } => did.map(Effect::Did),
+        Pending::Held { call, .. } => unsent(call.due),
+        _ => None,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::gate::limits::{
     DECISION_TIME_MAX, DRAIN_TIME_MAX, LINE_MAX, LISTING_TIME_MAX, QUEUE_END, QUEUE_MAX, TASKS_MAX,
 };
 use crate::gate::lines::{Line, Lines};
-use crate::gate::{Decider, Verdict, decided, noted};
+use crate::gate::{Decided, Decider, Did, decided, noted};
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum End {
 
 /// What comes of a question.
 enum Done {
-    Decided(Ticket, Verdict),
+    Decided(Ticket, Decided),
     May(Ticket, Vec<bool>),
     Noted,
 }
@@ -167,6 +167,7 @@ where
                     let may = timeout(DECISION_TIME_MAX, decider.may(resources)).await;
                     Done::May(ticket, may.unwrap_or_default())
                 })),
+                Effect::Did(did) => decider.did(did),
                 Effect::Note(event) => drop(self.tasks.spawn(async move {
                     noted(&*decider, event).await;
                     Done::Noted
@@ -177,7 +178,7 @@ where
 
     fn done(&mut self, done: Done) {
         let effects = match done {
-            Done::Decided(ticket, verdict) => self.proxy.decided(ticket, verdict),
+            Done::Decided(ticket, decided) => self.proxy.decided(ticket, decided),
             Done::May(ticket, may) => self.proxy.may(ticket, &may),
             Done::Noted => Vec::new(),
         };
@@ -186,16 +187,21 @@ where
 
     /// Tells whoever waits that nothing comes any more, as far as it still listens, and closes both.
     async fn close(mut self, end: End) {
-        if end != End::AiAgent {
-            let effects = self.proxy.server_ended();
-            self.act(effects);
+        let mut effects = self.proxy.server_ended();
+        if end == End::AiAgent {
+            effects.retain(|effect| matches!(effect, Effect::Did(_)));
         }
+        self.act(effects);
         let _ = timeout(DRAIN_TIME_MAX, async {
             while !self.client.bytes.is_empty()
                 && self.client.to.write_buf(&mut self.client.bytes).await.is_ok()
             {}
             // A call that is allowed only now is not sent: nobody would hear what came of it.
-            while self.tasks.join_next().await.is_some() {}
+            while let Some(done) = self.tasks.join_next().await {
+                if let Ok(Done::Decided(_, Decided { due: Some(due), .. })) = done {
+                    self.decider.did(Did::nothing(due));
+                }
+            }
         })
         .await;
         let _ = self.client.to.shutdown().await;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use avouch_domain::CallResult;
 use avouch_rules::{Limits, Param, ParamKind};
 use serde_json::{Value, json};
 
 use super::tools::{META_VERSION, digest};
 use super::{Effect, Proxy, Ticket};
 use crate::gate::limits::{HELD_MAX, LINE_MAX, LISTING_RESTARTS_MAX, PENDING_MAX};
-use crate::gate::{Ask, GateDefinition, Happened, Place, Side, Tool, Verdict};
+use crate::gate::{Ask, Decided, Did, Due, GateDefinition, Happened, Place, Side, Tool, Verdict};
 
 const READ: &str = "Reads a file.";
 
@@ -40,6 +41,7 @@ struct Kit {
     lists: Vec<(Ticket, Vec<String>)>,
     waits: Vec<u64>,
     events: Vec<Happened>,
+    did: Vec<Did>,
 }
 
 impl Kit {
@@ -52,6 +54,7 @@ impl Kit {
             lists: Vec::new(),
             waits: Vec::new(),
             events: Vec::new(),
+            did: Vec::new(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Kit {
                 Effect::May(ticket, resources) => self.lists.push((ticket, resources)),
                 Effect::Wait(number) => self.waits.push(number),
                 Effect::Note(event) => self.events.push(event.what),
+                Effect::Did(did) => self.did.push(did),
             }
         }
     }
@@ -137,9 +141,9 @@ impl Kit {
         self.do_all(effects);
     }
 
-    fn decide(&mut self, verdict: Verdict) {
+    fn decide(&mut self, decided: impl Into<Decided>) {
         let (ticket, _) = self.asks.remove(0);
-        let effects = self.proxy.decided(ticket, verdict);
+        let effects = self.proxy.decided(ticket, decided);
         self.do_all(effects);
     }
 
@@ -193,6 +197,79 @@ fn what_somebody_said_yes_to_is_what_is_sent_however_it_was_spelled() {
     let sent = String::from_utf8(kit.server[0].clone()).unwrap();
     assert!(sent.contains(&format!(r#""arguments":{shown}"#)), "{sent}");
     assert!(sent.contains(r#""_meta":{"progressToken":7}"#), "what nobody was shown is not sent: {sent}");
+}
+
+/// A call that somebody said yes to, sent.
+fn agreed(kit: &mut Kit, arguments: &Value) -> String {
+    kit.send(json!(1), "tools/call", json!({ "name": "read", "arguments": arguments }));
+    let shown = kit.asks[0].1.shown.clone();
+    kit.decide(Decided { verdict: Verdict::Agreed, due: Some(Due { record: 9, agreed: true }) });
+    shown
+}
+
+#[test]
+fn a_receipt_tells_what_went_to_the_tool_server_and_another_argument_is_another_text() {
+    let mut texts = Vec::new();
+    for path in ["a.txt", "b.txt"] {
+        let mut kit = Kit::listed();
+        let shown = agreed(&mut kit, &json!({ "path": path, "n": 1.0 }));
+        assert!(kit.did.is_empty(), "not before its answer");
+        kit.answer(json!(1), json!({ "content": [] }));
+        let did = kit.did.pop().unwrap();
+        assert_eq!((did.record, did.resource.as_str(), did.result), (9, "files/read", CallResult::Answered));
+        assert_eq!((did.action.as_str(), &did.sent), ("tool.call", &shown));
+        let sent: Value = serde_json::from_slice(kit.server.last().unwrap()).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&did.sent).unwrap(), sent["params"]["arguments"]);
+        texts.push(did.sent);
+    }
+    assert_ne!(texts[0], texts[1]);
+    // Whatever the gate would send instead is what it tells.
+    let line = br#"{"id":1,"method":"tools/call","params":{"name":"write","arguments":{"path":"c.txt"}}}"#;
+    let did = super::proxy::sent(&gate(), Due { record: 9, agreed: true }, line);
+    assert_eq!((did.resource.as_str(), did.sent.as_str()), ("files/write", r#"{"path":"c.txt"}"#));
+}
+
+#[test]
+fn a_receipt_says_what_came_of_the_call_also_when_nobody_hears_it_any_more() {
+    let thens: [fn(&mut Kit); 5] = [
+        |kit: &mut Kit| kit.answer(json!(1), json!({ "content": [], "isError": true })),
+        |kit: &mut Kit| {
+            kit.server(json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": 1, "message": "x" } }));
+        },
+        |kit: &mut Kit| kit.server(json!({ "jsonrpc": "2.0", "id": 1 })),
+        |kit: &mut Kit| {
+            let params = json!({ "requestId": 1 });
+            kit.client(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params }));
+        },
+        |kit: &mut Kit| {
+            let effects = kit.proxy.server_ended();
+            kit.do_all(effects);
+        },
+    ];
+    let (error, lost) = (CallResult::Error, CallResult::Lost);
+    for (then, result) in thens.into_iter().zip([error, error, lost, lost, lost]) {
+        let mut kit = Kit::listed();
+        agreed(&mut kit, &json!({ "path": "a.txt" }));
+        then(&mut kit);
+        let told: Vec<_> = kit.did.iter().map(|did| (did.record, did.result)).collect();
+        assert_eq!(told, [(9, result)]);
+    }
+}
+
+#[test]
+fn a_call_that_is_not_sent_after_all_is_told_as_such_and_an_ordinary_one_not_at_all() {
+    let mut kit = Kit::listed();
+    kit.call(1, "read");
+    kit.server(json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" }));
+    kit.decide(Decided { verdict: Verdict::Agreed, due: Some(Due { record: 9, agreed: true }) });
+    kit.list(json!({ "tools": [tool("write")] }));
+    let told: Vec<_> = kit.did.iter().map(|did| (did.result, did.sent.as_str())).collect();
+    assert_eq!(told, [(CallResult::Failed, "")]);
+    let mut kit = Kit::listed();
+    kit.call(1, "read");
+    kit.decide(Verdict::Allow);
+    kit.answer(json!(1), json!({ "content": [] }));
+    assert!(kit.did.is_empty());
 }
 
 #[test]

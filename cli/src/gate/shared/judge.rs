@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use avouch_domain::Presented;
 use avouch_proto::gate_v1::gate_client::GateClient;
-use avouch_proto::gate_v1::{CheckRequest, CheckResponse, Param as Named};
+use avouch_proto::gate_v1::{CheckRequest, CheckResponse, DidRequest, Param as Named};
 use avouch_proto::run_v1::Answer;
 use avouch_rules::{Param, Params};
 use tokio::sync::Semaphore;
@@ -13,7 +13,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::gate::limits::{CHECK_TIME_MAX, CHECKS_MAX};
-use crate::gate::{Ask, GateEvent, Happened, Judge, Verdict, wire};
+use crate::gate::{Ask, Decided, Did, GateEvent, Happened, Judge, Teller, Telling, Verdict, wire};
 
 /// The way to the node agent, for all callers of the gate. Cheap to clone.
 #[derive(Clone)]
@@ -21,11 +21,26 @@ pub(super) struct Line {
     client: GateClient<Channel>,
     /// As many questions as the node agent takes from one connection, with room for the gate's own streams.
     places: Arc<Semaphore>,
+    teller: Teller,
 }
 
 impl Line {
-    pub(super) fn new(channel: Channel) -> Self {
-        Self { client: GateClient::new(channel), places: Arc::new(Semaphore::new(CHECKS_MAX)) }
+    /// With what tells receipts, until nobody has the line any more.
+    pub(super) fn new(channel: Channel) -> (Self, Telling) {
+        let client = GateClient::new(channel);
+        let told = client.clone();
+        let (teller, telling) = Teller::new(move |did: Did| {
+            let mut client = told.clone();
+            async move {
+                let record = did.record;
+                let (did, params) = did.wire();
+                let request = DidRequest { did: Some(did), params: named(params) };
+                if let Err(status) = client.did(request).await {
+                    tracing::debug!(record, %status, "The node agent did not take a receipt");
+                }
+            }
+        });
+        (Self { client, places: Arc::new(Semaphore::new(CHECKS_MAX)), teller }, telling)
     }
 }
 
@@ -36,9 +51,10 @@ pub(super) struct PeerJudge {
 }
 
 impl PeerJudge {
-    async fn asked(&self, ask: Ask, presented: &Presented) -> Verdict {
-        let away =
-            |why: &str| Verdict::Unavailable { text: format!("the node agent does not decide: {why}") };
+    async fn asked(&self, ask: Ask, presented: &Presented) -> Decided {
+        let away = |why: &str| {
+            Decided::from(Verdict::Unavailable { text: format!("the node agent does not decide: {why}") })
+        };
         let Ok(_place) = self.line.places.try_acquire() else {
             return away("it has all the questions that it takes at once");
         };
@@ -53,9 +69,9 @@ impl PeerJudge {
             shown,
         };
         match self.line.client.clone().check(request).await {
-            Ok(answer) => wire::verdict(answered(answer.into_inner())),
+            Ok(answer) => wire::decided(answered(answer.into_inner())),
             Err(status) if matches!(status.code(), Code::PermissionDenied | Code::InvalidArgument) => {
-                Verdict::Deny { reason: "gate".to_owned(), text: status.message().to_owned() }
+                Verdict::Deny { reason: "gate".to_owned(), text: status.message().to_owned() }.into()
             }
             Err(status) => away(status.message()),
         }
@@ -66,7 +82,7 @@ impl Judge for PeerJudge {
     /// The node agent asks the server, and a person's yes or a grant may be used meanwhile: to give up is to lose it.
     const TIME_MAX: Duration = CHECK_TIME_MAX;
 
-    async fn decide(&self, ask: Ask) -> Verdict {
+    async fn decide(&self, ask: Ask) -> Decided {
         self.asked(ask, &self.presented).await
     }
 
@@ -81,6 +97,10 @@ impl Judge for PeerJudge {
             }
             other => tracing::debug!(gate = event.gate, what = ?other, "A gate let something not through"),
         }
+    }
+
+    fn did(&self, did: Did) {
+        self.line.teller.take(did);
     }
 }
 
@@ -99,8 +119,8 @@ fn named(params: Params) -> Vec<Named> {
 }
 
 fn answered(answer: CheckResponse) -> Answer {
-    let CheckResponse { outcome, reason, text, limits, record, request, .. } = answer;
-    Answer { number: 0, outcome, reason, text, limits, record, request }
+    let CheckResponse { outcome, reason, text, limits, record, request, receipt, .. } = answer;
+    Answer { number: 0, outcome, reason, text, limits, record, request, receipt }
 }
 
 #[cfg(test)]

@@ -69,7 +69,8 @@ async fn served(serve: &Serve, agent_socket: &Path, as_json: bool, out: &mut Out
     let mut ready = svids.ready();
     let keeping = svids.keep(channel.clone());
     let following = definitions.follow(&current);
-    let door = Door { config, current: current.clone(), line: Line::new(channel) };
+    let (line, telling) = Line::new(channel);
+    let door = Door { config, current: current.clone(), line };
     let open = async {
         // Nothing of the channel is held on to: who shows the next SVID waits for that.
         if !timeout(SVID_TIME_MAX, ready.wait_for(|ready| *ready)).await.is_ok_and(|shown| shown.is_ok()) {
@@ -80,14 +81,15 @@ async fn served(serve: &Serve, agent_socket: &Path, as_json: bool, out: &mut Out
         told(serve, &address, id.as_str(), as_json, out);
         door::serve(listener, door).await
     };
-    let failure = tokio::select! {
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
-        failure = following => failure,
-        failure = open => failure,
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        failure = following => Err(failure),
+        failure = open => Err(failure),
         never = keeping => match never {},
     };
-    Err(failure)
+    telling.end().await;
+    ended
 }
 
 fn told(serve: &Serve, address: &SocketAddr, id: &str, as_json: bool, out: &mut Out) {

@@ -7,6 +7,7 @@
 //! knows the forms.
 
 mod head;
+pub mod matching;
 mod node;
 #[cfg(test)]
 mod node_tests;
