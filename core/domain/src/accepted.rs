@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::limits::ACCEPTED_WHY_MAX;
 use crate::request::Said;
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
@@ -36,29 +35,6 @@ impl Finding {
 
 crate::named!(Finding);
 
-/// Why a text is no reason.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WhyError {
-    #[error("the reason has {0} bytes, expected 1 to {ACCEPTED_WHY_MAX}")]
-    Length(usize),
-    #[error("the reason holds a control character, expected one line of text")]
-    Character,
-}
-
-/// Checks why somebody accepts something, in their words.
-///
-/// # Errors
-/// [`WhyError`].
-pub fn accepted_why(text: &str) -> Result<Arc<str>, WhyError> {
-    if text.trim().is_empty() || text.len() > ACCEPTED_WHY_MAX {
-        return Err(WhyError::Length(text.len()));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(WhyError::Character);
-    }
-    Ok(text.into())
-}
-
 /// One finding about one name that somebody accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
@@ -67,7 +43,7 @@ pub struct Accepted {
     pub what: Finding,
     /// From then on it counts again.
     pub until: Timestamp,
-    /// One line for people. No record holds it.
+    /// As [`crate::why`] takes it.
     pub why: Arc<str>,
     pub said: Said,
 }
@@ -89,15 +65,6 @@ mod tests {
     fn it_holds_until_its_moment_and_not_then() {
         let accepted = Accepted { until: Timestamp(10), ..accepted("/test/a", Finding::Stop) };
         assert!(accepted.holds(Timestamp(9)) && !accepted.holds(Timestamp(10)));
-    }
-
-    #[test]
-    fn a_reason_is_one_line_that_says_something() {
-        assert_eq!(&*accepted_why("moves in May").unwrap(), "moves in May");
-        assert_eq!(accepted_why(""), Err(WhyError::Length(0)));
-        assert_eq!(accepted_why("  "), Err(WhyError::Length(2)));
-        assert_eq!(accepted_why(&"x".repeat(ACCEPTED_WHY_MAX + 1)), Err(WhyError::Length(257)));
-        assert_eq!(accepted_why("a\nb"), Err(WhyError::Character));
     }
 
     #[test]

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits::EMERGENCY_WHY_MAX;
 use crate::opaque_id::opaque_id;
 use crate::person::PersonId;
 use crate::request::Said;
@@ -16,31 +15,6 @@ use crate::time::Timestamp;
 opaque_id! {
     /// The name of an emergency: `em_` and lowercase letters or digits. Cheap to clone.
     EmergencyId, "emergency", "em_"
-}
-
-/// Why a text is no reason for an emergency.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WhyError {
-    #[error(
-        "the reason has {0} bytes, expected 1 to {EMERGENCY_WHY_MAX}: say in a few words why it can't wait"
-    )]
-    Length(usize),
-    #[error("the reason holds a control character, expected one line of text")]
-    Character,
-}
-
-/// Reads why there is an emergency: one line for the person who agrees. It stands in no record.
-///
-/// # Errors
-/// [`WhyError`].
-pub fn emergency_why(text: &str) -> Result<Arc<str>, WhyError> {
-    if text.is_empty() || text.len() > EMERGENCY_WHY_MAX {
-        return Err(WhyError::Length(text.len()));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(WhyError::Character);
-    }
-    Ok(text.into())
 }
 
 /// One action on one resource that one identity may do in an emergency.
@@ -55,7 +29,7 @@ pub struct Emergency {
     pub action: Arc<str>,
     /// ID in the catalogue.
     pub resource: Arc<str>,
-    /// As [`emergency_why`] takes it.
+    /// As [`crate::why`] takes it.
     pub why: Arc<str>,
     pub asked: Said,
     /// From when on it is agreed to.
@@ -135,14 +109,5 @@ mod tests {
             Emergency { ended: Some(Said { by: person_id("per_a"), at: Timestamp(5) }), ..open.clone() };
         assert_eq!(at(&ended, 20, false), "ended", "who ended it stays named");
         assert_eq!((open.over_at(), ended.over_at()), (Timestamp(10), Timestamp(5)));
-    }
-
-    #[test]
-    fn why_there_is_an_emergency_is_one_line_and_never_nothing() {
-        assert_eq!(&*emergency_why("the queue is stuck").unwrap(), "the queue is stuck");
-        assert_eq!(emergency_why(""), Err(WhyError::Length(0)));
-        assert_eq!(emergency_why("a\nb"), Err(WhyError::Character));
-        let long = "x".repeat(EMERGENCY_WHY_MAX + 1);
-        assert_eq!(emergency_why(&long), Err(WhyError::Length(EMERGENCY_WHY_MAX + 1)));
     }
 }

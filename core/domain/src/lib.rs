@@ -32,13 +32,14 @@ pub mod spiffe_id;
 pub mod svid;
 pub mod time;
 pub mod trust_domain;
+mod why;
 
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 #[cfg(test)]
 mod props;
 
-pub use accepted::{Accepted, Finding, WhyError};
+pub use accepted::{Accepted, Finding};
 pub use audit::{AuditEvent, AuditRow};
 pub use authority::{Authority, AuthorityId, AuthorityKind, Holder, KeyType, Slot, SlotState};
 pub use bundle::{Bundle, JwtAuthority, X509Authority};
@@ -46,7 +47,7 @@ pub use case::{Case, CaseError};
 pub use change::{Change, Epoch, Head, Image, LogPosition, Plan, Revision, Row, RowKey};
 pub use code::{Code, CodeError};
 pub use code_digest::{CodeDigest, CodeDigestError};
-pub use emergency::{Emergency, EmergencyId, EmergencyStanding, WhyError, emergency_why};
+pub use emergency::{Emergency, EmergencyId, EmergencyStanding};
 pub use entry::{Entry, EntryError, EntryId, EntryParts};
 pub use grant::{Grant, GrantId, GrantStanding, GrantUse};
 pub use identity::{Cause, Environment, Identity, Kind, Standing, StopTried};
@@ -70,3 +71,4 @@ pub use spiffe_id::{IdError, SpiffeId};
 pub use svid::{JwtSvid, X509Svid};
 pub use time::{Now, Tick, Timestamp, Ttl};
 pub use trust_domain::TrustDomain;
+pub use why::{WhyError, why};

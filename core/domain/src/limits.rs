@@ -62,8 +62,6 @@ pub const GRANTS_MAX: usize = 1_000;
 pub const GRANTS_ALL_MAX: usize = 100_000;
 /// For how long ahead somebody accepts at most what something lacks: a quarter, as long as the drill of a stop counts.
 pub const ACCEPTED_FOR_MAX: Duration = Duration::from_secs(90 * 86_400);
-/// Longest reason for it in bytes: one line, no story.
-pub const ACCEPTED_WHY_MAX: usize = 256;
 /// Most of what is lacking that is accepted, also what is over: a list that is longer is no exception any more.
 pub const ACCEPTED_ALL_MAX: usize = 10_000;
 /// Longest name of a case in bytes, as systems that keep cases give them.
@@ -72,8 +70,8 @@ pub const CASE_MAX: usize = 64;
 pub const EMERGENCY_FOR_MAX: Duration = Duration::from_secs(1800);
 /// How long an emergency waits for a second person: whoever is called answers by then, or it is asked anew.
 pub const EMERGENCY_WAIT: Duration = Duration::from_secs(600);
-/// Longest reason for an emergency in bytes: one line that is read in a hurry.
-pub const EMERGENCY_WHY_MAX: usize = 256;
+/// Longest reason that somebody gives, in bytes: one line that is read in a hurry.
+pub const WHY_MAX: usize = 256;
 /// Most emergencies of one identity that wait or are open.
 pub const EMERGENCIES_MAX: usize = 8;
 /// Most emergencies of all identities that are kept.

@@ -22,9 +22,8 @@ use std::sync::Arc;
 
 use avouch_domain::{
     Accepted, Authority, AuthorityKind, Bundle, Emergency, Entry, EntryId, Finding, Grant, Holder, Image,
-    JoinToken,
-    LogPosition, Node, Plan, PublishedRules, Request, Row, RowKey, Selector, SelectorSet, Slot, SpiffeId,
-    Timestamp, TrustDomain,
+    JoinToken, LogPosition, Node, Plan, PublishedRules, Request, Row, RowKey, Selector, SelectorSet, Slot,
+    SpiffeId, Timestamp, TrustDomain,
 };
 use imbl::{OrdMap, OrdSet};
 

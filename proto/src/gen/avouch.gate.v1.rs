@@ -77,7 +77,21 @@ pub struct CheckResponse {
     /// The request that waits for a person, or whose yes was used; empty: none.
     #[prost(string, tag = "9")]
     pub request: ::prost::alloc::string::String,
+    /// The gate is to say with Did what came of it. Never for a hook.
+    #[prost(bool, tag = "10")]
+    pub receipt: bool,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DidRequest {
+    /// Its content is without the parameters.
+    #[prost(message, optional, tag = "1")]
+    pub did: ::core::option::Option<super::super::run::v1::DidRequest>,
+    /// As the gate reads them in what it sent, in the form of a CheckRequest.
+    #[prost(message, repeated, tag = "2")]
+    pub params: ::prost::alloc::vec::Vec<Param>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DidResponse {}
 /// Generated client implementations.
 pub mod gate_client {
     #![allow(
@@ -190,6 +204,26 @@ pub mod gate_client {
             req.extensions_mut().insert(GrpcMethod::new("avouch.gate.v1.Gate", "Check"));
             self.inner.unary(req, path, codec).await
         }
+        /// What an HTTP gate did after a response that wants a receipt. PermissionDenied: this process was given none of this number,
+        /// or has said so already.
+        pub async fn did(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DidRequest>,
+        ) -> std::result::Result<tonic::Response<super::DidResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/avouch.gate.v1.Gate/Did");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("avouch.gate.v1.Gate", "Did"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What an HTTP gate needs to be served, at once and after each change of it. PermissionDenied: the caller is not that gate.
         pub async fn serve(
             &mut self,
@@ -234,6 +268,12 @@ pub mod gate_server {
             &self,
             request: tonic::Request<super::CheckRequest>,
         ) -> std::result::Result<tonic::Response<super::CheckResponse>, tonic::Status>;
+        /// What an HTTP gate did after a response that wants a receipt. PermissionDenied: this process was given none of this number,
+        /// or has said so already.
+        async fn did(
+            &self,
+            request: tonic::Request<super::DidRequest>,
+        ) -> std::result::Result<tonic::Response<super::DidResponse>, tonic::Status>;
         /// Server streaming response type for the Serve method.
         type ServeStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ServeResponse, tonic::Status>,
@@ -350,6 +390,49 @@ pub mod gate_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CheckSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.gate.v1.Gate/Did" => {
+                    #[allow(non_camel_case_types)]
+                    struct DidSvc<T: Gate>(pub Arc<T>);
+                    impl<T: Gate> tonic::server::UnaryService<super::DidRequest>
+                    for DidSvc<T> {
+                        type Response = super::DidResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DidRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Gate>::did(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DidSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

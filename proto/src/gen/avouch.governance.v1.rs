@@ -326,6 +326,9 @@ pub struct Found {
     pub suggested_owner: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
+    /// From when on its entries are withheld because nobody owns them, in seconds since 1970; 0: never.
+    #[prost(int64, tag = "5")]
+    pub withheld_from: i64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListFoundResponse {
@@ -570,6 +573,9 @@ pub struct Grant {
     /// open, used_up, ended or lapsed.
     #[prost(string, tag = "11")]
     pub standing: ::prost::alloc::string::String,
+    /// What it is for; empty: nothing that is closed some day.
+    #[prost(string, tag = "12")]
+    pub case: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GiveGrantRequest {
@@ -585,11 +591,25 @@ pub struct GiveGrantRequest {
     /// How long it lasts, at most a month.
     #[prost(uint64, tag = "5")]
     pub seconds: u64,
+    /// As in Grant.
+    #[prost(string, tag = "6")]
+    pub case: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndGrantRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndCaseRequest {
+    #[prost(string, tag = "1")]
+    pub case: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndCaseResponse {
+    /// How many grants.
+    #[prost(uint32, tag = "1")]
+    pub ended: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListGrantsRequest {
@@ -599,12 +619,151 @@ pub struct ListGrantsRequest {
     /// Not only those that are open.
     #[prost(bool, tag = "2")]
     pub all: bool,
+    /// Only of this case; empty: of all and of none.
+    #[prost(string, tag = "3")]
+    pub case: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListGrantsResponse {
     /// Newest first, at most 1,000.
     #[prost(message, repeated, tag = "1")]
     pub grants: ::prost::alloc::vec::Vec<Grant>,
+}
+/// What something lacks and somebody accepts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Accepted {
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// owner, confirmed or stop.
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+    /// Unix seconds. From then on it counts again.
+    #[prost(int64, tag = "3")]
+    pub until: i64,
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+    /// ID of a person.
+    #[prost(string, tag = "5")]
+    pub accepted_by: ::prost::alloc::string::String,
+    #[prost(int64, tag = "6")]
+    pub accepted_at: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcceptFindingRequest {
+    /// As in IdentityRequest; of what has no identity, the SPIFFE ID or its path.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// As in Accepted.
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+    /// Unix seconds, at most 90 days ahead.
+    #[prost(int64, tag = "3")]
+    pub until: i64,
+    /// One line, at most 256 bytes.
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnacceptFindingRequest {
+    /// As in AcceptFindingRequest.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub what: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAcceptedRequest {
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAcceptedResponse {
+    /// Ascending by name.
+    #[prost(message, repeated, tag = "1")]
+    pub accepted: ::prost::alloc::vec::Vec<Accepted>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// One action on one resource that one identity may do for a time, because two people said so.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Emergency {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub action: ::prost::alloc::string::String,
+    /// ID in the catalogue.
+    #[prost(string, tag = "4")]
+    pub resource: ::prost::alloc::string::String,
+    /// One line.
+    #[prost(string, tag = "5")]
+    pub why: ::prost::alloc::string::String,
+    /// ID of the person who asked.
+    #[prost(string, tag = "6")]
+    pub asked_by: ::prost::alloc::string::String,
+    /// Unix seconds.
+    #[prost(int64, tag = "7")]
+    pub asked_at: i64,
+    /// ID of the second person; empty: it waits for one.
+    #[prost(string, tag = "8")]
+    pub agreed_by: ::prost::alloc::string::String,
+    /// How long it lasts from when it is agreed to.
+    #[prost(uint64, tag = "9")]
+    pub seconds: u64,
+    /// Until when it waits, or is open. Unix seconds.
+    #[prost(int64, tag = "10")]
+    pub ends_at: i64,
+    /// ID of the person who ended it; empty: nobody.
+    #[prost(string, tag = "11")]
+    pub ended_by: ::prost::alloc::string::String,
+    /// waits, open, over or ended.
+    #[prost(string, tag = "12")]
+    pub standing: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AskEmergencyRequest {
+    /// Of the identity, as in IdentityRequest.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Empty: the only one that the resource has.
+    #[prost(string, tag = "2")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub resource: ::prost::alloc::string::String,
+    /// At most half an hour.
+    #[prost(uint64, tag = "4")]
+    pub seconds: u64,
+    /// One line, for the person who agrees. It stands in no record.
+    #[prost(string, tag = "5")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgreeEmergencyRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndEmergencyRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEmergenciesRequest {
+    /// As in IdentityRequest; empty: of all identities.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Not only those that wait or are open.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEmergenciesResponse {
+    /// Newest first, at most 1,000.
+    #[prost(message, repeated, tag = "1")]
+    pub emergencies: ::prost::alloc::vec::Vec<Emergency>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRecordsRequest {
@@ -1541,6 +1700,31 @@ pub mod governance_client {
                 .insert(GrpcMethod::new("avouch.governance.v1.Governance", "EndGrant"));
             self.inner.unary(req, path, codec).await
         }
+        /// Takes back all that was given for a case. Anybody may.
+        pub async fn end_case(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EndCaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EndCaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/EndCase",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("avouch.governance.v1.Governance", "EndCase"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn list_grants(
             &mut self,
             request: impl tonic::IntoRequest<super::ListGrantsRequest>,
@@ -1564,6 +1748,180 @@ pub mod governance_client {
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new("avouch.governance.v1.Governance", "ListGrants"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Accepts until a moment that something lacks what it lacks, in the place of what was said of it before. By another person
+        /// than the owner in staging and prod, by a security person for what has no identity.
+        pub async fn accept_finding(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcceptFindingRequest>,
+        ) -> std::result::Result<tonic::Response<super::Accepted>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/AcceptFinding",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "AcceptFinding"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets it count again. Anybody may.
+        pub async fn unaccept_finding(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnacceptFindingRequest>,
+        ) -> std::result::Result<tonic::Response<super::Accepted>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/UnacceptFinding",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "UnacceptFinding"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Also what is over.
+        pub async fn list_accepted(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAcceptedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAcceptedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/ListAccepted",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "ListAccepted"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Asks for an emergency: that an identity may do for a time what no rule allows. It waits for a second person.
+        pub async fn ask_emergency(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AskEmergencyRequest>,
+        ) -> std::result::Result<tonic::Response<super::Emergency>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/AskEmergency",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "AskEmergency"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Opens an emergency. By another person than who asked and who owns the identity.
+        pub async fn agree_emergency(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AgreeEmergencyRequest>,
+        ) -> std::result::Result<tonic::Response<super::Emergency>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/AgreeEmergency",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "AgreeEmergency"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends an emergency at once. Anybody may.
+        pub async fn end_emergency(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EndEmergencyRequest>,
+        ) -> std::result::Result<tonic::Response<super::Emergency>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/EndEmergency",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "EndEmergency"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_emergencies(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEmergenciesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEmergenciesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/avouch.governance.v1.Governance/ListEmergencies",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("avouch.governance.v1.Governance", "ListEmergencies"),
                 );
             self.inner.unary(req, path, codec).await
         }
@@ -1858,11 +2216,57 @@ pub mod governance_server {
             &self,
             request: tonic::Request<super::EndGrantRequest>,
         ) -> std::result::Result<tonic::Response<super::Grant>, tonic::Status>;
+        /// Takes back all that was given for a case. Anybody may.
+        async fn end_case(
+            &self,
+            request: tonic::Request<super::EndCaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::EndCaseResponse>, tonic::Status>;
         async fn list_grants(
             &self,
             request: tonic::Request<super::ListGrantsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListGrantsResponse>,
+            tonic::Status,
+        >;
+        /// Accepts until a moment that something lacks what it lacks, in the place of what was said of it before. By another person
+        /// than the owner in staging and prod, by a security person for what has no identity.
+        async fn accept_finding(
+            &self,
+            request: tonic::Request<super::AcceptFindingRequest>,
+        ) -> std::result::Result<tonic::Response<super::Accepted>, tonic::Status>;
+        /// Lets it count again. Anybody may.
+        async fn unaccept_finding(
+            &self,
+            request: tonic::Request<super::UnacceptFindingRequest>,
+        ) -> std::result::Result<tonic::Response<super::Accepted>, tonic::Status>;
+        /// Also what is over.
+        async fn list_accepted(
+            &self,
+            request: tonic::Request<super::ListAcceptedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAcceptedResponse>,
+            tonic::Status,
+        >;
+        /// Asks for an emergency: that an identity may do for a time what no rule allows. It waits for a second person.
+        async fn ask_emergency(
+            &self,
+            request: tonic::Request<super::AskEmergencyRequest>,
+        ) -> std::result::Result<tonic::Response<super::Emergency>, tonic::Status>;
+        /// Opens an emergency. By another person than who asked and who owns the identity.
+        async fn agree_emergency(
+            &self,
+            request: tonic::Request<super::AgreeEmergencyRequest>,
+        ) -> std::result::Result<tonic::Response<super::Emergency>, tonic::Status>;
+        /// Ends an emergency at once. Anybody may.
+        async fn end_emergency(
+            &self,
+            request: tonic::Request<super::EndEmergencyRequest>,
+        ) -> std::result::Result<tonic::Response<super::Emergency>, tonic::Status>;
+        async fn list_emergencies(
+            &self,
+            request: tonic::Request<super::ListEmergenciesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEmergenciesResponse>,
             tonic::Status,
         >;
         /// The server's log, or one chain of a node, from a record on.
@@ -3269,6 +3673,51 @@ pub mod governance_server {
                     };
                     Box::pin(fut)
                 }
+                "/avouch.governance.v1.Governance/EndCase" => {
+                    #[allow(non_camel_case_types)]
+                    struct EndCaseSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::EndCaseRequest>
+                    for EndCaseSvc<T> {
+                        type Response = super::EndCaseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EndCaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::end_case(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EndCaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/avouch.governance.v1.Governance/ListGrants" => {
                     #[allow(non_camel_case_types)]
                     struct ListGrantsSvc<T: Governance>(pub Arc<T>);
@@ -3299,6 +3748,321 @@ pub mod governance_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListGrantsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/AcceptFinding" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcceptFindingSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::AcceptFindingRequest>
+                    for AcceptFindingSvc<T> {
+                        type Response = super::Accepted;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AcceptFindingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::accept_finding(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcceptFindingSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/UnacceptFinding" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnacceptFindingSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::UnacceptFindingRequest>
+                    for UnacceptFindingSvc<T> {
+                        type Response = super::Accepted;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnacceptFindingRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::unaccept_finding(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnacceptFindingSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/ListAccepted" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListAcceptedSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::ListAcceptedRequest>
+                    for ListAcceptedSvc<T> {
+                        type Response = super::ListAcceptedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAcceptedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::list_accepted(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListAcceptedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/AskEmergency" => {
+                    #[allow(non_camel_case_types)]
+                    struct AskEmergencySvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::AskEmergencyRequest>
+                    for AskEmergencySvc<T> {
+                        type Response = super::Emergency;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AskEmergencyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::ask_emergency(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AskEmergencySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/AgreeEmergency" => {
+                    #[allow(non_camel_case_types)]
+                    struct AgreeEmergencySvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::AgreeEmergencyRequest>
+                    for AgreeEmergencySvc<T> {
+                        type Response = super::Emergency;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AgreeEmergencyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::agree_emergency(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AgreeEmergencySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/EndEmergency" => {
+                    #[allow(non_camel_case_types)]
+                    struct EndEmergencySvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::EndEmergencyRequest>
+                    for EndEmergencySvc<T> {
+                        type Response = super::Emergency;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EndEmergencyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::end_emergency(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EndEmergencySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.governance.v1.Governance/ListEmergencies" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListEmergenciesSvc<T: Governance>(pub Arc<T>);
+                    impl<
+                        T: Governance,
+                    > tonic::server::UnaryService<super::ListEmergenciesRequest>
+                    for ListEmergenciesSvc<T> {
+                        type Response = super::ListEmergenciesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEmergenciesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Governance>::list_emergencies(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListEmergenciesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -268,7 +268,33 @@ pub struct Answer {
     /// The request that waits for a person, or whose yes was used; empty: none.
     #[prost(string, tag = "7")]
     pub request: ::prost::alloc::string::String,
+    /// The gate is to say with Did what came of it.
+    #[prost(bool, tag = "8")]
+    pub receipt: bool,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DidRequest {
+    /// Of the answer.
+    #[prost(uint64, tag = "1")]
+    pub record: u64,
+    /// As the gate reads them in what it sent; empty if it sent nothing.
+    #[prost(string, tag = "2")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub resource: ::prost::alloc::string::String,
+    /// All that was sent, in the words of the ask, made anew from the bytes that went on. Empty: no yes was used, or nothing was
+    /// sent.
+    #[prost(string, tag = "4")]
+    pub content: ::prost::alloc::string::String,
+    /// answered, error, failed (never sent) or lost.
+    #[prost(string, tag = "5")]
+    pub result: ::prost::alloc::string::String,
+    /// Of an answer of a web API; 0: none.
+    #[prost(uint32, tag = "6")]
+    pub status: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DidResponse {}
 /// The identity may not run here any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Stopped {
@@ -446,6 +472,26 @@ pub mod run_client {
             req.extensions_mut().insert(GrpcMethod::new("avouch.run.v1.Run", "Asks"));
             self.inner.streaming(req, path, codec).await
         }
+        /// What a gate did after an answer that wants a receipt. The caller is the root of the run whose gate was given that answer.
+        /// PermissionDenied: it was given none of this number, or has said so already.
+        pub async fn did(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DidRequest>,
+        ) -> std::result::Result<tonic::Response<super::DidResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/avouch.run.v1.Run/Did");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("avouch.run.v1.Run", "Did"));
+            self.inner.unary(req, path, codec).await
+        }
         /// A token for one resource, for a process of a run. It costs a call of the task.
         pub async fn task_token(
             &mut self,
@@ -515,6 +561,12 @@ pub mod run_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::Ask>>,
         ) -> std::result::Result<tonic::Response<Self::AsksStream>, tonic::Status>;
+        /// What a gate did after an answer that wants a receipt. The caller is the root of the run whose gate was given that answer.
+        /// PermissionDenied: it was given none of this number, or has said so already.
+        async fn did(
+            &self,
+            request: tonic::Request<super::DidRequest>,
+        ) -> std::result::Result<tonic::Response<super::DidResponse>, tonic::Status>;
         /// A token for one resource, for a process of a run. It costs a call of the task.
         async fn task_token(
             &self,
@@ -727,6 +779,49 @@ pub mod run_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/avouch.run.v1.Run/Did" => {
+                    #[allow(non_camel_case_types)]
+                    struct DidSvc<T: Run>(pub Arc<T>);
+                    impl<T: Run> tonic::server::UnaryService<super::DidRequest>
+                    for DidSvc<T> {
+                        type Response = super::DidResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DidRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Run>::did(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DidSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -39,7 +39,7 @@ pub struct ShowTokenRequest {
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub certificates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ShowTokenResponse {
     /// Absent: not in force.
     #[prost(message, optional, tag = "1")]

@@ -299,7 +299,7 @@ pub struct ReportCodeResponse {
     pub paused: bool,
 }
 /// An identity as far as decisions need it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IdentityFacts {
     #[prost(string, tag = "1")]
     pub spiffe_id: ::prost::alloc::string::String,
@@ -331,6 +331,23 @@ pub struct IdentityFacts {
     /// Most runs of it at a time on the node; 0: as many as a node has.
     #[prost(uint32, tag = "11")]
     pub runs_max: u32,
+    /// Those that are open at this moment, at most 8. They count for the decision that was asked for, and no longer.
+    #[prost(message, repeated, tag = "12")]
+    pub emergencies: ::prost::alloc::vec::Vec<Emergency>,
+}
+/// One action on one resource that an identity may do though no rule allows it, because two people said so.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Emergency {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub action: ::prost::alloc::string::String,
+    /// ID in the catalogue.
+    #[prost(string, tag = "3")]
+    pub resource: ::prost::alloc::string::String,
+    /// Unix seconds, at most half an hour ahead.
+    #[prost(int64, tag = "4")]
+    pub ends_at: i64,
 }
 /// Generated client implementations.
 pub mod watch_client {

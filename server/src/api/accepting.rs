@@ -1,7 +1,7 @@
 //! The methods of the governance service on what people accept although it is lacking.
 
 use avouch_domain::Timestamp;
-use avouch_domain::accepted::accepted_why;
+use avouch_domain::why;
 use avouch_proto::convert::{accepted_to_wire, finding};
 use avouch_proto::governance_v1 as wire;
 use tonic::Status;
@@ -23,7 +23,7 @@ impl GovernanceApi {
             name: self.services.lacking_name(&request.name, what).map_err(|e| name_failed(&e))?,
             what,
             until: Timestamp::from_secs(request.until),
-            why: accepted_why(&request.why).map_err(|e| bad(&e.to_string()))?,
+            why: why(&request.why).map_err(|e| bad(&e.to_string()))?,
         };
         let accepted = self.services.accept_finding(call.now(), &actor, accepting).await;
         let accepted = accepted.map_err(|e| write_failed("failed to accept the finding", &e))?;

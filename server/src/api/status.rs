@@ -9,10 +9,11 @@ use tonic::{Code, Status};
 
 use crate::api::rate::RateError;
 use crate::service::{
-    AcceptError, ActionError, ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken, BundleError,
-    EmergencyError, EndError, EntryWriteError, GiveError, GivingError, IdentityError, JoinTokenError,
-    JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError, PeopleError, RenewError,
-    RevokeError, RulesError, ShipError, ShowError, TaintError, WideningError, WriteError, X509ItemError,
+    AcceptError, ActionError, ActivateError, AnswerError, AskError, AskingError, AttestError, BadToken,
+    BundleError, EmergencyError, EndError, EntryWriteError, GiveError, GivingError, IdentityError,
+    JoinTokenError, JwtError, LeaveError, MintX509Error, NameError, NodeError, OrderError, PeopleError,
+    RenewError, RevokeError, RulesError, ShipError, ShowError, TaintError, WideningError, WriteError,
+    X509ItemError,
 };
 
 /// The result of one item of a batch, before it becomes a message.
@@ -273,6 +274,7 @@ pub fn rules_failed(error: &RulesError) -> Status {
         RulesError::TooManyWait => Code::ResourceExhausted,
         RulesError::NotWaiting { .. }
         | RulesError::Behind { .. }
+        | RulesError::Overtaken { .. }
         | RulesError::Past(_)
         | RulesError::NothingBefore(_) => Code::FailedPrecondition,
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use avouch_domain::limits::EMERGENCIES_MAX;
 use avouch_domain::{
-    Emergency, EmergencyId, EmergencyStanding, Now, PersonId, SpiffeId, Timestamp, WhyError, emergency_why,
+    Emergency, EmergencyId, EmergencyStanding, Now, PersonId, SpiffeId, Timestamp, WhyError, why,
 };
 use avouch_engine::plan::emergencies::{self, EmergencyError, NewEmergency};
 
@@ -52,7 +52,7 @@ impl Services {
             Ok(action) => action,
             Err(e) => return Ok(Err(e.into())),
         };
-        let why = match emergency_why(&widening.why) {
+        let why = match why(&widening.why) {
             Ok(why) => why,
             Err(e) => return Ok(Err(e.into())),
         };

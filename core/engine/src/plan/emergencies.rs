@@ -28,7 +28,7 @@ pub struct NewEmergency {
     pub action: Arc<str>,
     /// ID in the catalogue.
     pub resource: Arc<str>,
-    /// As [`avouch_domain::emergency_why`] takes it.
+    /// As [`avouch_domain::why`] takes it.
     pub why: Arc<str>,
     pub lasts: Duration,
 }

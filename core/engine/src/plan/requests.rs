@@ -56,7 +56,7 @@ pub struct Used {
     /// Whose yeses were needed and said.
     pub request: Option<Request>,
     /// As it was before this use.
-    pub grant: Option<Grant>,
+    pub grant: Option<Box<Grant>>,
 }
 
 /// Why nobody is asked.
@@ -130,7 +130,7 @@ fn asked(draft: &mut Draft<'_>, at: Timestamp, wanted: &Wanted) -> Result<Asked,
             Agreed::Waits(request) => return Ok(Asked::Waits(request)),
         },
     };
-    let grant = grant.flatten().map(|grant| grants::use_once(draft, grant, wanted.key));
+    let grant = grant.flatten().map(|grant| Box::new(grants::use_once(draft, grant, wanted.key)));
     Ok(Asked::Used(Used { request, grant }))
 }
 

@@ -36,6 +36,11 @@ pub enum RulesError {
         "rules {in_force} are in force, and a number never falls: publish the folder of rules {number} again"
     )]
     Behind { number: u64, in_force: u64 },
+    #[error(
+        "rules {number} were published before rules {in_force} came into force, and hold nothing of what these brought: \
+         `avouch rules withdraw {number}`, then make the change again upon `avouch rules show {in_force} --out FOLDER`"
+    )]
+    Overtaken { number: u64, in_force: u64 },
     #[error("rules {0} are not in force and wait for no yes: there is nothing to withdraw")]
     Past(u64),
     #[error("no rules were in force before {0}: publish the folder that is to be in force")]
@@ -133,6 +138,12 @@ fn approved(registry: &Registry, at: Timestamp, actor: &PersonId, number: u64) -
     }
     if let Some(in_force) = registry.rules_in_force().filter(|in_force| in_force.number > number) {
         return Err(RulesError::Behind { number, in_force: in_force.number });
+    }
+    // What was made from other rules would take back, without a word, what came since.
+    let since =
+        |in_force: &&PublishedRules| in_force.valid_from.is_some_and(|from| from > rules.published_at);
+    if let Some(in_force) = registry.rules_in_force().filter(since) {
+        return Err(RulesError::Overtaken { number, in_force: in_force.number });
     }
     if rules.published_by == *actor {
         return Err(RulesError::OwnQuestion(actor.clone()));

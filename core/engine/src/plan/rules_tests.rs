@@ -117,6 +117,23 @@ fn who_is_no_security_person_does_nothing_to_rules() {
 }
 
 #[test]
+fn a_proposal_that_holds_nothing_of_what_came_into_force_since_is_not_agreed_to() {
+    let mut registry = two();
+    try_publish(&mut registry, "per_s", 1).unwrap();
+    try_publish(&mut registry, "per_s", 2).unwrap();
+    let later = NOW + std::time::Duration::from_secs(1);
+    let (plan, first) = approve(&registry, later, &who("per_t"), 1);
+    first.unwrap();
+    commit(&mut registry, &plan);
+    let second = approve(&registry, later, &who("per_t"), 2).1;
+    assert_eq!(second, Err(RulesError::Overtaken { number: 2, in_force: 1 }));
+    let (plan, anew) = publish(&registry, later, &who("per_s"), &folder(3), &"".into());
+    anew.unwrap();
+    commit(&mut registry, &plan);
+    assert!(approve(&registry, later, &who("per_t"), 3).1.is_ok(), "made since then");
+}
+
+#[test]
 fn a_proposal_below_the_rules_in_force_never_comes_into_force() {
     let mut registry = two();
     try_publish(&mut registry, "per_s", 1).unwrap();

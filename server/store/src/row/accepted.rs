@@ -1,6 +1,6 @@
 //! What is accepted although it is lacking: one row for a name and a finding.
 
-use avouch_domain::accepted::accepted_why;
+use avouch_domain::why;
 use avouch_domain::{Accepted, Finding, Row, Said, SpiffeId};
 use rusqlite::types::Value;
 
@@ -33,7 +33,7 @@ fn read(fields: &mut Fields<'_>) -> Result<Row, Bad> {
         name: fields.parse(SpiffeId::parse)?,
         what: fields.parse(str::parse::<Finding>)?,
         until: fields.time()?,
-        why: fields.parse(accepted_why)?,
+        why: fields.parse(why)?,
         said: Said { by: fields.person()?, at: fields.time()? },
     }))
 }

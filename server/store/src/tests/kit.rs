@@ -10,9 +10,8 @@ use avouch_domain::fixtures::{
 use avouch_domain::{
     AuditEvent, AuditRow, Authority, AuthorityKind, Bundle, Case, Cause, Change, Code, CodeDigest, Emergency,
     Entry, Finding, Grant, Holder, Identity, Image, JoinToken, JwtAuthority, Kind, LogPosition, Person,
-    PersonState,
-    Plan, PublishedRules, Request, RequestState, Revision, Row, RowKey, RulesStanding, Said, SignIn, Slot,
-    SlotState, Standing, StopTried, Timestamp, Whose, X509Authority,
+    PersonState, Plan, PublishedRules, Request, RequestState, Revision, Row, RowKey, RulesStanding, Said,
+    SignIn, Slot, SlotState, Standing, StopTried, Timestamp, Whose, X509Authority,
 };
 
 use crate::Store;
