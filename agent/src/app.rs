@@ -112,7 +112,6 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let metrics = metrics(&config);
     let Keepers { state, keys, vault, _alone } = keepers(&config, &metrics)?;
     let Line { identity, roots, server } = upstream(&config)?;
-
     let (own_tx, own) = watch::channel(None);
     let (bundle_tx, bundle) = watch::channel(None);
     let (refusals_tx, refusals) = mpsc::channel(REFUSALS_WAITING);
@@ -135,9 +134,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
         shell_stop.clone(),
     );
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
-    let proof = Proof::default();
-    let node = (shell.heard(), &proof);
-    let deciding = hold_runs(&config, &server, (&supply, node), &recording, &metrics, &shell_stop)?;
+    let (deciding, proof) =
+        hold_runs(&config, &server, (&supply, shell.heard()), &recording, &metrics, &shell_stop)?;
 
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
@@ -164,8 +162,8 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     // Before the doors open: a caller finds identities or nobody, but is not sent away to come again.
     join.take_up(&shell).await?;
 
-    let mut doors =
-        open_doors(&config, &supply, (deciding, &recording), &metrics, logs, started.mono, &stop)?;
+    let node = (deciding, &recording);
+    let mut doors = open_doors(&config, &supply, node, &metrics, logs, started.mono, &stop)?;
     serve_http(&config, &supply, &metrics, &stop).await?;
     notify(&[NotifyState::Ready]);
 
@@ -230,11 +228,11 @@ impl Recording {
 fn hold_runs(
     config: &AgentConfig,
     server: &Arc<Server>,
-    (supply, (heard, proof)): (&Arc<dyn Supply>, (&Heard, &Proof)),
+    (supply, heard): (&Arc<dyn Supply>, &Heard),
     recording: &Recording,
     metrics: &Metrics,
     stop: &CancellationToken,
-) -> Result<(Runs, Hooks), AppError> {
+) -> Result<((Runs, Hooks), Proof), AppError> {
     let held = rules::Parts {
         source: server.clone(),
         trust_domain: config.trust_domain.clone(),
@@ -244,7 +242,7 @@ fn hold_runs(
         seed: seed()?,
     };
     let rules = rules::start(held, stop.clone());
-    let scribe = Arc::new(recording.records.clone());
+    let (scribe, proof) = (Arc::new(recording.records.clone()), Proof::default());
     let hooks = Hooks::new(hooks::Parts {
         supply: supply.clone(),
         identities: server.clone(),
@@ -270,7 +268,7 @@ fn hold_runs(
         folder: config.data_dir.join("runs"),
         clock: clock::now,
     });
-    Ok((runs.map_err(AppError::Runs)?, hooks))
+    Ok(((runs.map_err(AppError::Runs)?, hooks), proof))
 }
 
 /// Waits in order for open calls, the shell, and the last bundle and records on their way to the disk; for no call

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use avouch_domain::{EmergencyId, Needs, Timestamp};
 use avouch_rules::{
-    Act, Caller, Identity, IdentityFacts, Missing, Need, Outcome, Param, Params, Reason, Standing, Task, Who,
+    Act, Caller, Identity, IdentityFacts, Missing, Need, Outcome, Param, Params, Reason, Rules, Standing,
+    Task, Who,
 };
 
 use super::asking::Given;
@@ -236,11 +237,8 @@ impl Wearer {
         let Question { action, resource, .. } = question;
         let act = Act { action, resource, params: &params, now };
         let decision = held.rules.decide(&caller, &act);
-        if decision.outcome == Outcome::Deny && held.rules.look_at_proof() {
-            let fresh = held.rules.decide(&Caller { proof_age: Some(0), ..caller }, &act);
-            if fresh.outcome != Outcome::Deny {
-                return Answer { rules: decision.rules, arguments, ..stale(proof_age, held.number) };
-            }
+        if decision.outcome == Outcome::Deny && wants_proof(&held.rules, &caller, &act) {
+            return Answer { rules: decision.rules, arguments, ..stale(proof_age, held.number) };
         }
         let most = held.rules.alone(resource, action, self.identity.kind);
         if let Some(most) = most.filter(|most| decision.outcome.goes_on() && alone > *most) {
@@ -338,6 +336,12 @@ fn arguments(
     };
     let declared = params.iter().filter(|(name, _)| known.params.contains_key(*name));
     Ok(declared.map(veiled).collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+/// Whether what is denied would not be, had the node proved itself just now.
+fn wants_proof(rules: &Rules, caller: &Caller<'_>, act: &Act<'_>) -> bool {
+    let fresh = Caller { proof_age: Some(0), ..*caller };
+    rules.look_at_proof() && rules.decide(&fresh, act).outcome != Outcome::Deny
 }
 
 /// Denied, because the node proved itself too long ago.

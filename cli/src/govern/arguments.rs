@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::emergencies::{EMERGENCY, EmergencyVerb};
 use super::findings::{FINDING, FindingVerb};
 
 const INIT: &str = "Examples:
@@ -62,15 +63,6 @@ const GRANT: &str = "Examples:
 
 What waits for a grant is a rule with @grant. Whoever owns the identity gives it nothing, unless in test while nobody else
 is there. A pause, another owner, or the leaving of whoever gave it ends it. Exit codes: 0 done, 2 it is somebody else's.";
-const EMERGENCY: &str = "Examples:
-  avouch emergency ask coder git/pay --action repo.merge --for 20m --why 'the fix for the outage, approver unreachable'
-  avouch emergency agree em_3f9a0c51d2e7
-  avouch emergency list
-  avouch emergency end em_3f9a0c51d2e7
-
-Two people open one, for half an hour at most, and never whoever owns the identity as the second; anybody ends it, at once. It
-stands for a missing permit, yes or grant. What a rule forbids stays forbidden, and limits bind. Exit codes: 0 done, 2 it is
-somebody else's.";
 const AUDIT: &str = "Examples:
   avouch audit export > records.jsonl
   avouch audit export --source server
@@ -473,49 +465,6 @@ pub enum GrantVerb {
         /// All that was given for this case
         #[arg(long, conflicts_with = "id")]
         case: Option<String>,
-    },
-}
-
-/// Verbs on emergencies.
-#[derive(Debug, Subcommand)]
-pub enum EmergencyVerb {
-    #[command(after_help = EMERGENCY)]
-    /// Ask that an identity may do one thing with one resource for a time; it waits ten minutes for a second person
-    Ask {
-        /// A SPIFFE ID, or the last part of one
-        name: String,
-        /// ID of the resource in the rules, such as git/pay
-        resource: String,
-        /// What it is to do with it; may be left out where the resource has one action
-        #[arg(long)]
-        action: Option<String>,
-        /// How long from the second person's yes: 90s or 20m, at most 30m
-        #[arg(long = "for", value_name = "TIME", default_value = "15m")]
-        lasts: String,
-        /// Why it can't wait, in one line: what the second person reads. No record holds it
-        #[arg(long, value_name = "TEXT")]
-        why: String,
-    },
-    #[command(after_help = EMERGENCY)]
-    /// Open an emergency that another person asked for
-    Agree {
-        /// Its ID
-        id: String,
-    },
-    #[command(after_help = EMERGENCY)]
-    /// End an emergency at once; anybody may
-    End {
-        /// Its ID
-        id: String,
-    },
-    #[command(after_help = EMERGENCY)]
-    /// Those that wait or are open, newest first
-    List {
-        /// Only of this identity
-        name: Option<String>,
-        /// Also those of the last day that are over or were ended
-        #[arg(long)]
-        all: bool,
     },
 }
 

@@ -33,8 +33,9 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 pub use arguments::{
-    AskVerb, AuditVerb, Command, EmergencyVerb, GrantVerb, IdentityVerb, PersonVerb, RulesVerb,
+    AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, PersonVerb, RulesVerb,
 };
+pub use emergencies::EmergencyVerb;
 pub use findings::FindingVerb;
 pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
 pub use http_gates::{AddHttp, add_http};

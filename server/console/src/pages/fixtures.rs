@@ -165,17 +165,7 @@ impl World {
             ends_at: i64::MIN,
             ..coder()
         };
-        let request = wire::Request {
-            id: all(),
-            spiffe_id: all(),
-            node: all(),
-            action: all(),
-            resource: all(),
-            person_yes_by: all(),
-            no_by: all(),
-            standing: all(),
-            ..waiting()
-        };
+        let request = request_of(text);
         let waits = wire::Request { standing: "waiting".into(), ..request.clone() };
         let card =
             Card { request: waits, identity: Some(identity.clone()), task: all(), shown: laid_out(text) };
@@ -199,17 +189,7 @@ impl World {
             ..grant()
         };
         world.grants = vec![given];
-        let open = wire::Emergency {
-            id: all(),
-            spiffe_id: all(),
-            action: all(),
-            resource: all(),
-            why: all(),
-            asked_by: all(),
-            agreed_by: all(),
-            ..emergency()
-        };
-        world.emergencies = vec![open.clone(), wire::Emergency { agreed_by: String::new(), ..open }];
+        world.emergencies = emergencies_of(text);
         world.found = vec![wire::Found { suggested_owner: all(), reason: all(), ..found(text) }];
         world.chains = vec![wire::NodeChain { number: 1, source: all(), chain: all(), ..Default::default() }];
         world.stop = wire::StopResponse {
@@ -379,6 +359,38 @@ pub(super) fn emergency() -> wire::Emergency {
         ends_at: NOW + 840,
         standing: "open".into(),
         ..Default::default()
+    }
+}
+
+/// One that is open and one that waits, in which everything that others write is this text.
+fn emergencies_of(text: &str) -> Vec<wire::Emergency> {
+    let all = || text.to_owned();
+    let open = wire::Emergency {
+        id: all(),
+        spiffe_id: all(),
+        action: all(),
+        resource: all(),
+        why: all(),
+        asked_by: all(),
+        agreed_by: all(),
+        ..emergency()
+    };
+    vec![open.clone(), wire::Emergency { agreed_by: String::new(), ..open }]
+}
+
+/// A request in which everything that others write is this text.
+fn request_of(text: &str) -> wire::Request {
+    let all = || text.to_owned();
+    wire::Request {
+        id: all(),
+        spiffe_id: all(),
+        node: all(),
+        action: all(),
+        resource: all(),
+        person_yes_by: all(),
+        no_by: all(),
+        standing: all(),
+        ..waiting()
     }
 }
 
