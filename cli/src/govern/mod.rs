@@ -32,9 +32,7 @@ use avouch_proto::governance_v1::governance_client::GovernanceClient;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
-pub use arguments::{
-    AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, PersonVerb, RulesVerb,
-};
+pub use arguments::{AskVerb, AuditVerb, Command, GrantVerb, IdentityVerb, PersonVerb, RulesVerb};
 pub use emergencies::EmergencyVerb;
 pub use findings::FindingVerb;
 pub use gates::{AddHook, AddMcp, add_hook, add_mcp};
