@@ -96,7 +96,7 @@ const TASK_TOKEN_EXAMPLES: &str = "Examples:
 It holds for five minutes, for this task and this resource, and costs a call of the task.
 Exit codes: 0 printed, 2 refused, 4 no node agent answers.";
 const GATE_ADD_EXAMPLES: &str = "Examples:
-  avouch gate add mcp files -- npx -y @modelcontextprotocol/server-filesystem ./pay
+  avouch gate add mcp files --guard ./pay -- npx -y @modelcontextprotocol/server-filesystem ./pay
   avouch gate add mcp tickets --env prod --domain tickets --sensitivity 2 -- tickets-server
   avouch gate add http api https://api.example.org --secret-file secrets/token --env-var API_URL
   avouch gate add hook git --caller /test/git

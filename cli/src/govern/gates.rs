@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::json;
 use tonic::Code;
 
-use super::{Failure, Place, Session, open, rules};
+use super::{Failure, Place, Session, open, reach, rules};
 use crate::exit::{FAILED, FINDING, PENDING};
 use crate::gate::mcp::{PinnedTool, look};
 use crate::out::Out;
@@ -35,10 +35,10 @@ pub struct AddMcp {
     /// How sensitive what they reach is; 0 is what everybody may see
     #[arg(long, default_value_t = 1)]
     pub sensitivity: i64,
-    /// A folder that only the tool server may touch
-    #[arg(long = "guard", value_name = "DIR")]
+    /// A folder or file that only the tool server may touch; can be repeated
+    #[arg(long = "guard", value_name = "PATH")]
     pub guards: Vec<PathBuf>,
-    /// The tool server's command and its arguments
+    /// The tool server's command and its arguments; a file or folder among them is kept as an absolute path
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
 }
@@ -113,16 +113,23 @@ async fn added(add: AddMcp, place: &Place, out: &mut Out) -> Result<(), Failure>
         add.env.parse().map_err(|e| Failure::usage(format!("--env {}: {e}", add.env)))?;
     let guards = add.guards.iter().map(|path| {
         let real = path.canonicalize().ok().and_then(|path| path.into_os_string().into_string().ok());
-        real.ok_or_else(|| Failure::new(FAILED, format!("--guard {}: expected a folder", path.display())))
+        real.ok_or_else(|| {
+            Failure::new(
+                FAILED,
+                format!("--guard {}: expected a folder or file that is there", path.display()),
+            )
+        })
     });
     let guards: BTreeSet<String> = guards.collect::<Result<_, _>>()?;
-    let tools = look(&add.command).await.map_err(|e| Failure::new(FAILED, e))?;
+    let command = reach::kept(&add.command)?;
+    let unguarded = reach::unguarded(&add.command, &guards);
+    let tools = look(&command).await.map_err(|e| Failure::new(FAILED, e))?;
     let session = &mut open(place, out).await?;
     let before = in_force(session).await?;
     let digests: BTreeMap<_, _> = tools.iter().map(|tool| (tool.name.clone(), tool.digest)).collect();
     let new = NewGate {
         name: &add.name,
-        command: &add.command,
+        command: &command,
         guards: &guards,
         tools: &digests,
         environment,
@@ -137,11 +144,14 @@ async fn added(add: AddMcp, place: &Place, out: &mut Out) -> Result<(), Failure>
     };
     let rules = publish(session, &folder.map_err(found)?, &add.name).await?;
     let waits = rules.standing == "proposed";
+    for open in unguarded.iter().filter(|_| !place.json) {
+        session.out.complain(&format!("{}\n", open.told()));
+    }
     session.print(
         || {
             let one = |tool: &PinnedTool| json!({"name": tool.name, "description": tool.description});
             json!({"gate": add.name, "tools": tools.iter().map(one).collect::<Vec<_>>(), "rules": rules.number,
-                "standing": rules.standing})
+                "standing": rules.standing, "unguarded": unguarded.iter().map(reach::Unguarded::word).collect::<Vec<_>>()})
         },
         || told(&add.name, &tools, &rules),
     );

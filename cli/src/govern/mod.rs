@@ -17,6 +17,7 @@ mod matching;
 mod moment;
 mod people;
 mod placing;
+mod reach;
 mod records;
 mod requirements;
 mod rules;

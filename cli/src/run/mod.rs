@@ -46,7 +46,7 @@ pub struct Run {
     /// What this run is about, as a code such as fix-4711
     #[arg(long, value_name = "CODE", default_value = "run")]
     pub task: String,
-    /// Only these resources, such as files/read_file [default: whatever the rules allow]
+    /// Only these resources, such as files/read_file; can be repeated, or take commas [default: whatever the rules allow]
     #[arg(long, value_name = "RESOURCE", value_delimiter = ',')]
     pub tools: Vec<String>,
     /// Most calls of the task [default: 1000]

@@ -239,7 +239,9 @@ pub fn let_preset(
 
 fn taken(name: &str) -> Finding {
     let text = format!("gate \"{name}\" is there already");
-    Finding::new(GATES, None, "doubled", text, "take another name, or take the old one out first")
+    let next = "take another name; or change the one that is there: `avouch rules show --out rules`, edit rules/gates.toml, \
+                `avouch rules publish rules`";
+    Finding::new(GATES, None, "doubled", text, next)
 }
 
 /// What is known to be wrong before anything is written.

@@ -79,7 +79,7 @@ impl Behind {
 pub struct ToolGate {
     /// The tool server's program and arguments; no shell reads them.
     pub command: Vec<String>,
-    /// Folders that only the tool server may touch; absolute paths.
+    /// Folders and files that only the tool server may touch; absolute paths.
     pub guards: BTreeSet<String>,
     /// By name, as they were when they were added.
     pub tools: BTreeMap<String, GateTool>,

@@ -139,7 +139,8 @@ impl Proxy {
             let shown = quote(&format!("{} {path}", parts.method), QUOTE_MAX);
             let error = format!("{shown} was not sent: no route of the gate \"{name}\" stands for it");
             let next = format!(
-                "go on without it, or have somebody add a [[gate.route]] to \"{name}\" in gates.toml"
+                "go on without it, or have somebody add a [[gate.route]] to \"{name}\": `avouch rules show --out rules`, edit \
+                 rules/gates.toml, `avouch rules publish rules`"
             );
             let reads = method.is_some_and(HttpMethod::reads);
             let action = if reads { avouch_rules::HTTP_READ } else { avouch_rules::HTTP_WRITE };
