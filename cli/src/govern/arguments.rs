@@ -106,7 +106,8 @@ const CONSOLE: &str = "\
 Examples:
   avouch console     open the link that it prints in a browser on this machine
 
-The link is yours: another user's browser can't use it. Don't make it an argument of a command, where all users see it.
+The link is yours: another user's browser can't use it, save root's. Don't make it an argument of a command, where all users
+see it.
 A server whose people sign in at a provider gives no link: it says where its pages are.
 The server serves the pages if its configuration says where: console_address = \"127.0.0.1:8090\".
 Say yes to a request within five minutes of signing in; a new link signs you in anew.";

@@ -1,6 +1,6 @@
 //! Verbs on identities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avouch_proto::governance_v1 as wire;
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ fn who(id: &str, names: &BTreeMap<String, String>) -> String {
 async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
     let found = session.client.get_identity(named(name)).await?.into_inner();
     let identity = found.identity.unwrap_or_default();
-    let names = session.names().await?;
+    let (names, left) = (session.names().await?, session.left().await?);
     let nodes = found.agent_ids.len();
     session.print(
         || {
@@ -197,13 +197,7 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
                 by if by == identity.owner => "its owner alone (self), which counts in test only".to_owned(),
                 by => who(by, &names),
             };
-            let mut owner = who(&identity.owner, &names);
-            if !identity.successor.is_empty() {
-                owner.push_str(&format!(", then {}", who(&identity.successor, &names)));
-            }
-            if identity.confirm_by != 0 {
-                owner.push_str(&format!(", not confirmed (until {})", rfc3339(identity.confirm_by)));
-            }
+            let owner = answers(&identity, &names, &left);
             format!(
                 "{}\n  What it is        {} in {}, for {}; {}\n  Who answers       {owner}\n  Who said yes      {yes}\n  \
                  Where it may run  {} entries, {nodes} nodes; {}\n  Last used         {}\n  Until when        {}\n  How it stops      `avouch pause \
@@ -224,6 +218,22 @@ async fn show(session: &mut Session<'_>, name: String) -> Result<(), Failure> {
         },
     );
     Ok(())
+}
+
+/// Who answers for it.
+fn answers(identity: &wire::Identity, names: &BTreeMap<String, String>, left: &BTreeSet<String>) -> String {
+    let one = |id: &str| {
+        let gone = if left.contains(id) { " (left)" } else { "" };
+        format!("{}{gone}", who(id, names))
+    };
+    let mut owner = one(&identity.owner);
+    if !identity.successor.is_empty() {
+        owner.push_str(&format!(", then {}", one(&identity.successor)));
+    }
+    if identity.confirm_by != 0 {
+        owner.push_str(&format!(", not confirmed (until {})", rfc3339(identity.confirm_by)));
+    }
+    owner
 }
 
 /// To a day: nodes tell once in each.
@@ -355,4 +365,19 @@ pub(super) async fn adopt(session: &mut Session<'_>, adopt: Adopt) -> Result<(),
         },
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_who_has_left_is_shown_as_such() {
+        let names = [("per_a", "Ada Example"), ("per_b", "Ben Example")];
+        let names: BTreeMap<_, _> = names.map(|(id, name)| (id.to_owned(), name.to_owned())).into();
+        let owned = wire::Identity { owner: "per_a".into(), successor: "per_b".into(), ..Default::default() };
+        let shown = answers(&owned, &names, &BTreeSet::from(["per_a".to_owned()]));
+        assert_eq!(shown, "Ada Example (left), then Ben Example");
+        assert_eq!(answers(&owned, &names, &BTreeSet::new()), "Ada Example, then Ben Example");
+    }
 }

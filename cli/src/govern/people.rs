@@ -168,6 +168,12 @@ impl Session<'_> {
         }
     }
 
+    /// IDs of the people who have left.
+    pub(super) async fn left(&mut self) -> Result<std::collections::BTreeSet<String>, Failure> {
+        let all = self.client.list_people(wire::ListPeopleRequest {}).await?.into_inner();
+        Ok(all.people.into_iter().filter(|person| person.state == "left").map(|person| person.id).collect())
+    }
+
     /// Names of people by their ID.
     pub(super) async fn names(&mut self) -> Result<std::collections::BTreeMap<String, String>, Failure> {
         let all = self.client.list_people(wire::ListPeopleRequest {}).await?.into_inner();

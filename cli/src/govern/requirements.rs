@@ -1,6 +1,6 @@
 //! Whether everything that runs has what is required of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avouch_domain::limits::DRILL_COUNTS;
 use avouch_domain::{Finding, Timestamp};
@@ -35,7 +35,7 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
         )));
     }
     let now = clock::now().wall;
-    let Lacking { lacks, checked, withheld } = lacking(session, require, now).await?;
+    let Lacking { lacks, checked, ownerless, withheld } = lacking(session, require, now).await?;
     let (known, lacks) = judged(lacks, findings::every(session).await?, now);
     let names = if known.is_empty() { BTreeMap::new() } else { session.names().await? };
     session.print(
@@ -46,13 +46,13 @@ pub(super) async fn verify(session: &mut Session<'_>, require: &[String]) -> Res
                        "accepted_by": a.accepted_by})
             };
             json!({
-                "identities": checked, "lacking": Value::Array(lacks.iter().map(one).collect()),
+                "identities": checked, "owner_left": ownerless, "lacking": Value::Array(lacks.iter().map(one).collect()),
                 "accepted": Value::Array(known.iter().map(accepted).collect()),
                 "unowned_withheld_from": withheld,
             })
         },
         || {
-            let mut text = said(&lacks, &known, checked, &names);
+            let mut text = said(&lacks, &known, (checked, ownerless), &names);
             if let Some(from) = &withheld {
                 text.push_str(&format!("What has no identity is withheld from {from} on.\n"));
             }
@@ -67,6 +67,8 @@ struct Lacking {
     lacks: Vec<Lack>,
     /// How many identities there are.
     checked: usize,
+    /// How many of them are paused or stopped, and their owner has left.
+    ownerless: usize,
     /// From when on what has no identity is withheld; `None`: never, or nothing lacks one.
     withheld: Option<String>,
 }
@@ -110,7 +112,14 @@ async fn lacking(session: &mut Session<'_>, require: &[String], now: Timestamp) 
             next: format!("avouch identity confirm {}", identity.spiffe_id),
         }));
     }
-    Ok(Lacking { lacks, checked: identities.len(), withheld })
+    let ownerless = ownerless(&identities, &session.left().await?);
+    Ok(Lacking { lacks, checked: identities.len(), ownerless, withheld })
+}
+
+/// How many are not in force and have an owner who has left. Who leaves keeps nothing that is in force.
+fn ownerless(identities: &[wire::Identity], left: &BTreeSet<String>) -> usize {
+    let rests = |identity: &&wire::Identity| ["paused", "stopped"].contains(&identity.standing.as_str());
+    identities.iter().filter(rests).filter(|identity| left.contains(&identity.owner)).count()
 }
 
 /// What is accepted for now, and what counts.
@@ -127,10 +136,22 @@ fn judged(lacks: Vec<Lack>, accepted: Vec<wire::Accepted>, now: Timestamp) -> (V
     (known, counts)
 }
 
-fn said(lacks: &[Lack], known: &[Known], checked: usize, names: &BTreeMap<String, String>) -> String {
+/// In words. `ownerless` of the identities that were `checked` hold nothing: they rest, and nobody answers for them.
+fn said(
+    lacks: &[Lack],
+    known: &[Known],
+    (checked, ownerless): (usize, usize),
+    names: &BTreeMap<String, String>,
+) -> String {
+    let hold = checked.saturating_sub(ownerless);
+    let rest = match ownerless {
+        0 => String::new(),
+        1 => "; 1 is paused or stopped, and its owner has left".to_owned(),
+        many => format!("; {many} are paused or stopped, and their owner has left"),
+    };
     let mut text = match (lacks.is_empty(), known.is_empty()) {
-        (true, true) => format!("All hold: {checked} identities, and nothing runs without one.\n"),
-        (true, false) => format!("All hold but what is accepted for now: {checked} identities.\n"),
+        (true, true) => format!("All hold: {hold} identities, and nothing runs without one{rest}.\n"),
+        (true, false) => format!("All hold but what is accepted for now: {hold} identities{rest}.\n"),
         (false, _) => {
             let row = |l: &Lack| [l.name.clone(), l.what.into(), l.next.clone()];
             table(["NAME", "LACKS", "NEXT"], &lacks.iter().map(row).collect::<Vec<_>>())
@@ -183,6 +204,27 @@ mod tests {
         assert_eq!(stop_lacks(Some(&nowhere), 0, now), None, "what runs nowhere is stopped everywhere");
     }
 
+    #[test]
+    fn what_rests_because_its_owner_has_left_is_told_apart_from_what_holds() {
+        let identity = |standing: &str, owner: &str| wire::Identity {
+            standing: standing.into(),
+            owner: owner.into(),
+            ..Default::default()
+        };
+        let all = [
+            identity("active", "per_a"),
+            identity("paused", "per_a"),
+            identity("paused", "per_left"),
+            identity("stopped", "per_left"),
+        ];
+        assert_eq!(ownerless(&all, &BTreeSet::from(["per_left".to_owned()])), 2);
+        let text = said(&[], &[], (4, 2), &BTreeMap::new());
+        let told = "All hold: 2 identities, and nothing runs without one; 2 are paused or stopped, and their owner has left.\n";
+        assert_eq!(text, told);
+        let text = said(&[], &[], (4, 0), &BTreeMap::new());
+        assert_eq!(text, "All hold: 4 identities, and nothing runs without one.\n");
+    }
+
     fn lack(what: &'static str, finding: Finding) -> Lack {
         Lack { name: "spiffe://example.org/test/ci".into(), what, finding, next: "do it".into() }
     }
@@ -203,7 +245,7 @@ mod tests {
         let (known, counts) = judged(lacks(), accepted(), Timestamp(99_999));
         assert_eq!((known.len(), counts.len()), (1, 0));
         let text =
-            said(&counts, &known, 1, &BTreeMap::from([("per_a".to_owned(), "Ada Example".to_owned())]));
+            said(&counts, &known, (1, 0), &BTreeMap::from([("per_a".to_owned(), "Ada Example".to_owned())]));
         let told = "accepted until 1970-01-01T00:01:40Z: moves in May, by Ada Example";
         assert!(text.starts_with("All hold but") && text.contains(told), "{text}");
         let (known, counts) = judged(lacks(), accepted(), Timestamp(100_000));
@@ -224,7 +266,7 @@ mod tests {
             vec![lack("owner not confirmed", Finding::Confirmed), lack("stop never tried", Finding::Stop)];
         let (known, counts) = judged(lacks, vec![accepted, of_another], Timestamp(0));
         assert_eq!((known.len(), counts.len()), (1, 1));
-        let text = said(&counts, &known, 2, &BTreeMap::new());
+        let text = said(&counts, &known, (2, 0), &BTreeMap::new());
         assert!(text.starts_with("NAME") && text.contains("NEXT") && text.contains("BUT"), "{text}");
     }
 }

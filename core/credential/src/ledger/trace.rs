@@ -204,7 +204,9 @@ pub struct People {
     agreed: Option<Seen>,
     identity: Option<Seen>,
     adopted: Option<Seen>,
-    rules: Option<Seen>,
+    published: Option<Seen>,
+    /// The yes of another person to them, if they took one.
+    approved: Option<Seen>,
 }
 
 impl People {
@@ -236,8 +238,11 @@ impl People {
         }
         let event = record.event.clone();
         match &*event {
-            "rules_published" | "rules_approved" if record.subject == self.rules_number => {
-                self.rules = Some(Seen::of_server(record));
+            "rules_published" if record.subject == self.rules_number => {
+                self.published = Some(Seen::of_server(record));
+            }
+            "rules_approved" if record.subject == self.rules_number => {
+                self.approved = Some(Seen::of_server(record));
             }
             "request_yes" if Some(&record.subject) == self.request.as_ref() => {
                 self.said.push(Seen::of_server(record));
@@ -285,11 +290,7 @@ pub fn hops(instance: &Instance, people: &People, named: impl Fn(&str) -> String
             let facts = seen.shown(&["reason", "by", "limits", "rules"]);
             Some(format!("{} of {}: {outcome} ({facts})", seen.get("action")?, seen.subject))
         }));
-        hops.push(hop("rules", people.rules.as_ref(), |seen| {
-            let yes =
-                seen.get("yes_by").map(|yes| format!(", with the yes of {}", named(yes))).unwrap_or_default();
-            Some(format!("{}, last moved by {}{yes}", seen.subject, named(&seen.actor)))
-        }));
+        hops.push(rules(people, &named));
     }
     if let Some(request) = &people.request {
         let yes = |seen: &Seen| {
@@ -331,6 +332,17 @@ pub fn hops(instance: &Instance, people: &People, named: impl Fn(&str) -> String
         }
     });
     hops
+}
+
+/// Who published the rules, and whose yes put them in force. The yes is the record that proves it.
+fn rules(people: &People, named: impl Fn(&str) -> String) -> Hop {
+    let published = people.published.as_ref();
+    hop("rules", people.approved.as_ref().or(published), |last| {
+        let by = |seen: &Seen| format!("{} (record {})", named(&seen.actor), seen.seq);
+        let from = published.map_or_else(|| "somebody whom no record names".to_owned(), by);
+        let yes = people.approved.as_ref().map(|seen| format!(", yes of {}", by(seen)));
+        Some(format!("{}, published by {from}{}", last.subject, yes.unwrap_or_default()))
+    })
 }
 
 /// Who opened the emergency that the decision took, if it took one.

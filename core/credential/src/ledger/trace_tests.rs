@@ -88,7 +88,7 @@ fn a_decision_leads_to_its_task_its_code_and_the_people_of_that_time() {
         texts(&hops),
         [
             "decision 6: tool.call of files/a: allow (reason allowed, rules 1)",
-            "rules 3: 1, last moved by per_s",
+            "rules 3: 1, published by per_s (record 3)",
             "task 4: fix-4711",
             "instance 2: ins_1 (uid 1, confinement kernel)",
             "code 2: sha256:c0de",
@@ -97,6 +97,16 @@ fn a_decision_leads_to_its_task_its_code_and_the_people_of_that_time() {
             "yes 1: the owner's own",
         ]
     );
+}
+
+#[test]
+fn rules_lead_to_who_published_them_and_to_whose_yes_they_have() {
+    let seen = |seq, actor: &str| Seen { seq, actor: actor.into(), subject: "4".into(), ..Seen::default() };
+    let people =
+        People { published: Some(seen(24, "per_n")), approved: Some(seen(25, "per_b")), ..People::default() };
+    let told = rules(&people, str::to_owned);
+    let said = "rules 25: 4, published by per_n (record 24), yes of per_b (record 25)";
+    assert_eq!(texts(&[told]), [said]);
 }
 
 #[test]
