@@ -33,7 +33,7 @@ async fn what_has_no_owner_is_warned_of_then_withheld_and_still_listed_and_an_ad
     world.server.restart().await;
     let found = good(&world.server, &["found"]).await;
     assert_eq!(found[0]["withheld_from"], Value::from(moment.as_str()));
-    let told = avouch(&world.server, &["verify"]).await;
+    let told = avouch(&world.server, &["verify", "--require", "owner"]).await;
     assert!(told.out.contains(&format!("withheld from {moment} on")), "{told:?}");
     eventually("a warning at the start", async || {
         world.server.daemon().log().contains("`avouch adopt` gives them an owner").then_some(())
@@ -55,7 +55,7 @@ async fn what_has_no_owner_is_warned_of_then_withheld_and_still_listed_and_an_ad
     assert_eq!(asked.code(), Code::PermissionDenied, "nobody owns the new one either: {asked}");
 
     let adopt = ["adopt", "--path", "/billing/", "--kind", "service", "--env", "prod"];
-    let adopt = adopt.iter().chain(&["--purpose", "billing", "--ends", "365d", "--apply"]).copied();
+    let adopt = adopt.iter().chain(&["--purpose", "billing", "--ends", "365d", "--owner", "Ada Example", "--apply"]).copied();
     good(&world.server, &adopt.collect::<Vec<_>>()).await;
     let back =
         eventually("the adopted SVID", async || world.agent.workload().await.fetch_x509().await.ok()).await;

@@ -28,7 +28,7 @@ use avouch_tests::world::my_uid;
 use avouch_tests::{Agent, AgentOptions, Proof, Server, ServerOptions, entry, eventually, uds};
 
 /// What a short life does not bring forth, and where else it is proven.
-const SELDOM: [&str; 11] = [
+const SELDOM: [&str; 12] = [
     // Hours or days must pass: unit tests with a clock of their own.
     "spire_server_ca_manager_bundle_prune",
     "spire_server_datastore_bundle_prune",
@@ -44,6 +44,8 @@ const SELDOM: [&str; 11] = [
     // A call that takes a person's yes: the tests of requests.
     "spire_server_datastore_request_set",
     "spire_server_datastore_request_text_fetch",
+    // What takes two people: the tests of emergencies.
+    "spire_server_datastore_emergency_set",
     // Attestation in place of renewal: the tests of nodes that can.
     "spire_agent_node_attest",
 ];
