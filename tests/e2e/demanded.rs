@@ -55,7 +55,10 @@ async fn what_has_no_owner_is_warned_of_then_withheld_and_still_listed_and_an_ad
     assert_eq!(asked.code(), Code::PermissionDenied, "nobody owns the new one either: {asked}");
 
     let adopt = ["adopt", "--path", "/billing/", "--kind", "service", "--env", "prod"];
-    let adopt = adopt.iter().chain(&["--purpose", "billing", "--ends", "365d", "--owner", "Ada Example", "--apply"]).copied();
+    let adopt = adopt
+        .iter()
+        .chain(&["--purpose", "billing", "--ends", "365d", "--owner", "Ada Example", "--apply"])
+        .copied();
     good(&world.server, &adopt.collect::<Vec<_>>()).await;
     let back =
         eventually("the adopted SVID", async || world.agent.workload().await.fetch_x509().await.ok()).await;
