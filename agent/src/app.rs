@@ -136,7 +136,6 @@ pub async fn serve(config: AgentConfig, logs: LogHandle, stop: CancellationToken
     let supply: Arc<dyn Supply> = Arc::new(shell.clone());
     let (deciding, proof) =
         hold_runs(&config, &server, (&supply, shell.heard()), &recording, &metrics, &shell_stop)?;
-
     let mut join = Join::new(join::Parts {
         own_bundle: bundle.clone(),
         trust_domain: config.trust_domain.clone(),
