@@ -175,6 +175,8 @@ pub const ASKS_PER_CALL: usize = 2;
 pub const RECEIPTS_AWAITED_MAX: usize = 1_024;
 /// Gates that are workloads of their own whose receipts are waited for.
 pub const RECEIPT_GATES_MAX: usize = 256;
+/// Largest status that a receipt tells of HTTP.
+pub const HTTP_STATUS_MAX: u32 = 999;
 /// Longest action in a record.
 pub const ACTION_RECORDED_MAX: usize = 64;
 /// Most refusals of one run, each of which is a record; then it ends.

@@ -22,7 +22,7 @@ use super::asks::{Answers, Asks};
 use super::status::Refusal;
 use super::steps::to_its_end;
 use super::{Stop, gates};
-use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, REFUSALS_MAX, TASK_TOOLS_MAX};
+use crate::limits::{ANSWERS_WAITING, BEGIN_TIME, HTTP_STATUS_MAX, REFUSALS_MAX, TASK_TOOLS_MAX};
 use crate::peer::Caller;
 use crate::rules::Held;
 use crate::runs::{
@@ -30,9 +30,6 @@ use crate::runs::{
     Wanted,
 };
 use crate::upstream::CallError;
-
-/// Largest status that HTTP has.
-const STATUS_MAX: u32 = 999;
 
 /// See the module.
 pub struct RunApi {
@@ -153,8 +150,10 @@ pub(super) fn did(request: wire::DidRequest) -> Result<Did, Status> {
         let known = CallResult::ALL.map(CallResult::name).join(", ");
         return Err(Status::invalid_argument(format!("result: expected one of {known}")));
     };
-    if status > STATUS_MAX {
-        return Err(Status::invalid_argument(format!("status: {status}, expected at most {STATUS_MAX}")));
+    if status > HTTP_STATUS_MAX {
+        return Err(Status::invalid_argument(format!(
+            "status: {status}, expected at most {HTTP_STATUS_MAX}"
+        )));
     }
     Ok(Did { record, action, resource, sent: content, result, status })
 }

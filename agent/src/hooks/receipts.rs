@@ -15,11 +15,11 @@ impl Hooks {
     /// Waits for the receipt of a decision that `by` is about to be told.
     pub(crate) fn awaits(&self, record: u64, by: ProcessKey, (gate, due): (SpiffeId, Due)) {
         let gates = &mut *self.0.awaited.lock();
-        gates.entry(gate).or_default().put(record, by, due);
-        if gates.len() > RECEIPT_GATES_MAX {
+        if gates.len() >= RECEIPT_GATES_MAX && !gates.contains_key(&gate) {
             // Rules have few gates: most of these are of rules that were.
             gates.pop_first();
         }
+        gates.entry(gate).or_default().put(record, by, due);
     }
 
     /// Records what the gate did.
